@@ -1,0 +1,125 @@
+"""From a record's bytes to an event, or to the reason why there is none: the first step of the hot path.
+
+What a record may be, where JSON itself leaves it open:
+
+- The value is UTF-8 without a byte order mark, one JSON object, white space around it allowed, nothing after it.
+- Unknown fields are skipped: they must be JSON within the limits of size and depth, nothing more.
+- A name that occurs twice: the last one holds, as in most JSON readers, but each must be valid by itself.
+- `ts` is a JSON integer. `1.0e12`, `1000000000000.0`, `"1000000000000"` and `true` are refused.
+- Integers in a context are exact and must fit int64; other numbers are float64, and a literal beyond it (`1e999`) is
+  refused like NaN. An integer literal for `base_score` or `value` is read as float64.
+- null is the same as absent for `base_score` and `value`, and refused everywhere else.
+- A string that cannot be written as UTF-8 (half a surrogate pair in escapes) is refused, in unknown fields too.
+"""
+
+from collections.abc import Callable
+
+from msgspec import MsgspecError
+from msgspec.json import Decoder
+
+from schemas.events import Context, Event, Feedback, Impression, Request
+from schemas.limits import LimitsConfiguration
+from schemas.reasons import Reason, Unusable
+from schemas.refusal import is_deeper, refusal
+
+Decode = Callable[[bytes | None], Event]
+
+SHORTEST_IMPRESSION = b'{"type":"impression","id":"","user":"","item":"","ts":946684800000,"context":{}}'
+
+
+def decoder(limits: LimitsConfiguration) -> Decode:
+    """Return a function from a record's value to its event, which raises Unusable for what cannot be used.
+
+    >>> decode = decoder(LimitsConfiguration())
+    >>> decode(b'{"type":"erase","id":"1","user":"u","ts":1700000000000,"colour":"unknown fields are skipped"}')
+    Erase(id='1', user='u', ts=1700000000000)
+    >>> decode(b'{"type":"erase","id":"1","user":"","ts":1700000000000}')
+    Traceback (most recent call last):
+    schemas.reasons.Unusable: id_empty: user is empty
+    """
+    decode_json: Callable[[bytes], Event] = Decoder(Event).decode
+    record_bytes, depth = limits.record_bytes, limits.depth
+    context_fields, list_length = limits.context_fields, limits.list_length
+    # A character takes up to four bytes: what has few enough characters needs no counting of bytes.
+    name_characters = limits.name_bytes // 4
+    # A string is never longer than its text in the record, since every escape is longer than what it stands for; and
+    # around it the record has all its other fields.
+    short_bytes = min(limits.id_bytes, limits.value_bytes) + len(SHORTEST_IMPRESSION)
+
+    def decode(raw: bytes | None) -> Event:
+        if not raw:
+            raise Unusable(Reason.EMPTY, "the record has no value (a tombstone)" if raw is None else "0 bytes")
+        size = len(raw)
+        if size > record_bytes:
+            raise Unusable(Reason.TOO_LARGE, f"{size} bytes, at most {record_bytes}")
+        if not raw.isascii():
+            try:  # The JSON decoder does not look into what it skips.
+                raw.decode()
+            except UnicodeDecodeError as error:
+                raise Unusable(Reason.NOT_UTF8, f"byte {error.start} is not UTF-8") from None
+        # Brackets are counted first: only a record with more of them than the depth allows can be too deep.
+        if raw.count(b"{") + raw.count(b"[") > depth and is_deeper(raw, depth):
+            raise Unusable(Reason.TOO_DEEP, f"nested deeper than {depth}")
+        try:
+            event = decode_json(raw)
+        except (MsgspecError, UnicodeDecodeError):
+            raise refusal(raw, limits) from None
+        if type(event) is Impression and size <= short_bytes:
+            context = event.context
+            if len(context) <= context_fields:
+                for name, value in context.items():
+                    if len(name) > name_characters or (type(value) is list and len(value) > list_length):
+                        break
+                else:
+                    return event
+        if is_over(event, limits):
+            raise refusal(raw, limits)
+        return event
+
+    return decode
+
+
+def is_over(event: Event, limits: LimitsConfiguration) -> bool:
+    """Tell whether a decoded event is beyond a limit on lengths or counts."""
+    id_bytes = limits.id_bytes
+    if is_longer(event.id, id_bytes) or is_longer(event.user, id_bytes):
+        return True
+    if isinstance(event, Impression):
+        return is_longer(event.item, id_bytes) or is_context_over(event.context, limits)
+    if isinstance(event, Feedback):
+        return (
+            is_longer(event.item, id_bytes)
+            or is_longer(event.impression, id_bytes)
+            or is_longer(event.action, limits.name_bytes)
+        )
+    if isinstance(event, Request):
+        return (
+            len(event.candidates) > limits.candidates
+            or any(is_longer(candidate, id_bytes) for candidate in event.candidates)
+            or is_context_over(event.context, limits)
+        )
+    return False
+
+
+def is_context_over(context: Context, limits: LimitsConfiguration) -> bool:
+    """Tell whether a context is beyond a limit on lengths or counts."""
+    if len(context) > limits.context_fields:
+        return True
+    name_bytes, value_bytes = limits.name_bytes, limits.value_bytes
+    name_characters, value_characters = name_bytes // 4, value_bytes // 4
+    for name, value in context.items():
+        if len(name) > name_characters and is_longer(name, name_bytes):
+            return True
+        if isinstance(value, str):
+            if len(value) > value_characters and is_longer(value, value_bytes):
+                return True
+        elif isinstance(value, list) and (
+            len(value) > limits.list_length or any(is_longer(text, value_bytes) for text in value)
+        ):
+            return True
+    return False
+
+
+def is_longer(text: str, limit_bytes: int) -> bool:
+    """Tell whether a text takes more bytes of UTF-8; nothing is encoded where four bytes a character would fit."""
+    return len(text) * 4 > limit_bytes and len(text.encode()) > limit_bytes

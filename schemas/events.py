@@ -1,0 +1,86 @@
+"""The events of the input topic: one JSON object a record, told apart by its field `type`."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, json
+
+EARLIEST_TS_MS = 946_684_800_000
+"""2000-01-01T00:00:00Z: no event lies before."""
+END_TS_MS = 4_102_444_800_000
+"""2100-01-01T00:00:00Z: every event lies before."""
+
+Id = Annotated[str, Meta(min_length=1)]
+Name = Annotated[str, Meta(min_length=1)]
+Milliseconds = Annotated[int, Meta(ge=EARLIEST_TS_MS, lt=END_TS_MS, description="event time, Unix milliseconds")]
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+# Unbounded integers would reach the fold's int64 columns; the decoder would read up to 4 300 digits otherwise.
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Value = str | Integer | float | list[str]
+Context = dict[Name, Value]
+
+# Without the collector's tracking a decoded event is cheaper, and safe: strings, numbers and lists of strings form no
+# cycle.
+
+
+class Impression(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="impression"):
+    """An item was shown to a user; it gets scored.
+
+    `base_score` is the probability that some slower model gave, if there is one.
+    """
+
+    id: Id
+    user: Id
+    item: Id
+    ts: Milliseconds
+    context: Context
+    base_score: Probability | None = None
+
+
+class Feedback(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="feedback"):
+    """What the user did with an impression: click, like, purchase."""
+
+    id: Id
+    impression: Id
+    user: Id
+    item: Id
+    ts: Milliseconds
+    action: Name
+    value: float | None = None
+
+
+class Request(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="request"):
+    """Rank these candidates for this user."""
+
+    id: Id
+    user: Id
+    candidates: list[Id]
+    ts: Milliseconds
+    context: Context
+
+
+class Erase(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="erase"):
+    """Forget this user entirely."""
+
+    id: Id
+    user: Id
+    ts: Milliseconds
+
+
+Event = Impression | Feedback | Request | Erase
+
+_ENCODE = json.Encoder().encode
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the event as one JSON object, `type` first, then the fields in their order, without what is none.
+
+    >>> encode_event(Feedback("7:click", "7", "u1", "v9", 1_700_000_000_000, "click"))
+    b'{"type":"feedback","id":"7:click","impression":"7","user":"u1","item":"v9","ts":1700000000000,"action":"click"}'
+    >>> encode_event(Impression("7", "u1", "v9", 1_700_000_000_000, {"tab": 2}))
+    b'{"type":"impression","id":"7","user":"u1","item":"v9","ts":1700000000000,"context":{"tab":2}}'
+    >>> encode_event(Request("8", "u1", ["v9"], 1_700_000_000_000, {}))
+    b'{"type":"request","id":"8","user":"u1","candidates":["v9"],"ts":1700000000000,"context":{}}'
+    >>> encode_event(Erase("9", "u1", 1_700_000_000_000))
+    b'{"type":"erase","id":"9","user":"u1","ts":1700000000000}'
+    """
+    return _ENCODE(event)

@@ -1,0 +1,75 @@
+"""What a partition keeps of a record that waits: the text of an example up to its context, or the whole raw record.
+
+An example repeats the strings of its impression as they came in. They are encoded once, when it arrives, and
+the numbers are appended when its outcome is decided.
+"""
+
+from typing import Any
+
+import msgspec
+
+from schemas.events import Impression, Value
+from schemas.records import Headers
+
+
+class _Kept(msgspec.Struct, gc=False):
+    id: str
+    user: str
+    item: str
+    ts: int
+    features: dict[str, Value]
+
+
+class _Owner(msgspec.Struct, gc=False):
+    user: str
+
+
+_ENCODE = msgspec.json.Encoder().encode
+_DECODE_OWNER = msgspec.json.Decoder(_Owner).decode
+_DECODE_KEPT = msgspec.json.Decoder(_Kept).decode
+_PACK = msgspec.msgpack.Encoder().encode
+_UNPACK = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None, Headers]).decode
+_CLOSING = b"}}"
+
+
+def encode_kept(impression: Impression, features: dict[str, Value]) -> bytes:
+    """Return the beginning of an impression's example, its `features` still open.
+
+    >>> encode_kept(Impression("7", "u1", "v9", 1_700_000_000_000, {}), {"tab": 2})
+    b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"features":{"tab":2'
+    """
+    return _ENCODE(_Kept(impression.id, impression.user, impression.item, impression.ts, features))[:-2]
+
+
+def complete_example(kept: bytes, numbers: dict[str, Any], outcome: dict[str, Any]) -> bytes:
+    """Return an example: what was kept, more features, and what follows them.
+
+    >>> complete_example(b'{"id":"7","features":{"tab":2', {"machine_logit": 0.5}, {"score": 0.1})
+    b'{"id":"7","features":{"tab":2,"machine_logit":0.5},"score":0.1}'
+    """
+    separator = b"" if kept.endswith(b"{") else b","
+    return b"".join((kept, separator, _ENCODE(numbers)[1:], b",", _ENCODE(outcome)[1:]))
+
+
+def kept_features(kept: bytes) -> dict[str, Value]:
+    """Return the features of what was kept."""
+    return _DECODE_KEPT(kept + _CLOSING).features
+
+
+def kept_user(kept: bytes) -> str:
+    """Return the user of what was kept."""
+    return _DECODE_OWNER(kept + _CLOSING).user
+
+
+def pack_record(value: bytes | None, key: bytes | None, headers: Headers) -> bytes:
+    """Return a record's bytes as one text, from which `unpack_record` gets them back untouched."""
+    return _PACK((value, key, headers))
+
+
+def unpack_record(packed: bytes) -> tuple[bytes | None, bytes | None, Headers]:
+    """Return value, key and headers of a packed record.
+
+    >>> unpack_record(pack_record(b"?", None, (("trace", b"1"),)))
+    (b'?', None, (('trace', b'1'),))
+    """
+    return _UNPACK(packed)

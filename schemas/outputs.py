@@ -1,0 +1,133 @@
+"""What Thalweg writes: scores, examples and dead letters, each with its origin and its cause."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+from msgspec.json import Encoder
+
+from schemas.origin import Origin
+from schemas.reasons import Reason
+from schemas.records import Cause, Headers
+
+Feature = int | float | str | list[int | float | str]
+"""A number, a list of numbers, a string or a list of strings."""
+
+
+class Score(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """The score of one impression, on the topic `scores`.
+
+    `score` is the final probability, `model_score` the calibrated one before `correction`.
+    """
+
+    id: str
+    user: str
+    item: str
+    ts: int
+    score: float
+    model_score: float
+    base_score: float | None = None
+    correction: float
+    origin: str
+    cause: str
+    features: dict[str, Feature] | None = None
+
+
+class Example(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One impression with its outcome, on the topic `examples`: the features are those that the learner saw.
+
+    `revision` 1 marks a positive that came after its window had closed as a negative.
+    """
+
+    id: str
+    user: str
+    item: str
+    ts: int
+    features: dict[str, Feature]
+    score: float
+    base_score: float | None = None
+    label: Annotated[int, Meta(ge=0, le=1)]
+    revision: int = 0
+    origin: str
+    cause: str
+
+
+class DeadLetter(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One line of a file of dead letters; bytes are base64, a tombstone's `raw` is null."""
+
+    origin: str
+    cause: str
+    reason: str
+    detail: str
+    raw: bytes | None
+    key: bytes | None = None
+    headers: list[tuple[str, bytes]] = []
+
+
+_ENCODE = Encoder().encode
+
+
+def encode_score(score: Score) -> bytes:
+    """Return the score as one JSON object; numbers are the shortest text that reads back to the same bits.
+
+    >>> encode_score(Score(id="7", user="u1", item="v9", ts=1_700_000_000_000, score=0.1, model_score=0.25,
+    ...                    correction=-0.15, origin="interactions-0-4", cause="interactions-0-4:0"))
+    b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"score":0.1,"model_score":0.25,"correction":-0.15,"origin":\
+"interactions-0-4","cause":"interactions-0-4:0"}'
+    """
+    return _ENCODE(score)
+
+
+def encode_example(example: Example) -> bytes:
+    """Return the example as one JSON object.
+
+    >>> encode_example(Example(id="7", user="u1", item="v9", ts=1_700_000_000_000, features={"tab": 2}, score=0.1,
+    ...                        label=1, origin="interactions-0-4", cause="interactions-0-9:2"))
+    b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"features":{"tab":2},"score":0.1,"label":1,"origin":\
+"interactions-0-4","cause":"interactions-0-9:2"}'
+    """
+    return _ENCODE(example)
+
+
+def encode_dead_letter(letter: DeadLetter) -> bytes:
+    """Return the dead letter as one JSON object.
+
+    >>> encode_dead_letter(DeadLetter(origin="interactions-0-4", cause="interactions-0-4:0", reason="not_json",
+    ...                               detail="not JSON from character 0 of 3", raw=b"???"))
+    b'{"origin":"interactions-0-4","cause":"interactions-0-4:0","reason":"not_json","detail":\
+"not JSON from character 0 of 3","raw":"Pz8/"}'
+    """
+    return _ENCODE(letter)
+
+
+def dead_letter_headers(headers: Headers, reason: Reason, detail: str, origin: Origin, cause: Cause) -> Headers:
+    """Return a record's own headers, untouched, and after them those of Kafka Streams (KIP-1034) and our own two.
+
+    All values are text in UTF-8, numbers too, as Kafka Streams writes them. There is no stack: `stacktrace` repeats
+    the exception's one line, so that the bytes are the same on every machine. A record that was a dead letter before
+    has the names twice; Kafka's `lastHeader` finds the newer.
+
+    >>> for name, value in dead_letter_headers((("trace", b"1"),), Reason.ID_EMPTY, "user is empty",
+    ...                                        Origin("interactions", 3, 17), Cause(17, 0)):
+    ...     print(name, value.decode())
+    trace 1
+    __streams.errors.exception schemas.reasons.Unusable: id_empty: user is empty
+    __streams.errors.stacktrace schemas.reasons.Unusable: id_empty: user is empty
+    __streams.errors.message user is empty
+    __streams.errors.topic interactions
+    __streams.errors.partition 3
+    __streams.errors.offset 17
+    thalweg.reason id_empty
+    thalweg.cause interactions-3-17:0
+    """
+    line = f"schemas.reasons.Unusable: {reason.value}: {detail}".encode()
+    return (
+        *headers,
+        ("__streams.errors.exception", line),
+        ("__streams.errors.stacktrace", line),
+        ("__streams.errors.message", detail.encode()),
+        ("__streams.errors.topic", origin.topic.encode()),
+        ("__streams.errors.partition", str(origin.partition).encode()),
+        ("__streams.errors.offset", str(origin.offset).encode()),
+        ("thalweg.reason", reason.value.encode()),
+        ("thalweg.cause", f"{origin.topic}-{origin.partition}-{cause.offset}:{cause.ordinal}".encode()),
+    )

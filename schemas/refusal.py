@@ -1,0 +1,210 @@
+"""Why a record was refused: found by reading it a second time, slowly, with the standard library.
+
+The fast decoder says only that something is wrong, in words that change between its versions. What is written to the
+dead letters is a function of the log, so the reason and its detail are found here, in a fixed order: the text, then
+the type, then field by field in the order of the schema.
+"""
+
+import json
+import math
+from typing import Any, NoReturn
+
+from schemas.events import EARLIEST_TS_MS, END_TS_MS
+from schemas.limits import LimitsConfiguration
+from schemas.reasons import Reason, Unusable
+
+FIELDS = {
+    "impression": ("id", "user", "item", "ts", "context", "base_score"),
+    "feedback": ("id", "impression", "user", "item", "ts", "action", "value"),
+    "request": ("id", "user", "candidates", "ts", "context"),
+    "erase": ("id", "user", "ts"),
+}
+OPTIONAL = frozenset({"base_score", "value"})
+
+# Longer literals lie beyond float64, and Python refuses to read more than 4 300 digits.
+LONGEST_INTEGER = 400
+BEYOND_EVERYTHING = 1 << 2_000
+ONE_KIND_OF_BRACKET = bytes.maketrans(b"{}", b"[]")
+NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def refusal(raw: bytes, limits: LimitsConfiguration) -> Unusable:
+    """Return what is wrong with a record of valid UTF-8 and bounded size and depth that cannot be used."""
+    try:
+        check_record(parse(raw.decode()), limits)
+    except Unusable as found:
+        return found.with_traceback(None)
+    # The slow reader keeps the last of two equal names and the fast one looks at both: nothing else tells them apart.
+    return Unusable(Reason.DUPLICATE_KEY, "a name occurs twice, first with a value that cannot be used")
+
+
+def is_deeper(raw: bytes, depth: int) -> bool:
+    """Tell whether objects and arrays nest deeper than `depth`, brackets inside strings left out.
+
+    Innermost pairs are taken away `depth` times over, so that no text costs more than a few passes over its bytes.
+    What never closes may count as shallow; it is not JSON either way.
+    """
+    outside_strings = b"".join(raw.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    brackets = outside_strings.translate(ONE_KIND_OF_BRACKET, NOT_BRACKETS)
+    for _ in range(depth):
+        brackets = brackets.replace(b"[]", b"")
+    return b"[]" in brackets or brackets.count(b"[") > depth
+
+
+def parse(text: str) -> Any:
+    """Return the JSON value.
+
+    Raises Unusable where the text is not JSON, has a number that is none, or a string that UTF-8 cannot hold.
+    """
+    try:
+        value = json.loads(text, parse_int=as_integer, parse_constant=refuse_constant)
+    except json.JSONDecodeError as error:
+        position = first_wrong(text, error.pos)
+        raise Unusable(Reason.NOT_JSON, f"not JSON from character {position} of {len(text)}") from None
+    if "\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Unusable(Reason.LONE_SURROGATE, "a string has half of a surrogate pair") from None
+    return value
+
+
+def as_integer(digits: str) -> int:
+    """Read an integer literal, or return one that is out of every range for a literal of thousands of digits."""
+    return int(digits) if len(digits) <= LONGEST_INTEGER else BEYOND_EVERYTHING
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """Raise Unusable for NaN, Infinity and -Infinity, which JSON does not have."""
+    raise Unusable(Reason.NOT_FINITE, f"{name} is not a JSON number")
+
+
+def first_wrong(text: str, position: int) -> int:
+    """Return where the text stops being JSON, at the comma if one trails: Python's versions differ there."""
+    before = text[:position].rstrip(" \t\r\n")
+    return len(before) - 1 if before.endswith(",") and text[position : position + 1] in ("]", "}") else position
+
+
+def check_record(record: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable for the first thing wrong with a JSON value as an event."""
+    if not isinstance(record, dict):
+        raise Unusable(Reason.NOT_AN_OBJECT, f"the record is {kind(record)}")
+    if "type" not in record:
+        raise Unusable(Reason.MISSING_FIELD, "type is missing")
+    expect(isinstance(record["type"], str), "type", record["type"], "a string")
+    if record["type"] not in FIELDS:
+        raise Unusable(Reason.UNKNOWN_TYPE, f"no event has the type {shown(record['type'])}")
+    for name in FIELDS[record["type"]]:
+        if name in record:
+            check_field(name, record[name], limits)
+        elif name not in OPTIONAL:
+            raise Unusable(Reason.MISSING_FIELD, f"{name} is missing")
+
+
+def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable for the first thing wrong with one field of an event."""
+    if name == "ts":
+        expect(type(value) is int, name, value, "an integer")
+        if not EARLIEST_TS_MS <= value < END_TS_MS:
+            raise Unusable(Reason.TIME_OUT_OF_RANGE, "ts is not in the years 2000 to 2099 in milliseconds")
+    elif name in OPTIONAL:
+        if value is not None:
+            check_number(name, value)
+    elif name == "context":
+        check_context(value, limits)
+    elif name == "candidates":
+        check_candidates(value, limits)
+    elif name == "action":
+        expect(isinstance(value, str), name, value, "a string")
+        check_name(name, value, limits)
+    else:
+        check_id(name, value, limits)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise Unusable unless the value is a finite float64, and a probability if it is the `base_score`."""
+    expect(type(value) in (int, float), name, value, "a number")
+    if name == "base_score" and not 0 <= value <= 1:
+        raise Unusable(Reason.BAD_BASE_SCORE, "base_score is not in 0 to 1")
+    try:
+        is_finite = math.isfinite(float(value))
+    except OverflowError:
+        is_finite = False
+    if not is_finite:
+        raise Unusable(Reason.NOT_FINITE, f"{name} is beyond float64")
+
+
+def check_id(path: str, value: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable unless the value is a non-empty string within `id_bytes`."""
+    expect(isinstance(value, str), path, value, "a string")
+    if not value:
+        raise Unusable(Reason.ID_EMPTY, f"{path} is empty")
+    check_length(Reason.ID_TOO_LONG, path, value, limits.id_bytes)
+
+
+def check_name(path: str, name: str, limits: LimitsConfiguration) -> None:
+    """Raise Unusable unless the name is non-empty and within `name_bytes`."""
+    if not name:
+        raise Unusable(Reason.NAME_EMPTY, f"{path} is empty")
+    check_length(Reason.NAME_TOO_LONG, path, name, limits.name_bytes)
+
+
+def check_candidates(value: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable unless the value is a list of ids, and not of too many."""
+    expect(isinstance(value, list), "candidates", value, "a list of strings")
+    if len(value) > limits.candidates:
+        raise Unusable(Reason.TOO_MANY_CANDIDATES, f"{len(value)} candidates, at most {limits.candidates}")
+    for position, candidate in enumerate(value):
+        check_id(f"candidates[{position}]", candidate, limits)
+
+
+def check_context(context: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable for the first thing wrong with a context."""
+    expect(isinstance(context, dict), "context", context, "an object")
+    if len(context) > limits.context_fields:
+        raise Unusable(Reason.TOO_MANY_CONTEXT_FIELDS, f"{len(context)} fields, at most {limits.context_fields}")
+    for name, value in context.items():
+        check_name("a name in context", name, limits)
+        check_value(f"context {shown(name)}", value, limits)
+
+
+def check_value(path: str, value: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable unless the value is a string, a number or a list of strings, within its limits."""
+    expect(type(value) in (str, int, float, list), path, value, "a string, a number or a list of strings")
+    if isinstance(value, str):
+        check_length(Reason.VALUE_TOO_LONG, path, value, limits.value_bytes)
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise Unusable(Reason.INTEGER_OUT_OF_RANGE, f"{path} does not fit 64 bits")
+    elif isinstance(value, float):
+        check_number(path, value)
+    else:
+        if len(value) > limits.list_length:
+            raise Unusable(Reason.LIST_TOO_LONG, f"{path} has {len(value)} strings, at most {limits.list_length}")
+        for position, text in enumerate(value):
+            expect(isinstance(text, str), f"{path}[{position}]", text, "a string")
+            check_length(Reason.VALUE_TOO_LONG, f"{path}[{position}]", text, limits.value_bytes)
+
+
+def check_length(reason: Reason, path: str, text: str, limit_bytes: int) -> None:
+    """Raise Unusable for this reason where the text takes more bytes of UTF-8 than the limit."""
+    size = len(text.encode())
+    if size > limit_bytes:
+        raise Unusable(reason, f"{path} has {size} bytes, at most {limit_bytes}")
+
+
+def expect(is_right: bool, path: str, value: Any, expected: str) -> None:
+    """Raise Unusable for a value of the wrong type."""
+    if not is_right:
+        raise Unusable(Reason.WRONG_TYPE, f"{path} is {kind(value)}, not {expected}")
+
+
+def kind(value: Any) -> str:
+    """Name the JSON type of a value, with its article."""
+    names = {type(None): "null", bool: "a boolean", int: "an integer", float: "a fraction", str: "a string"}
+    return names.get(type(value), "a list" if isinstance(value, list) else "an object")
+
+
+def shown(text: str) -> str:
+    """Quote the beginning of a text in ASCII: what Python finds printable depends on its version."""
+    return json.dumps(text if len(text) <= 40 else text[:40] + "...")
