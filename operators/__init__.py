@@ -1,0 +1,1 @@
+"""What is computed. Read `processor.py` first: it is the fold."""

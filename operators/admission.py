@@ -1,0 +1,126 @@
+"""Monolith's frequency filter: an id gets a row only after it was seen often enough.
+
+Sightings are counted exactly, in 16 bits, in a set-associative memory of the ids seen last: 8 cells a set in the order
+of recency, so that at the limit the id of the set that was not seen for longest loses its count. An id is taken for
+another of its set where 32 more bits of the key agree: at most 8 / 2**32 a first sighting. Counts are never too high
+otherwise; they are too low only for ids that were pushed out.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.compiled import compiled, int64, uint64
+from operators.hashing import uniform
+from operators.numerics import exp, log
+from operators.reserve import reserve
+
+SET_CELLS = 8
+COUNT_MAX = 65_535
+COUNT, LINEAR, GEOMETRIC = range(3)
+MODES = ("count", "linear", "geometric")
+CHANCE_SALT = 0xAD
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdmissionConfiguration:
+    """Which ids get a row; part of `[table]`.
+
+    `occurrence_threshold`: sightings before an id gets its row; 0 and 1 admit at once, 65 535 is the most a counter
+    holds. `admission`: "count" (at the threshold), "linear" (with probability sightings / threshold) or "geometric"
+    (with probability 1 - (1-p)**sightings, p = 1 - 0.05**(1/threshold), so that 95% are in after `threshold`
+    sightings). `filter_cells`: ids whose sightings are remembered at most.
+    """
+
+    occurrence_threshold: int = 1
+    admission: str = "count"
+    filter_cells: int = 1 << 19
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a counter could never reach the threshold, or a mode is unknown."""
+        if not 0 <= self.occurrence_threshold <= COUNT_MAX:
+            raise ValueError(f"occurrence_threshold must lie within 0 and {COUNT_MAX}, which 16 bits can count to")
+        if self.admission not in MODES:
+            raise ValueError(f"admission must be one of {', '.join(MODES)}")
+        if self.filter_cells < SET_CELLS:
+            raise ValueError(f"filter_cells must be at least {SET_CELLS}")
+
+
+class Admission(NamedTuple):
+    """Sightings of ids without a row: `tags` uint32, `counts` uint16 (0: empty), [sets, 8], the last seen first."""
+
+    tags: npt.NDArray[np.uint32]
+    counts: npt.NDArray[np.uint16]
+
+
+class AdmissionParameters(NamedTuple):
+    """The configuration as the compiled code takes it; `log_miss` is ln(1 - p) of the geometric mode."""
+
+    threshold: int
+    mode: int
+    log_miss: float
+
+
+def new_admission(configuration: AdmissionConfiguration) -> Admission:
+    """Return a filter that has seen nothing."""
+    sets = max(1, configuration.filter_cells // SET_CELLS)
+    return Admission(reserve((sets, SET_CELLS), np.uint32), reserve((sets, SET_CELLS), np.uint16))
+
+
+def admission_parameters(configuration: AdmissionConfiguration) -> AdmissionParameters:
+    """Return what `is_admitted` needs of the configuration."""
+    threshold = max(1, configuration.occurrence_threshold)
+    return AdmissionParameters(threshold, MODES.index(configuration.admission), float(log(0.05)) / threshold)
+
+
+@compiled
+def write_sighting(admission: Admission, key: int) -> int:
+    """Count a sighting of a key and return how many there were, this one included."""
+    tags = admission.tags[int64(uint64(key) % uint64(admission.tags.shape[0]))]
+    counts = admission.counts[int64(uint64(key) % uint64(admission.tags.shape[0]))]
+    tag = np.uint32(uint64(key) >> uint64(32))
+    found = SET_CELLS - 1
+    count = np.uint16(0)
+    for cell in range(SET_CELLS):
+        if counts[cell] != 0 and tags[cell] == tag:
+            found = cell
+            count = counts[cell]
+            break
+    for cell in range(found, 0, -1):
+        tags[cell] = tags[cell - 1]
+        counts[cell] = counts[cell - 1]
+    tags[0] = tag
+    counts[0] = min(count + 1, COUNT_MAX)
+    return int64(counts[0])
+
+
+@compiled
+def forget_sightings(admission: Admission, key: int) -> None:
+    """Drop a key's count."""
+    tags = admission.tags[int64(uint64(key) % uint64(admission.tags.shape[0]))]
+    counts = admission.counts[int64(uint64(key) % uint64(admission.tags.shape[0]))]
+    tag = np.uint32(uint64(key) >> uint64(32))
+    for cell in range(SET_CELLS):
+        if counts[cell] != 0 and tags[cell] == tag:
+            for after in range(cell, SET_CELLS - 1):
+                tags[after] = tags[after + 1]
+                counts[after] = counts[after + 1]
+            tags[SET_CELLS - 1] = 0
+            counts[SET_CELLS - 1] = 0
+            return
+
+
+@compiled
+def is_admitted(parameters: AdmissionParameters, key: int, sightings: int) -> bool:
+    """Return whether an id gets its row at this sighting.
+
+    The chance of an id is drawn once, from its key: it is in as soon as the probability of its count reaches it.
+    """
+    if parameters.mode == COUNT or sightings >= COUNT_MAX:
+        return sightings >= parameters.threshold
+    chance = uniform(key, CHANCE_SALT)
+    if parameters.mode == LINEAR:
+        return sightings > chance * parameters.threshold
+    return 1.0 - exp(parameters.log_miss * sightings) > chance

@@ -1,0 +1,254 @@
+"""What each user did: the last behaviours exactly, everything older in SDIM's buckets.
+
+A behaviour names an item's row and its generation, so that it reads the item's vector as it is today; where the row has
+gone to another item it reads zero. When the ring is full its oldest behaviour moves to the long history, with the
+vector that it has at that moment. A user with a short history keeps no buckets: exact attention is cheaper and better
+there.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.compiled import clear, compiled, float32, int64
+from operators.pool import available, give, take
+from operators.reserve import reserve
+from operators.sdim import Histories, SdimConfiguration, kernel, new_histories, read_interest, signature, write_behavior
+from operators.table import Table, is_current
+
+KINDS = ("acted", "skipped")
+OLDEST, NEWEST = range(2)
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BehaviorsConfiguration:
+    """What is kept of each user (`[behaviors]`).
+
+    `kinds`: which behaviours make a sequence each: "acted" (any feedback) and "skipped" (an impression whose window
+    closed without a positive); empty: no sequences, no interests. `short_length`: behaviours of a kind kept exactly.
+    `users_limit`: users known at most; the one that was not seen for longest is forgotten for the next.
+    `expire_time_ms`: a user is forgotten after so long.
+    """
+
+    kinds: tuple[str, ...] = ("acted",)
+    short_length: int = 32
+    users_limit: int = 1 << 21
+    expire_time_ms: int = 60 * DAY_MS
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a value makes no sense."""
+        if any(kind not in KINDS for kind in self.kinds) or len(set(self.kinds)) != len(self.kinds):
+            raise ValueError(f"kinds must name none or some of {', '.join(KINDS)}, each once")
+        if self.short_length < 1 or self.users_limit < 1 or self.expire_time_ms < 1:
+            raise ValueError("short_length, users_limit and expire_time_ms must be at least 1")
+
+
+class Behaviors(NamedTuple):
+    """Sequences of each user's row and kind.
+
+    `row` int32, `generation` uint32, `ts_ms` int64: [users, kinds, short_length], a ring; `counts` int64 [users,
+    kinds], behaviours ever; `history` int32 [users, kinds], the long history + 1; `shown`, `shown_ms` int64 [users],
+    impressions ever and when the last was; `histories`: the long histories.
+    """
+
+    row: npt.NDArray[np.int32]
+    generation: npt.NDArray[np.uint32]
+    ts_ms: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    history: npt.NDArray[np.int32]
+    shown: npt.NDArray[np.int64]
+    shown_ms: npt.NDArray[np.int64]
+    histories: Histories
+
+
+def new_behaviors(configuration: BehaviorsConfiguration, sdim: SdimConfiguration, size: int) -> Behaviors:
+    """Return behaviours of nobody, over item vectors of `size` coordinates."""
+    users, kinds = configuration.users_limit, len(configuration.kinds)
+    ring = (users, kinds, configuration.short_length)
+    return Behaviors(
+        row=reserve(ring, np.int32),
+        generation=reserve(ring, np.uint32),
+        ts_ms=reserve(ring, np.int64),
+        counts=reserve((users, kinds), np.int64),
+        history=reserve((users, kinds), np.int32),
+        shown=reserve(users, np.int64),
+        shown_ms=reserve(users, np.int64),
+        histories=new_histories(sdim, size),
+    )
+
+
+@compiled
+def _unlink_history(histories: Histories, history: int) -> None:
+    older = histories.older[history]
+    newer = histories.newer[history]
+    if older != 0:
+        histories.newer[older - 1] = newer
+    else:
+        histories.ends[OLDEST] = newer
+    if newer != 0:
+        histories.older[newer - 1] = older
+    else:
+        histories.ends[NEWEST] = older
+
+
+@compiled
+def _link_history(histories: Histories, history: int) -> None:
+    newest = histories.ends[NEWEST]
+    histories.older[history] = newest
+    histories.newer[history] = 0
+    if newest != 0:
+        histories.newer[newest - 1] = history + 1
+    else:
+        histories.ends[OLDEST] = history + 1
+    histories.ends[NEWEST] = history + 1
+
+
+@compiled
+def _drop_history(behaviors: Behaviors, history: int) -> None:
+    """Free a long history, wiped, and take it from its user."""
+    histories = behaviors.histories
+    kinds = behaviors.history.shape[1]
+    owner = int64(histories.owner[history]) - 1
+    behaviors.history[owner // kinds, owner % kinds] = 0
+    _unlink_history(histories, history)
+    histories.sums[history] = 0
+    histories.counts[history] = 0
+    histories.shift[history] = 0
+    histories.length[history] = 0
+    histories.owner[history] = 0
+    give(histories.pool, history)
+
+
+@compiled
+def _history_of(behaviors: Behaviors, user: int, kind: int) -> int:
+    """Return a user's long history, made where it has none; at the limit the one extended least recently makes room."""
+    histories = behaviors.histories
+    history = int64(behaviors.history[user, kind]) - 1
+    if history >= 0:
+        _unlink_history(histories, history)
+    else:
+        if available(histories.pool) == 0:
+            _drop_history(behaviors, int64(histories.ends[OLDEST]) - 1)
+        history = take(histories.pool)
+        histories.owner[history] = user * behaviors.history.shape[1] + kind + 1
+        behaviors.history[user, kind] = history + 1
+    _link_history(histories, history)
+    return history
+
+
+@compiled
+def extend_sequence(
+    behaviors: Behaviors,
+    items: Table,
+    vectors: npt.NDArray[np.float32],
+    projection: npt.NDArray[np.float32],
+    totals: npt.NDArray[np.float32],
+    user: int,
+    kind: int,
+    item: int,
+    ts_ms: int,
+) -> None:
+    """Append an item's row to a user's sequence; a behaviour that leaves the full ring moves to the long history."""
+    length = behaviors.row.shape[2]
+    place = behaviors.counts[user, kind] % length
+    if behaviors.counts[user, kind] >= length:
+        leaving = behaviors.row[user, kind, place]
+        if is_current(items, leaving, behaviors.generation[user, kind, place]):
+            history = _history_of(behaviors, user, kind)
+            bits = signature(projection, vectors[leaving], totals)
+            write_behavior(behaviors.histories, history, bits, vectors[leaving], 1)
+    behaviors.row[user, kind, place] = item
+    behaviors.generation[user, kind, place] = items.generation[item]
+    behaviors.ts_ms[user, kind, place] = ts_ms
+    behaviors.counts[user, kind] += 1
+
+
+@compiled
+def forget_sequences(behaviors: Behaviors, user: int) -> None:
+    """Wipe a user's sequences."""
+    for kind in range(behaviors.counts.shape[1]):
+        history = int64(behaviors.history[user, kind]) - 1
+        if history >= 0:
+            _drop_history(behaviors, history)
+        behaviors.counts[user, kind] = 0
+        behaviors.row[user, kind] = 0
+        behaviors.generation[user, kind] = 0
+        behaviors.ts_ms[user, kind] = 0
+    behaviors.shown[user] = 0
+    behaviors.shown_ms[user] = 0
+
+
+@compiled
+def read_short_interest(
+    behaviors: Behaviors,
+    items: Table,
+    vectors: npt.NDArray[np.float32],
+    user: int,
+    kind: int,
+    candidate: int,
+    tau: int,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write the exact attention of a candidate's row over the ring to `out` [d], normalised to length 1 (or zero).
+
+    The weight of a behaviour is SDIM's collision probability, so that both ends of a history speak of the same thing.
+    """
+    clear(out)
+    size = out.shape[0]
+    q = vectors[candidate]
+    q_square = 0.0
+    for i in range(size):
+        q_square += float(q[i]) * float(q[i])
+    if q_square == 0.0:
+        return
+    for place in range(min(behaviors.counts[user, kind], behaviors.row.shape[2])):
+        row = behaviors.row[user, kind, place]
+        if not is_current(items, row, behaviors.generation[user, kind, place]):
+            continue
+        s = vectors[row]
+        dot = 0.0
+        s_square = 0.0
+        for i in range(size):
+            dot += float(q[i]) * float(s[i])
+            s_square += float(s[i]) * float(s[i])
+        if s_square == 0.0:
+            continue
+        weight = float32(kernel(dot / math.sqrt(q_square * s_square), tau))
+        for i in range(size):
+            out[i] += weight * s[i]
+    normalize(out)
+
+
+@compiled
+def read_long_interest(
+    behaviors: Behaviors,
+    vectors: npt.NDArray[np.float32],
+    projection: npt.NDArray[np.float32],
+    totals: npt.NDArray[np.float32],
+    user: int,
+    kind: int,
+    candidate: int,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write SDIM's interest of a candidate's row in the user's long history to `out` [d]; zero where there is none."""
+    history = int64(behaviors.history[user, kind]) - 1
+    if history < 0:
+        clear(out)
+        return
+    read_interest(behaviors.histories, history, signature(projection, vectors[candidate], totals), out)
+
+
+@compiled
+def normalize(vector: npt.NDArray[np.float32]) -> None:
+    """Divide a vector by its Euclidean norm; zero stays zero."""
+    square = 0.0
+    for i in range(vector.shape[0]):
+        square += float(vector[i]) * float(vector[i])
+    if square > 0.0:
+        factor = float32(1.0 / math.sqrt(square))
+        for i in range(vector.shape[0]):
+            vector[i] *= factor

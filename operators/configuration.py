@@ -1,0 +1,58 @@
+"""The configuration of the fold: one section an operator, defined beside the operator."""
+
+from dataclasses import dataclass, field
+
+from operators.admission import AdmissionConfiguration
+from operators.behaviors import DAY_MS, BehaviorsConfiguration
+from operators.error_memory import CorrectionConfiguration, ErrorMemoryConfiguration
+from operators.features import FeaturesConfiguration
+from operators.joiner import JoinerConfiguration
+from operators.learner import LearnerConfiguration
+from operators.sdim import SdimConfiguration
+from schemas.limits import LimitsConfiguration
+
+ROWS_MIN = 1_024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableConfiguration(AdmissionConfiguration):
+    """The collisionless table and its frequency filter (`[table]`).
+
+    `rows_limit`: values with a row at most, of all fields; at the limit the one that was not updated for longest makes
+    room. `expire_time_ms`: a row not updated for so long is freed; `expire_time_ms_by_field` for single fields.
+    """
+
+    rows_limit: int = 1 << 20
+    expire_time_ms: int = 30 * DAY_MS
+    expire_time_ms_by_field: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a value makes no sense."""
+        AdmissionConfiguration.__post_init__(self)
+        if self.rows_limit < ROWS_MIN:
+            raise ValueError(f"rows_limit must be at least {ROWS_MIN}")
+        if min(self.expire_time_ms, *self.expire_time_ms_by_field.values(), self.expire_time_ms) < 1:
+            raise ValueError("expire_time_ms must be at least 1, for every field")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Configuration:
+    """All that the fold depends on besides its log. `seed` goes into every hash and every initial value."""
+
+    seed: int = 0
+    features: FeaturesConfiguration = field(default_factory=FeaturesConfiguration)
+    table: TableConfiguration = field(default_factory=TableConfiguration)
+    behaviors: BehaviorsConfiguration = field(default_factory=BehaviorsConfiguration)
+    sdim: SdimConfiguration = field(default_factory=SdimConfiguration)
+    joiner: JoinerConfiguration = field(default_factory=JoinerConfiguration)
+    learner: LearnerConfiguration = field(default_factory=LearnerConfiguration)
+    error_memory: ErrorMemoryConfiguration = field(default_factory=ErrorMemoryConfiguration)
+    correction: CorrectionConfiguration = field(default_factory=CorrectionConfiguration)
+    limits: LimitsConfiguration = field(default_factory=LimitsConfiguration)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where sections contradict each other."""
+        if self.behaviors.users_limit <= self.joiner.waiting_limit:
+            raise ValueError(
+                "behaviors.users_limit must be above joiner.waiting_limit: every waiting impression keeps its user"
+            )

@@ -1,0 +1,210 @@
+"""`ErrorMemory`: ReLoop2's memory of errors around any River classifier."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from river import base, linear_model
+
+from operators.error_memory import (
+    CorrectionConfiguration,
+    ErrorMemoryConfiguration,
+    Recalled,
+    error_memory_parameters,
+    locate,
+    new_error_memory,
+    new_recalled,
+    read_error,
+    write_error,
+)
+from operators.estimators.feature_vector import FeatureVector, key_in, time_of
+from operators.sdim import projections
+
+SCORE_BUCKETS = 20
+PROBABILITY_MIN = 1e-6
+# A correction leaves a tenth of the probability of either outcome: an error that is added may take a small one to
+# zero, and one such event costs more log loss than hundreds of corrections win.
+SHARE_MIN = 0.1
+HALF = 8  # coordinates of each of the two vectors that make the representation
+LAMBDA_PRIOR = 2_000.0
+
+
+class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
+    """A binary classifier that remembers what it got wrong lately, and near what.
+
+    Three memories of (count, sum of labels, sum of predictions) are kept: by sign projections of the features, by a
+    user and by an item. The classifier's probability is corrected by what they say of its error here,
+
+    $$p = clamp \\Big( p_{model} + \\sum_i \\lambda_i \\frac{\\sum y - \\sum p}{\\sum 1 + prior} \\Big),$$
+
+    where each lambda is learned: it stays at zero where errors can't be foreseen. A correction leaves either outcome at
+    least a tenth of the probability that the model gave it. What was remembered decays, so that the memory
+    follows a drift faster than the model does.
+
+    Features should come scaled (`StandardScaler() | ErrorMemory(model)`): signs tell little about numbers that are all
+    above zero.
+
+    Parameters
+    ----------
+    model
+        The classifier, frozen or learning; binary.
+    user
+        Name of the feature that keys the second memory; None: one error for all, the bias of late.
+    item
+        Name of the feature that keys the third memory; None: twentieths of the model's probability, its calibration.
+    arrays
+        Arrays of buckets in each memory, the paper's K.
+    bits
+        Sign bits of a bucket's number, the paper's L; an array has 2**bits buckets.
+    half_life
+        Half-life of what is remembered, in the unit of `time`.
+    time
+        Name of a feature that is the time, a rising number; None: time is counted in examples learned.
+    prior
+        Pseudo-count of errors of zero in each bucket.
+    lambda_max
+        How far each memory is believed at most.
+    learn
+        Whether the model goes on learning; if not, only the memory does.
+    seed
+        Seed of the projections.
+
+    References
+    ----------
+    [^1]: Zhu et al. (2023). ReLoop2: Building Self-Adaptive Recommendation Models via Responsive Error Compensation
+        Loop.
+
+    Examples
+    --------
+    >>> from river import datasets, evaluate, linear_model, metrics, preprocessing
+    >>> from operators.estimators import ErrorMemory
+
+    >>> model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
+    >>> evaluate.progressive_val_score(datasets.Phishing(), model, metrics.LogLoss())  # doctest: +ELLIPSIS
+    LogLoss: 0.330...
+
+    >>> model = preprocessing.StandardScaler() | ErrorMemory(linear_model.LogisticRegression())
+    >>> evaluate.progressive_val_score(datasets.Phishing(), model, metrics.LogLoss())  # doctest: +ELLIPSIS
+    LogLoss: 0.272...
+
+    """
+
+    def __init__(
+        self,
+        model: base.Classifier,
+        user: str | None = None,
+        item: str | None = None,
+        arrays: int = 8,
+        bits: int = 8,
+        half_life: int = 500,
+        time: str | None = None,
+        prior: float = 5.0,
+        lambda_max: float = 1.0,
+        learn: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """Remember nothing yet; the parameters are the class's."""
+        self.model = model
+        self.user = user
+        self.item = item
+        self.arrays = arrays
+        self.bits = bits
+        self.half_life = half_life
+        self.time = time
+        self.prior = prior
+        self.lambda_max = lambda_max
+        self.learn = learn
+        self.seed = seed
+        memory = ErrorMemoryConfiguration(arrays=arrays, bits=bits, half_life_ms=half_life, prior=prior)
+        correction = CorrectionConfiguration(
+            lambda_max=lambda_max, lambda_half_life_ms=half_life, lambda_prior=LAMBDA_PRIOR
+        )
+        projection = projections(2 * HALF, arrays * bits, seed)
+        self._memory = new_error_memory(memory)
+        self._parameters = error_memory_parameters(memory, correction, projection)
+        self._representation = FeatureVector(2 * HALF, seed, excluded=(time,))
+        self._now = 0
+
+    @property
+    def _wrapped_model(self) -> base.Classifier:
+        return self.model
+
+    @property
+    def _multiclass(self) -> bool:
+        return False  # an error is that of one probability, whatever the model could do
+
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        yield {"model": linear_model.LogisticRegression()}
+
+    def learn_one(self, x: dict[Any, Any], y: Any, **kwargs: Any) -> None:
+        """Remember the error of the probability that the model gives now, then let the model learn.
+
+        Parameters
+        ----------
+        x
+            Features.
+        y
+            A label: true or false.
+        kwargs
+            What else the model's `learn_one` takes.
+
+        """
+        if y not in (0, 1):
+            raise ValueError(f"ErrorMemory corrects binary classifiers: a label is true or false, not {y!r}")
+        self._now = time_of(x, self.time, self._now)
+        probability = self._model_probability(x)
+        recalled = self._locate(x, probability)
+        read_error(self._memory, recalled, 0, self._now, self._parameters)
+        write_error(self._memory, recalled, 0, float(y), probability, self._now, self._parameters)
+        if self.learn:
+            self.model.learn_one(x, y, **kwargs)
+
+    def predict_proba_one(self, x: dict[Any, Any], **kwargs: Any) -> dict[Any, float]:
+        """Return the model's probabilities, corrected; nothing is remembered of it.
+
+        Parameters
+        ----------
+        x
+            Features.
+        kwargs
+            What else the model's `predict_proba_one` takes.
+
+        Returns
+        -------
+        The probabilities of False and True.
+
+        """
+        now = time_of(x, self.time, self._now) if self.time else self._now
+        probability = self._model_probability(x, **kwargs)
+        error = read_error(self._memory, self._locate(x, probability), 0, now, self._parameters)
+        corrected = min(max(probability + error, SHARE_MIN * probability), 1.0 - SHARE_MIN * (1.0 - probability))
+        corrected = min(max(corrected, PROBABILITY_MIN), 1.0 - PROBABILITY_MIN)
+        return {False: 1.0 - corrected, True: corrected}
+
+    def _model_probability(self, x: dict[Any, Any], **kwargs: Any) -> float:
+        """Return the model's probability of True: a half before it knows both labels."""
+        probabilities = self.model.predict_proba_one(x, **kwargs)
+        if not probabilities:
+            return 0.5
+        if True in probabilities:
+            return float(probabilities[True])
+        return 1.0 - float(probabilities.get(False, 0.5))
+
+    def _locate(self, x: dict[Any, Any], probability: float) -> Recalled:
+        """Return the buckets of an example in each memory."""
+        recalled = new_recalled(1, self.arrays)
+        vector = self._representation.read(x)
+        user = "" if self.user is None else str(x.get(self.user))
+        item = str(int(probability * SCORE_BUCKETS)) if self.item is None else str(x.get(self.item))
+        locate(
+            recalled,
+            0,
+            self._parameters,
+            vector[:HALF],
+            vector[HALF:],
+            key_in("user", user, self.seed),
+            key_in("item", item, self.seed),
+            np.zeros(self.arrays * self.bits, np.float32),
+        )
+        return recalled

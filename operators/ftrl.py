@@ -1,0 +1,87 @@
+"""FTRL-Proximal with per-coordinate rates, as three sums that merge by addition.
+
+McMahan et al., Ad Click Prediction: a View from the Trenches (2013). A coordinate carries (z, n, D): the gradients less
+what the weight has taken back, their squares, and the sum of the sigmas. Its weight is
+
+    w = w0                                            where |z| <= l1, else
+    w = w0 - (z - sign(z) l1) / (beta/alpha + D + l2),
+
+which in one process is the paper's rule, since D = sqrt(n)/alpha there. Merged from several processes, sqrt(n) would be
+too small by up to the square root of their number; D adds up.
+"""
+
+from typing import NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.compiled import compiled, float32
+from operators.reserve import reserve
+
+WEIGHT, INITIAL, Z, N, D = range(5)
+PARTS = 5
+Coordinates = npt.NDArray[np.float32]
+"""float32 [rows, 5, size]: a row's weights, their initial values, z, n and D; weights are derived from the rest."""
+
+
+class Rate(NamedTuple):
+    """How fast coordinates learn: `alpha`, `beta` of the per-coordinate rate alpha / (beta + sqrt(n)); `l1`, `l2`."""
+
+    alpha: float
+    beta: float
+    l1: float
+    l2: float
+
+
+def rate(alpha: float, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0) -> Rate:
+    """Return a rate as the compiled code takes it."""
+    return Rate(*(cast(float, np.float32(x)) for x in (alpha, beta, l1, l2)))
+
+
+def new_coordinates(rows: int, size: int, initial: float = 0.0) -> Coordinates:
+    """Return coordinates that have learned nothing; with `initial` 0 no memory is touched."""
+    coordinates = reserve((rows, PARTS, size), np.float32)
+    if initial != 0.0:
+        coordinates[:, WEIGHT:Z] = initial
+    return coordinates
+
+
+@compiled
+def descend(coordinates: Coordinates, row: int, column: int, gradient: float, rate: Rate) -> None:
+    """Take one step of one coordinate against `gradient`."""
+    c = coordinates[row]
+    g = float32(gradient)
+    n = c[N, column] + g * g
+    sigma = (np.sqrt(n) - np.sqrt(c[N, column])) / rate.alpha
+    z = c[Z, column] + (g - sigma * (c[WEIGHT, column] - c[INITIAL, column]))
+    d = c[D, column] + sigma
+    c[Z, column] = z
+    c[N, column] = n
+    c[D, column] = d
+    c[WEIGHT, column] = c[INITIAL, column] - _shrunk(z, rate.l1) / (rate.beta / rate.alpha + d + rate.l2)
+
+
+@compiled
+def descend_vector(
+    coordinates: Coordinates, row: int, first: int, gradient: npt.NDArray[np.float32], scale: float, rate: Rate
+) -> None:
+    """Take one step of the coordinates `first`, `first + 1`, … of a row against `scale * gradient` [size]."""
+    c = coordinates[row]
+    floor = rate.beta / rate.alpha + rate.l2
+    for i in range(gradient.shape[0]):
+        column = first + i
+        g = gradient[i] * scale
+        n = c[N, column] + g * g
+        sigma = (np.sqrt(n) - np.sqrt(c[N, column])) / rate.alpha
+        z = c[Z, column] + (g - sigma * (c[WEIGHT, column] - c[INITIAL, column]))
+        d = c[D, column] + sigma
+        c[Z, column] = z
+        c[N, column] = n
+        c[D, column] = d
+        c[WEIGHT, column] = c[INITIAL, column] - _shrunk(z, rate.l1) / (floor + d)
+
+
+@compiled
+def _shrunk(z: float, l1: float) -> float:
+    """Return z moved towards zero by l1, and exactly zero within it."""
+    return max(z - l1, float32(0.0)) + min(z + l1, float32(0.0))

@@ -1,0 +1,335 @@
+"""Monolith's online joiner: impressions that wait for their outcome, and feedback in any order.
+
+A slot is what is known of one impression. It is `EARLY` while only feedback has come, `WAITING` until its attribution
+window closes, `CLOSED` until the late window is over too, and then gone. Everything an impression brought hangs on its
+slot (its text, the features that it was scored with, the ids of its feedback), so that forgetting it is one act.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.compiled import clear, compiled, int64, uint64
+from operators.deadlines import Deadlines, new_deadlines, push_deadline, remove_deadline
+from operators.index import Index, find, insert, new_index, remove
+from operators.numerics import log
+from operators.owned import Owned, detach, new_owned
+from operators.pool import Pool, available, give, new_pool, take
+from operators.reserve import reserve
+from operators.texts import Texts, has_room, new_texts, release_text, write_text
+
+FREE, EARLY, WAITING, CLOSED = range(4)
+BASE, LOGIT, MODEL, CORRECTION, SCORE = range(5)
+OLDEST, NEWEST = range(2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JoinerConfiguration:
+    """How impressions and feedback meet (`[joiner]`).
+
+    `attribution_window_ms`: how long an impression waits for its outcome. `late_window_ms`: how long after that a late
+    positive still counts, and duplicates are known. `positive_actions`: the actions that make a label positive; others
+    extend the user's sequences only. `negative_sample_rate`: the share of negatives that is learned, with the log-odds
+    corrected. `waiting_limit`: impressions kept at most, waiting and late; at the limit the late ones go first, then
+    the oldest waiting one is closed unlearned. `feedback_limit`, `feedbacks_per_impression`: feedback kept at most, in
+    all and for one impression. `text_bytes`: original text kept at most.
+    """
+
+    attribution_window_ms: int = 600_000
+    late_window_ms: int = 600_000
+    positive_actions: tuple[str, ...] = ("click",)
+    negative_sample_rate: float = 1.0
+    waiting_limit: int = 1 << 20
+    feedback_limit: int = 1 << 20
+    feedbacks_per_impression: int = 64
+    text_bytes: int = 1 << 29
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a value makes no sense."""
+        if self.attribution_window_ms < 1:
+            raise ValueError("attribution_window_ms must be at least 1")
+        if self.late_window_ms < 0:
+            raise ValueError("late_window_ms must be at least 0")
+        if not self.positive_actions:
+            raise ValueError("positive_actions must name at least one action")
+        if not 0.0 < self.negative_sample_rate <= 1.0:
+            raise ValueError("negative_sample_rate must lie above 0 and be at most 1")
+        if min(self.waiting_limit, self.feedback_limit, self.feedbacks_per_impression) < 1:
+            raise ValueError("waiting_limit, feedback_limit and feedbacks_per_impression must be at least 1")
+        if self.text_bytes < 1 << 18:
+            raise ValueError("text_bytes must be at least 262144, room for the longest records")
+
+
+class JoinerParameters(NamedTuple):
+    """The configuration as the compiled code takes it; `log_rate` is ln(negative_sample_rate)."""
+
+    attribution_window_ms: int
+    late_window_ms: int
+    negative_sample_rate: float
+    log_rate: float
+    feedbacks_per_impression: int
+
+
+class Feedbacks(NamedTuple):
+    """Feedback known of each impression, chained: `key` uint64 of its id; `next` int32 (node + 1); `offset`, `ts_ms`
+    int64; `positive` uint8; `text`, `length` int32, its record in `Texts` while it is early; `pool`.
+    """
+
+    key: npt.NDArray[np.uint64]
+    next: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    ts_ms: npt.NDArray[np.int64]
+    positive: npt.NDArray[np.uint8]
+    text: npt.NDArray[np.int32]
+    length: npt.NDArray[np.int32]
+    pool: Pool
+
+
+class Waiting(NamedTuple):
+    """Impressions and their feedback, [slots] unless said otherwise.
+
+    `lookup`: impression key to slot; `status` uint8; `key`, `user_key` uint64; `users`: which user owns the slot;
+    `deadlines`: when `EARLY` and `WAITING` slots are due; `older`, `newer` int32 and `ends` int32 [2]: `CLOSED` slots
+    in the order of closing; `closed_ms` int64; `label` uint8; `offset`, `ts_ms` int64; `feedback`, `feedback_count`
+    int32; `text`, `length` int32; `scores` float64 [slots, 5]: base score (nan is none), raw logit, model score,
+    correction, score.
+    """
+
+    lookup: Index
+    status: npt.NDArray[np.uint8]
+    key: npt.NDArray[np.uint64]
+    user_key: npt.NDArray[np.uint64]
+    users: Owned
+    deadlines: Deadlines
+    older: npt.NDArray[np.int32]
+    newer: npt.NDArray[np.int32]
+    ends: npt.NDArray[np.int32]
+    closed_ms: npt.NDArray[np.int64]
+    label: npt.NDArray[np.uint8]
+    offset: npt.NDArray[np.int64]
+    ts_ms: npt.NDArray[np.int64]
+    feedback: npt.NDArray[np.int32]
+    feedback_count: npt.NDArray[np.int32]
+    text: npt.NDArray[np.int32]
+    length: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float64]
+    pool: Pool
+    feedbacks: Feedbacks
+    texts: Texts
+
+
+def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
+    """Return what the compiled code needs of the configuration."""
+    return JoinerParameters(
+        configuration.attribution_window_ms,
+        configuration.late_window_ms,
+        configuration.negative_sample_rate,
+        float(log(configuration.negative_sample_rate)),
+        configuration.feedbacks_per_impression,
+    )
+
+
+def new_waiting(configuration: JoinerConfiguration, users: int) -> Waiting:
+    """Return a joiner that has seen nothing, for at most `users` users."""
+    slots = configuration.waiting_limit
+    nodes = configuration.feedback_limit
+    feedbacks = Feedbacks(
+        key=reserve(nodes, np.uint64),
+        next=reserve(nodes, np.int32),
+        offset=reserve(nodes, np.int64),
+        ts_ms=reserve(nodes, np.int64),
+        positive=reserve(nodes, np.uint8),
+        text=reserve(nodes, np.int32),
+        length=reserve(nodes, np.int32),
+        pool=new_pool(nodes),
+    )
+    return Waiting(
+        lookup=new_index(slots),
+        status=reserve(slots, np.uint8),
+        key=reserve(slots, np.uint64),
+        user_key=reserve(slots, np.uint64),
+        users=new_owned(users, slots),
+        deadlines=new_deadlines(slots),
+        older=reserve(slots, np.int32),
+        newer=reserve(slots, np.int32),
+        ends=reserve(2, np.int32),
+        closed_ms=reserve(slots, np.int64),
+        label=reserve(slots, np.uint8),
+        offset=reserve(slots, np.int64),
+        ts_ms=reserve(slots, np.int64),
+        feedback=reserve(slots, np.int32),
+        feedback_count=reserve(slots, np.int32),
+        text=reserve(slots, np.int32),
+        length=reserve(slots, np.int32),
+        scores=reserve((slots, 5), np.float64),
+        pool=new_pool(slots),
+        feedbacks=feedbacks,
+        texts=new_texts(configuration.text_bytes),
+    )
+
+
+@compiled
+def find_slot(waiting: Waiting, key: int) -> int:
+    """Return the slot of an impression's key, or -1."""
+    return find(waiting.lookup, key)
+
+
+@compiled
+def open_slot(waiting: Waiting, key: int, user_key: int, status: int) -> int:
+    """Return a fresh slot for an impression that has none, or -1 where none is free or the index refuses its key."""
+    if available(waiting.pool) == 0:
+        return -1
+    slot = take(waiting.pool)
+    if not insert(waiting.lookup, key, slot):
+        give(waiting.pool, slot)
+        return -1
+    waiting.status[slot] = status
+    waiting.key[slot] = key
+    waiting.user_key[slot] = user_key
+    waiting.label[slot] = 0
+    waiting.feedback[slot] = 0
+    waiting.feedback_count[slot] = 0
+    waiting.text[slot] = 0
+    waiting.length[slot] = 0
+    return slot
+
+
+@compiled
+def wait_until(waiting: Waiting, slot: int, deadline_ms: int, arrival: int) -> None:
+    """Set when a slot is due; `arrival` orders slots of the same deadline."""
+    remove_deadline(waiting.deadlines, slot)
+    push_deadline(waiting.deadlines, slot, deadline_ms, arrival)
+
+
+@compiled
+def close_slot(waiting: Waiting, slot: int, now_ms: int) -> None:
+    """Close an impression's window; its slot stays for late feedback and for duplicates."""
+    remove_deadline(waiting.deadlines, slot)
+    waiting.status[slot] = CLOSED
+    waiting.closed_ms[slot] = now_ms
+    newest = waiting.ends[NEWEST]
+    waiting.older[slot] = newest
+    waiting.newer[slot] = 0
+    if newest != 0:
+        waiting.newer[newest - 1] = slot + 1
+    else:
+        waiting.ends[OLDEST] = slot + 1
+    waiting.ends[NEWEST] = slot + 1
+
+
+@compiled
+def oldest_closed(waiting: Waiting) -> int:
+    """Return the slot that was closed first, or -1."""
+    return int64(waiting.ends[OLDEST]) - 1
+
+
+@compiled
+def _unlink_closed(waiting: Waiting, slot: int) -> None:
+    older = waiting.older[slot]
+    newer = waiting.newer[slot]
+    if older != 0:
+        waiting.newer[older - 1] = newer
+    else:
+        waiting.ends[OLDEST] = newer
+    if newer != 0:
+        waiting.older[newer - 1] = older
+    else:
+        waiting.ends[NEWEST] = older
+
+
+@compiled
+def drop_feedback(waiting: Waiting, slot: int) -> None:
+    """Forget a slot's feedback."""
+    node = int64(waiting.feedback[slot])
+    while node != 0:
+        following = int64(waiting.feedbacks.next[node - 1])
+        release_text(waiting.texts, waiting.feedbacks.text[node - 1])
+        waiting.feedbacks.text[node - 1] = 0
+        waiting.feedbacks.key[node - 1] = 0
+        give(waiting.feedbacks.pool, node - 1)
+        node = following
+    waiting.feedback[slot] = 0
+    waiting.feedback_count[slot] = 0
+
+
+@compiled
+def drop_slot(waiting: Waiting, slot: int) -> None:
+    """Forget an impression and all that it brought, and take it from its user."""
+    if waiting.status[slot] == CLOSED:
+        _unlink_closed(waiting, slot)
+    else:
+        remove_deadline(waiting.deadlines, slot)
+    drop_feedback(waiting, slot)
+    release_text(waiting.texts, waiting.text[slot])
+    remove(waiting.lookup, waiting.key[slot])
+    detach(waiting.users, slot)
+    waiting.status[slot] = FREE
+    waiting.key[slot] = 0
+    waiting.user_key[slot] = 0
+    clear(waiting.scores[slot])
+    give(waiting.pool, slot)
+
+
+@compiled
+def knows_feedback(waiting: Waiting, slot: int, key: int) -> bool:
+    """Return whether a feedback of this id has come for the impression before."""
+    node = waiting.feedback[slot]
+    while node != 0:
+        if waiting.feedbacks.key[node - 1] == uint64(key):
+            return True
+        node = waiting.feedbacks.next[node - 1]
+    return False
+
+
+@compiled
+def fits(waiting: Waiting, length: int) -> bool:
+    """Return whether there is room for one more slot and a text of `length` bytes."""
+    return bool(available(waiting.pool) > 0 and has_room(waiting.texts, length))
+
+
+@compiled
+def can_remember(waiting: Waiting, slot: int, parameters: JoinerParameters) -> bool:
+    """Return whether one more feedback of the impression can be remembered."""
+    return bool(
+        waiting.feedback_count[slot] < parameters.feedbacks_per_impression and available(waiting.feedbacks.pool) > 0
+    )
+
+
+@compiled
+def add_feedback(waiting: Waiting, slot: int, key: int, offset: int, ts_ms: int, positive: bool) -> int:
+    """Remember a feedback of an impression, for which there is room, and return its node."""
+    node = take(waiting.feedbacks.pool)
+    feedbacks = waiting.feedbacks
+    feedbacks.key[node] = key
+    feedbacks.offset[node] = offset
+    feedbacks.ts_ms[node] = ts_ms
+    feedbacks.positive[node] = positive
+    feedbacks.text[node] = 0
+    feedbacks.length[node] = 0
+    feedbacks.next[node] = waiting.feedback[slot]
+    waiting.feedback[slot] = node + 1
+    waiting.feedback_count[slot] += 1
+    return node
+
+
+@compiled
+def write_early(waiting: Waiting, node: int, text: npt.NDArray[np.uint8], start: int, end: int) -> None:
+    """Keep the record `text[start:end]` of an early feedback in place of what was kept; an empty one keeps nothing."""
+    feedbacks = waiting.feedbacks
+    release_text(waiting.texts, feedbacks.text[node])
+    feedbacks.text[node] = write_text(waiting.texts, text, start, end)
+    feedbacks.length[node] = end - start
+
+
+@compiled
+def list_feedback(feedbacks: Feedbacks, first: npt.NDArray[np.int32], out: npt.NDArray[np.int64]) -> None:
+    """Write the nodes of chains that start at `first` (node + 1), one chain after the other, to `out`."""
+    count = 0
+    for i in range(first.shape[0]):
+        node = int64(first[i])
+        while node != 0:
+            out[count] = node - 1
+            count += 1
+            node = int64(feedbacks.next[node - 1])

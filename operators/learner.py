@@ -1,0 +1,334 @@
+"""The online model: a field-weighted factorisation machine, and a small dense level that decides how far to trust it.
+
+    machine = sum_f w_f + sum_{f<g} r_fg <v_f, v_g> + sum_f sum_i r_fi <v_f, interest_i>
+    logit   = overall log-odds + bias + trust machine + sum_f (a_f rate_f + e_f residual_f)
+
+`v_f` is the mean of the latent vectors of a field's values; a latent vector starts from a small value derived from its
+key. Everything learns by FTRL-Proximal with per-coordinate rates (`ftrl`) from one logistic loss. A label comes when
+its window closes: the machine learns from it with its rows as they are then, the dense level with the machine's logit
+as it was served, since how far that can be trusted is what it has to find out. Pan et al., Field-weighted Factorization
+Machines (2018); McMahan et al., Ad Click Prediction (2013).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.compiled import clear, compiled, float32
+from operators.features import ITEM
+from operators.ftrl import INITIAL, WEIGHT, Coordinates, Rate, descend, descend_vector, new_coordinates, rate
+from operators.hashing import uniform
+from operators.rates import Rates, RatesParameters, new_rates
+
+DERIVED = ("user_gap", "user_exposures", "recent")
+USER_GAP, USER_EXPOSURES, RECENT = range(len(DERIVED))
+DERIVED_BUCKETS = 32
+LATENT_SALT = 0x1A7
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerConfiguration:
+    """How the model learns (`[learner]`).
+
+    `latent_size`: coordinates of a latent vector; `latent_initial`: the largest initial one. `pair_initial`: initial
+    weight of two fields; `derived_initial`, where one of them is derived; `interest_initial`, of a field and an
+    interest. `rate_initial`: initial weight of a field's rate. `rate_prior`: pseudo-exposures of rates;
+    `residual_half_life_ms`: of the residuals. `recent_items`: items the user acted on last that are a field of their
+    own. `alpha_…`: learning rates of weights, latent vectors, pairs and the dense level (`beta` is 1); `l1`, `l2`:
+    regularisation of weights and vectors.
+    """
+
+    latent_size: int = 8
+    latent_initial: float = 0.03
+    pair_initial: float = 0.5
+    derived_initial: float = 0.3
+    interest_initial: float = 0.2
+    rate_initial: float = 0.2
+    rate_prior: float = 5.0
+    residual_half_life_ms: int = 1_800_000
+    recent_items: int = 3
+    alpha_weight: float = 0.03
+    alpha_latent: float = 0.1
+    alpha_pair: float = 0.1
+    alpha_dense: float = 0.05
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a value makes no sense."""
+        if not 1 <= self.latent_size <= 64:
+            raise ValueError("latent_size must lie within 1 and 64")
+        if not 0 <= self.recent_items <= 32:
+            raise ValueError("recent_items must lie within 0 and 32")
+        if min(self.alpha_weight, self.alpha_latent, self.alpha_pair, self.alpha_dense) <= 0.0:
+            raise ValueError("alpha_weight, alpha_latent, alpha_pair and alpha_dense must be above 0")
+        if min(self.l1, self.l2) < 0.0:
+            raise ValueError("l1 and l2 must be at least 0")
+        if self.rate_prior <= 0.0 or self.residual_half_life_ms < 1:
+            raise ValueError("rate_prior must be above 0, residual_half_life_ms at least 1")
+
+
+class LearnerParameters(NamedTuple):
+    """The configuration as the compiled code takes it."""
+
+    latent_initial: float
+    seed: int
+    recent_items: int
+    weight: Rate
+    latent: Rate
+    pair: Rate
+    dense: Rate
+    rates: RatesParameters
+
+
+class Learner(NamedTuple):
+    """What is learned, all of it FTRL coordinates (`ftrl.Coordinates`), and the rates that it reads.
+
+    `features` [rows, 5, 1 + d], weight and latent vector of each value; `pairs` [fields, 5, fields + interests];
+    `dense` [1, 5, 2 fields + 2], weights of each field's rate and residual, the trust in the machine, the bias;
+    `rates`.
+    """
+
+    features: Coordinates
+    pairs: Coordinates
+    dense: Coordinates
+    rates: Rates
+
+
+class Workspace(NamedTuple):
+    """Scratch of one impression, not state.
+
+    `vectors`, `gradients` float32 [fields + interests, d]; `weighted` float32 [d]; `dots` float32 [fields + interests];
+    `present` int32 [fields + interests], the places that have a vector, and `counts` int32 [2], how many of these are
+    fields, and how many there are; `values` int32 [fields], how many each field has; `keys`
+    uint64 [fields]; `steps` float32 [2 fields + 2]; `signs` float32 [groups * tau] and `bits` float32 [K * L],
+    projections of SDIM and of the error memory.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    gradients: npt.NDArray[np.float32]
+    weighted: npt.NDArray[np.float32]
+    dots: npt.NDArray[np.float32]
+    present: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+    values: npt.NDArray[np.int32]
+    keys: npt.NDArray[np.uint64]
+    steps: npt.NDArray[np.float32]
+    signs: npt.NDArray[np.float32]
+    bits: npt.NDArray[np.float32]
+
+
+def learner_parameters(configuration: LearnerConfiguration, seed: int) -> LearnerParameters:
+    """Return what the compiled code needs of the configuration."""
+    c = configuration
+    return LearnerParameters(
+        c.latent_initial,
+        seed,
+        c.recent_items,
+        weight=rate(c.alpha_weight, l1=c.l1, l2=c.l2),
+        latent=rate(c.alpha_latent, l1=c.l1, l2=c.l2),
+        pair=rate(c.alpha_pair),
+        dense=rate(c.alpha_dense),
+        rates=RatesParameters(float(c.residual_half_life_ms), c.rate_prior),
+    )
+
+
+def new_learner(configuration: LearnerConfiguration, rows: int, fields: int, interests: int) -> Learner:
+    """Return a model that has learned nothing; the last of its `fields` are the derived ones."""
+    c = configuration
+    pairs = new_coordinates(fields, fields + interests, c.pair_initial)
+    own = fields - len(DERIVED)
+    pairs[own:, WEIGHT : INITIAL + 1] = c.derived_initial
+    pairs[:, WEIGHT : INITIAL + 1, own:fields] = c.derived_initial
+    pairs[:, WEIGHT : INITIAL + 1, fields:] = c.interest_initial
+    dense = new_coordinates(1, 2 * fields + 2)
+    dense[0, WEIGHT : INITIAL + 1, 0 : 2 * fields : 2] = c.rate_initial
+    dense[0, WEIGHT : INITIAL + 1, 2 * fields] = 1.0
+    return Learner(new_coordinates(rows, 1 + c.latent_size), pairs, dense, new_rates(rows))
+
+
+def new_workspace(fields: int, interests: int, size: int, signs: int, bits: int) -> Workspace:
+    """Return scratch for one impression."""
+    places = fields + interests
+    return Workspace(
+        np.zeros((places, size), np.float32),
+        np.zeros((places, size), np.float32),
+        np.zeros(size, np.float32),
+        np.zeros(places, np.float32),
+        np.zeros(places, np.int32),
+        np.zeros(2, np.int32),
+        np.zeros(fields, np.int32),
+        np.zeros(fields, np.uint64),
+        np.zeros(2 * fields + 2, np.float32),
+        np.zeros(signs, np.float32),
+        np.zeros(bits, np.float32),
+    )
+
+
+@compiled
+def wipe_feature(learner: Learner, row: int, key: int, parameters: LearnerParameters) -> None:
+    """Start a row's weight, and its latent vector from a value derived from its key."""
+    c = learner.features[row]
+    c[:, :] = 0.0
+    for i in range(1, c.shape[1]):
+        start = float32((2.0 * uniform(key, parameters.seed + LATENT_SALT + i) - 1.0) * parameters.latent_initial)
+        c[WEIGHT, i] = start
+        c[INITIAL, i] = start
+
+
+@compiled
+def pool_fields(
+    learner: Learner,
+    workspace: Workspace,
+    count: int,
+    field: npt.NDArray[np.uint8],
+    row: npt.NDArray[np.int32],
+    interests: npt.NDArray[np.float32],
+) -> float:
+    """Write each field's mean latent vector to the workspace and return the sum of the fields' mean weights.
+
+    `field`, `row` [count or more]; a row of -1 (not admitted, or gone) reads as zeros. `interests` [interests * d].
+    """
+    values, vectors, present = workspace.values, workspace.vectors, workspace.present
+    fields, size = values.shape[0], vectors.shape[1]
+    clear(values)
+    for value in range(count):
+        if row[value] >= 0:
+            values[field[value]] += 1
+    places = 0
+    for f in range(fields):
+        if values[f] > 0:
+            present[places] = f
+            places += 1
+        if values[f] > 0 or f <= ITEM:  # the user's and the item's are read even where neither is admitted
+            clear(vectors[f])
+    workspace.counts[0] = places
+    total = float32(0.0)
+    for value in range(count):
+        if row[value] >= 0:
+            share = float32(1.0) / float32(values[field[value]])
+            weights = learner.features[row[value], WEIGHT]
+            vector = vectors[field[value]]
+            total += weights[0] * share
+            for i in range(size):
+                vector[i] += weights[1 + i] * share
+    for interest in range(interests.shape[0] // size):
+        any_value = float32(0.0)
+        for i in range(size):
+            x = interests[interest * size + i]
+            vectors[fields + interest, i] = x
+            any_value += abs(x)
+        if any_value > 0.0:
+            present[places] = fields + interest
+            places += 1
+    workspace.counts[1] = places
+    return total
+
+
+@compiled
+def dot(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Return <a, b> in four fixed lanes, so that it is the same sum on every machine."""
+    lane_0 = lane_1 = lane_2 = lane_3 = float32(0.0)
+    whole = a.shape[0] // 4 * 4
+    for i in range(0, whole, 4):
+        lane_0 += a[i] * b[i]
+        lane_1 += a[i + 1] * b[i + 1]
+        lane_2 += a[i + 2] * b[i + 2]
+        lane_3 += a[i + 3] * b[i + 3]
+    for i in range(whole, a.shape[0]):
+        lane_0 += a[i] * b[i]
+    return (lane_0 + lane_1) + (lane_2 + lane_3)
+
+
+@compiled
+def score_pairs(learner: Learner, workspace: Workspace) -> float:
+    """Return the sum of r_fg <v_f, v_g> over pairs of fields, and of fields with interests.
+
+    That is the sum of <v_f, sum_g r_fg v_g>, so that there is one product a field, not one a pair.
+    """
+    present, vectors, weighted = workspace.present, workspace.vectors, workspace.weighted
+    size = vectors.shape[1]
+    total = float32(0.0)
+    for a in range(workspace.counts[0]):
+        weights = learner.pairs[present[a], WEIGHT]
+        clear(weighted)
+        for b in range(a + 1, workspace.counts[1]):
+            weight, other = weights[present[b]], vectors[present[b]]
+            for i in range(size):
+                weighted[i] += weight * other[i]
+        total += dot(vectors[present[a]], weighted)
+    return total
+
+
+@compiled
+def learn_pairs(learner: Learner, workspace: Workspace, error: float, parameters: LearnerParameters) -> None:
+    """Write the gradient of each field's vector, less `error`, to the workspace, and step the pairs against `error`."""
+    present, vectors, gradients, dots = workspace.present, workspace.vectors, workspace.gradients, workspace.dots
+    size = vectors.shape[1]
+    for a in range(workspace.counts[1]):
+        clear(gradients[present[a]])
+    for a in range(workspace.counts[0]):
+        f = present[a]
+        weights = learner.pairs[f, WEIGHT]
+        vector, gradient = vectors[f], gradients[f]
+        clear(dots)  # a pair with a field that is absent takes a step of zero, which changes nothing
+        for b in range(a + 1, workspace.counts[1]):
+            g = present[b]
+            weight, other, other_gradient = weights[g], vectors[g], gradients[g]
+            dots[g] = dot(vector, other)
+            for i in range(size):
+                gradient[i] += weight * other[i]
+                other_gradient[i] += weight * vector[i]
+        descend_vector(learner.pairs, f, f + 1, dots[f + 1 :], error, parameters.pair)
+
+
+@compiled
+def learn_features(
+    learner: Learner,
+    workspace: Workspace,
+    count: int,
+    field: npt.NDArray[np.uint8],
+    row: npt.NDArray[np.int32],
+    error: float,
+    parameters: LearnerParameters,
+) -> None:
+    """Step the weight and the latent vector of each value against its share of `error`."""
+    for value in range(count):
+        if row[value] >= 0:
+            share = error / float32(workspace.values[field[value]])
+            descend(learner.features, row[value], 0, share, parameters.weight)
+            descend_vector(learner.features, row[value], 1, workspace.gradients[field[value]], share, parameters.latent)
+
+
+@compiled
+def score_dense(learner: Learner, inputs: npt.NDArray[np.float32]) -> float:
+    """Return the dense level's sum: weights times inputs [2 fields + 1], in their order, and the bias."""
+    weights = learner.dense[0, WEIGHT]
+    return dot(weights[: inputs.shape[0]], inputs) + weights[inputs.shape[0]]  # type: ignore[no-any-return]
+
+
+@compiled
+def learn_dense(
+    learner: Learner,
+    workspace: Workspace,
+    inputs: npt.NDArray[np.float32],
+    error: float,
+    parameters: LearnerParameters,
+) -> None:
+    """Step the weights of the dense level against `error` times their inputs, and the bias against `error`."""
+    for i in range(inputs.shape[0]):
+        workspace.steps[i] = inputs[i]
+    workspace.steps[inputs.shape[0]] = 1.0
+    descend_vector(learner.dense, 0, 0, workspace.steps, error, parameters.dense)
+
+
+@compiled
+def power_of_two(x: float) -> int:
+    """Return the bucket of x: 0 below 1, then one more for each doubling, at most 30."""
+    bucket = 0
+    while x >= 1.0 and bucket < DERIVED_BUCKETS - 2:
+        x *= 0.5
+        bucket += 1
+    return bucket

@@ -1,0 +1,419 @@
+"""The fold: (state, events) -> (state, outputs). One partition is one deterministic fold over its log.
+
+Every event first moves stream time, then releases each impression whose window that closes, then is processed itself:
+
+    impression   resolve ids -> read features -> score and correct -> emit -> keep it waiting for its outcome
+    feedback     join -> set the label -> extend the user's sequence
+    erase        forget the user
+    released     learn -> remember the error -> update the rows -> emit the example
+
+Nothing here reads a clock, a file or chance, and nothing depends on how the log was cut into batches.
+"""
+
+from operators.admission import forget_sightings
+from operators.clock import DEAD_LETTERS, EXAMPLES, accept_time
+from operators.columns import ERASE, FEEDBACK, IMPRESSION, Columns
+from operators.compiled import clear, compiled, int64
+from operators.deadlines import last_deadline, next_due
+from operators.emitted import DEAD_LETTER_COUNT, EXAMPLE_COUNT, TEXT_USED, Emitted, copy_row, has_room
+from operators.features import sweep_features
+from operators.hashing import uniform
+from operators.index import find
+from operators.joiner import (
+    BASE,
+    EARLY,
+    WAITING,
+    add_feedback,
+    can_remember,
+    close_slot,
+    drop_feedback,
+    find_slot,
+    fits,
+    knows_feedback,
+    oldest_closed,
+    open_slot,
+    wait_until,
+    write_early,
+)
+from operators.reference import by_reference
+from operators.scoring import (
+    count_exposure,
+    count_positive,
+    extend_with_item,
+    learn_slot,
+    read_features,
+    remember_error,
+    resolve_values,
+    score_slot,
+    update_rows,
+)
+from operators.state import (
+    CLOSED_UNLEARNED,
+    FATE_DEAD_LETTERED,
+    FATE_DUPLICATE,
+    FATE_EARLY,
+    FATE_ERASED,
+    FATE_JOINED,
+    FATE_LATE,
+    FATE_SCORED,
+    FEEDBACKS,
+    IMPRESSIONS,
+    LABELLED,
+    LATE_POSITIVES,
+    POSITIVES,
+    Parameters,
+    State,
+)
+from operators.table import find_row
+from operators.texts import read_text, write_text
+from operators.users import ensure_user, forget_user, orphan, own_slot, release_slot, sweep_users
+from schemas.reasons import Reason
+
+TIME_JUMP = Reason.TIME_JUMP.code
+USER_MISMATCH = Reason.USER_MISMATCH.code
+REQUEST_UNSUPPORTED = Reason.REQUEST_UNSUPPORTED.code
+TOO_MANY_FEEDBACKS = Reason.TOO_MANY_FEEDBACKS.code
+NO_ROOM = Reason.NO_ROOM.code
+SAMPLE_SALT = 0x5A
+
+
+@compiled
+def fold(state: State, parameters: Parameters, columns: Columns, emitted: Emitted, first: int) -> int:
+    """Fold the events from `first` on and return the first one not yet folded.
+
+    That is the number of events, or fewer where `emitted` has no more room: empty it and call again. An event that
+    stopped half way through its releases goes on where it stopped.
+    """
+    return fold_events(
+        by_reference(state), by_reference(parameters), by_reference(columns), by_reference(emitted), first
+    )
+
+
+@compiled
+def fold_events(state: State, parameters: Parameters, columns: Columns, emitted: Emitted, first: int) -> int:
+    """Fold the events from `first` on, state and all by reference."""
+    for event in range(first, columns.kind.shape[0]):
+        if columns.reason[event] != 0:
+            dead_letter(state, emitted, event, columns.reason[event])
+            continue
+        begin_event(state, columns, event)
+        if not accept_time(state.clock, parameters.time_jump_ms, columns.ts_ms[event], columns.user[event]):
+            dead_letter(state, emitted, event, TIME_JUMP)
+            continue
+        if not release_due(state, parameters, emitted):
+            return event
+        sweep_users(state, parameters)
+        sweep_features(state.features, state.private, parameters.expire_time_ms, state.clock.stream_time_ms[0])
+        if columns.kind[event] == IMPRESSION:
+            on_impression(state, parameters, columns, emitted, event)
+        elif columns.kind[event] == FEEDBACK:
+            on_feedback(state, parameters, columns, emitted, event)
+        elif columns.kind[event] == ERASE:
+            on_erase(state, columns, emitted, event)
+        else:
+            dead_letter(state, emitted, event, REQUEST_UNSUPPORTED)
+    return columns.kind.shape[0]  # type: ignore[no-any-return]
+
+
+@compiled
+def close_all(state: State, parameters: Parameters, emitted: Emitted) -> bool:
+    """Close every window, as an event far in the future would; False: empty `emitted` and call again."""
+    return close_windows(by_reference(state), by_reference(parameters), by_reference(emitted))
+
+
+@compiled
+def close_windows(state: State, parameters: Parameters, emitted: Emitted) -> bool:
+    """Close every window, state and all by reference."""
+    end_ms = last_deadline(state.waiting.deadlines) + 1
+    state.clock.stream_time_ms[0] = max(state.clock.stream_time_ms[0], end_ms)
+    return release_due(state, parameters, emitted)
+
+
+@compiled
+def begin_event(state: State, columns: Columns, event: int) -> None:
+    """Start counting what an event causes, unless it is gone on with."""
+    if state.clock.offset[0] != columns.offset[event]:
+        state.clock.offset[0] = columns.offset[event]
+        clear(state.clock.ordinals)
+        state.clock.arrivals[0] += 1
+
+
+@compiled
+def settle(state: State, emitted: Emitted, event: int, fate: int) -> None:
+    """Give an event its fate."""
+    emitted.fate[event] = fate
+    state.fates[fate] += 1
+
+
+@compiled
+def dead_letter(state: State, emitted: Emitted, event: int, reason: int) -> None:
+    """Give an event up, for a reason that goes with it to the dead letters."""
+    emitted.reason[event] = reason
+    settle(state, emitted, event, FATE_DEAD_LETTERED)
+
+
+@compiled
+def release_due(state: State, parameters: Parameters, emitted: Emitted) -> bool:
+    """Release all whose deadline lies before stream time, by (deadline, arrival); False where `emitted` is full."""
+    waiting = state.waiting
+    now_ms = state.clock.stream_time_ms[0]
+    while True:
+        if not has_room(emitted):
+            return False
+        slot = next_due(waiting.deadlines)
+        if slot < 0 or waiting.deadlines.deadline_ms[slot] >= now_ms:
+            break
+        if waiting.status[slot] == EARLY:
+            orphan(state, slot)
+        else:
+            release(state, parameters, emitted, slot)
+            close_slot(waiting, slot, now_ms)
+    slot = oldest_closed(waiting)
+    while slot >= 0 and now_ms - waiting.closed_ms[slot] >= parameters.joiner.late_window_ms:
+        release_slot(state, slot)
+        slot = oldest_closed(waiting)
+    return True
+
+
+@compiled
+def release(state: State, parameters: Parameters, emitted: Emitted, slot: int) -> None:
+    """Take an impression's outcome: learn -> remember the error -> update the rows -> emit the example."""
+    positive = state.waiting.label[slot] == 1
+    rate = parameters.joiner.negative_sample_rate
+    if positive or rate >= 1.0 or uniform(state.waiting.key[slot], SAMPLE_SALT) < rate:
+        learn_slot(state, parameters, slot)
+    remember_error(state, parameters, slot)
+    update_rows(state, slot)
+    if not positive:
+        user = int64(state.waiting.users.owner[slot]) - 1
+        item = state.seen.row[slot, 1]
+        extend_with_item(state, parameters, user, parameters.skipped, item, state.waiting.ts_ms[slot])
+    state.tallies[LABELLED] += 1
+    state.tallies[POSITIVES] += positive
+    emit_example(state, emitted, slot, 0)
+
+
+@compiled
+def on_impression(state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int) -> None:
+    """Score an impression and keep it waiting for its outcome."""
+    waiting = state.waiting
+    slot = find_slot(waiting, columns.key[event])
+    if slot >= 0 and waiting.status[slot] != EARLY:
+        settle(state, emitted, event, FATE_DUPLICATE)
+        return
+    user, slot = open_impression(state, parameters, columns, emitted, event)
+    if slot < 0:
+        dead_letter(state, emitted, event, NO_ROOM)
+        return
+    resolve_values(state, parameters, columns, event, slot, user)
+    read_features(state, parameters, slot, user)
+    score_slot(state, parameters, columns, event, slot)
+    count_exposure(state, parameters, slot, user)
+    if waiting.label[slot] == 1:
+        count_positive(state, parameters, slot)
+    copy_row(waiting.scores[slot], emitted.scores[event])
+    if emitted.inputs.shape[0] > 0:
+        copy_row(state.seen.inputs[slot], emitted.inputs[event])
+    state.tallies[IMPRESSIONS] += 1
+    settle(state, emitted, event, FATE_SCORED)
+
+
+@compiled
+def open_impression(
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int
+) -> tuple[int, int]:
+    """Return the user's row and the impression's slot, early feedback joined; slot -1 where there is no room."""
+    waiting = state.waiting
+    key = columns.key[event]
+    start, end = columns.text_start[event], columns.text_start[event + 1]
+    make_room(state, end - start)
+    user = ensure_user(state, parameters, columns.user[event])
+    if user < 0:
+        return -1, -1
+    slot = find_slot(waiting, key)
+    if slot < 0:
+        slot = open_slot(waiting, key, columns.user[event], WAITING)
+        if slot < 0:
+            return user, -1
+        own_slot(state, user, slot)
+    else:
+        slot = join_early(state, parameters, columns, emitted, event, slot, user)
+    waiting.status[slot] = WAITING
+    waiting.offset[slot] = columns.offset[event]
+    waiting.ts_ms[slot] = columns.ts_ms[event]
+    waiting.scores[slot, BASE] = columns.base_score[event]
+    waiting.length[slot] = end - start
+    waiting.text[slot] = write_text(waiting.texts, columns.text, start, end)
+    deadline_ms = columns.ts_ms[event] + parameters.joiner.attribution_window_ms
+    wait_until(waiting, slot, deadline_ms, state.clock.arrivals[0])
+    return user, slot
+
+
+@compiled
+def join_early(
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, slot: int, user: int
+) -> int:
+    """Join the feedback that came before its impression, or dead-letter it where its user is not the impression's."""
+    waiting = state.waiting
+    feedbacks = waiting.feedbacks
+    is_same_user = waiting.user_key[slot] == columns.user[event]
+    end_ms = columns.ts_ms[event] + parameters.joiner.attribution_window_ms
+    node = int64(waiting.feedback[slot])
+    while node != 0:
+        in_time = feedbacks.ts_ms[node - 1] <= end_ms
+        state.fates[FATE_EARLY] -= 1
+        if not is_same_user:
+            state.fates[FATE_DEAD_LETTERED] += 1
+            emit_early_letter(state, emitted, node - 1)
+        elif in_time:
+            state.fates[FATE_JOINED] += 1
+            if feedbacks.positive[node - 1] == 1:
+                waiting.label[slot] = 1
+        else:
+            state.fates[FATE_LATE] += 1
+        write_early(waiting, node - 1, columns.text, 0, 0)
+        node = int64(feedbacks.next[node - 1])
+    if is_same_user:
+        return slot
+    key = waiting.key[slot]
+    drop_feedback(waiting, slot)
+    release_slot(state, slot)
+    slot = open_slot(waiting, key, columns.user[event], WAITING)
+    own_slot(state, user, slot)
+    return slot
+
+
+@compiled
+def on_feedback(state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int) -> None:
+    """Join a feedback to its impression, whether that waits, was closed, or is still to come."""
+    waiting = state.waiting
+    state.tallies[FEEDBACKS] += 1
+    slot = find_slot(waiting, columns.impression[event])
+    if slot >= 0 and waiting.user_key[slot] != columns.user[event]:
+        dead_letter(state, emitted, event, USER_MISMATCH)
+        return
+    if slot >= 0 and knows_feedback(waiting, slot, columns.key[event]):
+        settle(state, emitted, event, FATE_DUPLICATE)
+        return
+    if slot < 0 or waiting.status[slot] == EARLY:
+        make_room(state, columns.text_start[event + 1] - columns.text_start[event])
+    user = ensure_user(state, parameters, columns.user[event])
+    slot = find_slot(waiting, columns.impression[event])
+    if slot < 0 and user >= 0:
+        slot = open_slot(waiting, columns.impression[event], columns.user[event], EARLY)
+        if slot >= 0:
+            own_slot(state, user, slot)
+            wait_until(
+                waiting,
+                slot,
+                state.clock.stream_time_ms[0] + parameters.joiner.attribution_window_ms,
+                state.clock.arrivals[0],
+            )
+    if slot < 0:
+        dead_letter(state, emitted, event, NO_ROOM)
+        return
+    if not can_remember(waiting, slot, parameters.joiner):
+        dead_letter(state, emitted, event, TOO_MANY_FEEDBACKS)
+        return
+    join(state, parameters, columns, emitted, event, slot)
+    now_ms = state.clock.stream_time_ms[0]
+    item = find_row(state.features, columns.item[event], now_ms, parameters.expire_time_ms)
+    extend_with_item(state, parameters, user, parameters.acted, item, columns.ts_ms[event])
+
+
+@compiled
+def join(state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, slot: int) -> None:
+    """Remember a feedback with its impression and set the label, as the impression's status asks."""
+    waiting = state.waiting
+    positive = columns.positive[event] == 1
+    node = add_feedback(
+        waiting, slot, columns.key[event], columns.offset[event], columns.ts_ms[event], columns.positive[event]
+    )
+    if waiting.status[slot] == EARLY:
+        write_early(waiting, node, columns.text, columns.text_start[event], columns.text_start[event + 1])
+        settle(state, emitted, event, FATE_EARLY)
+        return
+    is_first = positive and waiting.label[slot] == 0
+    if is_first:
+        waiting.label[slot] = 1
+        count_positive(state, parameters, slot)
+    if waiting.status[slot] == WAITING:
+        settle(state, emitted, event, FATE_JOINED)
+        return
+    settle(state, emitted, event, FATE_LATE)
+    if is_first:
+        state.tallies[LATE_POSITIVES] += 1
+        learn_slot(state, parameters, slot)
+        remember_error(state, parameters, slot)
+        update_rows(state, slot)
+        emit_example(state, emitted, slot, 1)
+
+
+@compiled
+def on_erase(state: State, columns: Columns, emitted: Emitted, event: int) -> None:
+    """Forget a user, and all that is the user's alone."""
+    user = find(state.users.lookup, columns.user[event])
+    if user >= 0:
+        forget_user(state, user)
+    forget_sightings(state.admission, columns.user[event])
+    settle(state, emitted, event, FATE_ERASED)
+
+
+@compiled
+def make_room(state: State, length: int) -> None:
+    """Make room for one more impression and its text: closed ones go first, then the next due, unlearned."""
+    waiting = state.waiting
+    while not fits(waiting, length):
+        slot = oldest_closed(waiting)
+        if slot >= 0:
+            release_slot(state, slot)
+            continue
+        slot = next_due(waiting.deadlines)
+        if slot < 0:
+            return
+        if waiting.status[slot] == EARLY:
+            orphan(state, slot)
+        else:
+            state.tallies[CLOSED_UNLEARNED] += 1
+            release_slot(state, slot)
+
+
+@compiled
+def emit_example(state: State, emitted: Emitted, slot: int, revision: int) -> None:
+    """Emit an impression with its outcome, and with the features as they were when it was scored."""
+    waiting = state.waiting
+    place = emitted.counts[EXAMPLE_COUNT]
+    emitted.example_cause[place] = state.clock.offset[0]
+    emitted.example_ordinal[place] = state.clock.ordinals[EXAMPLES]
+    emitted.example_offset[place] = waiting.offset[slot]
+    emitted.example_label[place] = waiting.label[slot]
+    emitted.example_revision[place] = revision
+    copy_row(waiting.scores[slot], emitted.example_scores[place])
+    copy_row(state.seen.inputs[slot], emitted.example_inputs[place])
+    start = emitted.counts[TEXT_USED]
+    length = int64(waiting.length[slot])
+    read_text(waiting.texts, waiting.text[slot], length, emitted.text, start)
+    emitted.example_text[place, 0] = start
+    emitted.example_text[place, 1] = start + length
+    emitted.counts[TEXT_USED] = start + length
+    emitted.counts[EXAMPLE_COUNT] = place + 1
+    state.clock.ordinals[EXAMPLES] += 1
+
+
+@compiled
+def emit_early_letter(state: State, emitted: Emitted, node: int) -> None:
+    """Emit a feedback that waited for its impression and turned out to contradict it."""
+    feedbacks = state.waiting.feedbacks
+    place = emitted.counts[DEAD_LETTER_COUNT]
+    emitted.letter_cause[place] = state.clock.offset[0]
+    emitted.letter_ordinal[place] = state.clock.ordinals[DEAD_LETTERS]
+    emitted.letter_offset[place] = feedbacks.offset[node]
+    emitted.letter_reason[place] = USER_MISMATCH
+    start = emitted.counts[TEXT_USED]
+    length = int64(feedbacks.length[node])
+    read_text(state.waiting.texts, feedbacks.text[node], length, emitted.text, start)
+    emitted.letter_text[place, 0] = start
+    emitted.letter_text[place, 1] = start + length
+    emitted.counts[TEXT_USED] = start + length
+    emitted.counts[DEAD_LETTER_COUNT] = place + 1
+    state.clock.ordinals[DEAD_LETTERS] += 1

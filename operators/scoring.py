@@ -1,0 +1,331 @@
+"""One impression from its values to its score, and from its outcome to what is learned: the operators put together."""
+
+import numpy as np
+
+from operators.behaviors import extend_sequence, read_long_interest, read_short_interest
+from operators.columns import Columns
+from operators.compiled import clear, compiled, float32, int64, uint64
+from operators.error_memory import locate, read_error, write_error
+from operators.features import ITEM, USER, cross_keys, resolve
+from operators.ftrl import WEIGHT
+from operators.hashing import cross
+from operators.joiner import BASE, CORRECTION, LOGIT, MODEL, SCORE
+from operators.learner import (
+    DERIVED,
+    DERIVED_BUCKETS,
+    RECENT,
+    USER_EXPOSURES,
+    USER_GAP,
+    learn_dense,
+    learn_features,
+    learn_pairs,
+    pool_fields,
+    power_of_two,
+    score_dense,
+    score_pairs,
+    wipe_feature,
+)
+from operators.numerics import log, sigmoid
+from operators.rates import (
+    RATE,
+    RESIDUAL,
+    SHOWN,
+    add_exposure,
+    add_positive,
+    decay,
+    overall_prior,
+    read_rate,
+    read_residual,
+    wipe_rates,
+)
+from operators.state import INTERESTS, LONG, MACHINE, OTHERS, OVERALL, SHORT, Parameters, State
+from operators.table import TOUCHED, is_current, update_row
+
+SECOND_MS = 1_000.0
+SCORE_MIN = 1e-6
+KEPT_SHARE = 0.1  # either outcome keeps a tenth of its probability: a wrong zero costs more than a correction wins
+DERIVED_SALT = 0xDE
+
+
+@compiled
+def resolve_values(state: State, parameters: Parameters, columns: Columns, event: int, slot: int, user: int) -> None:
+    """Resolve the ids of an impression, and of its crosses, to rows, and remember them in its slot."""
+    workspace = parameters.workspace
+    clear(workspace.keys)
+    state.seen.counts[slot] = 0
+    for value in range(columns.value_start[event], columns.value_start[event + 1]):
+        field = columns.value_field[value]
+        key = columns.value_key[value]
+        if workspace.keys[field] == 0:
+            workspace.keys[field] = key
+        add_value(state, parameters, slot, field, key, user if field == USER else -1)
+    crosses = parameters.crosses
+    for which in range(crosses.field.shape[0]):
+        key = cross_keys(crosses, which, workspace.keys)
+        if key != uint64(0):
+            is_private = crosses.first[which] == USER or crosses.second[which] == USER
+            add_value(state, parameters, slot, crosses.field[which], key, user if is_private else -1)
+
+
+@compiled
+def add_value(state: State, parameters: Parameters, slot: int, field: int, key: int, user: int) -> None:
+    """Add one value to an impression; a value that is not admitted has no row."""
+    now_ms = state.clock.stream_time_ms[0]
+    row, is_new = resolve(
+        state.features,
+        state.admission,
+        parameters.admission,
+        state.private,
+        parameters.expire_time_ms,
+        key,
+        field,
+        user,
+        now_ms,
+    )
+    if is_new:
+        wipe_feature(state.learner, row, key, parameters.learner)
+        wipe_rates(state.learner.rates, row, now_ms)
+    seen = state.seen
+    value = seen.counts[slot]
+    seen.field[slot, value] = field
+    seen.row[slot, value] = row
+    seen.generation[slot, value] = state.features.generation[row] if row >= 0 else np.uint32(0)
+    seen.counts[slot] = value + 1
+
+
+@compiled
+def derive_values(state: State, parameters: Parameters, slot: int, user: int) -> None:
+    """Add what no event says but the state knows: how long the user was away, how often shown anything, acted on what.
+
+    Gap and exposures are labels of nothing, so they are never late.
+    """
+    first = state.learner.pairs.shape[0] - len(DERIVED)
+    behaviors = state.behaviors
+    shown = behaviors.shown[user]
+    gap = DERIVED_BUCKETS - 1
+    if shown > 0:
+        gap = power_of_two((state.clock.stream_time_ms[0] - behaviors.shown_ms[user]) / SECOND_MS)
+    add_value(state, parameters, slot, first + USER_GAP, derived_key(USER_GAP, gap), -1)
+    exposures = derived_key(USER_EXPOSURES, power_of_two(float(shown)))
+    add_value(state, parameters, slot, first + USER_EXPOSURES, exposures, -1)
+    if parameters.acted < 0:
+        return
+    length = behaviors.row.shape[2]
+    count = behaviors.counts[user, parameters.acted]
+    for back in range(min(parameters.learner.recent_items, count, length)):
+        place = (count - 1 - back) % length
+        row = behaviors.row[user, parameters.acted, place]
+        if is_current(state.features, row, behaviors.generation[user, parameters.acted, place]):
+            key = derived_key(RECENT, state.features.key[row])
+            add_value(state, parameters, slot, first + RECENT, key, -1)
+
+
+@compiled
+def derived_key(which: int, value: int) -> int:
+    """Return the key of a derived field's value."""
+    return cross(uint64(value), uint64(which), DERIVED_SALT)
+
+
+@compiled
+def read_features(state: State, parameters: Parameters, slot: int, user: int) -> None:
+    """Read all that the learner is to see of an impression into its slot: derived values, rates, interests."""
+    derive_values(state, parameters, slot, user)
+    read_rates(state, parameters, slot)
+    read_interests(state, parameters, slot, user)
+
+
+@compiled
+def read_rates(state: State, parameters: Parameters, slot: int) -> None:
+    """Write the rate and the residual of each field, meant over its values, and the overall log-odds."""
+    seen = state.seen
+    rates = state.learner.rates
+    now_ms = state.clock.stream_time_ms[0]
+    fields = state.learner.pairs.shape[0]
+    inputs = seen.inputs[slot]
+    for i in range(2 * fields):
+        inputs[i] = 0.0
+    values = parameters.workspace.values
+    clear(values)
+    for value in range(seen.counts[slot]):
+        if seen.row[slot, value] >= 0:
+            values[seen.field[slot, value]] += 1
+    decay(rates.overall, rates.overall_at_ms, 0, now_ms, parameters.learner.rates)
+    prior = overall_prior(rates, parameters.learner.rates)
+    inputs[2 * fields + OVERALL] = float32(log(prior.mean / (1.0 - prior.mean)))
+    for value in range(seen.counts[slot]):
+        row = seen.row[slot, value]
+        if row >= 0 and rates.sums[row, SHOWN] > 0.0:
+            decay(rates.sums, rates.at_ms, row, now_ms, parameters.learner.rates)
+            field = int64(seen.field[slot, value])
+            inputs[2 * field + RATE] += float32(read_rate(rates.sums, row, prior) / values[field])
+            inputs[2 * field + RESIDUAL] += float32(read_residual(rates.sums, row, prior) / values[field])
+
+
+@compiled
+def read_interests(state: State, parameters: Parameters, slot: int, user: int) -> None:
+    """Write the candidate's interest in each kind of sequence: exact in the short one, SDIM's in the long history."""
+    size = parameters.workspace.vectors.shape[1]
+    inputs = state.seen.inputs[slot, interests_start(state) :]
+    for i in range(inputs.shape[0]):
+        inputs[i] = 0.0
+    item = state.seen.row[slot, ITEM]
+    if item < 0:
+        return
+    vectors = state.learner.features[:, WEIGHT, 1:]
+    for kind in range(state.behaviors.counts.shape[1]):
+        if state.behaviors.counts[user, kind] == 0:
+            continue
+        at = (INTERESTS * kind + SHORT) * size
+        tau = parameters.tau
+        read_short_interest(state.behaviors, state.features, vectors, user, kind, item, tau, inputs[at : at + size])
+        at = (INTERESTS * kind + LONG) * size
+        out = inputs[at : at + size]
+        totals = parameters.workspace.signs
+        read_long_interest(state.behaviors, vectors, parameters.projection, totals, user, kind, item, out)
+
+
+@compiled
+def interests_start(state: State) -> int:
+    """Return where the interest vectors begin among an impression's inputs."""
+    return 2 * state.learner.pairs.shape[0] + OTHERS  # type: ignore[no-any-return]
+
+
+@compiled
+def machine_logit(state: State, parameters: Parameters, slot: int) -> float:
+    """Return the factorisation machine's logit of an impression, with its rows as they are now."""
+    seen = state.seen
+    for value in range(seen.counts[slot]):
+        row = seen.row[slot, value]
+        if row >= 0 and not is_current(state.features, row, seen.generation[slot, value]):
+            seen.row[slot, value] = -1
+    field, row_of = seen.field[slot], seen.row[slot]
+    interests = seen.inputs[slot, interests_start(state) :]
+    weights = pool_fields(state.learner, parameters.workspace, seen.counts[slot], field, row_of, interests)
+    return weights + score_pairs(state.learner, parameters.workspace)
+
+
+@compiled
+def score_slot(state: State, parameters: Parameters, columns: Columns, event: int, slot: int) -> None:
+    """Score an impression, correct the score by the error memory, and keep both with it."""
+    scores = state.waiting.scores[slot]
+    inputs = state.seen.inputs[slot]
+    dense = 2 * state.learner.pairs.shape[0]
+    inputs[dense + MACHINE] = machine_logit(state, parameters, slot)
+    scores[LOGIT] = inputs[dense + OVERALL] + score_dense(state.learner, inputs[: dense + 1])
+    scores[MODEL] = sigmoid(scores[LOGIT])
+    vectors = parameters.workspace.vectors
+    user_key, item_key = columns.user[event], columns.item[event]
+    locate(
+        state.recalled,
+        slot,
+        parameters.memory,
+        vectors[USER],
+        vectors[ITEM],
+        user_key,
+        item_key,
+        parameters.workspace.bits,
+    )
+    base = base_of(state, parameters, slot)
+    score = base + read_error(state.memory, state.recalled, slot, state.clock.stream_time_ms[0], parameters.memory)
+    lowest = max(base * KEPT_SHARE, SCORE_MIN)
+    highest = min(1.0 - (1.0 - base) * KEPT_SHARE, 1.0 - SCORE_MIN)
+    scores[SCORE] = min(max(score, lowest), highest)
+    scores[CORRECTION] = scores[SCORE] - base
+
+
+@compiled
+def base_of(state: State, parameters: Parameters, slot: int) -> float:
+    """Return the probability that the error memory corrects: the model's, or the event's own if so configured."""
+    scores = state.waiting.scores[slot]
+    if parameters.memory.corrects_base_score and not np.isnan(scores[BASE]):
+        return scores[BASE]  # type: ignore[no-any-return]
+    return scores[MODEL]  # type: ignore[no-any-return]
+
+
+@compiled
+def count_exposure(state: State, parameters: Parameters, slot: int, user: int) -> None:
+    """Count an impression in the rates of all its values, and with its user, once it is scored."""
+    rates = state.learner.rates
+    score = state.waiting.scores[slot, MODEL]
+    now_ms = state.clock.stream_time_ms[0]
+    add_exposure(rates.overall, 0, score)
+    for value in range(state.seen.counts[slot]):
+        row = state.seen.row[slot, value]
+        if row >= 0:
+            decay(rates.sums, rates.at_ms, row, now_ms, parameters.learner.rates)
+            add_exposure(rates.sums, row, score)
+            state.features.touched[row] |= TOUCHED
+    state.behaviors.shown[user] += 1
+    state.behaviors.shown_ms[user] = now_ms
+
+
+@compiled
+def count_positive(state: State, parameters: Parameters, slot: int) -> None:
+    """Count a positive in the rates of all values of its impression, when its feedback arrives."""
+    rates = state.learner.rates
+    now_ms = state.clock.stream_time_ms[0]
+    decay(rates.overall, rates.overall_at_ms, 0, now_ms, parameters.learner.rates)
+    add_positive(rates.overall, 0)
+    for value in range(state.seen.counts[slot]):
+        row = state.seen.row[slot, value]
+        if row >= 0 and is_current(state.features, row, state.seen.generation[slot, value]):
+            decay(rates.sums, rates.at_ms, row, now_ms, parameters.learner.rates)
+            add_positive(rates.sums, row)
+            state.features.touched[row] |= TOUCHED
+
+
+@compiled
+def learn_slot(state: State, parameters: Parameters, slot: int) -> None:
+    """Take one learning step from an impression's label, with the features that it was scored with.
+
+    The machine's rows move by the error that it would make with the rows of now, the dense level by the error with the
+    machine's logit as it was served.
+    """
+    learner, workspace, seen = state.learner, parameters.workspace, state.seen
+    label = float(state.waiting.label[slot])
+    inputs = seen.inputs[slot]
+    dense = 2 * learner.pairs.shape[0]
+    machine = machine_logit(state, parameters, slot)
+    served = inputs[dense + OVERALL] + score_dense(learner, inputs[: dense + 1]) - parameters.joiner.log_rate
+    trust = learner.dense[0, WEIGHT, dense + MACHINE]
+    error = float32(sigmoid(served + trust * (machine - inputs[dense + MACHINE])) - label)
+    learn_pairs(learner, workspace, error, parameters.learner)
+    field, row = seen.field[slot], seen.row[slot]
+    learn_features(learner, workspace, seen.counts[slot], field, row, error, parameters.learner)
+    learn_dense(learner, workspace, inputs[: dense + 1], float32(sigmoid(served) - label), parameters.learner)
+
+
+@compiled
+def remember_error(state: State, parameters: Parameters, slot: int) -> None:
+    """Write what was predicted for an impression, and what came, to the error memory."""
+    label = float(state.waiting.label[slot])
+    now_ms = state.clock.stream_time_ms[0]
+    base = base_of(state, parameters, slot)
+    write_error(state.memory, state.recalled, slot, label, base, now_ms, parameters.memory)
+
+
+@compiled
+def update_rows(state: State, slot: int) -> None:
+    """Say that the rows of an impression are updated."""
+    for value in range(state.seen.counts[slot]):
+        row = state.seen.row[slot, value]
+        if row >= 0 and is_current(state.features, row, state.seen.generation[slot, value]):
+            update_row(state.features, row, state.clock.stream_time_ms[0])
+
+
+@compiled
+def extend_with_item(state: State, parameters: Parameters, user: int, kind: int, item: int, ts_ms: int) -> None:
+    """Append an item's row to a user's sequence of a kind, where both have one."""
+    if kind >= 0 and user >= 0 and item >= 0:
+        vectors = state.learner.features[:, WEIGHT, 1:]
+        extend_sequence(
+            state.behaviors,
+            state.features,
+            vectors,
+            parameters.projection,
+            parameters.workspace.signs,
+            user,
+            kind,
+            item,
+            ts_ms,
+        )

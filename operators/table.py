@@ -1,0 +1,193 @@
+"""Monolith's embedding table without its values: which key owns which row, since when, and until when.
+
+Two different keys never share a row. Rows of a list stand in the order of their last update, so that expiry and, at the
+limit, eviction take the one that was not updated for longest. A freed row's generation moves on: whoever remembers
+(row, generation) reads zero from then on.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.compiled import compiled
+from operators.index import Index, find, insert, new_index, remove
+from operators.pool import EVER_USED, Pool, available, give, new_pool, take
+from operators.reserve import reserve
+
+NONE = -1
+OLDEST, NEWEST = range(2)
+EVICTED, EXPIRED, REFUSED = range(3)
+TOUCHED_CHECKPOINT, TOUCHED_MERGE = np.uint8(1), np.uint8(2)
+TOUCHED = np.uint8(3)
+
+
+class Table(NamedTuple):
+    """Who owns each row, [rows] unless said otherwise.
+
+    `key` uint64 (0 is free); `list_of` uint8, the list (a field) whose expiry the row follows; `generation` uint32;
+    `updated_ms` int64 of stream time; `older`, `newer` int32, neighbours in the order of updates (row + 1, 0 is none);
+    `ends` int32 [lists, 2], the oldest and newest row of each list (row + 1); `linked` uint8, whether the row stands in
+    its list (a pinned one does not); `touched` uint8, bit 1 since the last checkpoint, bit 2 since the last merge;
+    `pool`, which rows are free; `counts` int64 [3]: rows evicted, expired, and keys that the index refused.
+    """
+
+    lookup: Index
+    key: npt.NDArray[np.uint64]
+    list_of: npt.NDArray[np.uint8]
+    generation: npt.NDArray[np.uint32]
+    updated_ms: npt.NDArray[np.int64]
+    older: npt.NDArray[np.int32]
+    newer: npt.NDArray[np.int32]
+    linked: npt.NDArray[np.uint8]
+    ends: npt.NDArray[np.int32]
+    touched: npt.NDArray[np.uint8]
+    pool: Pool
+    counts: npt.NDArray[np.int64]
+
+
+def new_table(limit: int, lists: int) -> Table:
+    """Return an empty table of at most `limit` rows in `lists` lists."""
+    return Table(
+        new_index(limit),
+        key=reserve(limit, np.uint64),
+        list_of=reserve(limit, np.uint8),
+        generation=reserve(limit, np.uint32),
+        updated_ms=reserve(limit, np.int64),
+        older=reserve(limit, np.int32),
+        newer=reserve(limit, np.int32),
+        linked=reserve(limit, np.uint8),
+        ends=reserve((lists, 2), np.int32),
+        touched=reserve(limit, np.uint8),
+        pool=new_pool(limit),
+        counts=reserve(3, np.int64),
+    )
+
+
+@compiled
+def find_row(table: Table, key: int, now_ms: int, expire_time_ms: npt.NDArray[np.int64]) -> int:
+    """Return the row of a key, or -1 where it has none or its time is over, whether or not a sweep has come by."""
+    row = find(table.lookup, key)
+    if row >= 0 and is_expired(table, row, now_ms, expire_time_ms):
+        return NONE
+    return row
+
+
+@compiled
+def is_expired(table: Table, row: int, now_ms: int, expire_time_ms: npt.NDArray[np.int64]) -> bool:
+    """Return whether a row was not updated for its list's expire time; a pinned row never is."""
+    return table.linked[row] == 1 and now_ms - table.updated_ms[row] >= expire_time_ms[table.list_of[row]]  # type: ignore[no-any-return]
+
+
+@compiled
+def is_current(table: Table, row: int, generation: int) -> bool:
+    """Return whether a remembered row still belongs to the key that it belonged to then."""
+    return row >= 0 and table.generation[row] == generation
+
+
+@compiled
+def unlink(table: Table, row: int) -> None:
+    """Take a row out of the order of updates: it is pinned, and neither expires nor is evicted."""
+    if table.linked[row] == 0:
+        return
+    older = table.older[row]
+    newer = table.newer[row]
+    ends = table.ends[table.list_of[row]]
+    if older != 0:
+        table.newer[older - 1] = newer
+    else:
+        ends[OLDEST] = newer
+    if newer != 0:
+        table.older[newer - 1] = older
+    else:
+        ends[NEWEST] = older
+    table.linked[row] = 0
+
+
+@compiled
+def _link(table: Table, row: int) -> None:
+    """Put a row at the newest end of its list."""
+    ends = table.ends[table.list_of[row]]
+    newest = ends[NEWEST]
+    table.older[row] = newest
+    table.newer[row] = 0
+    if newest != 0:
+        table.newer[newest - 1] = row + 1
+    else:
+        ends[OLDEST] = row + 1
+    ends[NEWEST] = row + 1
+    table.linked[row] = 1
+
+
+@compiled
+def update_row(table: Table, row: int, now_ms: int) -> None:
+    """Say that a row is updated at `now_ms` of stream time."""
+    unlink(table, row)
+    _link(table, row)
+    table.updated_ms[row] = now_ms
+    table.touched[row] |= TOUCHED
+
+
+@compiled
+def is_full(table: Table) -> bool:
+    """Return whether a new key needs another's row."""
+    return available(table.pool) == 0
+
+
+@compiled
+def claim_row(table: Table, key: int, list_of: int, now_ms: int) -> int:
+    """Give an absent key a free row, or return -1 where none is free or the index refuses the key.
+
+    The caller makes room first (`oldest_row`, `release_row`) and wipes the values that go with the row.
+    """
+    if is_full(table):
+        return NONE
+    row = take(table.pool)
+    if not insert(table.lookup, key, row):
+        table.counts[REFUSED] += 1
+        give(table.pool, row)
+        return NONE
+    table.key[row] = key
+    table.list_of[row] = list_of
+    table.updated_ms[row] = now_ms
+    table.touched[row] |= TOUCHED
+    _link(table, row)
+    return row
+
+
+@compiled
+def release_row(table: Table, row: int) -> None:
+    """Free a row: its key is forgotten and its generation moves on."""
+    unlink(table, row)
+    remove(table.lookup, table.key[row])
+    table.key[row] = 0
+    table.generation[row] += np.uint32(1)
+    table.touched[row] |= TOUCHED
+    give(table.pool, row)
+
+
+@compiled
+def oldest_row(table: Table) -> int:
+    """Return the row of any list that was not updated for longest, or -1; ties go to the lowest list."""
+    oldest = NONE
+    for ends in table.ends:
+        row = ends[OLDEST] - 1
+        if row >= 0 and (oldest < 0 or table.updated_ms[row] < table.updated_ms[oldest]):
+            oldest = row
+    return oldest
+
+
+@compiled
+def expired_row(table: Table, now_ms: int, expire_time_ms: npt.NDArray[np.int64]) -> int:
+    """Return a row whose time is over, the oldest of the first list that has one, or -1."""
+    for ends in table.ends:
+        row = ends[OLDEST] - 1
+        if row >= 0 and is_expired(table, row, now_ms, expire_time_ms):
+            return row  # type: ignore[no-any-return]
+    return NONE
+
+
+def rows_by_key(table: Table) -> npt.NDArray[np.int64]:
+    """Return the owned rows in the order of their keys: the one order that does not depend on where rows lie."""
+    owned = np.flatnonzero(table.key[: int(table.pool.counts[EVER_USED])])
+    return owned[np.argsort(table.key[owned], kind="stable")]

@@ -1,0 +1,247 @@
+"""No two keys share a row, none is lost, absent ones find nothing, at every size and against crafted keys."""
+
+import os
+import time
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from operators.compiled import compiled
+from operators.index import BUCKET_CELLS, BUCKETS, COUNT, STASH_CELLS, STASHED, Index, find, insert, new_index, remove
+
+Keys = npt.NDArray[np.uint64]
+SMALLEST_MEASURED = 1_000
+
+
+@compiled
+def _insert_all(index: Index, keys: Keys, first_row: int, out: npt.NDArray[np.uint8]) -> float:
+    """Insert keys for rows `first_row`, …; say which were taken, and the lowest load factor from 1 000 keys on."""
+    lowest = 1.0
+    for i in range(keys.shape[0]):
+        out[i] = insert(index, keys[i], first_row + i)
+        if index.size[COUNT] >= SMALLEST_MEASURED:
+            lowest = min(lowest, index.size[COUNT] / (BUCKET_CELLS * index.size[BUCKETS]))
+    return lowest
+
+
+@compiled
+def _find_all(index: Index, keys: Keys, out: npt.NDArray[np.int64]) -> None:
+    for i in range(keys.shape[0]):
+        out[i] = find(index, keys[i])
+
+
+@compiled
+def _remove_all(index: Index, keys: Keys) -> None:
+    for i in range(keys.shape[0]):
+        remove(index, keys[i])
+
+
+def insert_all(index: Index, keys: Keys, first_row: int = 0) -> npt.NDArray[np.bool_]:
+    taken = np.zeros(len(keys), np.uint8)
+    _insert_all(index, keys, first_row, taken)
+    return taken == 1
+
+
+def find_all(index: Index, keys: Keys) -> npt.NDArray[np.int64]:
+    out = np.zeros(len(keys), np.int64)
+    _find_all(index, keys, out)
+    return out
+
+
+def random_keys(count: int, seed: int) -> Keys:
+    """Different random keys, in random order; those of two seeds are as good as never the same."""
+    rng = np.random.default_rng(seed)
+    keys = np.unique(rng.integers(1, 2**64, count, dtype=np.uint64))
+    assert len(keys) == count
+    return rng.permutation(keys)
+
+
+def crafted_keys(count: int, seed: int) -> Keys:
+    """Keys that share both their buckets in every index of less than a million buckets."""
+    rng = np.random.default_rng(seed)
+    low, high = rng.integers(0, 1 << 12, (2, 2 * count), dtype=np.uint64)
+    keys = np.uint64(0x54321_00012345) | low << np.uint64(20) | high << np.uint64(52)
+    assert len(np.unique(keys)) >= count
+    return np.unique(keys)[:count]
+
+
+class IndexAgainstDictionary(RuleBasedStateMachine):
+    """Batches of keys come and go; a dictionary knows what must be there."""
+
+    @initialize(limit=st.sampled_from([10, 435, 3_000, 20_000]), seed=st.integers(0, 2**32))
+    def start(self, limit: int, seed: int) -> None:
+        self.index = new_index(limit)
+        self.limit = limit
+        self.rng = np.random.default_rng(seed)
+        self.model: dict[int, int] = {}
+        self.row = 0
+
+    @rule(share=st.floats(0.0, 1.0))
+    def insert_some(self, share: float) -> None:
+        count = int((self.limit - len(self.model)) * share)
+        keys = np.unique(self.rng.integers(1, 2**64, count, dtype=np.uint64))
+        assert insert_all(self.index, keys, self.row).all()
+        self.model.update(zip(keys.tolist(), range(self.row, self.row + len(keys)), strict=True))
+        self.row += len(keys)
+
+    @rule(share=st.floats(0.0, 1.0))
+    def remove_some(self, share: float) -> None:
+        known = np.array(list(self.model), np.uint64)
+        gone = self.rng.permutation(known)[: int(len(known) * share)]
+        _remove_all(self.index, gone)
+        for key in gone.tolist():
+            del self.model[key]
+
+    @rule()
+    def remove_absent(self) -> None:
+        _remove_all(self.index, self.rng.integers(1, 2**64, 10, dtype=np.uint64))
+
+    @invariant()
+    def the_index_is_the_dictionary(self) -> None:
+        known = np.array(list(self.model), np.uint64)
+        assert find_all(self.index, known).tolist() == list(self.model.values())
+        assert (find_all(self.index, self.rng.integers(1, 2**64, 50, dtype=np.uint64)) == -1).all()
+        assert self.index.size[COUNT] == len(self.model)
+        assert np.count_nonzero(self.index.keys) + self.index.size[STASHED] == len(self.model)
+        assert np.array_equal(self.index.keys != 0, self.index.rows != 0)
+
+
+TestIndexAgainstDictionary = IndexAgainstDictionary.TestCase
+TestIndexAgainstDictionary.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+
+
+def test_a_million_keys_none_lost_none_shared_absent_ones_find_nothing() -> None:
+    """A million random keys keep their own rows through all growth, and a million absent ones find nothing."""
+    keys, absent = random_keys(1_000_000, 1), random_keys(1_000_000, 2)
+    index = new_index(len(keys))
+    assert insert_all(index, keys).all()
+    assert np.array_equal(find_all(index, keys), np.arange(len(keys)))
+    assert (find_all(index, absent) == -1).all()
+    assert (find_all(index, np.setdiff1d(keys + np.uint64(1), keys)) == -1).all()
+    assert index.size[STASHED] == 0
+    _remove_all(index, keys[::2])
+    found = find_all(index, keys)
+    assert (found[::2] == -1).all()
+    assert np.array_equal(found[1::2], np.arange(1, len(keys), 2))
+    assert insert_all(index, keys[::2], 2_000_000).all()
+    assert index.size[COUNT] == len(keys)
+
+
+def test_keys_that_are_counters_are_found_too() -> None:
+    """Keys with an empty upper half all share one second bucket, and still none is lost while the stash has room."""
+    keys = np.arange(1, 400, dtype=np.uint64)
+    index = new_index(1_000)
+    taken = insert_all(index, keys)
+    assert taken.all()
+    assert np.array_equal(find_all(index, keys), np.arange(len(keys)))
+
+
+def test_the_load_factor_is_at_least_85_percent_from_a_thousand_keys_on() -> None:
+    """At every size from 1 000 keys to a million, at least 85% of the cells that were ever touched are taken."""
+    keys = random_keys(1_000_000, 3)
+    assert _insert_all(new_index(len(keys)), keys, 0, np.zeros(len(keys), np.uint8)) >= 0.85
+
+
+def test_growth_touches_no_more_than_it_needs() -> None:
+    """Buckets beyond those that the load asks for stay untouched, though the arrays are reserved at the limit."""
+    keys = random_keys(300_000, 4)
+    index = new_index(10 * len(keys))
+    insert_all(index, keys)
+    assert index.size[COUNT] >= 0.85 * BUCKET_CELLS * index.size[BUCKETS]
+    assert np.count_nonzero(index.keys[index.size[BUCKETS] :]) == 0
+
+
+def test_reserved_memory_suffices_for_the_limit() -> None:
+    """An index of any limit takes that many random keys, full and refilled again and again."""
+    for limit in (1, 8, 434, 435, 436, 1_000, 7_777, 60_000):
+        keys = random_keys(limit * 3, limit)
+        index = new_index(limit)
+        for part in (keys[:limit], keys[limit : 2 * limit], keys[2 * limit :]):
+            assert insert_all(index, part).all()
+            _remove_all(index, part)
+        assert index.size[COUNT] == 0
+        assert not index.keys.any()
+
+
+def test_crafted_keys_are_refused_once_the_stash_is_full() -> None:
+    """Of keys that share both buckets those are taken that fit the buckets and the stash, and these are found."""
+    index = new_index(20_000)
+    crafted = crafted_keys(400, 1)
+    taken = insert_all(index, crafted)
+    assert np.count_nonzero(taken) == 2 * BUCKET_CELLS + STASH_CELLS
+    found = find_all(index, crafted)
+    assert np.array_equal(found[taken], np.flatnonzero(taken))
+    assert (found[~taken] == -1).all()
+    assert index.size[COUNT] == np.count_nonzero(taken)
+
+
+def test_crafted_keys_lose_nobody_who_was_there() -> None:
+    """Keys that were there before the crafted ones are all found afterwards."""
+    honest = random_keys(5_000, 5)
+    index = new_index(20_000)
+    assert insert_all(index, honest).all()
+    insert_all(index, crafted_keys(1_000, 2), 10_000)
+    assert np.array_equal(find_all(index, honest), np.arange(len(honest)))
+    _remove_all(index, crafted_keys(1_000, 2))
+    assert np.array_equal(find_all(index, honest), np.arange(len(honest)))
+    assert index.size[STASHED] == 0
+    assert index.size[COUNT] == len(honest)
+
+
+def test_crafted_keys_keep_nobody_out_who_comes_later() -> None:
+    """A stash filled by crafted keys doesn't keep other keys from getting their rows."""
+    index = new_index(20_000)
+    early, late = np.split(random_keys(15_000, 6), [5_000])
+    assert insert_all(index, early).all()
+    insert_all(index, crafted_keys(400, 3), 20_000)
+    assert index.size[STASHED] == STASH_CELLS
+    assert insert_all(index, late, 5_000).all()
+
+
+def test_growth_empties_the_stash() -> None:
+    """Keys in the stash go to their buckets as soon as growth has made room."""
+    index = new_index(200_000)
+    # They differ in the bits that a larger index looks at.
+    number = np.arange(1, 60, dtype=np.uint64)
+    crowded = np.uint64(0x5_00000003) | number << np.uint64(8) | number << np.uint64(40)
+    assert insert_all(index, crowded).all()
+    assert index.size[STASHED] > 0
+    assert insert_all(index, random_keys(100_000, 8), 1_000).all()
+    assert index.size[STASHED] == 0
+    assert np.array_equal(find_all(index, crowded), np.arange(len(crowded)))
+
+
+def test_the_same_operations_leave_the_same_bytes() -> None:
+    """The index is a function of the operations alone."""
+    keys = random_keys(30_000, 9)
+    both = [new_index(len(keys)), new_index(len(keys))]
+    for index in both:
+        insert_all(index, keys)
+        _remove_all(index, keys[:10_000])
+    assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
+
+
+@pytest.mark.skipif("THALWEG_SLOW" not in os.environ, reason="THALWEG_SLOW=1 also inserts 10 million keys")
+def test_ten_million_keys_none_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten million random keys keep their own rows, and as many absent ones find nothing; times are shown."""
+    find_all(new_index(10), random_keys(1, 13))  # compiles
+    insert_all(new_index(10), random_keys(1, 13))
+    for count in (1_000, 10_000, 100_000, 1_000_000, 10_000_000):
+        keys, others = random_keys(count, 11), random_keys(count, 12)
+        index = new_index(count)
+        started = time.perf_counter()
+        assert insert_all(index, keys).all()
+        inserted = time.perf_counter()
+        present = find_all(index, keys)
+        found = time.perf_counter()
+        absent = find_all(index, others)
+        missed = time.perf_counter()
+        assert np.array_equal(present, np.arange(count))
+        assert (absent == -1).all()
+        per_key_ns = [1e9 * t / count for t in (inserted - started, found - inserted, missed - found)]
+        with capsys.disabled():
+            print(f"\n{count:>10} keys: insert, find, miss {' '.join(f'{ns:.0f}' for ns in per_key_ns)} ns", end="")  # noqa: T201
