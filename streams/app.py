@@ -1,0 +1,77 @@
+"""The Faust app that scores events: `faust -A streams.app worker -l info`, or `thalweg worker`, which is the same.
+
+With `faust -A` the configuration is the file that THALWEG_CONFIG names, and THALWEG_SECTION__KEY over it.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, cast
+
+from streams.blocks import BlockApp, BlockLimits, block_app
+from streams.commands import Refusal
+from streams.configuration import ConfigurationError, Loaded, load
+from streams.metrics import MetricsServer, new_registry
+from streams.partition import Partition
+from streams.topics import check
+from streams.worker import Scoring
+
+# Larger than a block of the fold: of what one fetch brings, one part is folded while others are read and written.
+BLOCK_RECORDS, BLOCK_BYTES = 10_000, 8 << 20
+
+log = logging.getLogger("thalweg.worker")
+
+
+def make_app(loaded: Loaded) -> BlockApp:
+    """Return the app for a configuration. Raises Refusal where a secret or a certificate is missing."""
+    scoring = Scoring(loaded, log=log)
+    made = block_app(
+        loaded.worker.group,
+        kafka=loaded.kafka,
+        source=loaded.topics.interactions,
+        handler=scoring,
+        limits=BlockLimits(BLOCK_RECORDS, BLOCK_BYTES, loaded.worker.pending_bytes_max),
+        broker_session_timeout=loaded.worker.session_timeout_ms / 1000,
+        broker_heartbeat_interval=loaded.worker.session_timeout_ms / 5000,
+    )
+    # Ours answers from a thread of its own, before the loop runs and when it hangs.
+    made.boot_strategy.enable_web = False
+    server = MetricsServer(loaded.metrics, new_registry(scoring, made.progress), made.progress)
+
+    def prepare() -> None:
+        """Answer questions, look at the topics and compile, all before the group counts on this worker."""
+        server.start()
+        check(loaded.kafka, loaded.topics)
+        tell("making the fold ready: its first run compiles it, which takes up to a minute")
+        seconds = Partition(loaded.configuration).warm_up()
+        tell(f"ready after {seconds:.1f} s; joining group {loaded.worker.group!r}")
+        if server.address:
+            tell(f"metrics at http://{server.address}/metrics")
+
+    made.prepare = prepare
+
+    async def disconnect(sender: Any, **_: Any) -> None:
+        await scoring.stop()
+
+    cast(Any, made.on_before_shutdown).connect(disconnect)
+    return made
+
+
+def tell(message: str) -> None:
+    """Say how the start is going: Faust sets its log up later."""
+    import click
+
+    click.echo(f"thalweg worker: {message}", err=True)
+
+
+def __getattr__(name: str) -> Any:
+    """Make `app` when it is asked for: importing this module reads no configuration."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    path = os.environ.get("THALWEG_CONFIG")
+    try:
+        made = make_app(load(Path(path) if path else None, environment=os.environ, flags=()))
+    except ConfigurationError as error:
+        raise Refusal(str(error)) from None
+    globals()["app"] = made
+    return made

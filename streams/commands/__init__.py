@@ -1,0 +1,44 @@
+"""The `thalweg` command line: one module a command, loaded only when it is called."""
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "replay": "Run a log file through the fold and write its scores.",
+    "import": "Turn a CSV or Parquet table into a log of events.",
+    "generate": "Make a log whose true probabilities are known.",
+    "config": "Show the effective configuration and where each value comes from.",
+    "topics": "Create and describe the Kafka topics.",
+    "produce": "Send a log file to Kafka.",
+    "consume": "Print an output topic as JSON lines, each record once.",
+    "worker": "Score events from Kafka.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Import a command's module when it is asked for, so that `--help` and `produce` need not load numba."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"streams.commands.{name.replace('-', '_')}_command")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+class Refusal(click.ClickException):
+    """The command can't go on; one line says why and what to do. Ends with exit status 1."""
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="thalweg", prog_name="thalweg")
+def main() -> None:
+    """Score user events as they happen, learn from every outcome, keep every feature as fresh as the last click."""

@@ -1,0 +1,63 @@
+"""`thalweg consume`: an output topic as JSON lines."""
+
+import itertools
+import sys
+
+import click
+
+from streams.configuration import Loaded, configuration_options
+from streams.consume import Reader, consume
+from streams.topics import check
+
+
+@click.command("consume")
+@click.option("--topic", help="Topic to read.  [default: scores]")
+@click.option("--partition", type=click.IntRange(min=0), help="This partition only.")
+@click.option("--from-beginning/--from-end", default=True, show_default=True, help="Where to start.")
+@click.option("--follow", "-f", is_flag=True, help="Wait for more instead of ending at the topic's end.")
+@click.option("--limit", type=click.IntRange(min=1), help="End after so many records.")
+@configuration_options
+@click.option("--bootstrap-servers", metavar="HOST:PORT,…", help="Brokers to ask first (kafka.bootstrap_servers).")
+def command(
+    topic: str | None,
+    partition: int | None,
+    from_beginning: bool,
+    follow: bool,
+    limit: int | None,
+    bootstrap_servers: str | None,
+    loaded: Loaded,
+) -> None:
+    """Print an output topic as JSON lines, each record once.
+
+    Records whose `cause` is not above the highest seen in their partition are dropped: a worker that was paused while
+    its partitions moved may have written them twice.
+
+    \b
+    Example:
+        thalweg consume --topic scores --follow
+    """
+    kafka, topics = loaded.kafka.reached_at(bootstrap_servers), loaded.topics
+    name = topic or topics.scores
+    partitions = check(kafka, topics, [name])
+    if partition is not None and partition >= partitions:
+        raise click.BadParameter(f"{name} has partitions 0 to {partitions - 1}", param_hint="--partition")
+    reader = Reader()
+    records = consume(kafka, name, partition=partition, from_beginning=from_beginning, follow=follow, reader=reader)
+    out = sys.stdout.buffer
+    count = 0
+    try:
+        for record in itertools.islice(records, limit):
+            count += 1
+            out.write((record.value or b"") + b"\n")
+            if follow:
+                out.flush()
+        out.flush()
+    except BrokenPipeError:
+        # `| head` has seen enough; what is left in the buffer must not raise at exit again
+        sys.stdout = None
+    except KeyboardInterrupt:
+        out.flush()
+    finally:
+        records.close()
+    dropped = f", {reader.dropped} written twice dropped" if reader.dropped else ""
+    click.echo(f"{count} records{dropped}", err=True)

@@ -1,0 +1,85 @@
+"""`thalweg import`: a table of impressions with labels as a log."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from streams.commands import Refusal
+from streams.importing import UNITS, Columns, Events, TableError
+from streams.logs import LogError, LogWriter
+
+
+@click.command(name="import")
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("--user", required=True, metavar="C", help="Column of the user's id.")
+@click.option("--item", required=True, metavar="C", help="Column of the item's id.")
+@click.option("--time", "time", required=True, metavar="C[:s|ms|us]", help="Column of the time; numbers are ms.")
+@click.option("--label", required=True, metavar="C", help="Column of the outcome: 0 or 1, true or false.")
+@click.option("--id", "id_", metavar="C", help="Column of the impression's id; without, rows are numbered from 0.")
+@click.option("--context", multiple=True, metavar="C,...", help="Columns of the context. Can be repeated.")
+@click.option("--split", multiple=True, metavar="C:SEP", help="Context column that is a list. Can be repeated.")
+@click.option("--base-score", metavar="C", help="Column of a slower model's probability.")
+@click.option("--feedback-delay-ms", type=click.IntRange(0), default=1000, show_default=True, metavar="MS")
+@click.option("--out", required=True, metavar="LOG", help="Log to write: .jsonl, .jsonl.gz, .jsonl.zst, - for stdout.")
+def command(
+    table: Path,
+    user: str,
+    item: str,
+    time: str,
+    label: str,
+    id_: str | None,
+    context: tuple[str, ...],
+    split: tuple[str, ...],
+    base_score: str | None,
+    feedback_delay_ms: int,
+    out: str,
+) -> None:
+    """Turn a CSV or Parquet TABLE into a log of events.
+
+    Each row becomes an impression, and where its label is positive also a feedback "click" after the delay. Events are
+    sorted by time, at one time impressions before feedback, then by row. Context numbers stay numbers and texts stay
+    texts; empty values are left out. Times are milliseconds unless a unit is given, or dates (UTC where they have no
+    zone).
+
+    \b
+    Example:
+      thalweg import events.parquet --user user --item item --time time_ms:ms --label label \\
+        --context tab,author,tag --split tag:, --out events.jsonl.zst
+    """
+    time_column, colon, unit = time.rpartition(":")
+    named = bool(colon) and unit in UNITS
+    fields = tuple(dict.fromkeys(name.strip() for names in context for name in names.split(",") if name.strip()))
+    columns = Columns(
+        user=user,
+        item=item,
+        time=time_column if named else time,
+        time_unit=unit if named else None,
+        label=label,
+        id=id_,
+        context=fields,
+        split=tuple(_split(text, fields) for text in split),
+        base_score=base_score,
+    )
+    try:
+        events = Events(table, columns, feedback_delay_ms=feedback_delay_ms)
+        with LogWriter(out, inputs=[table]) as log:
+            for block in events.blocks():
+                log.write(block)
+    except (TableError, LogError) as error:
+        raise Refusal(str(error)) from None
+    imported = events.imported
+    first, last = (datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M") for ts in imported[2:])
+    click.echo(
+        f"{imported.impressions} impressions and {imported.feedback} feedback, {first} to {last} UTC: {log.name}",
+        err=True,
+    )
+
+
+def _split(text: str, fields: tuple[str, ...]) -> tuple[str, str]:
+    name, _, separator = text.partition(":")
+    if not separator:
+        raise click.BadParameter(f"{text!r}: give it as COLUMN:SEPARATOR, for instance tag:,", param_hint="--split")
+    if name not in fields:
+        raise click.BadParameter(f"{name!r} is not among --context", param_hint="--split")
+    return name, separator

@@ -1,0 +1,192 @@
+"""`thalweg replay`: a log file through the fold."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from streams.commands import Refusal
+from streams.configuration import Loaded, configuration_options
+from streams.logs import STANDARD_STREAM, LogError, LogReader
+
+BATCH_EVENTS = 1_000
+SILENT_S = 1.5
+
+
+@click.command("replay")
+@click.argument("log", metavar="LOG")
+@click.option(
+    "--out", metavar="F", help="Scores: .jsonl, .jsonl.gz, .jsonl.zst, - for stdout.  [default: LOG.scores.jsonl]"
+)
+@click.option("--examples", metavar="F", help="Impressions with their outcome and features, the same kinds of file.")
+@click.option("--dead-letters", metavar="F", help="Records that could not be used, with reason and raw bytes (base64).")
+@click.option("--summary", "summary_path", metavar="F.json", help="The table at the end as JSON.")
+@click.option("--report", metavar="F.html", help="A page with the table and plots over stream time (needs matplotlib).")
+@click.option(
+    "--checkpoint",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Go on from the newest checkpoint there, and leave one; a worker goes on from it too.",
+)
+@click.option("--batch-size", type=click.IntRange(1, 1_000_000), default=BATCH_EVENTS, show_default=True, metavar="N")
+@click.option("--until-end-of-windows", is_flag=True, help="Close all windows at the end, and count their labels.")
+@click.option("--topic", metavar="T", help="Topic of the origins.  [default: topics.interactions]")
+@click.option("--partition", type=click.IntRange(0), default=0, show_default=True, metavar="P", help="Its partition.")
+@click.option("--first-offset", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of line 0.")
+@configuration_options
+def command(
+    log: str,
+    out: str | None,
+    examples: str | None,
+    dead_letters: str | None,
+    summary_path: str | None,
+    report: str | None,
+    checkpoint: Path | None,
+    batch_size: int,
+    until_end_of_windows: bool,
+    topic: str | None,
+    partition: int,
+    first_offset: int,
+    loaded: Loaded,
+) -> None:
+    """Run a log file through the fold and write its scores.
+
+    LOG is `.jsonl`, `.jsonl.gz` or `.jsonl.zst`, or `-` for stdin (scores then go to stdout). Progress and the table at
+    the end go to stderr. With --checkpoint, records that a checkpoint has seen are skipped, and outputs that are in
+    their files already are not written again.
+
+    \b
+    Example:
+      thalweg replay examples/kuairand/kuairand_sample.jsonl.gz --config examples/kuairand/thalweg.toml
+    """
+    from streams.checkpoints import CheckpointError, CheckpointStore
+    from streams.replay import CHECKPOINT_EVENTS, Replay, Sinks
+    from streams.report import Course, require_matplotlib, write_report
+    from streams.sinks import Sink
+    from streams.summary import print_table
+
+    out = out or (STANDARD_STREAM if log == STANDARD_STREAM else f"{log}.scores.jsonl")
+    paths = [out, examples, dead_letters]
+    refuse_same([path for path in (*paths, summary_path, report) if path])
+    topic = topic or loaded.topics.interactions
+    console = Console(stderr=True)
+    course = Course()
+    try:
+        if report is not None:
+            require_matplotlib()
+        # Several batches at a time: one is folded while the next is read.
+        with closing(LogReader(log, block_lines=8 * batch_size, first_offset=first_offset)) as reader:
+            store = None
+            if checkpoint is not None:
+                refuse_inner_folder(checkpoint)
+                folder = checkpoint / f"{topic}-{partition}"
+                store = CheckpointStore(folder, loaded.checkpoint.keep, on_damage=partial(click.echo, err=True))
+            replay = Replay(
+                loaded.configuration,
+                topic=topic,
+                partition=partition,
+                store=store,
+                examples=examples is not None,
+                block_events=batch_size,
+            )
+            replay.refuse_gap(first_offset)
+            with telling(console, "Making the fold ready: its first run compiles it, which takes up to a minute."):
+                replay.partition.warm_up()
+            opened = (path and Sink(path, inputs=[log], goes_on=replay.goes_on) for path in paths)
+            sinks = Sinks(*(sink or None for sink in opened))
+            damage = None
+            with closing(sinks):
+                try:
+                    with following(console, log, reader) as advance:
+
+                        def on_block(events: int) -> None:
+                            course.add(replay.partition, replay.tally)
+                            advance(events)
+
+                        replay.run(reader, sinks, checkpoint_events=CHECKPOINT_EVENTS, on_block=on_block)
+                except LogError as error:
+                    if not replay.events:
+                        raise
+                    damage = error
+                if until_end_of_windows and damage is None:
+                    replay.close_windows(sinks)
+        summary = replay.summary()
+        if summary_path is not None:
+            write_summary(summary_path, summary.to_json())
+        if report is not None:
+            write_report(report, f"Replay of {Path(log).name}", summary, replay.tally, course)
+    except (LogError, CheckpointError) as error:
+        raise Refusal(str(error)) from None
+    print_table(summary, replay.tally, console)
+    if damage is not None:
+        raise Refusal(str(damage))
+
+
+def refuse_same(paths: list[str]) -> None:
+    """Raise UsageError where two outputs go to one place."""
+    for number, path in enumerate(paths):
+        for other in paths[:number]:
+            if path == other or (
+                STANDARD_STREAM not in (path, other) and Path(path).resolve() == Path(other).resolve()
+            ):
+                raise click.UsageError(f"two outputs go to {path}: give each its own")
+
+
+def refuse_inner_folder(folder: Path) -> None:
+    """Raise Refusal where a folder holds one partition's checkpoints: the one to name has a folder for each."""
+    if any(folder.glob("*.checkpoint")):
+        raise Refusal(f"{folder} is the folder of one partition: name the one above it, {folder.resolve().parent}")
+
+
+def write_summary(path: str, text: bytes) -> None:
+    """Write the summary to a file or stdout. Raises LogError where that fails."""
+    if path == STANDARD_STREAM:
+        click.get_binary_stream("stdout").write(text)
+        return
+    try:
+        Path(path).write_bytes(text)
+    except OSError as error:
+        raise LogError(f"{path} can't be written: {error.strerror}") from None
+
+
+@contextmanager
+def telling(console: Console, message: str) -> Iterator[None]:
+    """Say a message where what is done takes long enough for somebody to wonder."""
+    timer = threading.Timer(SILENT_S, console.print, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def following(console: Console, log: str, reader: LogReader) -> "Iterator[Progressing]":
+    """Show how far a log is read, how fast, and how long it will take; nothing where nobody looks."""
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}")]
+    with Progress(
+        *columns, TimeRemainingColumn(), transient=True, console=console, disable=not console.is_terminal
+    ) as progress:
+        yield Progressing(progress, log, reader)
+
+
+class Progressing:
+    """Moves a progress bar on by the bytes read."""
+
+    def __init__(self, progress: Progress, log: str, reader: LogReader) -> None:
+        """Add the bar of one log."""
+        self._progress = progress
+        self._reader = reader
+        self._task = progress.add_task(Path(log).name, total=reader.bytes_total, rate="")
+
+    def __call__(self, events: int) -> None:
+        """Say that so many events are folded."""
+        elapsed = self._progress.tasks[0].elapsed
+        rate = f"{events:,} events, {events / elapsed:,.0f}/s" if elapsed else ""
+        self._progress.update(self._task, completed=self._reader.bytes_read, rate=rate)

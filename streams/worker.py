@@ -1,0 +1,283 @@
+"""The worker: the fold of each assigned partition, between Kafka's input topic and its three output topics.
+
+What is done to a partition, step by step; `docs/failures.md` says what happens if the worker dies at each of them.
+
+    on `open`     1. load the newest checkpoint that is whole
+                  2. refuse what it can't go on from: see `refuse_log`
+                  3. read each output topic from the end that the checkpoint recorded: our highest cause in it
+                  4. read the input from the checkpoint's next offset
+    on `fold`     5. fold a block, off the event loop
+                  6. leave out each topic's outputs that are not above its highest cause, send the others
+    when due      7. await every delivery
+                  8. write a checkpoint: the state, the next offset, each output topic's end offset and last cause
+                  9. acknowledge the next offset to Kafka
+    on `close`    7 to 9
+
+The checkpoint owns the offsets: what Kafka has committed for the group is for people to look at, and decides nothing.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from schemas.records import Cause, Output, Outputs, Record
+from streams.checkpoints import Checkpoint, CheckpointError, CheckpointStore, Header, Identity, OutputEnd, header_of
+from streams.commands import Refusal
+from streams.configuration import Loaded
+from streams.delivery import Delivery, Tail, record_at, tail
+from streams.partition import Partition
+from streams.partition_run import LogBounds
+from streams.topics import check
+
+REASON_HEADER = "thalweg.reason"
+
+
+class Written(NamedTuple):
+    """What one output topic's partition holds of ours: its end offset as last confirmed, and the highest cause."""
+
+    end_offset: int
+    cause: Cause | None
+
+
+class AssignedPartition:
+    """One partition while this worker has it: its fold, and where it stands in the input and in the outputs.
+
+    Its methods are called one at a time; those that compute run in a thread.
+    """
+
+    def __init__(self, loaded: Loaded, partition: int, partitions: int) -> None:
+        """Load the newest checkpoint that is whole. Raises Refusal where there is one that can't be gone on from."""
+        topic = loaded.topics.interactions
+        self.number = partition
+        self.name = f"{topic}-{partition}"
+        self._identity = Identity(topic, partition, loaded.configuration, partitions)
+        self.store = CheckpointStore(
+            Path(loaded.checkpoint.directory) / self.name, loaded.checkpoint.keep, on_damage=self._on_damage
+        )
+        self.damaged: list[str] = []
+        try:
+            checkpoint = self.store.load(self._identity)
+            self.header: Header | None = None if checkpoint is None else checkpoint.header
+            self.fold = Partition(
+                loaded.configuration,
+                topic=topic,
+                partition=partition,
+                partitions=partitions,
+                arrays=None if checkpoint is None else checkpoint.part(""),
+            )
+        except CheckpointError as error:
+            raise Refusal(str(error)) from error
+        except ValueError as error:
+            raise Refusal(
+                f"the checkpoint of {self.name} does not fit this version ({error}): replay the log into another folder"
+            ) from error
+        self.next_offset = 0 if self.header is None else self.header.next_offset
+        self._last_value: bytes | None = None
+        self.written: dict[str, Written] = {}
+        self._suppressing: dict[str, Cause] = {}
+        self.suppressed = 0
+        self.dead_letters: dict[str, int] = {}
+        self.events_since_checkpoint = 0
+        self._tried_at = time.monotonic()
+        self.checkpoint_at: float | None = None
+        self.checkpoint_bytes = 0
+        if self.header is not None:
+            self._note_file(self.store.paths()[0])
+
+    def recorded(self, topic: str) -> OutputEnd:
+        """Return how far the checkpoint saw an output topic written; a checkpoint of a replay saw none of it."""
+        none = OutputEnd(end_offset=0)
+        return none if self.header is None else self.header.outputs.get(topic, none)
+
+    def go_on(self, tails: dict[str, Tail]) -> None:
+        """Take what the output topics hold already as written: those outputs are not sent again."""
+        for topic, found in tails.items():
+            last = self.recorded(topic).last_cause
+            highest = max((cause for cause in (last and Cause(*last), found.cause) if cause is not None), default=None)
+            self.written[topic] = Written(found.end_offset, highest)
+            if highest is not None:
+                self._suppressing[topic] = highest
+
+    def process(self, records: Sequence[Record], topics: Sequence[str]) -> Outputs:
+        """Fold a block and return what of its outputs is to be sent."""
+        outputs = self.fold.process(records)
+        self.next_offset = records[-1].offset + 1
+        self._last_value = records[-1].value
+        self.events_since_checkpoint += len(records)
+        for output in outputs.dead_letters:
+            reason = next((value.decode() for name, value in reversed(output.headers) if name == REASON_HEADER), "")
+            self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1
+        fresh = [self._above(topic, list_) for topic, list_ in zip(topics, outputs, strict=True)]
+        return Outputs(*fresh)
+
+    def note_sent(self, topics: Sequence[str], outputs: Outputs) -> None:
+        """Note the last cause of each topic that something was sent to."""
+        for topic, sent in zip(topics, outputs, strict=True):
+            if sent:
+                self.written[topic] = self.written[topic]._replace(cause=sent[-1].cause)
+
+    def is_due(self, interval_ms: int, interval_events: int) -> bool:
+        """Whether there is something new and the time or the number of events for a checkpoint is over."""
+        if not self.events_since_checkpoint:
+            return False
+        since_ms = (time.monotonic() - self._tried_at) * 1000
+        return self.events_since_checkpoint >= interval_events or since_ms >= interval_ms
+
+    def save(self, end_offsets: dict[str, int]) -> None:
+        """Write a checkpoint, all outputs up to it being confirmed. Raises Refusal where the folder takes none."""
+        for topic, end in end_offsets.items():
+            self.written[topic] = self.written[topic]._replace(end_offset=end)
+        outputs = {
+            topic: OutputEnd(each.end_offset, each.cause and (each.cause.offset, each.cause.ordinal))
+            for topic, each in self.written.items()
+        }
+        header = header_of(
+            self._identity, self.next_offset, self.fold.digest(), last_record=self._last_value, outputs=outputs
+        )
+        try:
+            # A file is named for its next offset and the newest are kept, so that a worker that slept while another
+            # one went on adds an old checkpoint to newer ones, which stay the newest.
+            self._note_file(self.store.save(Checkpoint(header, self.fold.snapshot())))
+        except CheckpointError as error:
+            raise Refusal(f"no checkpoint can be written: {error}") from error
+        self.header = header
+        self.events_since_checkpoint = 0
+        self._tried_at = time.monotonic()
+
+    def _above(self, topic: str, outputs: list[Output]) -> list[Output]:
+        """Leave out what the topic holds already; causes rise, so the first that is above ends it."""
+        highest = self._suppressing.get(topic)
+        if highest is None or not outputs:
+            return outputs
+        fresh = [output for output in outputs if output.cause > highest]
+        self.suppressed += len(outputs) - len(fresh)
+        if fresh:
+            del self._suppressing[topic]
+        return fresh
+
+    def _note_file(self, path: Path) -> None:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return  # another worker has newer ones and let it go
+        self.checkpoint_at, self.checkpoint_bytes = status.st_mtime, status.st_size
+
+    def _on_damage(self, message: str) -> None:
+        self.damaged.append(message)
+
+
+class Scoring:
+    """What `streams.blocks` calls: a fold for each assigned partition, one producer for all of their outputs."""
+
+    def __init__(self, loaded: Loaded, *, log: Any) -> None:
+        """Make it for a configuration; `log` is a logger, which is told what people want to know."""
+        self._loaded = loaded
+        self._log = log
+        self.topics = loaded.topics.outputs
+        self.partitions: dict[int, AssignedPartition] = {}
+        self.delivery = Delivery(loaded.kafka, loaded.topics)
+
+    async def open(self, partition: int, log: LogBounds) -> int:
+        """Steps 1 to 4. Raises Refusal, saying what to do, where going on would lose or change anything."""
+        await self.delivery.start()
+        count = await asyncio.to_thread(check, self._loaded.kafka, self._loaded.topics)
+        assigned = await asyncio.to_thread(AssignedPartition, self._loaded, partition, count)
+        for message in assigned.damaged:
+            self._log.warning(message)
+        refuse_log(assigned, log)
+        await self._refuse_other_log(assigned, log)
+        source = self._loaded.topics.interactions
+        tails: dict[str, Tail] = {}
+        for topic in self.topics:
+            recorded = assigned.recorded(topic).end_offset or 0
+            tails[topic] = await tail(self._loaded.kafka, topic, partition, recorded, source)
+            refuse_outputs(topic, assigned, tails[topic], log)
+        assigned.go_on(tails)
+        self.partitions[partition] = assigned
+        start = "empty" if assigned.header is None else "from its checkpoint"
+        self._log.info("%s goes on at offset %d, %s", assigned.name, assigned.next_offset, start)
+        return assigned.next_offset
+
+    async def fold(self, partition: int, records: Sequence[Record]) -> int | None:
+        """Steps 5 and 6, and a checkpoint if it is due."""
+        assigned = self.partitions[partition]
+        outputs = await asyncio.to_thread(assigned.process, records, self.topics)
+        await self.delivery.send(partition, outputs)
+        assigned.note_sent(self.topics, outputs)
+        return await self.idle(partition)
+
+    async def idle(self, partition: int) -> int | None:
+        """Checkpoint if it is due: also where nothing comes any more."""
+        section, assigned = self._loaded.checkpoint, self.partitions[partition]
+        if not assigned.is_due(section.interval_ms, section.interval_events):
+            return None
+        return await self._checkpoint(assigned)
+
+    async def close(self, partition: int) -> int | None:
+        """Checkpoint what is new, and forget the partition."""
+        assigned = self.partitions[partition]
+        try:
+            if assigned.events_since_checkpoint:
+                return await self._checkpoint(assigned)
+            return assigned.next_offset if assigned.header is not None else None
+        finally:
+            del self.partitions[partition]
+            self.delivery.forget(partition)
+            told = (assigned.name, assigned.next_offset, assigned.suppressed)
+            self._log.info("%s closed at offset %d, %d outputs suppressed", *told)
+
+    async def stop(self) -> None:
+        """Disconnect, when all partitions are closed."""
+        await self.delivery.stop()
+
+    async def _checkpoint(self, assigned: AssignedPartition) -> int:
+        """Steps 7 to 9; the caller acknowledges what is returned."""
+        end_offsets = await self.delivery.flush(assigned.number)
+        await asyncio.to_thread(assigned.save, end_offsets)
+        return assigned.next_offset
+
+    async def _refuse_other_log(self, assigned: AssignedPartition, log: LogBounds) -> None:
+        """Refuse a log whose record before the checkpoint's next offset is another one: the topic was made anew."""
+        header = assigned.header
+        if header is None or header.last_record is None or header.next_offset - 1 < log.begin:
+            return
+        topic = self._loaded.topics.interactions
+        value = await record_at(self._loaded.kafka, topic, assigned.number, header.next_offset - 1)
+        if value is not None and hashlib.sha256(value).hexdigest() != header.last_record:
+            raise Refusal(
+                f"the record before offset {header.next_offset} of {assigned.name} is not the one that its checkpoint "
+                f"saw: the topic was made anew; remove {assigned.store.directory} and the output topics to start over"
+            )
+
+
+def refuse_log(assigned: AssignedPartition, log: LogBounds) -> None:
+    """Raise Refusal where the log lacks what is needed to go on."""
+    name, folder = assigned.name, assigned.store.directory
+    if assigned.header is None and log.begin > 0:
+        raise Refusal(
+            f"there is no checkpoint in {folder}, and {name} starts at offset {log.begin} by now: bring the "
+            f"checkpoints back, or replay the whole log from a file with `thalweg replay --checkpoint`"
+        )
+    if log.begin > assigned.next_offset:
+        raise Refusal(
+            f"{name} starts at offset {log.begin} by now, but the newest checkpoint in {folder} goes on at "
+            f"{assigned.next_offset}: retention was shorter than the worker's absence; replay what is missing from a "
+            "file with `thalweg replay --checkpoint`"
+        )
+    if assigned.next_offset > log.end:
+        raise Refusal(
+            f"the newest checkpoint in {folder} goes on at offset {assigned.next_offset}, ahead of {name}, which ends "
+            f"at {log.end}: the topic was made anew or lost records; name another folder, or restore the topic"
+        )
+
+
+def refuse_outputs(topic: str, assigned: AssignedPartition, found: Tail, log: LogBounds) -> None:
+    """Raise Refusal where an output topic holds outputs of input that does not exist."""
+    if found.cause is not None and found.cause.offset >= log.end:
+        raise Refusal(
+            f"{topic}-{assigned.number} holds an output of offset {found.cause.offset} of {assigned.name}, which ends "
+            f"at {log.end}: the input was made anew; give it new output topics"
+        )

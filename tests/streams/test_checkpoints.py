@@ -1,0 +1,254 @@
+"""Checkpoints: whole or not at all, the newest that verifies, and clear refusals of what can't be gone on from."""
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from streams.checkpoints import (
+    FORMAT,
+    MAGIC,
+    Checkpoint,
+    CheckpointError,
+    CheckpointStore,
+    DamagedError,
+    Identity,
+    OutputEnd,
+    encoded,
+    header_of,
+    read,
+)
+from streams.partition import Partition
+from tests.streams.logs_for_tests import sample, small
+
+IDENTITY = Identity("interactions", 0, small(), partitions=4)
+
+
+def checkpoint(next_offset: int = 3, **arrays: Any) -> Checkpoint:
+    header = header_of(
+        IDENTITY,
+        next_offset,
+        "digest",
+        last_record=b"last",
+        outputs={"scores": OutputEnd(7, (2, 0)), "examples": OutputEnd()},
+    )
+    given = {"a.b": np.arange(12, dtype=np.int32).reshape(3, 4), "none": np.zeros((0, 5)), "tally/n": np.ones(1)}
+    return Checkpoint(header, given | arrays)
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
+    """Header and arrays must come back as they were, and the folder must be made."""
+    saved = checkpoint(flags=np.array([True, False]), deep=np.zeros((2, 0, 3), np.uint8))
+    store = CheckpointStore(tmp_path / "new" / "folder")
+    path = store.save(saved)
+    loaded = store.load(IDENTITY)
+    assert loaded is not None
+    assert loaded.header == saved.header
+    assert loaded.arrays.keys() == saved.arrays.keys()
+    for name, array in saved.arrays.items():
+        assert loaded.arrays[name].dtype == array.dtype
+        assert np.array_equal(loaded.arrays[name], array)
+        assert loaded.arrays[name].shape == array.shape
+    assert list(loaded.part("tally")) == ["n"]
+    assert set(loaded.part("")) == set(saved.arrays) - {"tally/n"}
+    assert [path] == list((tmp_path / "new" / "folder").iterdir())
+
+
+def test_nothing_there_is_none(tmp_path: Path) -> None:
+    """A folder that is empty or absent must give no checkpoint and no refusal, and stay as it is."""
+    assert CheckpointStore(tmp_path / "absent").load(IDENTITY) is None
+    assert CheckpointStore(tmp_path).load(IDENTITY) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_state_gives_the_same_bytes() -> None:
+    """A checkpoint's bytes must not depend on the order of its arrays, on memory layout, or on when it is written."""
+    one = checkpoint()
+    other = Checkpoint(one.header, dict(reversed(one.arrays.items())))
+    other.arrays["a.b"] = np.asfortranarray(other.arrays["a.b"]).astype(">i4")
+    assert b"".join(encoded(one)) == b"".join(encoded(other))
+
+
+def test_a_real_state_goes_on(tmp_path: Path) -> None:
+    """A partition restored from a file must have the digest of the one saved, and give the same from there on."""
+    records = sample(3_000)
+    partition = Partition(small())
+    partition.process(records[:2_000])
+    store = CheckpointStore(tmp_path)
+    store.save(Checkpoint(header_of(IDENTITY, 2_000, partition.digest()), partition.snapshot()))
+    loaded = store.load(IDENTITY)
+    assert loaded is not None
+    restored = Partition(small(), arrays=loaded.part(""))
+    assert restored.digest() == loaded.header.digest == partition.digest()
+    assert restored.process(records[2_000:]) == partition.process(records[2_000:])
+    again = encoded(Checkpoint(loaded.header, Partition(small(), arrays=loaded.part("")).snapshot()))
+    assert b"".join(again) == store.paths()[0].read_bytes()
+
+
+def test_the_newest_few_are_kept(tmp_path: Path) -> None:
+    """The last k must stay, by offset, and the newest be loaded."""
+    store = CheckpointStore(tmp_path, keep=2)
+    for offset in (5, 9, 100, 20_000_000_000):
+        store.save(checkpoint(offset))
+    assert [read(path).header.next_offset for path in store.paths()] == [20_000_000_000, 100]
+    loaded = store.load(IDENTITY)
+    assert loaded is not None
+    assert loaded.header.next_offset == 20_000_000_000
+    with pytest.raises(ValueError, match="keep"):
+        CheckpointStore(tmp_path, keep=0)
+
+
+def test_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
+    """Where the newest is damaged anywhere, the one before must be loaded, and one line must say so."""
+    told: list[str] = []
+    store = CheckpointStore(tmp_path, on_damage=told.append)
+    store.save(checkpoint(5))
+    newest = store.save(checkpoint(9))
+    whole = newest.read_bytes()
+    damaged = [whole[:length] for length in (0, 5, len(MAGIC) + 4, 100, len(whole) - 1)]
+    damaged += [whole + b"\0", *(flipped(whole, place) for place in range(0, len(whole), 41))]
+    for content in damaged:
+        newest.write_bytes(content)
+        loaded = store.load(IDENTITY)
+        assert loaded is not None
+        assert loaded.header.next_offset == 5
+    assert len(told) == len(damaged)
+    assert all(str(newest) in line and "\n" not in line for line in told)
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+
+
+def test_only_damaged_ones_are_refused(tmp_path: Path) -> None:
+    """Where every checkpoint is damaged, starting over must be somebody's decision."""
+    store = CheckpointStore(tmp_path)
+    store.save(checkpoint()).write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"every checkpoint .* damaged: remove the folder"):
+        store.load(IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"application": "other"}, "belongs to application 'thalweg', not 'other': name another folder"),
+        ({"topic": "views"}, "is of interactions-0, not of views-0"),
+        ({"partition": 1}, "is of interactions-0, not of interactions-1"),
+        ({"partitions": 8}, "4 partitions, which has 8 now"),
+        ({"configuration": replace(small(), seed=9)}, "made with seed = 0, which is 9 now: set it back"),
+        ({"configuration": small(rows=4_096)}, "table.rows_limit = 2048, which is 4096 now"),
+        ({"configuration": small(rows=4_096, waiting=64)}, "which is 128 now and 2 more: set it back"),
+    ],
+)
+def test_what_is_anothers_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """Another application, topic, partition, number of partitions or configuration must be refused in one line."""
+    store = CheckpointStore(tmp_path)
+    store.save(checkpoint())
+    with pytest.raises(CheckpointError) as refused:
+        store.load(IDENTITY._replace(**changes))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_log_without_a_number_of_partitions_agrees_with_any(tmp_path: Path) -> None:
+    """A replay's checkpoint must be good for a worker, and a worker's for a replay."""
+    store = CheckpointStore(tmp_path)
+    store.save(checkpoint())
+    assert store.load(IDENTITY._replace(partitions=0)) is not None
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    """A newer format must be refused, not taken for damage and passed over."""
+    store = CheckpointStore(tmp_path)
+    store.save(checkpoint(2))
+    path = store.save(checkpoint(3))
+    content = bytearray(path.read_bytes())
+    content[len(MAGIC)] = FORMAT + 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"has format 2, this version reads up to 1: install"):
+        store.load(IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given"),
+    [
+        (b'"<i4"', b'"|O8"'),
+        (b"[3,4]", b"[9,9]"),
+        (b"[3,4]", b"[3,-"),
+        (b'"a.b"', b"1e999"),
+    ],
+)
+def test_a_hostile_checkpoint_is_damage(tmp_path: Path, wanted: bytes, given: bytes) -> None:
+    """A file whose SHA-256 is right and whose contents are not arrays must be refused, and run nothing."""
+    content = b"".join(encoded(checkpoint(**{"a.b": np.arange(12, dtype=np.int32).reshape(3, 4)})))[:-32]
+    path = tmp_path / "hostile.checkpoint"
+    changed = content.replace(wanted, given)
+    path.write_bytes(changed + hashlib.sha256(changed).digest())
+    assert changed != content
+    with pytest.raises(DamagedError):
+        read(path)
+
+
+def test_what_is_no_array_of_numbers_is_not_written() -> None:
+    """Objects must never get into a checkpoint."""
+    with pytest.raises(ValueError, match="object"):
+        list(encoded(checkpoint(o=np.array([{}], object))))
+
+
+def test_a_failed_write_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is full the checkpoints before must stay, and nothing else."""
+    store = CheckpointStore(tmp_path)
+    before = store.save(checkpoint(1))
+
+    def full(descriptor: int, data: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(CheckpointError, match="No space left"):
+            store.save(checkpoint(2))
+    assert list(tmp_path.iterdir()) == [before]
+    assert store.save(checkpoint(2)).exists()
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """A path that can't be a folder must be refused in one line."""
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="can't be used"):
+        CheckpointStore(path / "below").save(checkpoint())
+
+
+def test_everything_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file must be synced, then renamed, then its folder synced: a name must never stand for unsynced bytes."""
+    acts: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        acts.append("sync folder" if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir() else "sync file")
+        fsync(descriptor)
+
+    def noted_replace(path: Path, target: Path) -> Path:
+        acts.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    CheckpointStore(tmp_path).save(checkpoint())
+    assert acts == ["sync file", "rename", "sync folder"]
+
+
+def test_the_header_is_readable_json(tmp_path: Path) -> None:
+    """A person must be able to read what a checkpoint says of itself."""
+    content = CheckpointStore(tmp_path).save(checkpoint()).read_bytes()
+    start = content.index(b"{")
+    length = int.from_bytes(content[len(MAGIC) + 4 : len(MAGIC) + 12], "little")
+    header = msgspec.json.decode(content[start : start + length])["header"]
+    assert header["next_offset"] == 3
+    assert header["outputs"]["scores"] == {"end_offset": 7, "last_cause": [2, 0]}
+    assert header["configuration"]["table"]["rows_limit"] == 2_048

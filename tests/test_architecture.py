@@ -1,0 +1,107 @@
+"""What must hold of the source as a whole: who imports whom, names, docstrings, and help for every command."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+
+from streams.commands import COMMANDS, main
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(path for package in ("schemas", "operators", "streams") for path in (ROOT / package).rglob("*.py"))
+
+# What a package may import besides itself and the standard library; None: anything.
+DIRECTIONS: dict[str, set[str] | None] = {
+    "schemas": {"msgspec"},
+    "operators": {"schemas", "numpy", "numba", "llvmlite", "mmh3", "river"},  # llvmlite: what numba extensions speak
+    "streams": None,
+}
+# The fold reads no clock, no network and no global random generator.
+OUTSIDE_WORLD = {"asyncio", "datetime", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}
+VAGUE_NAME = re.compile(r"(utils?|helpers?|managers?)$", re.IGNORECASE)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Every import of a file, those inside functions and for type checks too, with its line and whole name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            folder = path.relative_to(ROOT).parts[:-1]
+            base = ".".join(folder[: len(folder) - node.level + 1]) if node.level else ""
+            yield node.lineno, ".".join(filter(None, [base, node.module]))
+
+
+def definitions(path: Path) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The public classes and functions of a module, and the public methods of public classes."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, kinds) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from (inner for inner in node.body if isinstance(inner, kinds) and not inner.name.startswith("_"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_one_way(path: Path) -> None:
+    """schemas must import no other package of ours, operators only schemas, and neither a foreign library unnamed."""
+    package = path.relative_to(ROOT).parts[0]
+    allowed = DIRECTIONS[package]
+    wrong = [
+        f"line {line}: {name}"
+        for line, name in imported(path)
+        if allowed is not None and name.partition(".")[0] not in allowed | {package} | sys.stdlib_module_names
+    ]
+    assert not wrong, f"{name_of(path)} must not import {wrong}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parent.name == "operators"], ids=name_of)
+def test_the_fold_sees_nothing_of_the_outside_world(path: Path) -> None:
+    """Nothing that reads a clock, the network or chance may be imported where scores are computed."""
+    wrong = [f"line {line}: {name}" for line, name in imported(path) if name.partition(".")[0] in OUTSIDE_WORLD]
+    assert not wrong, f"{name_of(path)} must not import {wrong}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_names_say_what_a_thing_is(path: Path) -> None:
+    """No module, class or function may be called utils, helpers or manager."""
+    names = [path.stem, *(node.name for node in definitions(path))]
+    assert not [name for name in names if VAGUE_NAME.search(name)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_public_things_have_docstrings(path: Path) -> None:
+    """Every module and every public class, function and method must say what it is."""
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{name_of(path)} has no docstring"
+    assert not [f"{node.name} (line {node.lineno})" for node in definitions(path) if not ast.get_docstring(node)]
+
+
+def test_every_command_module_is_listed() -> None:
+    """A command's module that the command line doesn't know is dead code."""
+    files = {path.stem.removesuffix("_command") for path in (ROOT / "streams" / "commands").glob("*_command.py")}
+    assert files == {name.replace("-", "_") for name in COMMANDS}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
+def test_every_command_has_help_and_an_example(name: str) -> None:
+    """The help of a command must explain it, each option of it, and show an example that calls it."""
+    command: click.Command = import_module(f"streams.commands.{name.replace('-', '_')}_command").command
+    commands = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+    helps = [one.help or "" for one in [command, *commands]]
+    assert all(helps), f"{name} lacks help"
+    assert any("Example" in text and f"thalweg {name}" in text for text in helps), f"{name} lacks an example"
+
+
+def test_the_command_line_lists_every_command() -> None:
+    """`thalweg --help` must name each command."""
+    assert main.list_commands(click.Context(main)) == list(COMMANDS)
