@@ -1,0 +1,1 @@
+"""Everything about Kafka, tested on a real broker."""

@@ -1,0 +1,146 @@
+"""Workers in processes of their own, and what the brokers and the workers' folder say of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
+
+
+def wait_until(what: Callable[[], Any], why: str, seconds: float = 40.0) -> None:
+    """Wait for something to become true; fail with `why` if it does not."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain: {why}"
+        time.sleep(0.05)
+
+
+def make_topic(servers: str, name: str, partitions: int, configs: Mapping[str, str] | None = None) -> None:
+    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
+        options = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(configs or {})}
+        admin.create_topics({name: options}, wait_for_metadata=True)
+
+
+def delete_records(servers: str, topic: str, partition: int, below: int) -> None:
+    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
+        admin.delete_records({TopicPartition(topic, partition): below})
+
+
+def committed(servers: str, group: str, topic: str) -> dict[int, int]:
+    """Offsets that the group has committed, by partition."""
+    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
+        found = admin.list_group_offsets({group: None})[group]
+        return {place.partition: each.offset for place, each in found.items() if place.topic == topic}
+
+
+def end_offsets(servers: str, topic: str, partitions: int) -> dict[int, int]:
+    with closing(KafkaConsumer(bootstrap_servers=servers)) as consumer:
+        ends = consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
+        return {place.partition: offset for place, offset in ends.items()}
+
+
+def send(servers: str, topic: str, values: Mapping[int, Sequence[bytes]], **settings: Any) -> None:
+    """Send values to their partitions and wait for all deliveries."""
+    defaults = {"linger_ms": 20, "batch_size": 131_072, "compression_type": "gzip"}
+    with closing(KafkaProducer(bootstrap_servers=servers, **(defaults | settings))) as producer:
+        futures = [
+            producer.send(topic, value=value, partition=number) for number, each in values.items() for value in each
+        ]
+        producer.flush()
+        assert all(future.succeeded() for future in futures)
+
+
+def log_of(servers: str, topic: str, partition: int) -> list[tuple[int, bytes]]:
+    """Offset and value of every committed record of a partition."""
+    place = TopicPartition(topic, partition)
+    consumer = KafkaConsumer(
+        bootstrap_servers=servers, isolation_level="read_committed", auto_offset_reset="earliest", group_id=None
+    )
+    with closing(consumer):
+        consumer.assign([place])
+        end = consumer.end_offsets([place])[place]
+        records = []
+        while consumer.position(place) < end:
+            for batch in consumer.poll(timeout_ms=500, max_records=10_000).values():
+                records += [(record.offset, record.value) for record in batch]
+        return records
+
+
+def expected_state(log: Sequence[tuple[int, bytes]]) -> dict[str, int]:
+    """What `block_worker` must have counted after this log."""
+    checksum = 0
+    for offset, value in log:
+        checksum = zlib.crc32(b"%d %b" % (offset, value), checksum)
+    return {"next": log[-1][0] + 1, "count": len(log), "checksum": checksum}
+
+
+class Fleet:
+    """Workers of one group over one topic, with one folder of checkpoints; at the end it kills what is left."""
+
+    def __init__(self, servers: str, source: str, folder: Path, **options: Any) -> None:
+        self.servers, self.source, self.folder, self.group = servers, source, folder, f"{source}-group"
+        self.options = {
+            "KAFKA": json.dumps({"bootstrap_servers": servers}),
+            "CHECKPOINT_RECORDS": 1_000,
+            "SECONDS_PER_BLOCK": 0,
+            "FAIL_AT": -1,
+            "PENDING_BYTES_MAX": 8 << 20,
+        } | {name.upper(): value for name, value in options.items()}
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> "Fleet":
+        self.folder.mkdir(exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
+
+    def start(self, **environ: str) -> subprocess.Popen[bytes]:
+        options = self.options | {"FOLDER": self.folder, "GROUP": self.group, "SOURCE": self.source}
+        variables = {f"THALWEG_TEST_{name}": str(value) for name, value in options.items()}
+        command = [
+            sys.executable,
+            "-m",
+            "faust",
+            "-A",
+            "tests.kafka.block_worker",
+            "worker",
+            "-l",
+            "info",
+            "--without-web",
+        ]
+        with (self.folder / f"log-{len(self.workers)}").open("wb") as log:
+            worker = subprocess.Popen(command, env=os.environ | variables | environ, stdout=log, stderr=log)
+        self.workers.append(worker)
+        return worker
+
+    def stop(self, worker: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
+        worker.send_signal(number)
+        return worker.wait(30)
+
+    def log(self, worker: subprocess.Popen[bytes]) -> str:
+        return (self.folder / f"log-{self.workers.index(worker)}").read_text()
+
+    def journal(self, what: str) -> list[tuple[int, int, int]]:
+        """Process, partition and offset of every line of this kind, oldest first."""
+        path = self.folder / "journal"
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [(int(pid), int(partition), int(offset)) for pid, kind, partition, offset in lines if kind == what]
+
+    def states(self) -> dict[int, dict[str, int]]:
+        """The newest checkpoint of every partition."""
+        return {int(path.stem): json.loads(path.read_text()) for path in self.folder.glob("?.json")}
+
+    def folded(self) -> int:
+        return sum(state["count"] for state in self.states().values())

@@ -1,0 +1,192 @@
+"""Workers of the real app in processes of their own, what they wrote, and what the fold says that they must write."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kafka import KafkaConsumer, TopicPartition
+
+from operators.configuration import Configuration
+from schemas.records import Headers, LogRecord, Output
+from streams.configuration import Loaded, load
+from streams.consume import Reader
+from streams.partition import Partition
+from streams.produce import produce
+from streams.topics import create
+from tests.kafka.fleet import wait_until
+
+SMALL = {
+    "TABLE__ROWS_LIMIT": "4096",
+    "BEHAVIORS__USERS_LIMIT": "2048",
+    "JOINER__WAITING_LIMIT": "1024",
+    "JOINER__FEEDBACK_LIMIT": "2048",
+    "JOINER__TEXT_BYTES": "1048576",
+    "JOINER__ATTRIBUTION_WINDOW_MS": "60000",
+    "SDIM__HISTORIES_LIMIT": "256",
+}
+"""Limits under which a state is quickly made and soon full."""
+
+COMMANDS = {
+    "thalweg": [sys.executable, "-c", "from streams.commands import main; main()", "worker"],
+    "faust": [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"],
+}
+
+
+class Sent(NamedTuple):
+    """What of an output must be the same, byte for byte."""
+
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
+
+
+Written = tuple[list[Sent], list[Sent], list[Sent]]
+
+
+class Workers:
+    """Workers of one group over topics of their own; at the end it kills what is left."""
+
+    def __init__(
+        self,
+        servers: str,
+        unique: Callable[[str], str],
+        folder: Path,
+        *,
+        partitions: int = 1,
+        **settings: str | int,
+    ) -> None:
+        names = {name: unique(name) for name in ("interactions", "scores", "examples", "dead_letters")}
+        own = {
+            "KAFKA__BOOTSTRAP_SERVERS": servers,
+            **{f"TOPICS__{name.upper()}": text for name, text in names.items()},
+            "TOPICS__PARTITIONS": partitions,
+            "CHECKPOINT__DIRECTORY": folder / "checkpoints",
+            "CHECKPOINT__INTERVAL_MS": 500,
+            "WORKER__GROUP": unique("group"),
+            "WORKER__SESSION_TIMEOUT_MS": 6000,
+            "METRICS__PORT": 0,
+        }
+        given = SMALL | own | settings
+        self.environ = {f"THALWEG_{name}": str(value) for name, value in given.items() if value != ""}
+        self.folder = folder
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.stopped: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def loaded(self) -> Loaded:
+        path = self.environ.get("THALWEG_CONFIG")
+        return load(Path(path) if path else None, environment=self.environ, flags=())
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.loaded.configuration
+
+    @property
+    def group(self) -> str:
+        return self.loaded.worker.group
+
+    @property
+    def source(self) -> str:
+        return self.loaded.topics.interactions
+
+    def __enter__(self) -> "Workers":
+        self.folder.mkdir(exist_ok=True)
+        create(self.loaded.kafka, self.loaded.topics)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
+
+    def start(self, by: str = "thalweg", **settings: str) -> subprocess.Popen[bytes]:
+        environ = os.environ | self.environ | {f"THALWEG_{name}": text for name, text in settings.items()}
+        with (self.folder / f"log-{len(self.workers)}").open("wb") as log:
+            worker = subprocess.Popen(COMMANDS[by], env=environ, stdout=log, stderr=log)
+        self.workers.append(worker)
+        return worker
+
+    def stop(self, worker: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
+        self.stopped.append(worker)
+        worker.send_signal(number)
+        return worker.wait(40)
+
+    def wait(self, what: Callable[[], Any], why: str, seconds: float = 60.0) -> None:
+        """Wait for something to become true; fail with its log when a worker ends meanwhile that nobody stopped."""
+
+        def looked() -> Any:
+            for worker in self.workers:
+                assert worker in self.stopped or worker.poll() is None, self.log(worker)
+            return what()
+
+        wait_until(looked, why, seconds)
+
+    def log(self, worker: subprocess.Popen[bytes]) -> str:
+        return (self.folder / f"log-{self.workers.index(worker)}").read_text()
+
+    def suppressed(self, worker: subprocess.Popen[bytes]) -> list[int]:
+        """How many outputs each partition suppressed that this worker closed."""
+        return [int(count) for count in re.findall(r"closed at offset \d+, (\d+) outputs suppressed", self.log(worker))]
+
+    def opened(self, worker: subprocess.Popen[bytes]) -> dict[int, int]:
+        """Where this worker went on, by partition, the last time."""
+        found = re.findall(rf"{re.escape(self.source)}-(\d+) goes on at offset (\d+)", self.log(worker))
+        return {int(partition): int(offset) for partition, offset in found}
+
+    def metrics_address(self, worker: subprocess.Popen[bytes]) -> str | None:
+        found = re.search(r"metrics at http://([\d.:]+)/", self.log(worker))
+        return found and found[1]
+
+    def produce(self, lines: Iterable[bytes], rate: float | None = None) -> None:
+        produce(self.loaded.kafka, self.source, lines, rate=rate)
+
+    def producing(self, lines: Sequence[bytes], rate: float) -> threading.Thread:
+        """Produce beside the test, so that workers are disturbed under load."""
+        thread = threading.Thread(target=self.produce, args=(lines, rate), daemon=True)
+        thread.start()
+        return thread
+
+    def written(self, partition: int) -> tuple[Written, int]:
+        """What readers of the output topics get of a partition, and how many records they dropped."""
+        readers = [Reader() for _ in self.loaded.topics.outputs]
+        kept = [
+            [sent(record) for record in reader.new(records_of(self.environ, topic, partition))]
+            for topic, reader in zip(self.loaded.topics.outputs, readers, strict=True)
+        ]
+        return (kept[0], kept[1], kept[2]), sum(reader.dropped for reader in readers)
+
+    def expected(self, partition: int) -> Written:
+        """What the fold over a partition's log makes, in one process and without any interruption."""
+        topics = self.loaded.topics
+        fold = Partition(self.configuration, topic=self.source, partition=partition, partitions=topics.partitions)
+        records = [
+            LogRecord(record.offset, record.value, record.key, tuple(record.headers))
+            for record in records_of(self.environ, self.source, partition)
+        ]
+        scores, examples, dead_letters = ([sent(output) for output in kind] for kind in fold.process(records))
+        return scores, examples, dead_letters
+
+
+def sent(record: Output | Any) -> Sent:
+    return Sent(record.value, record.key, tuple(record.headers))
+
+
+def records_of(environ: Mapping[str, str], topic: str, partition: int) -> list[Any]:
+    """Every record of a partition, in order."""
+    place = TopicPartition(topic, partition)
+    servers = environ["THALWEG_KAFKA__BOOTSTRAP_SERVERS"]
+    with closing(KafkaConsumer(bootstrap_servers=servers, auto_offset_reset="earliest", group_id=None)) as consumer:
+        consumer.assign([place])
+        end = consumer.end_offsets([place])[place]
+        records: list[Any] = []
+        while consumer.position(place) < end:
+            for batch in consumer.poll(timeout_ms=500, max_records=10_000).values():
+                records += batch
+        return records

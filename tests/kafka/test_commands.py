@@ -1,0 +1,183 @@
+"""`thalweg topics`, `produce` and `consume` on a real broker."""
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from kafka.partitioner.default import murmur2
+
+from schemas.records import Cause
+from streams.consume import Reader
+from tests.kafka.fleet import end_offsets, log_of, make_topic, send
+
+Unique = Callable[[str], str]
+
+
+def thalweg(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
+    """Run the command line; return exit status, stdout and stderr."""
+    command = [sys.executable, "-c", "from streams.commands import main; main()", *arguments]
+    run = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=60)
+    return run.returncode, run.stdout, run.stderr.decode()
+
+
+def at(broker: str, names: Sequence[str]) -> list[str]:
+    topics = ("interactions", "scores", "examples", "dead_letters")
+    flags = [f"topics.{topic}={name}" for topic, name in zip(topics, names, strict=True)]
+    return ["--bootstrap-servers", broker, *(word for flag in flags for word in ("--set", flag))]
+
+
+@pytest.mark.broker
+def test_topics_are_created_once(broker: str, unique: Unique) -> None:
+    """Creating makes what is absent, says that partitions learn separately, and refuses other partition counts."""
+    names = [unique(name) for name in ("in", "scores", "examples", "dlq")]
+    where = at(broker, names)
+    status, _, told = thalweg("topics", "describe", *where)
+    assert status == 1
+    assert told.endswith("run `thalweg topics create` first\n")
+    status, _, told = thalweg("topics", "create", "--partitions", "3", *where)
+    assert status == 0
+    assert [line for line in told.splitlines() if line.startswith("created: ")] == [f"created: {n}" for n in names]
+    assert "learn separately" in told
+    assert thalweg("topics", "create", "--partitions", "3", *where)[0] == 0
+    status, _, told = thalweg("topics", "create", *where)
+    assert (status, told.count("\n")) == (1, 1)
+    assert "with 3 partitions, not topics.partitions = 1" in told
+    assert thalweg("topics", "describe", *where)[0] == 0
+
+
+@pytest.mark.broker
+def test_partition_counts_must_agree(broker: str, unique: Unique) -> None:
+    """An output topic with other partitions than the input is refused."""
+    names = [unique(name) for name in ("in", "scores", "examples", "dlq")]
+    for name, partitions in zip(names, (2, 2, 1, 2), strict=True):
+        make_topic(broker, name, partitions)
+    status, _, told = thalweg("topics", "describe", *at(broker, names))
+    assert status == 1
+    assert f"{names[2]} 1" in told.splitlines()[-1]
+
+
+@pytest.mark.broker
+def test_produce_keys_by_user_and_keeps_every_byte(broker: str, unique: Unique, tmp_path: Path) -> None:
+    """Every line arrives once, byte for byte, in its user's partition and in order; bad ones in partition 0."""
+    topic = unique("in")
+    make_topic(broker, topic, 4)
+    lines = [b'{"user": "u%d",  "n":%d, "x": "\xc3\xa9"}' % (n % 97, n) for n in range(3000)]
+    lines[10], lines[20], lines[30] = b"not json \xff", b"", b'{"user": 7}'
+    log = tmp_path / "log.jsonl.gz"
+    log.write_bytes(gzip.compress(b"\n".join(lines) + b"\n"))
+    status, out, told = thalweg("produce", str(log), "--topic", topic, "--bootstrap-servers", broker)
+    assert (status, out) == (0, b""), told
+    assert f"3000 events confirmed on {topic} (4 partitions), 3 without a user among them" in told
+    expected: dict[int, list[bytes]] = {number: [] for number in range(4)}
+    for number, line in enumerate(lines):
+        key = b"u%d" % (number % 97)
+        place = 0 if number in (10, 20, 30) else (murmur2(key) & 0x7FFFFFFF) % 4
+        expected[place].append(line)
+    for number in range(4):
+        assert [value for _, value in log_of(broker, topic, number)] == expected[number]
+
+
+@pytest.mark.broker
+def test_produce_at_a_rate(broker: str, unique: Unique) -> None:
+    """A rate is kept, from standard input too."""
+    topic = unique("in")
+    make_topic(broker, topic, 1)
+    started = time.monotonic()
+    status, _, told = thalweg(
+        "produce", "-", "--rate", "100", "--topic", topic, "--bootstrap-servers", broker, stdin=b'{"user": "u"}\n' * 150
+    )
+    assert status == 0, told
+    assert time.monotonic() - started > 1.45
+    assert end_offsets(broker, topic, 1) == {0: 150}
+
+
+@pytest.mark.broker
+def test_produce_refuses_a_line_that_is_too_large(broker: str, unique: Unique) -> None:
+    """What the brokers would not take ends with one line that tells which it is and how many arrived."""
+    topic = unique("in")
+    make_topic(broker, topic, 1)
+    stdin = b'{"user": "u"}\n' * 5 + b'{"user": "' + b"x" * 2_000_000 + b'"}\n'
+    status, _, told = thalweg("produce", "-", "--topic", topic, "--bootstrap-servers", broker, stdin=stdin)
+    assert status == 1
+    assert "line 5 (from 0) can't be sent: MessageSizeTooLargeError" in told
+    assert "the 5 before it are confirmed" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.broker
+def test_consume_prints_each_record_once(broker: str, unique: Unique) -> None:
+    """Records that a woken worker wrote again are dropped; `--limit`, `--partition` and `--from-end` hold."""
+    topic = unique("scores")
+    make_topic(broker, topic, 2)
+    values = {
+        number: [b'{"cause":"in-%d-%d:0"}' % (number, cause) for cause in (0, 1, 2, 3, 2, 3, 4, 0, 5)]
+        for number in range(2)
+    }
+    send(broker, topic, values)
+    command = ["consume", "--topic", topic, "--bootstrap-servers", broker]
+    status, out, told = thalweg(*command)
+    assert status == 0, told
+    assert "12 records, 6 written twice dropped" in told
+    for number in range(2):
+        causes = [json.loads(line)["cause"] for line in out.splitlines() if b"in-%d-" % number in line]
+        assert causes == [f"in-{number}-{cause}:0" for cause in range(6)]
+    assert thalweg(*command, "--limit", "3")[1].count(b"\n") == 3
+    assert set(thalweg(*command, "--partition", "1")[1].splitlines()) == set(values[1])
+    assert thalweg(*command, "--from-end")[1] == b""
+    assert thalweg(*command, "--partition", "2")[0] == 2
+
+
+@pytest.mark.broker
+def test_consume_follows_until_it_is_interrupted(broker: str, unique: Unique) -> None:
+    """`--follow` prints what comes later as it comes, and Ctrl-C ends it in order."""
+    topic = unique("scores")
+    make_topic(broker, topic, 1)
+    command = [sys.executable, "-c", "from streams.commands import main; main()", "consume", "--follow"]
+    command += ["--topic", topic, "--bootstrap-servers", broker]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        assert following.stderr is not None
+        for number in range(2):
+            value = b'{"cause":"in-0-%d:0"}' % number
+            send(broker, topic, {0: [value]})
+            assert following.stdout.readline() == value + b"\n"
+        following.send_signal(signal.SIGINT)
+        assert following.wait(20) == 0
+        assert following.stderr.read() == b"2 records\n"
+
+
+@pytest.mark.broker
+def test_absent_topics_are_refused(broker: str, unique: Unique) -> None:
+    """A topic that is not there ends with one line that names the command to run, and is not made by asking."""
+    for command in (["consume"], ["produce", "-"]):
+        status, _, told = thalweg(*command, "--topic", unique("absent"), "--bootstrap-servers", broker, stdin=b"{}\n")
+        assert (status, told.count("\n")) == (1, 1)
+        assert "run `thalweg topics create` first" in told
+
+
+def test_no_broker_is_refused_within_a_bounded_time() -> None:
+    """Where nothing answers, every command ends within its time-out with one line that says what to do."""
+    flags = ["--bootstrap-servers", "127.0.0.1:9", "--set", "kafka.connect_timeout_ms=500"]
+    for command in (["topics", "create"], ["consume"], ["produce", "-"]):
+        started = time.monotonic()
+        status, _, told = thalweg(*command, *flags, stdin=b"{}\n")
+        assert (status, told.count("\n")) == (1, 1)
+        assert "no broker answers at 127.0.0.1:9" in told
+        assert time.monotonic() - started < 8
+
+
+def test_reader_keeps_what_is_above_the_highest_seen() -> None:
+    """Causes compare by offset and then ordinal, each partition by itself; what is no cause is an error."""
+    reader = Reader()
+    fed = [(0, "t-0-9:1"), (0, "t-0-9:1"), (0, "t-0-9:2"), (1, "t-1-3:0"), (0, "t-0-10:0"), (0, "t-0-9:9")]
+    assert [reader.keep(partition, cause) for partition, cause in fed] == [True, False, True, True, True, False]
+    assert reader.seen == {0: Cause(10, 0), 1: Cause(3, 0)}
+    assert reader.dropped == 2
+    with pytest.raises(ValueError, match="not a cause"):
+        reader.keep(0, "nonsense")

@@ -1,0 +1,137 @@
+"""SASL and TLS for every client, and secrets that nothing shows."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from schemas.records import Cause, Output, Outputs
+from streams.commands import Refusal
+from streams.consume import consume
+from streams.delivery import Delivery, tail
+from streams.produce import produce
+from streams.security import (
+    PASSWORD_VARIABLE,
+    KafkaSection,
+    aiokafka_arguments,
+    credentials,
+    faust_settings,
+    kafka_python_arguments,
+)
+from streams.topics import TopicsSection, check, create
+from tests.kafka.broker import PASSWORD, USERNAME, Broker
+from tests.kafka.fleet import Fleet, wait_until
+
+Unique = Callable[[str], str]
+
+
+def secured(broker: Broker, mechanism: str = "SCRAM-SHA-256") -> KafkaSection:
+    return KafkaSection(
+        bootstrap_servers=broker.secure_bootstrap_servers,
+        security_protocol="SASL_SSL",
+        sasl_mechanism=mechanism,  # type: ignore[arg-type]
+        sasl_username=USERNAME,
+        ssl_ca_file=str(broker.certificate),
+        connect_timeout_ms=5000,
+    )
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN"])
+def test_all_clients_over_sasl_ssl(
+    own_broker: Broker,
+    unique: Unique,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mechanism: str,
+) -> None:
+    """Admin, producer, consumer and both sides of the worker's own clients get in, and none logs the password."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    kafka = secured(own_broker, mechanism)
+    topics = TopicsSection(
+        interactions=unique("in"), scores=unique("scores"), examples=unique("examples"), dead_letters=unique("dlq")
+    )
+    create(kafka, topics)
+    assert check(kafka, topics) == 1
+    produce(kafka, topics.interactions, [b'{"user": "u1"}', b'{"user": "u2"}'])
+    assert len(list(consume(kafka, topics.interactions))) == 2
+
+    async def deliver() -> dict[str, int]:
+        async with Delivery(kafka, topics) as delivery:
+            score = b'{"cause": "%b-0-0:0"}' % topics.interactions.encode()
+            await delivery.send(0, Outputs([Output(Cause(0, 0), score)], [], []))
+            return await delivery.flush(0)
+
+    assert asyncio.run(deliver()) == {topics.scores: 1}
+    assert asyncio.run(tail(kafka, topics.scores, 0, 0, topics.interactions)).cause == Cause(0, 0)
+    assert PASSWORD not in caplog.text
+
+
+@pytest.mark.broker
+def test_worker_over_sasl_ssl(
+    own_broker: Broker, unique: Unique, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust's consumer gets in with a password from a file, and its log does not show it."""
+    password = tmp_path / "password"
+    password.write_text(PASSWORD + "\n")
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    kafka = secured(own_broker)
+    topics = TopicsSection(
+        interactions=unique("secure"), scores=unique("s"), examples=unique("e"), dead_letters=unique("d")
+    )
+    create(kafka, topics)
+    produce(kafka, topics.interactions, [b'{"user": "u1"}'] * 10)
+    monkeypatch.delenv(PASSWORD_VARIABLE)
+    from_file = {name: getattr(kafka, name) for name in kafka.__struct_fields__} | {"sasl_password_file": str(password)}
+    with Fleet(kafka.bootstrap_servers, topics.interactions, tmp_path / "fleet", kafka=json.dumps(from_file)) as fleet:
+        worker = fleet.start()
+        wait_until(lambda: fleet.folded() == 10, "all events folded")
+        assert fleet.stop(worker) == 0
+        assert PASSWORD not in fleet.log(worker)
+
+
+@pytest.mark.broker
+def test_a_wrong_password_is_refused(own_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brokers that turn us away are a refusal of one line, soon."""
+    monkeypatch.setenv(PASSWORD_VARIABLE, "wrong")
+    with pytest.raises(Refusal) as refusal:
+        check(secured(own_broker), TopicsSection())
+    assert "\n" not in refusal.value.message
+    assert PASSWORD_VARIABLE in refusal.value.message
+    assert "wrong" not in refusal.value.message
+
+
+def test_secrets_come_from_environment_or_file_and_are_never_shown(tmp_path: Path) -> None:
+    """The environment goes before the file, a missing secret names what to set, and no representation shows one."""
+    section = KafkaSection(security_protocol="SASL_PLAINTEXT", sasl_mechanism="PLAIN", sasl_username="reader")
+    with pytest.raises(Refusal, match=f"set {PASSWORD_VARIABLE} or kafka.sasl_password_file"):
+        credentials(section, {})
+    password = tmp_path / "password"
+    password.write_text("from the file\n")
+    section = KafkaSection(
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="PLAIN",
+        sasl_username="reader",
+        sasl_password_file=str(password),
+    )
+    assert credentials(section, {}) == ("reader", "from the file")
+    given = {PASSWORD_VARIABLE: "from the environment"}
+    assert credentials(section, given) == ("reader", "from the environment")
+    for arguments in (aiokafka_arguments, kafka_python_arguments, faust_settings):
+        assert "from the" not in repr(arguments(section, given))
+        assert "from the" not in str(arguments(section, given))
+
+
+def test_what_is_missing_is_refused(tmp_path: Path) -> None:
+    """No user name, no password file, no certificate: each is a refusal that names its key."""
+    sasl = KafkaSection(security_protocol="SASL_SSL")
+    with pytest.raises(Refusal, match=r"set kafka\.sasl_username"):
+        aiokafka_arguments(sasl, {})
+    with pytest.raises(Refusal, match=r"kafka\.sasl_password_file can't be read"):
+        credentials(KafkaSection(sasl_username="u", sasl_password_file=str(tmp_path / "none")), {})
+    with pytest.raises(Refusal, match="TLS files"):
+        aiokafka_arguments(KafkaSection(security_protocol="SSL", ssl_ca_file=str(tmp_path / "none")), {})
