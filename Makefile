@@ -1,0 +1,66 @@
+# make demo    replay the shipped sample of KuaiRand and print a table and the path of the scores
+# make live    see it on a real Kafka: broker, topics, 2 000 events a second, a worker, its scores; Ctrl-C ends it
+# make test    all checks and all tests: what continuous integration runs
+# make check   lint, format, types, import directions, doctests
+# make peer    speed beside Vowpal Wabbit; make quality: AUC and log loss beside it
+# make kuairand TABLE=events.parquet   import and replay the whole of it
+# Needs Python 3.11 or newer; everything else goes into $(VENV).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+SAMPLE := examples/kuairand/kuairand_sample.jsonl.gz
+CONFIG := examples/kuairand/thalweg.toml
+TABLE ?= ../shared/data/kuairand14d/events.parquet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo live test check kuairand peer quality clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+# Installed again only when pyproject.toml changes: the packages themselves are used where they lie.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	@mkdir -p build/demo
+	$(BIN)/thalweg replay $(SAMPLE) --config $(CONFIG) --out build/demo/scores.jsonl
+	@echo "The scores: $(CURDIR)/build/demo/scores.jsonl"
+
+live: $(VENV)/.installed-test
+	$(BIN)/python -m examples.live
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+	$(BIN)/python -m pytest -q --doctest-modules schemas operators streams; status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
+
+test: check
+	$(BIN)/python -m pytest
+
+kuairand: $(VENV)/.installed-test
+	@mkdir -p build/kuairand
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/kuairand/import.sh "$(TABLE)" build/kuairand/kuairand.jsonl.zst
+	$(BIN)/thalweg replay build/kuairand/kuairand.jsonl.zst --config $(CONFIG) --out build/kuairand/scores.jsonl
+
+peer quality: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.$@
+
+clean:
+	rm -rf build

@@ -1,0 +1,248 @@
+"""The worker with its real fold, against a Faust agent that only parses and re-emits each event; and its latency.
+
+    python -m benchmarks.worker [--events N] [--seconds N]
+
+Everything runs in one go on a broker of its own, with 1 and with 4 partitions, over the made-up log of
+`examples/live`. The worker runs in a process of its own at the default configuration: it scores, learns, writes
+examples, and acknowledges at checkpoints. Compare the ratios: absolutes depend on the machine.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from kafka import KafkaConsumer, TopicPartition
+from kafka.partitioner.default import murmur2
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.faust_blocks import measure, send_all
+from examples.live.events import events
+from operators.columns import Columnizer
+from operators.configuration import Configuration
+from operators.emitted import Encoder
+from schemas.records import LogRecord
+from streams.partition import Partition
+from streams.security import KafkaSection
+from streams.topics import TopicsSection, create
+from tests.kafka.broker import Broker
+
+THALWEG = [sys.executable, "-c", "from streams.commands import main; main()"]
+LATENCY_RATE = 500
+WARM_UP_S = 3
+
+
+class Logged(NamedTuple):
+    """A log, cut into partitions by its users' keys: pairs of key and value."""
+
+    partitions: list[list[tuple[bytes, bytes]]]
+    events: int
+    impressions: int
+
+
+class Shares(NamedTuple):
+    """Microseconds an event, in one thread and without Kafka."""
+
+    decode: float
+    fold: float
+    encode: float
+
+    @property
+    def all(self) -> float:
+        return sum(self)
+
+
+class _Keyed(msgspec.Struct):
+    user: str
+    type: str
+
+
+def logged(count: int, partitions: int) -> Logged:
+    decode = msgspec.json.Decoder(_Keyed).decode
+    places: dict[str, int] = {}
+    log = Logged([[] for _ in range(partitions)], count, 0)
+    impressions = 0
+    for line in islice(events(2 * count), count):
+        event = decode(line)
+        place = places.get(event.user)
+        if place is None:
+            place = places[event.user] = (murmur2(event.user.encode()) & 0x7FFFFFFF) % partitions
+        log.partitions[place].append((event.user.encode(), line.rstrip(b"\n")))
+        impressions += event.type == "impression"
+    return log._replace(impressions=impressions)
+
+
+async def send(servers: str, topic: str, log: Logged) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=servers, max_batch_size=512 * 1024) as producer:
+        for number, records in enumerate(log.partitions):
+            await send_all(producer, topic, number, records)
+
+
+@contextmanager
+def worker(servers: str, topics: TopicsSection) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+    """Run a worker that has its partitions; give its process and what reads its log."""
+    with tempfile.TemporaryDirectory() as folder:
+        environ = {"THALWEG_KAFKA__BOOTSTRAP_SERVERS": servers, "THALWEG_METRICS__PORT": "0"}
+        environ["THALWEG_CHECKPOINT__DIRECTORY"] = f"{folder}/checkpoints"
+        environ["THALWEG_WORKER__GROUP"] = f"{topics.interactions}-group"
+        environ |= {
+            f"THALWEG_TOPICS__{name.upper()}": str(value) for name, value in msgspec.structs.asdict(topics).items()
+        }
+        log = Path(folder) / "log"
+        with log.open("wb") as told:
+            process = subprocess.Popen([*THALWEG, "worker"], env=os.environ | environ, stdout=told, stderr=told)
+        try:
+            yield process, log.read_text
+            process.terminate()
+            assert process.wait(60) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def throughput(servers: str, log: Logged) -> float:
+    """Return events a second between the first scores and the last."""
+    partitions = len(log.partitions)
+    topics = made_topics(servers, f"worker-{partitions}", partitions)
+    asyncio.run(send(servers, topics.interactions, log))
+    places = [TopicPartition(topics.scores, number) for number in range(partitions)]
+    first: tuple[float, int] | None = None
+    with closing(KafkaConsumer(bootstrap_servers=servers)) as consumer, worker(servers, topics) as (process, told):
+        while True:
+            done, now = sum(consumer.end_offsets(places).values()), time.monotonic()
+            if done and first is None:
+                first = (now, done)
+            if first is not None and done >= log.impressions:
+                return (done - first[1]) / (now - first[0]) * log.events / log.impressions
+            if process.poll() is not None:
+                raise SystemExit(told())
+            time.sleep(0.05)
+
+
+def made_topics(servers: str, name: str, partitions: int) -> TopicsSection:
+    names = [f"{name}-{kind}" for kind in ("in", "scores", "examples", "dlq")]
+    topics = TopicsSection(
+        interactions=names[0], scores=names[1], examples=names[2], dead_letters=names[3], partitions=partitions
+    )
+    create(KafkaSection(bootstrap_servers=servers), topics)
+    return topics
+
+
+def shares(log: Logged) -> Shares:
+    """Take the fold's parts apart over the first partition's log, in blocks as a worker gets them."""
+    partition = Partition(Configuration())
+    partition.warm_up()
+    records = [LogRecord(n, value, key) for n, (key, value) in enumerate(log.partitions[0])]
+    with timed(Columnizer, "columns") as decode, timed(Encoder, "scores", "dead_letters", "examples") as encode:
+        started = time.perf_counter()
+        for start in range(0, len(records), 1000):
+            partition.process(records[start : start + 1000])
+        whole = time.perf_counter() - started
+    each = 1e6 / len(records)
+    return Shares(decode[0] * each, (whole - decode[0] - encode[0]) * each, encode[0] * each)
+
+
+@contextmanager
+def timed(owner: Any, *names: str) -> Iterator[list[float]]:
+    """Add up the seconds that methods of a class take."""
+    taken = [0.0]
+    originals = {name: getattr(owner, name) for name in names}
+
+    def timing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                taken[0] += time.perf_counter() - started
+
+        return call
+
+    for name, function in originals.items():
+        setattr(owner, name, timing(function))
+    try:
+        yield taken
+    finally:
+        for name, function in originals.items():
+            setattr(owner, name, function)
+
+
+async def latencies(servers: str, topics: TopicsSection, told: Callable[[], str], seconds: int) -> Sequence[float]:
+    """Return milliseconds from producing an impression to its score's arrival, at LATENCY_RATE events a second."""
+    sent: dict[str, float] = {}
+    arrived: dict[str, float] = {}
+    decode = msgspec.json.Decoder(_Identified).decode
+
+    async def receive(consumer: AIOKafkaConsumer) -> None:
+        async for record in consumer:
+            arrived[decode(record.value).id] = time.perf_counter()
+
+    while not re.search(r"goes on at offset", told()):
+        await asyncio.sleep(0.2)
+    async with (
+        AIOKafkaProducer(bootstrap_servers=servers, acks="all") as producer,
+        AIOKafkaConsumer(topics.scores, bootstrap_servers=servers, auto_offset_reset="earliest") as consumer,
+    ):
+        receiving = asyncio.ensure_future(receive(consumer))
+        started = time.perf_counter()
+        for number, line in enumerate(events(LATENCY_RATE * (seconds + WARM_UP_S))):
+            event = decode(line)
+            await asyncio.sleep(max(0.0, started + number / LATENCY_RATE - time.perf_counter()))
+            if event.type == "impression" and number > LATENCY_RATE * WARM_UP_S:
+                sent[event.id] = time.perf_counter()
+            await producer.send(topics.interactions, value=line, key=event.user.encode())
+        await asyncio.sleep(2)
+        receiving.cancel()
+    missing = len(sent.keys() - arrived.keys())
+    assert not missing, f"{missing} scores did not arrive"
+    return [1000 * (arrived[name] - at) for name, at in sent.items()]
+
+
+class _Identified(msgspec.Struct):
+    id: str
+    user: str = ""
+    type: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=600_000, help="events of the worker's log")
+    parser.add_argument("--seconds", type=int, default=60, help="how long latency is measured")
+    options = parser.parse_args()
+    console = Console()
+    compared = Table("partitions", "agent per event, events/s", "worker, events/s", "ratio")
+    spent = Table("partitions", "decode", "fold", "encode", "Kafka and the rest", title="µs an event, and its share")
+    with ExitStack() as stack:
+        servers = stack.enter_context(Broker(memory="512m")).bootstrap_servers
+        for partitions in (1, 4):
+            log = logged(options.events, partitions)
+            parts = shares(log)
+            agent, ours = measure("agent", partitions, servers), throughput(servers, log)
+            compared.add_row(str(partitions), f"{agent:,.0f}", f"{ours:,.0f}", f"{ours / agent:.1f}")
+            whole = 1e6 / ours
+            cells = [*parts, whole - parts.all]
+            spent.add_row(str(partitions), *(f"{cell:.1f} ({cell / whole:.0%})" for cell in cells))
+        console.print(compared)
+        console.print(spent)
+        topics = made_topics(servers, "latency", 1)
+        with worker(servers, topics) as (_, told):
+            taken = asyncio.run(latencies(servers, topics, told, options.seconds))
+        told_ms = ", ".join(f"{name} {np.percentile(taken, p):.1f} ms" for name, p in (("p50", 50), ("p99", 99)))
+        console.print(f"latency at {LATENCY_RATE} events/s, {len(taken)} scores: {told_ms}, worst {max(taken):.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
