@@ -1,8 +1,14 @@
-"""What holds for every test: failures are told when they happen."""
+"""What holds for every test: failures are told when they happen, and processes can be interrupted."""
 
+import signal
 import sys
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Have processes of tests end on SIGINT: whatever a shell starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
