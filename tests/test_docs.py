@@ -23,7 +23,6 @@ from streams.commands import COMMANDS
 from streams.configuration import io_sections
 from streams.driver import Driver
 from streams.sections import is_tree, members
-from tests.kafka.conftest import broker as broker  # the fixture of the session
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -139,9 +138,13 @@ def worker() -> Iterator[Callable[[str, Path, dict[str, str]], subprocess.Popen[
         return started[-1]
 
     yield start
-    for process in started:
-        process.send_signal(signal.SIGTERM)
-    assert [process.wait(60) for process in started] == [0] * len(started)
+    try:
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+        assert [process.wait(60) for process in started] == [0] * len(started)
+    finally:
+        for process in started:
+            process.kill()
 
 
 @pytest.mark.broker

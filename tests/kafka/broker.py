@@ -21,9 +21,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 KAFKA_VERSION = "4.4.0"
 READY_TIMEOUT_S = 90.0
+COMMAND_TIMEOUT_S = 120.0
 USERNAME, PASSWORD = "thalweg", "correct horse"
 BOOTSTRAP_VARIABLE = "THALWEG_TEST_BOOTSTRAP"
 
@@ -96,6 +98,13 @@ def answers(port: int) -> bool:
         return False
 
 
+class Running(NamedTuple):
+    """A broker that serves; `node` is None where somebody else runs it."""
+
+    bootstrap_servers: str
+    node: "Broker | None" = None
+
+
 class Broker:
     """One Kafka node on this machine; a context manager that starts and stops it.
 
@@ -124,6 +133,17 @@ class Broker:
         return f"localhost:{self.secure_port}"
 
     @property
+    def is_running(self) -> bool:
+        """Whether the node's process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def last_words(self, size: int = 3000) -> str:
+        """Return the end of the node's log."""
+        if not self.log.exists():
+            return "(no log)"
+        return self.log.read_bytes()[-size:].decode(errors="replace") or "(it said nothing)"
+
+    @property
     def certificate(self) -> Path:
         """The certificate that clients of the secure listener trust."""
         return self.folder / "certificate.pem"
@@ -137,9 +157,7 @@ class Broker:
         while not answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise BrokerUnavailableError(
-                    f"the broker did not start:\n{self.log.read_text(errors='replace')[-2000:]}"
-                )
+                raise BrokerUnavailableError(f"the broker did not start:\n{self.last_words()}")
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -197,7 +215,7 @@ class Broker:
         properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         cluster = uuid.uuid4().hex[:22]
         command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *scram)
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)
         if run.returncode != 0:
             raise BrokerUnavailableError(
                 f"the broker's storage could not be formatted: {run.stderr[-2000:] or run.stdout}"
@@ -257,7 +275,7 @@ class Broker:
         subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
         command += ["-keyout", str(key), "-out", str(self.certificate)]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)
         if run.returncode != 0:
             raise BrokerUnavailableError(f"openssl made no certificate: {run.stderr[-500:]}")
         (self.folder / "keystore.pem").write_text(key.read_text() + self.certificate.read_text())
@@ -280,25 +298,33 @@ def compose_broker() -> Iterator[str]:
 
 @contextlib.contextmanager
 def bootstrap_servers() -> Iterator[str]:
-    """Give a broker's bootstrap servers: the environment's, else Maven's jars, else docker compose.
+    """Give a broker's bootstrap servers; see `running`."""
+    with running() as broker:
+        yield broker.bootstrap_servers
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Running]:
+    """Give a broker: the environment's, else Maven's jars, else docker compose.
 
     Raises BrokerUnavailableError, saying what to install, where none of them can be had.
     """
     if given := os.environ.get(BOOTSTRAP_VARIABLE):
-        yield given
+        yield Running(given)
         return
     with contextlib.ExitStack() as stack:
         try:
-            servers = stack.enter_context(Broker()).bootstrap_servers
+            node = stack.enter_context(Broker())
+            broker = Running(node.bootstrap_servers, node)
         except BrokerUnavailableError as no_jars:
             try:
-                servers = stack.enter_context(compose_broker())
+                broker = Running(stack.enter_context(compose_broker()))
             except BrokerUnavailableError as no_docker:
                 raise BrokerUnavailableError(
                     f"no Kafka broker for the tests ({no_jars}; {no_docker}): install Java 17 and Maven, or Docker "
                     f"with the compose plugin, or set {BOOTSTRAP_VARIABLE} to a broker's address"
                 ) from None
-        yield servers
+        yield broker
 
 
 def main() -> int:

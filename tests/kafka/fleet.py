@@ -5,18 +5,48 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+Answer = TypeVar("Answer")
 
-def wait_until(what: Callable[[], Any], why: str, seconds: float = 40.0) -> None:
+CALL_TIMEOUT_S = 60.0
+"""What one question to the brokers may take; a client that hangs must not hang the suite."""
+
+
+def within(seconds: float, what: str, call: Callable[[], Answer]) -> Answer:
+    """Return what a call returns, or raise what it raises; fail with `what`, and leave it behind, after so long."""
+    outcome: list[Callable[[], Answer]] = []
+
+    def run() -> None:
+        try:
+            answer = call()
+        except BaseException as error:
+            raised = error
+
+            def fail() -> Answer:
+                raise raised
+
+            outcome.append(fail)
+        else:
+            outcome.append(lambda: answer)
+
+    thread = threading.Thread(target=run, name=what, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert outcome, f"waited {seconds:g} s in vain: {what}"
+    return outcome[0]()
+
+
+def wait_until(what: Callable[[], Any], why: str, seconds: float = 90.0) -> None:
     """Wait for something to become true; fail with `why` if it does not."""
     deadline = time.monotonic() + seconds
     while not what():
@@ -24,55 +54,84 @@ def wait_until(what: Callable[[], Any], why: str, seconds: float = 40.0) -> None
         time.sleep(0.05)
 
 
+def administered(servers: str, what: str, call: Callable[[Any], Answer]) -> Answer:
+    """Ask the brokers something through an admin client of its own, within a limit."""
+
+    def ask() -> Answer:
+        with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
+            return call(admin)
+
+    return within(CALL_TIMEOUT_S, what, ask)
+
+
 def make_topic(servers: str, name: str, partitions: int, configs: Mapping[str, str] | None = None) -> None:
-    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
-        options = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(configs or {})}
-        admin.create_topics({name: options}, wait_for_metadata=True)
+    options = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(configs or {})}
+    administered(servers, f"making {name}", lambda admin: admin.create_topics({name: options}, wait_for_metadata=True))
 
 
 def delete_records(servers: str, topic: str, partition: int, below: int) -> None:
-    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
-        admin.delete_records({TopicPartition(topic, partition): below})
+    places = {TopicPartition(topic, partition): below}
+    administered(servers, f"deleting records of {topic}", lambda admin: admin.delete_records(places))
 
 
 def committed(servers: str, group: str, topic: str) -> dict[int, int]:
     """Offsets that the group has committed, by partition."""
-    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
-        found = admin.list_group_offsets({group: None})[group]
-        return {place.partition: each.offset for place, each in found.items() if place.topic == topic}
+    found = administered(
+        servers, f"the offsets of {group}", lambda admin: admin.list_group_offsets({group: None})[group]
+    )
+    return {place.partition: each.offset for place, each in found.items() if place.topic == topic}
 
 
 def end_offsets(servers: str, topic: str, partitions: int) -> dict[int, int]:
-    with closing(KafkaConsumer(bootstrap_servers=servers)) as consumer:
-        ends = consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
-        return {place.partition: offset for place, offset in ends.items()}
+    places = [TopicPartition(topic, number) for number in range(partitions)]
+
+    def ask() -> dict[int, int]:
+        with closing(KafkaConsumer(bootstrap_servers=servers)) as consumer:
+            return {place.partition: offset for place, offset in consumer.end_offsets(places).items()}
+
+    return within(CALL_TIMEOUT_S, f"the ends of {topic}", ask)
 
 
 def send(servers: str, topic: str, values: Mapping[int, Sequence[bytes]], **settings: Any) -> None:
     """Send values to their partitions and wait for all deliveries."""
     defaults = {"linger_ms": 20, "batch_size": 131_072, "compression_type": "gzip"}
-    with closing(KafkaProducer(bootstrap_servers=servers, **(defaults | settings))) as producer:
-        futures = [
-            producer.send(topic, value=value, partition=number) for number, each in values.items() for value in each
-        ]
-        producer.flush()
-        assert all(future.succeeded() for future in futures)
+
+    def deliver() -> None:
+        with closing(KafkaProducer(bootstrap_servers=servers, **(defaults | settings))) as producer:
+            futures = [
+                producer.send(topic, value=value, partition=number) for number, each in values.items() for value in each
+            ]
+            producer.flush()
+            assert all(future.succeeded() for future in futures)
+
+    within(CALL_TIMEOUT_S, f"sending to {topic}", deliver)
+
+
+def records_of(servers: str, topic: str, partition: int, isolation_level: str = "read_uncommitted") -> list[Any]:
+    """Every record of a partition up to the end that there is now, in order; fails where they do not come."""
+    place = TopicPartition(topic, partition)
+    deadline = time.monotonic() + CALL_TIMEOUT_S
+
+    def read() -> list[Any]:
+        consumer = KafkaConsumer(
+            bootstrap_servers=servers, isolation_level=isolation_level, auto_offset_reset="earliest", group_id=None
+        )
+        with closing(consumer):
+            consumer.assign([place])
+            end = consumer.end_offsets([place])[place]
+            records: list[Any] = []
+            while (at := consumer.position(place, timeout_ms=10_000) or 0) < end:
+                for batch in consumer.poll(timeout_ms=500, max_records=10_000).values():
+                    records += batch
+                assert time.monotonic() < deadline, f"{topic}-{partition} was read up to {at} only, not to {end}"
+            return records
+
+    return within(CALL_TIMEOUT_S + 5, f"reading {topic}-{partition}", read)
 
 
 def log_of(servers: str, topic: str, partition: int) -> list[tuple[int, bytes]]:
     """Offset and value of every committed record of a partition."""
-    place = TopicPartition(topic, partition)
-    consumer = KafkaConsumer(
-        bootstrap_servers=servers, isolation_level="read_committed", auto_offset_reset="earliest", group_id=None
-    )
-    with closing(consumer):
-        consumer.assign([place])
-        end = consumer.end_offsets([place])[place]
-        records = []
-        while consumer.position(place) < end:
-            for batch in consumer.poll(timeout_ms=500, max_records=10_000).values():
-                records += [(record.offset, record.value) for record in batch]
-        return records
+    return [(record.offset, record.value) for record in records_of(servers, topic, partition, "read_committed")]
 
 
 def expected_state(log: Sequence[tuple[int, bytes]]) -> dict[str, int]:
@@ -127,7 +186,7 @@ class Fleet:
 
     def stop(self, worker: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
         worker.send_signal(number)
-        return worker.wait(30)
+        return worker.wait(90)
 
     def log(self, worker: subprocess.Popen[bytes]) -> str:
         return (self.folder / f"log-{self.workers.index(worker)}").read_text()

@@ -6,21 +6,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
-
 from operators.configuration import Configuration
 from schemas.records import Headers, LogRecord, Output
+from streams.checkpoints import read
 from streams.configuration import Loaded, load
 from streams.consume import Reader
 from streams.partition import Partition
 from streams.produce import produce
 from streams.topics import create
-from tests.kafka.fleet import wait_until
+from tests.kafka.fleet import end_offsets, records_of, wait_until
 
 SMALL = {
     "TABLE__ROWS_LIMIT": "4096",
@@ -70,7 +68,8 @@ class Workers:
             "CHECKPOINT__DIRECTORY": folder / "checkpoints",
             "CHECKPOINT__INTERVAL_MS": 500,
             "WORKER__GROUP": unique("group"),
-            "WORKER__SESSION_TIMEOUT_MS": 6000,
+            # a worker that gets no time on a slow machine is not to lose its partitions; tests that kill set it lower
+            "WORKER__SESSION_TIMEOUT_MS": 30_000,
             "METRICS__PORT": 0,
         }
         given = SMALL | own | settings
@@ -116,9 +115,35 @@ class Workers:
     def stop(self, worker: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
         self.stopped.append(worker)
         worker.send_signal(number)
-        return worker.wait(40)
+        return worker.wait(90)
 
-    def wait(self, what: Callable[[], Any], why: str, seconds: float = 60.0) -> None:
+    def kill_with_outputs_beyond(self, worker: subprocess.Popen[bytes], count: int = 100) -> None:
+        """SIGKILL a worker while at least so many scores lie on their topic that no checkpoint knows of.
+
+        It is stopped before it is looked at, so that what was seen is what it dies with.
+        """
+
+        def is_beyond() -> bool:
+            worker.send_signal(signal.SIGSTOP)
+            if self.scores_beyond_checkpoints() >= count:
+                return True
+            worker.send_signal(signal.SIGCONT)
+            return False
+
+        self.wait(is_beyond, "outputs that no checkpoint knows of")
+        self.stop(worker, signal.SIGKILL)
+
+    def scores_beyond_checkpoints(self) -> int:
+        """How many scores were written behind the ends that the newest checkpoints recorded."""
+        topic, known = self.loaded.topics.scores, 0
+        for number in range(self.loaded.topics.partitions):
+            paths = sorted((self.folder / "checkpoints" / f"{self.source}-{number}").glob("*.checkpoint"))
+            if paths:
+                known += read(paths[-1]).header.outputs[topic].end_offset or 0
+        ends = end_offsets(self.loaded.kafka.bootstrap_servers, topic, self.loaded.topics.partitions)
+        return sum(ends.values()) - known
+
+    def wait(self, what: Callable[[], Any], why: str, seconds: float = 120.0) -> None:
         """Wait for something to become true; fail with its log when a worker ends meanwhile that nobody stopped."""
 
         def looked() -> Any:
@@ -147,17 +172,19 @@ class Workers:
     def produce(self, lines: Iterable[bytes], rate: float | None = None) -> None:
         produce(self.loaded.kafka, self.source, lines, rate=rate)
 
-    def producing(self, lines: Sequence[bytes], rate: float) -> threading.Thread:
+    def producing(self, lines: Sequence[bytes], rate: float) -> "Producing":
         """Produce beside the test, so that workers are disturbed under load."""
-        thread = threading.Thread(target=self.produce, args=(lines, rate), daemon=True)
-        thread.start()
-        return thread
+        return Producing(lambda: self.produce(lines, rate), len(lines) / rate)
+
+    def records_of(self, topic: str, partition: int) -> list[Any]:
+        """Every record of a partition, in order."""
+        return records_of(self.environ["THALWEG_KAFKA__BOOTSTRAP_SERVERS"], topic, partition)
 
     def written(self, partition: int) -> tuple[Written, int]:
         """What readers of the output topics get of a partition, and how many records they dropped."""
         readers = [Reader() for _ in self.loaded.topics.outputs]
         kept = [
-            [sent(record) for record in reader.new(records_of(self.environ, topic, partition))]
+            [sent(record) for record in reader.new(self.records_of(topic, partition))]
             for topic, reader in zip(self.loaded.topics.outputs, readers, strict=True)
         ]
         return (kept[0], kept[1], kept[2]), sum(reader.dropped for reader in readers)
@@ -168,25 +195,39 @@ class Workers:
         fold = Partition(self.configuration, topic=self.source, partition=partition, partitions=topics.partitions)
         records = [
             LogRecord(record.offset, record.value, record.key, tuple(record.headers))
-            for record in records_of(self.environ, self.source, partition)
+            for record in self.records_of(self.source, partition)
         ]
         scores, examples, dead_letters = ([sent(output) for output in kind] for kind in fold.process(records))
         return scores, examples, dead_letters
 
 
+class Producing:
+    """A log on its way to the input topic, in a thread of its own."""
+
+    def __init__(self, produce: Callable[[], object], seconds: float) -> None:
+        """Start; it is to take `seconds` where the machine keeps up."""
+        self._error: BaseException | None = None
+        self._limit_s = 5 * seconds + 90
+        self._thread = threading.Thread(target=self._run, args=(produce,), name="producing", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        """Wait until every record is confirmed; raise what the producer raised."""
+        self._thread.join(self._limit_s)
+        assert not self._thread.is_alive(), f"the producer was not done after {self._limit_s:g} s"
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, produce: Callable[[], object]) -> None:
+        try:
+            produce()
+        except BaseException as error:
+            self._error = error
+
+
 def sent(record: Output | Any) -> Sent:
     return Sent(record.value, record.key, tuple(record.headers))
-
-
-def records_of(environ: Mapping[str, str], topic: str, partition: int) -> list[Any]:
-    """Every record of a partition, in order."""
-    place = TopicPartition(topic, partition)
-    servers = environ["THALWEG_KAFKA__BOOTSTRAP_SERVERS"]
-    with closing(KafkaConsumer(bootstrap_servers=servers, auto_offset_reset="earliest", group_id=None)) as consumer:
-        consumer.assign([place])
-        end = consumer.end_offsets([place])[place]
-        records: list[Any] = []
-        while consumer.position(place) < end:
-            for batch in consumer.poll(timeout_ms=500, max_records=10_000).values():
-                records += batch
-        return records

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.kafka.fleet import (
     make_topic,
     send,
     wait_until,
+    within,
 )
 
 pytestmark = pytest.mark.broker
@@ -69,7 +71,7 @@ def test_kill_loses_and_doubles_nothing(broker: str, unique: Unique, tmp_path: P
     source = unique("kill")
     make_topic(broker, source, 2)
     send(broker, source, events(2, 15_000))
-    with Fleet(broker, source, tmp_path / "fleet", seconds_per_block=0.1, checkpoint_records=2000) as fleet:
+    with Fleet(broker, source, tmp_path / "fleet", seconds_per_block=0.5, checkpoint_records=2000) as fleet:
         worker = fleet.start()
         wait_until(lambda: committed(broker, fleet.group, source), "something committed")
         fleet.stop(worker, signal.SIGKILL)
@@ -135,21 +137,25 @@ def test_a_paused_worker_wakes_up(broker: str, unique: Unique, tmp_path: Path) -
         assert committed(broker, fleet.group, source) == end_offsets(broker, source, 2)
 
 
+def write_transactions(servers: str, topic: str, writer: str) -> None:
+    """Twelve transactions of seven records, every third aborted."""
+    with closing(KafkaProducer(bootstrap_servers=servers, transactional_id=writer)) as producer:
+        producer.init_transactions()
+        for number in range(12):
+            producer.begin_transaction()
+            for n in range(7):
+                producer.send(topic, value=b'{"n": "%d/%d"}' % (number, n), partition=0)
+            producer.flush()
+            (producer.abort_transaction if number % 3 == 2 else producer.commit_transaction)()
+
+
 def test_holes_in_the_log(broker: str, unique: Unique, tmp_path: Path) -> None:
     """Transaction markers, aborted transactions and a log that starts late are passed over, committed to the end."""
     source = unique("holes")
     make_topic(broker, source, 1)
     send(broker, source, events(1, 50))
     delete_records(broker, source, 0, 20)
-    producer = KafkaProducer(bootstrap_servers=broker, transactional_id=unique("writer"))
-    producer.init_transactions()
-    for number in range(12):
-        producer.begin_transaction()
-        for n in range(7):
-            producer.send(source, value=b'{"n": "%d/%d"}' % (number, n), partition=0)
-        producer.flush()
-        (producer.abort_transaction if number % 3 == 2 else producer.commit_transaction)()
-    producer.close()
+    within(60, "writing transactions", lambda: write_transactions(broker, source, unique("writer")))
     with Fleet(broker, source, tmp_path / "fleet", checkpoint_records=10) as fleet:
         worker = fleet.start()
         wait_until(lambda: fleet.folded() == 30 + 8 * 7, "all committed events folded")
@@ -191,7 +197,7 @@ def test_a_failing_fold_ends_the_worker(broker: str, unique: Unique, tmp_path: P
         # only `idle`, behind all of its events, takes a checkpoint: the other partition stands at 100 from then on
         wait_until(lambda: fleet.folded() == 100, "the other partition folded")
         send(broker, source, {0: events(1, 3000)[0]})
-        assert worker.wait(40) != 0
+        assert worker.wait(90) != 0
         assert "the fold fails at 2500" in fleet.log(worker)
         assert [(partition, offset) for _, partition, offset in fleet.journal("close")] == [(1, 100)]
         assert committed(broker, fleet.group, source) == {1: 100}
@@ -207,6 +213,6 @@ def test_lost_input_ends_the_worker(broker: str, unique: Unique, tmp_path: Path)
         (fleet.folder / "0.json").write_text(json.dumps({"next": 300, "count": 300, "checksum": 0}))
         delete_records(broker, source, 0, 500)
         worker = fleet.start()
-        assert worker.wait(40) != 0
+        assert worker.wait(90) != 0
         assert "starts at offset 500 now, but 300 was not read yet" in fleet.log(worker)
         assert fleet.folded() == 300

@@ -13,7 +13,7 @@ from schemas.records import Cause, Output
 from streams.logs import LogReader
 from streams.sinks import dead_letter_line
 from tests.kafka.fleet import committed, end_offsets
-from tests.kafka.scoring import Workers, records_of
+from tests.kafka.scoring import Workers
 from tests.streams.logs_for_tests import ROOT, SAMPLE, SAMPLE_CONFIGURATION
 
 pytestmark = pytest.mark.broker
@@ -57,7 +57,7 @@ def kuairand(folder: Path) -> Path:
 def replayed(workers: Workers, partition: int, folder: Path, *options: str) -> list[list[bytes]]:
     """Write a partition's log to a file, replay it, and return the lines of scores, examples and dead letters."""
     log = folder / f"{partition}.jsonl"
-    records = records_of(workers.environ, workers.source, partition)
+    records = workers.records_of(workers.source, partition)
     assert [record.offset for record in records] == list(range(len(records)))
     log.write_bytes(b"".join(record.value + b"\n" for record in records))
     paths = [folder / f"{partition}.{kind}" for kind in ("scores", "examples", "dead_letters")]

@@ -23,7 +23,7 @@ Unique = Callable[[str], str]
 
 def get(address: str, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -46,30 +46,37 @@ def test_a_worker_tells_its_figures(broker: str, unique: Unique, tmp_path: Path)
     with Workers(broker, unique, tmp_path / "workers") as workers:
         workers.produce(lines(5000))
         worker = workers.start()
-        workers.wait(lambda: workers.metrics_address(worker), "it listens", 120)
+        workers.wait(lambda: workers.metrics_address(worker), "it listens")
         address = workers.metrics_address(worker)
         assert address is not None
         workers.wait(lambda: get(address, "/readyz") == (200, "ready\n"), "it is ready")
         assert get(address, "/healthz") == (200, "ok\n")
         assert get(address, "/")[0] == 404
 
-        def figures() -> dict[str, dict[tuple[str, ...], float]]:
-            return samples(get(address, "/metrics")[1])
+        found: dict[str, dict[tuple[str, ...], float]] = {}
 
-        workers.wait(lambda: sum(figures()["thalweg_events_total"].values()) == 5000, "all folded")
-        workers.wait(lambda: figures()["thalweg_checkpoint_pending_events"] == {("0",): 0}, "a checkpoint of it all")
-        workers.wait(lambda: figures()["thalweg_acknowledged_offset"] == {("0",): 5000}, "acknowledged")
-        found = figures()
+        def is_settled() -> bool:
+            """All folded, in a checkpoint and acknowledged, seen in one reading: each comes true at its own moment."""
+            found.clear()
+            found.update(samples(get(address, "/metrics")[1]))
+            none: dict[tuple[str, ...], float] = {}
+            return (
+                sum(found.get("thalweg_events_total", none).values()) == 5000
+                and found.get("thalweg_checkpoint_pending_events") == {("0",): 0}
+                and found.get("thalweg_acknowledged_offset") == {("0",): 5000}
+                and found.get("thalweg_lag_records") == {("0",): 0}
+            )
+
+        workers.wait(is_settled, "all folded, in a checkpoint and acknowledged")
         scores, examples, letters = workers.expected(0)
         fates = found["thalweg_events_total"]
         assert {place for place, _ in fates} == {"0"}
         assert fates["0", "scored"] == len(scores)
         assert fates["0", "dead_lettered"] == len(letters) == sum(found["thalweg_dead_letters_total"].values())
         assert found["thalweg_dead_letters_total"]["0", "not_json"] == 1
-        assert found["thalweg_lag_records"] == {("0",): 0}
         assert found["thalweg_suppressed_outputs_total"] == {("0",): 0}
         assert 1_700_000_000 < found["thalweg_stream_time_seconds"]["0",] < 1_700_010_000
-        assert 0 <= found["thalweg_checkpoint_age_seconds"]["0",] < 60
+        assert 0 <= found["thalweg_checkpoint_age_seconds"]["0",] < 240
         newest = max((tmp_path / "workers" / "checkpoints").rglob("*.checkpoint"))
         assert found["thalweg_checkpoint_size_bytes"] == {("0",): newest.stat().st_size}
         rows = {operator: count for (_, operator), count in found["thalweg_state_rows"].items()}
@@ -78,7 +85,7 @@ def test_a_worker_tells_its_figures(broker: str, unique: Unique, tmp_path: Path)
         assert found["thalweg_state_bytes"]["0",] > 0
         assert found["process_resident_memory_bytes"][()] > 0
         assert all(re.fullmatch(r"(thalweg|process)_[a-z_]+", name) for name in found)
-        assert workers.stop(worker) == 0
+        assert workers.stop(worker) == 0, workers.log(worker)
         assert len(examples) > 1000
 
 

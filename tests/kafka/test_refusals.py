@@ -3,18 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from kafka.admin import KafkaAdminClient, NewPartitions
+from kafka.admin import NewPartitions
 
 from streams.commands import Refusal
 from streams.partition_run import LogBounds
 from streams.topics import create
 from streams.worker import Scoring
-from tests.kafka.fleet import delete_records, end_offsets, wait_until
-from tests.kafka.scoring import Workers, records_of
+from tests.kafka.fleet import administered, delete_records, end_offsets, wait_until
+from tests.kafka.scoring import Workers
 from tests.kafka.test_worker import lines
 
 pytestmark = pytest.mark.broker
@@ -36,7 +35,7 @@ class Once:
         workers = self.workers
         scoring = Scoring(workers.loaded, log=logging.getLogger("test"))
         try:
-            records = records_of(workers.environ, workers.source, 0)
+            records = workers.records_of(workers.source, 0)
             bounds = LogBounds(records[0].offset, records[-1].offset + 1) if records else LogBounds(0, 0)
             start = await scoring.open(0, bounds)
             records = [record for record in records if start <= record.offset < (until or bounds.end)]
@@ -64,11 +63,28 @@ def checkpoints(workers: Workers) -> list[Path]:
 
 def make_anew(workers: Workers, topic: str) -> None:
     """Delete a topic and create it again, empty."""
-    servers = workers.loaded.kafka.servers
-    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
-        admin.delete_topics([topic])
-        wait_until(lambda: admin.describe_topics([topic])[0]["error_code"] != 0, "the topic is gone")
-    wait_until(lambda: create(workers.loaded.kafka, workers.loaded.topics) == [topic], "the topic is made anew")
+    servers = workers.loaded.kafka.bootstrap_servers
+
+    def is_made() -> bool:
+        try:
+            return create(workers.loaded.kafka, workers.loaded.topics) == [topic]
+        except Refusal:
+            return False  # the brokers are not done with deleting it
+
+    administered(servers, "deleting the topic", lambda admin: admin.delete_topics([topic]))
+    wait_until(lambda: partitions_of(servers, topic) == 0, "the topic is gone")
+    wait_until(is_made, "the topic is made anew")
+
+
+def partitions_of(servers: str, topic: str) -> int:
+    """As many as the brokers tell of, 0 where they know no such topic."""
+    told = administered(servers, "describing the topic", lambda admin: admin.describe_topics([topic])[0])
+    return 0 if told["error_code"] else len(told["partitions"])
+
+
+def add_partition(servers: str, topic: str) -> None:
+    administered(servers, "adding a partition", lambda admin: admin.create_partitions({topic: NewPartitions(2)}))
+    wait_until(lambda: partitions_of(servers, topic) == 2, "the partition is there")
 
 
 def test_dying_at_any_step_loses_and_doubles_nothing(workers: Workers) -> None:
@@ -171,11 +187,11 @@ def test_another_number_of_partitions_is_refused(workers: Workers, broker: str) 
     """Users move when partitions are added, so the state no longer fits them; outputs need as many as the input."""
     once = Once(workers)
     once.run()
-    with closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
-        admin.create_partitions({workers.source: NewPartitions(2)})
-        with pytest.raises(Refusal, match="the topics' partition counts differ"):
-            once.run()
-        admin.create_partitions({topic: NewPartitions(2) for topic in workers.loaded.topics.outputs})
+    add_partition(broker, workers.source)
+    with pytest.raises(Refusal, match="the topics' partition counts differ"):
+        once.run()
+    for topic in workers.loaded.topics.outputs:
+        add_partition(broker, topic)
     workers.environ["THALWEG_TOPICS__PARTITIONS"] = "2"
     with pytest.raises(Refusal, match="is of a topic with 1 partitions, which has 2 now"):
         once.run()

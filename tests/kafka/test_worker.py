@@ -1,7 +1,6 @@
 """The worker on a real broker: what it writes is the fold over each partition's log, whatever happens to it."""
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def assert_exact(workers: Workers, partitions: int) -> None:
         assert len(expected[1]) > 1000
 
 
-def wait_for_all(workers: Workers, servers: str, partitions: int, seconds: float = 60) -> None:
+def wait_for_all(workers: Workers, servers: str, partitions: int, seconds: float = 120) -> None:
     ends = end_offsets(servers, workers.source, partitions)
     workers.wait(
         lambda: committed(servers, workers.group, workers.source) == {p: end for p, end in ends.items() if end},
@@ -49,21 +48,20 @@ def wait_for_all(workers: Workers, servers: str, partitions: int, seconds: float
 
 def test_kill_loses_doubles_and_changes_nothing(broker: str, unique: Unique, tmp_path: Path) -> None:
     """After `kill -9` under load a new worker goes on from checkpoints, and readers see each output exactly once."""
-    with Workers(broker, unique, tmp_path / "workers", partitions=2) as workers:
+    settings = {"CHECKPOINT__INTERVAL_MS": 2000, "WORKER__SESSION_TIMEOUT_MS": 6000}
+    with Workers(broker, unique, tmp_path / "workers", partitions=2, **settings) as workers:
         first = workers.start()
-        workers.wait(lambda: len(workers.opened(first)) == 2, "partitions opened", 120)
+        workers.wait(lambda: len(workers.opened(first)) == 2, "partitions opened")
         producing = workers.producing(lines(30_000), 3000)
-        workers.wait(lambda: sum(committed(broker, workers.group, workers.source).values()) > 8000, "some acknowledged")
-        assert producing.is_alive()
-        time.sleep(0.5)  # so that outputs are on their topics which no checkpoint knows yet
-        workers.stop(first, signal.SIGKILL)
+        workers.wait(lambda: sum(committed(broker, workers.group, workers.source).values()) > 3000, "some acknowledged")
+        workers.kill_with_outputs_beyond(first)
         acknowledged = committed(broker, workers.group, workers.source)
         second = workers.start("faust")
         producing.join()
         wait_for_all(workers, broker, 2)
         assert workers.stop(second) == 0, workers.log(second)
         assert all(acknowledged[number] <= offset for number, offset in workers.opened(second).items())
-        assert sum(workers.suppressed(second)) > 0
+        assert sum(workers.suppressed(second)) >= 100
         assert_exact(workers, 2)
 
 
@@ -73,9 +71,9 @@ def test_rebalance_from_one_to_two_to_one(broker: str, unique: Unique, tmp_path:
         log = lines(40_000)
         first = workers.start()
         workers.produce(log[:10_000])
-        workers.wait(lambda: len(committed(broker, workers.group, workers.source)) == 4, "all acknowledged once", 120)
+        workers.wait(lambda: len(committed(broker, workers.group, workers.source)) == 4, "all acknowledged once")
         second = workers.start()
-        workers.wait(lambda: "joining group" in workers.log(second), "the second worker is about to join", 120)
+        workers.wait(lambda: "joining group" in workers.log(second), "the second worker is about to join")
         producing = workers.producing(log[10_000:30_000], 3000)
         workers.wait(lambda: len(workers.opened(second)) == 2, "the second worker has two partitions")
         assert min(workers.opened(second).values()) > 0
@@ -96,7 +94,7 @@ def test_a_clean_restart_suppresses_nothing(broker: str, unique: Unique, tmp_pat
     with Workers(broker, unique, tmp_path / "workers", CHECKPOINT__INTERVAL_MS=3_600_000) as workers:
         workers.produce(lines(8000))
         first = workers.start("faust")
-        workers.wait(lambda: end_offsets(broker, workers.loaded.topics.scores, 1)[0] > 3000, "scores", 120)
+        workers.wait(lambda: end_offsets(broker, workers.loaded.topics.scores, 1)[0] > 3000, "scores")
         assert workers.stop(first) == 0, workers.log(first)
         stopped_at = committed(broker, workers.group, workers.source)
         second = workers.start()
@@ -114,9 +112,9 @@ def test_a_clean_restart_suppresses_nothing(broker: str, unique: Unique, tmp_pat
 
 def test_a_paused_worker_moves_no_checkpoint_back(broker: str, unique: Unique, tmp_path: Path) -> None:
     """A worker that slept through its session may write outputs again, byte for byte, and leaves newer checkpoints."""
-    with Workers(broker, unique, tmp_path / "workers") as workers:
+    with Workers(broker, unique, tmp_path / "workers", WORKER__SESSION_TIMEOUT_MS=6000) as workers:
         first = workers.start()
-        workers.wait(lambda: workers.opened(first), "the partition is open", 120)
+        workers.wait(lambda: workers.opened(first), "the partition is open")
         producing = workers.producing(lines(30_000), 4000)
         workers.wait(lambda: committed(broker, workers.group, workers.source), "something acknowledged")
         first.send_signal(signal.SIGSTOP)
@@ -144,7 +142,7 @@ def test_over_sasl_ssl(own_broker: Broker, unique: Unique, tmp_path: Path, monke
     with Workers(own_broker.secure_bootstrap_servers, unique, tmp_path / "workers", **secured) as workers:
         workers.produce(lines(6000))
         worker = workers.start()
-        workers.wait(lambda: workers.opened(worker), "the partition is open", 120)
+        workers.wait(lambda: workers.opened(worker), "the partition is open")
         workers.wait(
             lambda: committed(own_broker.bootstrap_servers, workers.group, workers.source) == {0: 6000}, "all folded"
         )
@@ -159,7 +157,7 @@ def test_absent_topics_are_refused(broker: str, unique: Unique, tmp_path: Path) 
     workers = Workers(broker, unique, tmp_path)
     for by in ("thalweg", "faust"):
         worker = workers.start(by)
-        assert worker.wait(60) == 1
+        assert worker.wait(120) == 1
         last = workers.log(worker).splitlines()[-1]
         assert last.startswith("Error: topics are not there: ")
         assert last.endswith("run `thalweg topics create` first")
