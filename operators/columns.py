@@ -5,7 +5,8 @@ Reading a record in Python and the hash of its values are the only loops outside
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,13 @@ from operators.configuration import Configuration
 from operators.features import HOUR_OF_DAY, ITEM, USER
 from operators.hashing import Keys, hasher, partitions_of
 from schemas.decode import decoder
-from schemas.events import Erase, Event, Feedback, Impression
-from schemas.kept import encode_kept, pack_record
+from schemas.events import Erase, Event, Feedback, Impression, Request
+from schemas.kept import encode_kept_all, pack_record
 from schemas.reasons import Reason, Unusable
 from schemas.records import Record
 
 IMPRESSION, FEEDBACK, REQUEST, ERASE, UNUSABLE = range(5)
+KINDS = {Impression: IMPRESSION, Feedback: FEEDBACK, Request: REQUEST, Erase: ERASE, type(None): UNUSABLE}
 HOUR_MS = 3_600_000
 NAME_BYTES = 256
 
@@ -33,8 +35,8 @@ class Columns(NamedTuple):
     `kind` uint8; `reason` uint8, why the record cannot be used (0: it can); `offset`, `ts_ms` int64; `key` uint64 of
     the event's id (of the impression it scores or the feedback it is); `impression`, `user`, `item` uint64 keys;
     `positive` uint8; `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and
-    `value_key` uint64, an impression's values; `text_start` int64 [n + 1] into `text` uint8, what is kept of an event
-    that waits.
+    `value_key` uint64, an impression's values; `text_start`, `text_end` int64 into `text` uint8, what is kept of an
+    event that waits.
     """
 
     kind: npt.NDArray[np.uint8]
@@ -51,6 +53,7 @@ class Columns(NamedTuple):
     value_field: npt.NDArray[np.uint8]
     value_key: npt.NDArray[np.uint64]
     text_start: npt.NDArray[np.int64]
+    text_end: npt.NDArray[np.int64]
     text: npt.NDArray[np.uint8]
 
 
@@ -63,57 +66,20 @@ class Block(NamedTuple):
     columns: Columns
 
 
-class _Rows:
-    """Columns under construction: a tuple an event, and what has no fixed length beside it."""
+class Values(NamedTuple):
+    """One field's values in a group of impressions: `counts` int64 [group], or 1 each; `keys` uint64, in order."""
 
-    def __init__(self) -> None:
-        self.events: list[tuple[int, int, int, int, int, int, int, bool, float]] = []
-        self.value_start: list[int] = [0]
-        self.value_field: list[int] = []
-        self.value_key: list[int] = []
-        self.text: list[bytes] = []
+    place: int
+    counts: npt.NDArray[np.int64] | int
+    keys: npt.NDArray[np.uint64]
 
-    def append(
-        self,
-        kind: int,
-        reason: int,
-        ts_ms: int,
-        key: int,
-        impression: int,
-        user: int,
-        item: int,
-        positive: bool = False,
-        base_score: float = np.nan,
-        text: bytes = b"",
-    ) -> None:
-        """Add an event; the values of an impression are added before."""
-        self.events.append((kind, reason, ts_ms, key, impression, user, item, positive, base_score))
-        self.value_start.append(len(self.value_key))
-        self.text.append(text)
 
-    def columns(self, offsets: npt.NDArray[np.int64]) -> Columns:
-        """Return the events as columns."""
-        columns = zip(*self.events, strict=True) if self.events else ((),) * 9
-        kind, reason, ts_ms, key, impression, user, item, positive, base_score = columns
-        text_start = np.zeros(len(self.text) + 1, np.int64)
-        np.cumsum([len(text) for text in self.text], out=text_start[1:])
-        return Columns(
-            kind=np.array(kind, np.uint8),
-            reason=np.array(reason, np.uint8),
-            offset=offsets,
-            ts_ms=np.array(ts_ms, np.int64),
-            key=np.array(key, np.uint64),
-            impression=np.array(impression, np.uint64),
-            user=np.array(user, np.uint64),
-            item=np.array(item, np.uint64),
-            positive=np.array(positive, np.uint8),
-            base_score=np.array(base_score, np.float64),
-            value_start=np.array(self.value_start, np.int64),
-            value_field=np.array(self.value_field, np.uint8),
-            value_key=np.array(self.value_key, np.uint64),
-            text_start=text_start,
-            text=np.frombuffer(bytearray(b"".join(self.text)), np.uint8),
-        )
+class Group(NamedTuple):
+    """Impressions with the same context fields: their numbers among the block's impressions, and their values."""
+
+    names: tuple[str, ...]
+    members: npt.NDArray[np.int64]
+    values: list[Values]
 
 
 class Columnizer:
@@ -139,10 +105,10 @@ class Columnizer:
         self._positive_actions = frozenset(configuration.joiner.positive_actions)
         self._partition = partition
         self._partitions = partitions
-        self._impression_key = hasher("impression", self._seed)
-        self._feedback_key = hasher("feedback", self._seed)
-        self._user_keys = Keys("user", self._seed)
-        self._item_keys = Keys("item", self._seed)
+        self._impression_keys = hasher("impression", self._seed)
+        self._feedback_keys = hasher("feedback", self._seed)
+        self._user_keys = hasher("user", self._seed)
+        self._item_keys = hasher("item", self._seed)
         self._fields: dict[str, Field] = {}
         for place, name in enumerate(field_names(names)):
             if place > ITEM and not any(name == "*".join(pair) for pair in features.crosses):
@@ -164,88 +130,142 @@ class Columnizer:
 
     def columns(self, records: Sequence[Record]) -> Block:
         """Return a block of records as columns; a record that cannot be used has its reason instead of values."""
-        rows = _Rows()
         events: list[Event | None] = []
-        details: dict[int, str] = {}
+        refused: dict[int, Unusable] = {}
         decode = self._decode
         for number, record in enumerate(records):
             try:
-                event = decode(record.value)
-                if type(event) is Impression:
-                    self._add_impression(rows, event)
-                elif type(event) is Feedback:
-                    self._add_feedback(rows, event, record)
-                else:
-                    kind = ERASE if type(event) is Erase else REQUEST
-                    rows.append(kind, 0, event.ts, self._feedback_key(event.id), 0, self._user_keys[event.user], 0)
+                events.append(decode(record.value))
             except Unusable as unusable:
-                rows.append(UNUSABLE, unusable.reason.code, 0, 0, 0, 0, 0)
-                details[number] = unusable.detail
                 events.append(None)
-            else:
-                events.append(event)
-        columns = rows.columns(np.fromiter((record.offset for record in records), np.int64, len(records)))
+                refused[number] = unusable
+        columns = new_columns(len(records))
+        columns.offset[:] = [record.offset for record in records]
+        columns.kind[:] = [KINDS[type(event)] for event in events]
+        columns = self._with_impressions(columns, events, refused)
+        columns = self._with_feedback(columns, events, records)
+        self._write_others(columns, events)
+        for number, why in refused.items():
+            events[number] = None
+            columns.kind[number], columns.reason[number] = UNUSABLE, why.reason.code
+        details = {number: why.detail for number, why in refused.items()}
         if self._partitions:
             self._refuse_wrong_partition(records, events, columns, details)
         return Block(records, events, details, columns)
 
-    def _add_impression(self, rows: _Rows, event: Impression) -> None:
-        """Add an impression with the values of its fields.
-
-        Raises Unusable where there are more of them than the limit.
-        """
-        user, item = self._user_keys[event.user], self._item_keys[event.item]
-        places, keys = [USER, ITEM], [user, item]
-        features = event.context
-        is_whole = True
-        fields = self._fields
-        for name, value in features.items():
-            field = fields.get(name) or self._new_field(name)
-            if field is None:
-                is_whole = False
-                continue
-            place, memo, edges = field
-            if isinstance(value, list):
-                keys += [memo[text] for text in value]
-                places += [place] * len(value)
-                continue
-            if edges is not None and not isinstance(value, str):
-                keys.append(memo[bisect_right(edges, value)])
-            elif isinstance(value, float):
-                keys.append(memo[repr(value)])  # 1.0 and 1 are equal, but not the same category
-            else:
-                keys.append(memo[value])
-            places.append(place)
-        if not is_whole:
-            features = {name: value for name, value in features.items() if name in fields}
-        if self._hour is not None:
-            hour = (event.ts + self._hour_shift_ms) // HOUR_MS % 24
-            places.append(self._hour[0])
-            keys.append(self._hour[1][hour])
-            features[HOUR_OF_DAY] = hour  # the event is ours alone, and read no further
-        if len(keys) > self._values_limit:
-            raise Unusable(Reason.TOO_MANY_VALUES, f"{len(keys)} values in all fields, at most {self._values_limit}")
-        rows.value_key += keys
-        rows.value_field += places
-        base_score = np.nan if event.base_score is None else event.base_score
-        key, text = self._impression_key(event.id), encode_kept(event, features)
-        rows.events.append((IMPRESSION, 0, event.ts, key, 0, user, item, False, base_score))
-        rows.value_start.append(len(rows.value_key))
-        rows.text.append(text)
-
-    def _add_feedback(self, rows: _Rows, event: Feedback, record: Record) -> None:
-        rows.append(
-            FEEDBACK,
-            0,
-            event.ts,
-            self._feedback_key(event.id),
-            self._impression_key(event.impression),
-            self._user_keys[event.user],
-            self._item_keys[event.item],
-            event.action in self._positive_actions,
-            # An early feedback may have to be dead-lettered long after its record has passed.
-            text=pack_record(record.value, record.key, tuple(record.headers)),
+    def _with_impressions(self, columns: Columns, events: list[Event | None], refused: dict[int, Unusable]) -> Columns:
+        """Write the block's impressions; one that has more values than the limit is `refused`."""
+        at = np.flatnonzero(columns.kind == IMPRESSION)
+        impressions: list[Any] = [event for event in events if type(event) is Impression]
+        groups = self._groups(impressions)
+        counts = np.full(len(at), 2 + (self._hour is not None))
+        for _, members, values in groups:
+            for each in values:
+                counts[members] += each.counts
+        fit = counts <= self._values_limit
+        if not fit.all():
+            for number in np.flatnonzero(~fit).tolist():
+                text = f"{counts[number]} values in all fields, at most {self._values_limit}"
+                refused[int(at[number])] = Unusable(Reason.TOO_MANY_VALUES, text)
+            columns.kind[at[~fit]] = UNUSABLE
+            rest = [event if columns.kind[number] != UNUSABLE else None for number, event in enumerate(events)]
+            return self._with_impressions(columns, rest, refused)
+        ts_ms = np.fromiter((event.ts for event in impressions), np.int64, len(at))
+        user = self._user_keys([event.user for event in impressions])
+        item = self._item_keys([event.item for event in impressions])
+        columns.ts_ms[at], columns.user[at], columns.item[at] = ts_ms, user, item
+        columns.key[at] = self._impression_keys([event.id for event in impressions])
+        columns.base_score[at] = [event.base_score for event in impressions]
+        columns.value_start[at + 1] = counts
+        np.cumsum(columns.value_start, out=columns.value_start)
+        columns = columns._replace(
+            value_field=np.empty(columns.value_start[-1], np.uint8),
+            value_key=np.empty(columns.value_start[-1], np.uint64),
         )
+        # Where the next value of each impression goes: fields come in the order of the event.
+        free = columns.value_start[at]
+        everyone = np.arange(len(at))
+        self._write_values(columns, free, everyone, Values(USER, 1, user))
+        self._write_values(columns, free, everyone, Values(ITEM, 1, item))
+        for _, members, values in groups:
+            for each in values:
+                self._write_values(columns, free, members, each)
+        if self._hour is not None:
+            hours = ((ts_ms + self._hour_shift_ms) // HOUR_MS % 24).tolist()
+            keys = np.fromiter(map(self._hour[1].__getitem__, hours), np.uint64, len(hours))
+            self._write_values(columns, free, everyone, Values(self._hour[0], 1, keys))
+            for event, hour in zip(impressions, hours, strict=True):
+                event.context[HOUR_OF_DAY] = hour  # the event is ours alone, and read no further
+        return self._with_kept(columns, at, impressions, groups)
+
+    def _groups(self, impressions: list[Any]) -> list[Group]:
+        """Return the impressions by the names in their contexts: most blocks have one such set of names."""
+        names = [tuple(event.context) for event in impressions]
+        groups = []
+        for shape in dict.fromkeys(names):
+            is_only = names.count(shape) == len(names)
+            members = (
+                np.arange(len(names)) if is_only else np.array([i for i, each in enumerate(names) if each == shape])
+            )
+            rows = [impressions[number].context.values() for number in members.tolist()]
+            fields = [self._fields.get(name) or self._new_field(name) for name in shape]
+            chosen = zip(fields, zip(*rows, strict=True), strict=True)
+            values = [values_of(field, values) for field, values in chosen if field is not None]
+            groups.append(Group(shape, members, values))
+        return groups
+
+    def _write_values(
+        self, columns: Columns, free: npt.NDArray[np.int64], members: npt.NDArray[np.int64], values: Values
+    ) -> None:
+        """Write a field's values where the impressions' next ones go."""
+        first = free[members]
+        counts = values.counts
+        if isinstance(counts, int):
+            at = first
+        else:
+            ends = np.cumsum(counts)
+            at = np.repeat(first - ends + counts, counts) + np.arange(len(values.keys))
+        columns.value_field[at] = values.place
+        columns.value_key[at] = values.keys
+        free[members] = first + counts
+
+    def _with_kept(
+        self, columns: Columns, at: npt.NDArray[np.int64], impressions: list[Any], groups: list[Group]
+    ) -> Columns:
+        """Add what is kept of the impressions: the beginning of their examples."""
+        fields = self._fields
+        contexts = [event.context for event in impressions]
+        if not all(fields.keys() >= set(group.names) for group in groups):
+            contexts = [{name: value for name, value in each.items() if name in fields} for each in contexts]
+        text, columns.text_start[at], columns.text_end[at] = encode_kept_all(impressions, contexts)
+        return columns._replace(text=text)
+
+    def _with_feedback(self, columns: Columns, events: list[Event | None], records: Sequence[Record]) -> Columns:
+        """Write the block's feedback, and keep its records: an early one may be dead-lettered long after."""
+        at = np.flatnonzero(columns.kind == FEEDBACK)
+        if not len(at):
+            return columns
+        feedback: list[Any] = [events[number] for number in at.tolist()]
+        columns.ts_ms[at] = [event.ts for event in feedback]
+        columns.key[at] = self._feedback_keys([event.id for event in feedback])
+        columns.impression[at] = self._impression_keys([event.impression for event in feedback])
+        columns.user[at] = self._user_keys([event.user for event in feedback])
+        columns.item[at] = self._item_keys([event.item for event in feedback])
+        columns.positive[at] = [event.action in self._positive_actions for event in feedback]
+        kept = [
+            pack_record(each.value, each.key, tuple(each.headers)) for each in map(records.__getitem__, at.tolist())
+        ]
+        ends = len(columns.text) + np.cumsum([len(each) for each in kept])
+        columns.text_end[at] = ends
+        columns.text_start[at[0]], columns.text_start[at[1:]] = len(columns.text), ends[:-1]
+        return columns._replace(text=np.concatenate((columns.text, np.frombuffer(b"".join(kept), np.uint8))))
+
+    def _write_others(self, columns: Columns, events: list[Event | None]) -> None:
+        for number in np.flatnonzero((columns.kind == ERASE) | (columns.kind == REQUEST)).tolist():
+            event: Any = events[number]
+            columns.ts_ms[number] = event.ts
+            columns.key[number] = self._feedback_keys([event.id])[0]
+            columns.user[number] = self._user_keys([event.user])[0]
 
     def _refuse_wrong_partition(
         self, records: Sequence[Record], events: list[Event | None], columns: Columns, details: dict[int, str]
@@ -259,6 +279,50 @@ class Columnizer:
         for number in np.flatnonzero((places != self._partition) & (columns.reason == 0)):
             columns.reason[number] = Reason.WRONG_PARTITION.code
             details[int(number)] = f"its key belongs to partition {places[number]} of {self._partitions}"
+
+
+def new_columns(events: int) -> Columns:
+    """Return columns of `events` events that say nothing yet."""
+    return Columns(
+        kind=np.zeros(events, np.uint8),
+        reason=np.zeros(events, np.uint8),
+        offset=np.zeros(events, np.int64),
+        ts_ms=np.zeros(events, np.int64),
+        key=np.zeros(events, np.uint64),
+        impression=np.zeros(events, np.uint64),
+        user=np.zeros(events, np.uint64),
+        item=np.zeros(events, np.uint64),
+        positive=np.zeros(events, np.uint8),
+        base_score=np.full(events, np.nan),
+        value_start=np.zeros(events + 1, np.int64),
+        value_field=np.zeros(0, np.uint8),
+        value_key=np.zeros(0, np.uint64),
+        text_start=np.zeros(events, np.int64),
+        text_end=np.zeros(events, np.int64),
+        text=np.zeros(0, np.uint8),
+    )
+
+
+def pack(record: Record) -> bytes:
+    """Return the whole of a record as one text."""
+    return pack_record(record.value, record.key, tuple(record.headers))
+
+
+def values_of(field: Field, values: Sequence[Any]) -> Values:
+    """Return the values that some impressions have of a field: strings, numbers, or lists of strings."""
+    place, memo, edges = field
+    types = set(map(type, values))
+    counts: npt.NDArray[np.int64] | int = 1
+    if list in types:
+        lists = [value if type(value) is list else (value,) for value in values]
+        counts = np.fromiter(map(len, lists), np.int64, len(lists))
+        values = list(chain.from_iterable(lists))
+    if edges is not None:
+        values = [value if type(value) is str else bisect_right(edges, value) for value in values]
+    elif float in types:
+        # 1.0 and 1 are equal, but not the same category
+        values = [repr(value) if type(value) is float else value for value in values]
+    return Values(place, counts, np.fromiter(map(memo.__getitem__, values), np.uint64, len(values)))
 
 
 def field_names(names: npt.NDArray[np.uint8]) -> list[str]:

@@ -158,7 +158,7 @@ class Encoder:
 
     def _emitted_features(self, block: Block, emitted: Emitted, event: int, names: list[str]) -> dict[str, Any]:
         columns = block.columns
-        text = bytes(columns.text[columns.text_start[event] : columns.text_start[event + 1]])
+        text = bytes(columns.text[columns.text_start[event] : columns.text_end[event]])
         return kept_features(text) | self._numeric_features(emitted.inputs[event].tolist(), names)
 
     def _numeric_features(self, numbers: list[float], names: list[str]) -> dict[str, Any]:

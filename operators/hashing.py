@@ -31,18 +31,27 @@ def key_of(text: str, seed: int) -> Key:
     return int(mmh3.hash64(text.encode(), seed, signed=False)[0]) or 1
 
 
-def hasher(name: str, seed: int) -> Callable[[str], Key]:
-    """Return a function from a field's ids to keys that remembers nothing: for ids that are seen once or twice.
+def hasher(name: str, seed: int) -> Callable[[Sequence[str]], npt.NDArray[np.uint64]]:
+    """Return a function from a field's ids to their keys, uint64 [ids].
 
-    >>> hasher("user", 0)("alice") == key_of("alice", field_seed("user", 0))
+    >>> hasher("user", 0)(["alice", "bob"])[0] == key_of("alice", field_seed("user", 0))
     True
     """
-    salt, hash64 = field_seed(name, seed), mmh3.hash64
+    salt = field_seed(name, seed)
 
-    def key(text: str) -> Key:
-        return hash64(text, salt, signed=False)[0] or 1
+    def keys(texts: Sequence[str]) -> npt.NDArray[np.uint64]:
+        out = np.empty(len(texts), np.uint64)
+        joined = "".join(texts)
+        if joined.isascii():
+            raw, lengths = joined.encode(), map(len, texts)
+        else:
+            encoded = [text.encode() for text in texts]
+            raw, lengths = b"".join(encoded), map(len, encoded)
+        ends = np.cumsum(np.fromiter(lengths, np.int64, len(texts)))
+        _keys_of_all(np.frombuffer(raw + b"\0", np.uint8), ends, salt, out)
+        return out
 
-    return key
+    return keys
 
 
 class Keys(dict[str | int, Key]):
@@ -69,15 +78,66 @@ class Keys(dict[str | int, Key]):
 
 
 @compiled
-def mix(key: int, salt: int) -> int:
-    """Return 64 well-mixed bits of a key and a salt (the finaliser of MurmurHash3)."""
-    h = uint64(key) ^ (uint64(salt) * uint64(0x9E3779B97F4A7C15))
+def _word(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
+    """Return up to 8 bytes as one number, the lowest first."""
+    word = uint64(0)
+    for i in range(end - start):
+        word |= uint64(data[start + i]) << uint64(8 * i)
+    return word
+
+
+@compiled
+def _rotated(word: int, bits: int) -> int:
+    return uint64((word << uint64(bits)) | (word >> uint64(64 - bits)))
+
+
+@compiled
+def _final(h: int) -> int:
     h ^= h >> uint64(33)
     h *= uint64(0xFF51AFD7ED558CCD)
     h ^= h >> uint64(33)
     h *= uint64(0xC4CEB9FE1A85EC53)
     h ^= h >> uint64(33)
     return h
+
+
+@compiled
+def murmur3(data: npt.NDArray[np.uint8], start: int, end: int, seed: int) -> int:
+    """Return the first half of the 128-bit MurmurHash3 (x64) of `data[start:end]`, as `mmh3.hash64` does."""
+    c1, c2 = uint64(0x87C37B91114253D5), uint64(0x4CF5AD432745937F)
+    h1 = h2 = uint64(seed)
+    at = start
+    while end - at >= 16:
+        h1 ^= _rotated(_word(data, at, at + 8) * c1, 31) * c2
+        h1 = (_rotated(h1, 27) + h2) * uint64(5) + uint64(0x52DCE729)
+        h2 ^= _rotated(_word(data, at + 8, at + 16) * c2, 33) * c1
+        h2 = (_rotated(h2, 31) + h1) * uint64(5) + uint64(0x38495AB5)
+        at += 16
+    if end - at > 8:
+        h2 ^= _rotated(_word(data, at + 8, end) * c2, 33) * c1
+    h1 ^= _rotated(_word(data, at, min(end, at + 8)) * c1, 31) * c2
+    h1 ^= uint64(end - start)
+    h2 ^= uint64(end - start)
+    h1 += h2
+    h2 += h1
+    return _final(h1) + _final(h2)
+
+
+@compiled
+def _keys_of_all(
+    data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], seed: int, out: npt.NDArray[np.uint64]
+) -> None:
+    start = 0
+    for i in range(ends.shape[0]):
+        h = murmur3(data, start, ends[i], seed)
+        out[i] = h if h != uint64(0) else uint64(1)
+        start = ends[i]
+
+
+@compiled
+def mix(key: int, salt: int) -> int:
+    """Return 64 well-mixed bits of a key and a salt (the finaliser of MurmurHash3)."""
+    return _final(uint64(key) ^ (uint64(salt) * uint64(0x9E3779B97F4A7C15)))
 
 
 @compiled

@@ -225,7 +225,7 @@ def open_impression(
     """Return the user's row and the impression's slot, early feedback joined; slot -1 where there is no room."""
     waiting = state.waiting
     key = columns.key[event]
-    start, end = columns.text_start[event], columns.text_start[event + 1]
+    start, end = columns.text_start[event], columns.text_end[event]
     make_room(state, end - start)
     user = ensure_user(state, parameters, columns.user[event])
     if user < 0:
@@ -296,7 +296,7 @@ def on_feedback(state: State, parameters: Parameters, columns: Columns, emitted:
         settle(state, emitted, event, FATE_DUPLICATE)
         return
     if slot < 0 or waiting.status[slot] == EARLY:
-        make_room(state, columns.text_start[event + 1] - columns.text_start[event])
+        make_room(state, columns.text_end[event] - columns.text_start[event])
     user = ensure_user(state, parameters, columns.user[event])
     slot = find_slot(waiting, columns.impression[event])
     if slot < 0 and user >= 0:
@@ -330,7 +330,7 @@ def join(state: State, parameters: Parameters, columns: Columns, emitted: Emitte
         waiting, slot, columns.key[event], columns.offset[event], columns.ts_ms[event], columns.positive[event]
     )
     if waiting.status[slot] == EARLY:
-        write_early(waiting, node, columns.text, columns.text_start[event], columns.text_start[event + 1])
+        write_early(waiting, node, columns.text, columns.text_start[event], columns.text_end[event])
         settle(state, emitted, event, FATE_EARLY)
         return
     is_first = positive and waiting.label[slot] == 0

@@ -24,6 +24,7 @@ from schemas.refusal import is_deeper, refusal
 
 Decode = Callable[[bytes | None], Event]
 
+FIT_NAMES_LIMIT = 4_096
 SHORTEST_IMPRESSION = b'{"type":"impression","id":"","user":"","item":"","ts":946684800000,"context":{}}'
 
 
@@ -39,12 +40,12 @@ def decoder(limits: LimitsConfiguration) -> Decode:
     """
     decode_json: Callable[[bytes], Event] = Decoder(Event).decode
     record_bytes, depth = limits.record_bytes, limits.depth
-    context_fields, list_length = limits.context_fields, limits.list_length
-    # A character takes up to four bytes: what has few enough characters needs no counting of bytes.
-    name_characters = limits.name_bytes // 4
     # A string is never longer than its text in the record, since every escape is longer than what it stands for; and
     # around it the record has all its other fields.
     short_bytes = min(limits.id_bytes, limits.value_bytes) + len(SHORTEST_IMPRESSION)
+    # What separates a context's fields, or a list's strings, are commas; five stand between an impression's own fields.
+    few_commas = min(limits.context_fields, limits.list_length)
+    fit_names = _FitNames()
 
     def decode(raw: bytes | None) -> Event:
         if not raw:
@@ -64,19 +65,28 @@ def decoder(limits: LimitsConfiguration) -> Decode:
             event = decode_json(raw)
         except (MsgspecError, UnicodeDecodeError):
             raise refusal(raw, limits) from None
-        if type(event) is Impression and size <= short_bytes:
-            context = event.context
-            if len(context) <= context_fields:
-                for name, value in context.items():
-                    if len(name) > name_characters or (type(value) is list and len(value) > list_length):
-                        break
-                else:
-                    return event
+        if (
+            type(event) is Impression
+            and size <= short_bytes
+            and raw.count(b",") < few_commas
+            and fit_names.issuperset(event.context)
+        ):
+            return event
         if is_over(event, limits):
             raise refusal(raw, limits)
+        if type(event) is Impression:
+            fit_names.learn(event.context)
         return event
 
     return decode
+
+
+class _FitNames(set[str]):
+    """Names of context fields that were found to be within the limit: looked up, they need not be measured again."""
+
+    def learn(self, context: Context) -> None:
+        if len(self) < FIT_NAMES_LIMIT:
+            self.update(context)
 
 
 def is_over(event: Event, limits: LimitsConfiguration) -> bool:

@@ -4,9 +4,12 @@ An example repeats the strings of its impression as they came in. They are encod
 the numbers are appended when its outcome is decided.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from schemas.events import Impression, Value
 from schemas.records import Headers
@@ -25,6 +28,7 @@ class _Owner(msgspec.Struct, gc=False):
 
 
 _ENCODE = msgspec.json.Encoder().encode
+_ENCODE_LINES = msgspec.json.Encoder().encode_lines
 _DECODE_OWNER = msgspec.json.Decoder(_Owner).decode
 _DECODE_KEPT = msgspec.json.Decoder(_Kept).decode
 _PACK = msgspec.msgpack.Encoder().encode
@@ -32,13 +36,21 @@ _UNPACK = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None, Headers]).de
 _CLOSING = b"}}"
 
 
-def encode_kept(impression: Impression, features: dict[str, Value]) -> bytes:
-    """Return the beginning of an impression's example, its `features` still open.
+def encode_kept_all(
+    impressions: Sequence[Impression], features: Sequence[dict[str, Value]]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the beginnings of impressions' examples, their `features` still open: a text, and where each lies in it.
 
-    >>> encode_kept(Impression("7", "u1", "v9", 1_700_000_000_000, {}), {"tab": 2})
+    >>> text, start, end = encode_kept_all([Impression("7", "u1", "v9", 1_700_000_000_000, {})], [{"tab": 2}])
+    >>> bytes(text[start[0] : end[0]])
     b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"features":{"tab":2'
     """
-    return _ENCODE(_Kept(impression.id, impression.user, impression.item, impression.ts, features))[:-2]
+    kept = [_Kept(each.id, each.user, each.item, each.ts, its) for each, its in zip(impressions, features, strict=True)]
+    # No line feed occurs within JSON: in strings it is escaped.
+    text = np.frombuffer(bytearray(_ENCODE_LINES(kept)), np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    starts = np.concatenate((np.zeros(1, np.int64), ends + 1))[: len(kept)]
+    return text, starts, ends - len(_CLOSING)
 
 
 def complete_example(kept: bytes, numbers: dict[str, Any], outcome: dict[str, Any]) -> bytes:
