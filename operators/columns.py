@@ -3,19 +3,20 @@
 Reading a record in Python and the hash of its values are the only loops outside the compiled fold.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import MsgspecError
 
 from operators.configuration import Configuration
+from operators.contexts import Fields, Values, keys_of
 from operators.features import HOUR_OF_DAY, ITEM, USER
-from operators.hashing import Keys, hasher, partitions_of
-from schemas.decode import decoder
-from schemas.events import Erase, Event, Feedback, Impression, Request
+from operators.hashing import hasher, partitions_of
+from operators.plain import find_plain
+from schemas.decode import are_names_over, decode_plain, decoder, is_over, plain
+from schemas.events import Context, Erase, Event, Feedback, Impression, Request
 from schemas.kept import encode_kept_all, pack_record
 from schemas.reasons import Reason, Unusable
 from schemas.records import Record
@@ -23,10 +24,6 @@ from schemas.records import Record
 IMPRESSION, FEEDBACK, REQUEST, ERASE, UNUSABLE = range(5)
 KINDS = {Impression: IMPRESSION, Feedback: FEEDBACK, Request: REQUEST, Erase: ERASE, type(None): UNUSABLE}
 HOUR_MS = 3_600_000
-NAME_BYTES = 256
-
-Field = tuple[int, Keys, tuple[float, ...] | None]
-"""A field's place, its keys, and the edges of its buckets."""
 
 
 class Columns(NamedTuple):
@@ -66,177 +63,107 @@ class Block(NamedTuple):
     columns: Columns
 
 
-class Values(NamedTuple):
-    """One field's values in a group of impressions: `counts` int64 [group], or 1 each; `keys` uint64, in order."""
-
-    place: int
-    counts: npt.NDArray[np.int64] | int
-    keys: npt.NDArray[np.uint64]
-
-
-class Group(NamedTuple):
-    """Impressions with the same context fields: their numbers among the block's impressions, and their values."""
-
-    names: tuple[str, ...]
-    members: npt.NDArray[np.int64]
-    values: list[Values]
-
-
 class Columnizer:
-    """Turns records into columns under one configuration; what fields there are is part of the partition's state.
-
-    `names` uint8 [fields, 256] holds the fields' names in their places, each ended by a zero. With no
-    `features.context` configured, each context field gets the next free place when it first appears in the log.
-    """
+    """Turns records into columns under one configuration; `names` is the state's, as `contexts.Fields` reads it."""
 
     def __init__(
         self, configuration: Configuration, names: npt.NDArray[np.uint8], partition: int, partitions: int
     ) -> None:
         """Read fields under `configuration`; `partitions` 0 means that no record can lie in the wrong one."""
         features = configuration.features
+        self._limits = configuration.limits
         self._decode = decoder(configuration.limits)
-        self._names = names
-        self._seed = configuration.seed
-        self._takes_all = not features.context
-        self._exclude = frozenset(features.exclude)
-        self._edges = features.buckets
+        self._plain = plain(configuration.limits)
         self._hour_shift_ms = features.utc_offset_ms
         self._values_limit = features.values_limit - len(features.crosses)
         self._positive_actions = frozenset(configuration.joiner.positive_actions)
         self._partition = partition
         self._partitions = partitions
-        self._impression_keys = hasher("impression", self._seed)
-        self._feedback_keys = hasher("feedback", self._seed)
-        self._user_keys = hasher("user", self._seed)
-        self._item_keys = hasher("item", self._seed)
-        self._fields: dict[str, Field] = {}
-        for place, name in enumerate(field_names(names)):
-            if place > ITEM and not any(name == "*".join(pair) for pair in features.crosses):
-                self._add_field(name, place)
-        self._places = len(field_names(names))
+        self._impression_keys = hasher("impression", configuration.seed)
+        self._feedback_keys = hasher("feedback", configuration.seed)
+        self._user_keys = hasher("user", configuration.seed)
+        self._item_keys = hasher("item", configuration.seed)
+        self._fields = Fields(configuration, names)
         self._hour = self._fields.get(HOUR_OF_DAY) if features.hour_of_day else None
-
-    def _add_field(self, name: str, place: int) -> Field:
-        field = self._fields[name] = (place, Keys(name, self._seed), self._edges.get(name))
-        return field
-
-    def _new_field(self, name: str) -> Field | None:
-        """Give a context field that appears for the first time its place, if it is to have one."""
-        if not self._takes_all or name in self._exclude or self._places == len(self._names):
-            return None
-        write_name(self._names, self._places, name)
-        self._places += 1
-        return self._add_field(name, self._places - 1)
 
     def columns(self, records: Sequence[Record]) -> Block:
         """Return a block of records as columns; a record that cannot be used has its reason instead of values."""
-        events: list[Event | None] = []
         refused: dict[int, Unusable] = {}
-        decode = self._decode
-        for number, record in enumerate(records):
-            try:
-                events.append(decode(record.value))
-            except Unusable as unusable:
-                events.append(None)
-                refused[number] = unusable
+        events = self._decoded([record.value for record in records], refused)
         columns = new_columns(len(records))
         columns.offset[:] = [record.offset for record in records]
         columns.kind[:] = [KINDS[type(event)] for event in events]
         columns = self._with_impressions(columns, events, refused)
         columns = self._with_feedback(columns, events, records)
         self._write_others(columns, events)
-        for number, why in refused.items():
-            events[number] = None
-            columns.kind[number], columns.reason[number] = UNUSABLE, why.reason.code
-        details = {number: why.detail for number, why in refused.items()}
+        for number, unusable in sorted(refused.items()):
+            columns.reason[number] = unusable.reason.code
+        details = {number: unusable.detail for number, unusable in refused.items()}
         if self._partitions:
             self._refuse_wrong_partition(records, events, columns, details)
         return Block(records, events, details, columns)
 
+    def _decoded(self, values: Sequence[bytes | None], refused: dict[int, Unusable]) -> list[Event | None]:
+        """Return the events of records, None for those that are `refused`."""
+        whole = [value or b"" for value in values]
+        events: list[Event | None] = []
+        for number, (value, is_plain) in enumerate(zip(whole, find_plain(whole, self._plain), strict=True)):
+            try:
+                event = decode_plain(value) if is_plain else None
+            except (MsgspecError, UnicodeDecodeError):
+                event = None
+            events.append(event or self._measured(number, values[number], refused))
+        for number in self._with_long_names(events):
+            events[number] = self._measured(number, values[number], refused)
+        return events
+
+    def _measured(self, number: int, value: bytes | None, refused: dict[int, Unusable]) -> Event | None:
+        """Decode a record with everything measured, and note why it is refused, if it is."""
+        try:
+            return self._decode(value)
+        except Unusable as unusable:
+            refused[number] = unusable
+            return None
+
+    def _with_long_names(self, events: Sequence[Event | None]) -> list[int]:
+        """Return which events have a name that is too long: the one thing in plain records that is not measured yet."""
+        names = set[str]().union(*(event.context for event in events if type(event) is Impression))
+        names.update(event.action for event in events if type(event) is Feedback)
+        if not are_names_over(names, self._limits):
+            return []
+        return [number for number, event in enumerate(events) if event is not None and is_over(event, self._limits)]
+
     def _with_impressions(self, columns: Columns, events: list[Event | None], refused: dict[int, Unusable]) -> Columns:
-        """Write the block's impressions; one that has more values than the limit is `refused`."""
+        """Write the block's impressions with the values of their fields; one that has too many is `refused`."""
         at = np.flatnonzero(columns.kind == IMPRESSION)
         impressions: list[Any] = [event for event in events if type(event) is Impression]
-        groups = self._groups(impressions)
-        counts = np.full(len(at), 2 + (self._hour is not None))
-        for _, members, values in groups:
-            for each in values:
-                counts[members] += each.counts
-        fit = counts <= self._values_limit
-        if not fit.all():
-            for number in np.flatnonzero(~fit).tolist():
-                text = f"{counts[number]} values in all fields, at most {self._values_limit}"
-                refused[int(at[number])] = Unusable(Reason.TOO_MANY_VALUES, text)
-            columns.kind[at[~fit]] = UNUSABLE
-            rest = [event if columns.kind[number] != UNUSABLE else None for number, event in enumerate(events)]
-            return self._with_impressions(columns, rest, refused)
+        contexts: Sequence[Context] = [event.context for event in impressions]
+        values = self._fields.values(contexts)
+        counts = np.full(len(at), 2 if self._hour is None else 3)
+        for each in values:
+            counts[each.members] += each.counts
+        if (counts > self._values_limit).any():
+            for number in np.flatnonzero(counts > self._values_limit).tolist():
+                detail = f"{counts[number]} values in all fields, at most {self._values_limit}"
+                refused[int(at[number])] = Unusable(Reason.TOO_MANY_VALUES, detail)
+                columns.kind[at[number]] = UNUSABLE
+                events[at[number]] = None
+            return self._with_impressions(columns, events, refused)
         ts_ms = np.fromiter((event.ts for event in impressions), np.int64, len(at))
         user = self._user_keys([event.user for event in impressions])
         item = self._item_keys([event.item for event in impressions])
         columns.ts_ms[at], columns.user[at], columns.item[at] = ts_ms, user, item
         columns.key[at] = self._impression_keys([event.id for event in impressions])
         columns.base_score[at] = [event.base_score for event in impressions]
-        columns.value_start[at + 1] = counts
-        np.cumsum(columns.value_start, out=columns.value_start)
-        columns = columns._replace(
-            value_field=np.empty(columns.value_start[-1], np.uint8),
-            value_key=np.empty(columns.value_start[-1], np.uint64),
-        )
-        # Where the next value of each impression goes: fields come in the order of the event.
-        free = columns.value_start[at]
+        contexts = self._fields.known(contexts)
         everyone = np.arange(len(at))
-        self._write_values(columns, free, everyone, Values(USER, 1, user))
-        self._write_values(columns, free, everyone, Values(ITEM, 1, item))
-        for _, members, values in groups:
-            for each in values:
-                self._write_values(columns, free, members, each)
+        values = [Values(everyone, 1, USER, user), Values(everyone, 1, ITEM, item), *values]
         if self._hour is not None:
             hours = ((ts_ms + self._hour_shift_ms) // HOUR_MS % 24).tolist()
-            keys = np.fromiter(map(self._hour[1].__getitem__, hours), np.uint64, len(hours))
-            self._write_values(columns, free, everyone, Values(self._hour[0], 1, keys))
-            for event, hour in zip(impressions, hours, strict=True):
-                event.context[HOUR_OF_DAY] = hour  # the event is ours alone, and read no further
-        return self._with_kept(columns, at, impressions, groups)
-
-    def _groups(self, impressions: list[Any]) -> list[Group]:
-        """Return the impressions by the names in their contexts: most blocks have one such set of names."""
-        names = [tuple(event.context) for event in impressions]
-        groups = []
-        for shape in dict.fromkeys(names):
-            is_only = names.count(shape) == len(names)
-            members = (
-                np.arange(len(names)) if is_only else np.array([i for i, each in enumerate(names) if each == shape])
-            )
-            rows = [impressions[number].context.values() for number in members.tolist()]
-            fields = [self._fields.get(name) or self._new_field(name) for name in shape]
-            chosen = zip(fields, zip(*rows, strict=True), strict=True)
-            values = [values_of(field, values) for field, values in chosen if field is not None]
-            groups.append(Group(shape, members, values))
-        return groups
-
-    def _write_values(
-        self, columns: Columns, free: npt.NDArray[np.int64], members: npt.NDArray[np.int64], values: Values
-    ) -> None:
-        """Write a field's values where the impressions' next ones go."""
-        first = free[members]
-        counts = values.counts
-        if isinstance(counts, int):
-            at = first
-        else:
-            ends = np.cumsum(counts)
-            at = np.repeat(first - ends + counts, counts) + np.arange(len(values.keys))
-        columns.value_field[at] = values.place
-        columns.value_key[at] = values.keys
-        free[members] = first + counts
-
-    def _with_kept(
-        self, columns: Columns, at: npt.NDArray[np.int64], impressions: list[Any], groups: list[Group]
-    ) -> Columns:
-        """Add what is kept of the impressions: the beginning of their examples."""
-        fields = self._fields
-        contexts = [event.context for event in impressions]
-        if not all(fields.keys() >= set(group.names) for group in groups):
-            contexts = [{name: value for name, value in each.items() if name in fields} for each in contexts]
+            values.append(Values(everyone, 1, self._hour.place, keys_of(self._hour, hours)[1]))
+            for context, hour in zip(contexts, hours, strict=True):
+                context[HOUR_OF_DAY] = hour  # the event is ours alone, and read no further
+        columns = with_values(columns, at, counts, values)
         text, columns.text_start[at], columns.text_end[at] = encode_kept_all(impressions, contexts)
         return columns._replace(text=text)
 
@@ -261,11 +188,11 @@ class Columnizer:
         return columns._replace(text=np.concatenate((columns.text, np.frombuffer(b"".join(kept), np.uint8))))
 
     def _write_others(self, columns: Columns, events: list[Event | None]) -> None:
-        for number in np.flatnonzero((columns.kind == ERASE) | (columns.kind == REQUEST)).tolist():
-            event: Any = events[number]
-            columns.ts_ms[number] = event.ts
-            columns.key[number] = self._feedback_keys([event.id])[0]
-            columns.user[number] = self._user_keys([event.user])[0]
+        at = np.flatnonzero((columns.kind == ERASE) | (columns.kind == REQUEST))
+        others: list[Any] = [events[number] for number in at.tolist()]
+        columns.ts_ms[at] = [event.ts for event in others]
+        columns.key[at] = self._feedback_keys([event.id for event in others])
+        columns.user[at] = self._user_keys([event.user for event in others])
 
     def _refuse_wrong_partition(
         self, records: Sequence[Record], events: list[Event | None], columns: Columns, details: dict[int, str]
@@ -303,35 +230,22 @@ def new_columns(events: int) -> Columns:
     )
 
 
-def pack(record: Record) -> bytes:
-    """Return the whole of a record as one text."""
-    return pack_record(record.value, record.key, tuple(record.headers))
-
-
-def values_of(field: Field, values: Sequence[Any]) -> Values:
-    """Return the values that some impressions have of a field: strings, numbers, or lists of strings."""
-    place, memo, edges = field
-    types = set(map(type, values))
-    counts: npt.NDArray[np.int64] | int = 1
-    if list in types:
-        lists = [value if type(value) is list else (value,) for value in values]
-        counts = np.fromiter(map(len, lists), np.int64, len(lists))
-        values = list(chain.from_iterable(lists))
-    if edges is not None:
-        values = [value if type(value) is str else bisect_right(edges, value) for value in values]
-    elif float in types:
-        # 1.0 and 1 are equal, but not the same category
-        values = [repr(value) if type(value) is float else value for value in values]
-    return Values(place, counts, np.fromiter(map(memo.__getitem__, values), np.uint64, len(values)))
-
-
-def field_names(names: npt.NDArray[np.uint8]) -> list[str]:
-    """Return the fields' names in their places, up to the first place without one."""
-    texts = [bytes(row).split(b"\0", 1)[0].decode() for row in names]
-    return texts[: texts.index("")] if "" in texts else texts
-
-
-def write_name(names: npt.NDArray[np.uint8], place: int, name: str) -> None:
-    """Write a field's name to its place."""
-    raw = name.encode()
-    names[place, : len(raw)] = np.frombuffer(raw, np.uint8)
+def with_values(
+    columns: Columns, at: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], values: Sequence[Values]
+) -> Columns:
+    """Return columns with the values of the impressions, which lie `at` these events and have so many each."""
+    columns.value_start[at + 1] = counts
+    np.cumsum(columns.value_start, out=columns.value_start)
+    field = np.empty(columns.value_start[-1], np.uint8)
+    key = np.empty(columns.value_start[-1], np.uint64)
+    free = columns.value_start[at]  # where the next value of each impression goes
+    for each in values:
+        first = free[each.members]
+        places = first
+        if not isinstance(each.counts, int):
+            ends = np.cumsum(each.counts)
+            places = np.repeat(first - ends + each.counts, each.counts) + np.arange(len(each.keys))
+        field[places] = each.places
+        key[places] = each.keys
+        free[each.members] = first + each.counts
+    return columns._replace(value_field=field, value_key=key)

@@ -1,9 +1,11 @@
 """What the fold emits, as columns, and these columns as outputs on the wire."""
 
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
 from operators.columns import Block
 from operators.compiled import compiled
@@ -11,10 +13,9 @@ from operators.configuration import Configuration
 from operators.joiner import BASE, SCORE
 from operators.learner import DERIVED
 from operators.state import FATE_SCORED
-from schemas.events import Impression
 from schemas.kept import complete_example, kept_features, kept_user, unpack_record
 from schemas.origin import Origin
-from schemas.outputs import Score, dead_letter_headers, encode_score
+from schemas.outputs import dead_letter_headers, encode_scores
 from schemas.reasons import Reason
 from schemas.records import Cause, Headers, Output
 
@@ -129,32 +130,29 @@ class Encoder:
 
     def scores(self, block: Block, emitted: Emitted, first: int, last: int, names: list[str]) -> list[Output]:
         """Return the scores of the impressions among the events `first` to `last`; `names` are the fields."""
-        outputs = []
-        prefix = self._prefix
-        offsets = block.columns.offset.tolist()
         chosen = first + np.flatnonzero((emitted.fate[first:last] == FATE_SCORED) & (emitted.reason[first:last] == 0))
-        numbers = emitted.scores[chosen].tolist()
-        for event, (base, _, model, correction, score) in zip(chosen.tolist(), numbers, strict=True):
-            impression = block.events[event]
-            assert isinstance(impression, Impression)
-            origin = f"{prefix}{offsets[event]}"
-            value = encode_score(
-                Score(
-                    id=impression.id,
-                    user=impression.user,
-                    item=impression.item,
-                    ts=impression.ts,
-                    score=score,
-                    model_score=model,
-                    base_score=base if base == base else None,
-                    correction=correction,
-                    origin=origin,
-                    cause=f"{origin}:0",
-                    features=self._emitted_features(block, emitted, event, names) if self._emits_features else None,
-                )
-            )
-            outputs.append(Output(Cause(offsets[event], 0), value, impression.user.encode()))
-        return outputs
+        impressions: list[Any] = [block.events[event] for event in chosen.tolist()]
+        base, _, model, correction, score = emitted.scores[chosen].T.tolist()
+        offsets = block.columns.offset[chosen].tolist()
+        origins = [f"{self._prefix}{offset}" for offset in offsets]
+        features: list[Any] = [UNSET] * len(origins)
+        if self._emits_features:
+            features = [self._emitted_features(block, emitted, event, names) for event in chosen.tolist()]
+        values = encode_scores(
+            [impression.id for impression in impressions],
+            [impression.user for impression in impressions],
+            [impression.item for impression in impressions],
+            [impression.ts for impression in impressions],
+            score,
+            model,
+            [number if number == number else UNSET for number in base],
+            correction,
+            origins,
+            [f"{origin}:0" for origin in origins],
+            features,
+        )
+        keys = [impression.user.encode() for impression in impressions]
+        return list(map(Output, map(Cause, offsets, repeat(0)), values, keys))
 
     def _emitted_features(self, block: Block, emitted: Emitted, event: int, names: list[str]) -> dict[str, Any]:
         columns = block.columns

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from operators.admission import Admission, AdmissionParameters, admission_parameters, new_admission
 from operators.behaviors import KINDS, Behaviors, new_behaviors
 from operators.clock import Clock, new_clock
-from operators.columns import NAME_BYTES, write_name
 from operators.configuration import Configuration
+from operators.contexts import NAME_BYTES, write_name
 from operators.error_memory import (
     ErrorMemory,
     ErrorMemoryParameters,

@@ -12,7 +12,8 @@ What a record may be, where JSON itself leaves it open:
 - A string that cannot be written as UTF-8 (half a surrogate pair in escapes) is refused, in unknown fields too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from msgspec import MsgspecError
 from msgspec.json import Decoder
@@ -24,8 +25,7 @@ from schemas.refusal import is_deeper, refusal
 
 Decode = Callable[[bytes | None], Event]
 
-FIT_NAMES_LIMIT = 4_096
-SHORTEST_IMPRESSION = b'{"type":"impression","id":"","user":"","item":"","ts":946684800000,"context":{}}'
+SHORTEST = b'{"type":"erase","id":"","user":"","ts":946684800000}'
 
 
 def decoder(limits: LimitsConfiguration) -> Decode:
@@ -40,12 +40,6 @@ def decoder(limits: LimitsConfiguration) -> Decode:
     """
     decode_json: Callable[[bytes], Event] = Decoder(Event).decode
     record_bytes, depth = limits.record_bytes, limits.depth
-    # A string is never longer than its text in the record, since every escape is longer than what it stands for; and
-    # around it the record has all its other fields.
-    short_bytes = min(limits.id_bytes, limits.value_bytes) + len(SHORTEST_IMPRESSION)
-    # What separates a context's fields, or a list's strings, are commas; five stand between an impression's own fields.
-    few_commas = min(limits.context_fields, limits.list_length)
-    fit_names = _FitNames()
 
     def decode(raw: bytes | None) -> Event:
         if not raw:
@@ -65,28 +59,42 @@ def decoder(limits: LimitsConfiguration) -> Decode:
             event = decode_json(raw)
         except (MsgspecError, UnicodeDecodeError):
             raise refusal(raw, limits) from None
-        if (
-            type(event) is Impression
-            and size <= short_bytes
-            and raw.count(b",") < few_commas
-            and fit_names.issuperset(event.context)
-        ):
-            return event
         if is_over(event, limits):
             raise refusal(raw, limits)
-        if type(event) is Impression:
-            fit_names.learn(event.context)
         return event
 
     return decode
 
 
-class _FitNames(set[str]):
-    """Names of context fields that were found to be within the limit: looked up, they need not be measured again."""
+class Plain(NamedTuple):
+    """What makes a record plain: ASCII, at most `record_bytes` long, with at most so many commas and brackets.
 
-    def learn(self, context: Context) -> None:
-        if len(self) < FIT_NAMES_LIMIT:
-            self.update(context)
+    A plain record that the JSON decoder takes is within every limit but that of names (`are_names_over`): nothing else
+    of it has to be measured.
+    """
+
+    record_bytes: int
+    commas: int
+    brackets: int
+
+
+def plain(limits: LimitsConfiguration) -> Plain:
+    """Return what makes a record plain under these limits."""
+    # A string is never longer than its text in the record, since every escape is longer than what it stands for; and
+    # around it the record has all its other fields.
+    record_bytes = min(limits.id_bytes, limits.value_bytes) + len(SHORTEST)
+    # What separates a context's fields, a list's strings and candidates are commas.
+    commas = min(limits.context_fields, limits.list_length, limits.candidates) - 1
+    return Plain(min(record_bytes, limits.record_bytes), commas, limits.depth)
+
+
+decode_plain: Callable[[bytes], Event] = Decoder(Event).decode
+"""From a plain record's value to its event, raising what the JSON decoder raises: `decoder` then tells the reason."""
+
+
+def are_names_over(names: Iterable[str], limits: LimitsConfiguration) -> bool:
+    """Tell whether any name, of a context's field or an action, is beyond the limit on names."""
+    return any(is_longer(name, limits.name_bytes) for name in names)
 
 
 def is_over(event: Event, limits: LimitsConfiguration) -> bool:

@@ -1,8 +1,9 @@
 """What Thalweg writes: scores, examples and dead letters, each with its origin and its cause."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, UnsetType
 from msgspec.json import Encoder
 
 from schemas.origin import Origin
@@ -64,17 +65,37 @@ class DeadLetter(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True
 
 
 _ENCODE = Encoder().encode
+_ENCODE_LINES = Encoder().encode_lines
 
 
-def encode_score(score: Score) -> bytes:
-    """Return the score as one JSON object; numbers are the shortest text that reads back to the same bits.
+class _ScoreLine(Struct, gc=False):
+    """A `Score` in the making: without names to give, it is made in a third of the time."""
 
-    >>> encode_score(Score(id="7", user="u1", item="v9", ts=1_700_000_000_000, score=0.1, model_score=0.25,
-    ...                    correction=-0.15, origin="interactions-0-4", cause="interactions-0-4:0"))
-    b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"score":0.1,"model_score":0.25,"correction":-0.15,"origin":\
-"interactions-0-4","cause":"interactions-0-4:0"}'
+    id: str
+    user: str
+    item: str
+    ts: int
+    score: float
+    model_score: float
+    base_score: float | UnsetType
+    correction: float
+    origin: str
+    cause: str
+    features: dict[str, Feature] | UnsetType
+
+
+def encode_scores(*columns: Iterable[Any]) -> list[bytes]:
+    """Return scores, each as one JSON object, from the columns of `Score`'s fields in their order; UNSET is left out.
+
+    Numbers are the shortest text that reads back to the same bits.
+
+    >>> encode_scores(["7"], ["u1"], ["v9"], [1_700_000_000_000], [0.1], [0.25], [UNSET], [-0.15],
+    ...               ["interactions-0-4"], ["interactions-0-4:0"], [UNSET])
+    [b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"score":0.1,"model_score":0.25,"correction":-0.15,"origin":\
+"interactions-0-4","cause":"interactions-0-4:0"}']
     """
-    return _ENCODE(score)
+    # No line feed occurs within JSON: in strings it is escaped.
+    return _ENCODE_LINES(list(map(_ScoreLine, *columns))).split(b"\n")[:-1]
 
 
 def encode_example(example: Example) -> bytes:

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.behaviors import KINDS
-from operators.columns import field_names
 from operators.configuration import Configuration
+from operators.contexts import field_names
 from operators.hashing import field_seed, key_of
 from operators.state import FATES, TALLIES
 from operators.table import Table, rows_by_key

@@ -10,8 +10,9 @@ from typing import Any, cast
 import numba
 import numpy.typing as npt
 
-from operators.columns import Block, Columnizer, field_names
+from operators.columns import Block, Columnizer
 from operators.configuration import Configuration
+from operators.contexts import field_names
 from operators.digest import digest
 from operators.emitted import EXAMPLE_COUNT, Emitted, Encoder, new_emitted
 from operators.processor import close_all, fold

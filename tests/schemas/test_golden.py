@@ -8,7 +8,7 @@ import pytest
 from schemas.decode import decoder
 from schemas.events import encode_event
 from schemas.limits import LimitsConfiguration
-from schemas.outputs import DeadLetter, Example, Score, encode_dead_letter, encode_example, encode_score
+from schemas.outputs import DeadLetter, Example, Score, encode_dead_letter, encode_example, encode_scores
 from tests.schemas.golden import DIRECTORY, EVENTS, OUTPUTS, WRITTEN_BY_OTHERS
 
 SHA_256 = {
@@ -21,6 +21,14 @@ SHA_256 = {
     "dead_letter.jsonl": "782f73cf8d4470adb3830ebb31b919aa6512686b0ecbe3d51036181c024e6e26",
     "written_by_others.jsonl": "d90a629ae4bed4eb89c1ceab54b7880861901a2cb9c2ce065d89cb417077b58d",
 }
+
+
+def encode_score(score):
+    """Write a score as a block of one."""
+    fields = (getattr(score, name) for name in Score.__struct_fields__)
+    return encode_scores(*([msgspec.UNSET if field is None else field] for field in fields))[0]
+
+
 WRITERS = {"score": (Score, encode_score), "example": (Example, encode_example)}
 WRITERS["dead_letter"] = (DeadLetter, encode_dead_letter)
 
