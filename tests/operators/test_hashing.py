@@ -14,6 +14,7 @@ from operators.hashing import (
     Keys,
     cross,
     field_seed,
+    hasher,
     key_of,
     mix,
     murmur2,
@@ -55,6 +56,12 @@ def chi_square(observed: npt.NDArray[np.int64]) -> float:
     expected = observed.sum() / observed.size
     freedom = observed.size - 1
     return float((((observed - expected) ** 2 / expected).sum() - freedom) / math.sqrt(2 * freedom))
+
+
+@given(st.lists(st.text(max_size=40)), st.integers(0, 3))
+def test_keys_of_a_block_are_those_of_its_ids(ids: list[str], seed: int) -> None:
+    """Hashing ids all at once gives what mmh3 gives for each, whatever their lengths and alphabets."""
+    assert hasher("user", seed)(ids).tolist() == [key_of(text, field_seed("user", seed)) for text in ids]
 
 
 def test_keys_are_pinned() -> None:

@@ -1,0 +1,80 @@
+"""Contexts taken a field at a time give what each gives by itself, and fields get their places in the log's order."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from operators.columns import Columnizer
+from operators.configuration import Configuration
+from operators.contexts import SHAPES_AT_ONCE, Fields, field_names
+from operators.features import FeaturesConfiguration
+from operators.state import new_state
+from schemas.events import Impression, encode_event
+from schemas.records import LogRecord
+
+VALUES = st.one_of(
+    st.text("abü1", max_size=3),
+    st.integers(-5, 40),
+    st.floats(-5, 40, allow_nan=False),
+    st.lists(st.text("xyé", max_size=2), max_size=4),
+)
+CONTEXTS = st.lists(st.dictionaries(st.sampled_from("abcdefgh"), VALUES, max_size=6), min_size=1, max_size=24)
+CONFIGURATION = Configuration(features=FeaturesConfiguration(buckets={"a": (1.0, 2.5, 30.0)}, exclude=("h",)))
+
+
+def flat(values, contexts):
+    """Each context's (place, key) pairs, in order."""
+    pairs = [[] for _ in range(contexts)]
+    for each in values:
+        counts = np.broadcast_to(each.counts, len(each.members))
+        owners = np.repeat(each.members, counts)
+        places = np.broadcast_to(each.places, len(each.keys))
+        for owner, place, key in zip(owners.tolist(), places.tolist(), each.keys.tolist(), strict=True):
+            pairs[owner].append((place, key))
+    return pairs
+
+
+@given(CONTEXTS)
+def test_blocks_give_what_each_context_gives_alone(contexts):
+    """However many sets of names a block has, its values are those of its contexts, in their order."""
+    names = new_state(CONFIGURATION).names
+    together = flat(Fields(CONFIGURATION, names).values(contexts), len(contexts))
+    again = Fields(CONFIGURATION, names)
+    alone = [flat(again.values([context]), 1)[0] for context in contexts]
+    assert together == alone
+
+
+@given(CONTEXTS)
+def test_fields_get_their_places_in_the_order_of_the_log(contexts):
+    """A field's place is the same whether the log comes at once or context by context; what is excluded has none."""
+    first, second = new_state(CONFIGURATION).names, new_state(CONFIGURATION).names
+    Fields(CONFIGURATION, first).values(contexts)
+    one_by_one = Fields(CONFIGURATION, second)
+    for context in contexts:
+        one_by_one.values([context])
+    assert field_names(first) == field_names(second)
+    assert "h" not in field_names(first)
+    known = one_by_one.known(contexts)
+    assert known == [{name: value for name, value in each.items() if name != "h"} for each in contexts]
+
+
+def test_columns_do_not_depend_on_how_a_log_is_cut():
+    """Impressions of more shapes than are taken at once give, in one block, the columns of blocks of one."""
+    contexts = [{name: [f"{name}{n}", "b"] if n % 3 else n for name in "abcdefg"[: n % 7]} for n in range(40)]
+    assert len({tuple(context) for context in contexts}) > SHAPES_AT_ONCE
+    records = [
+        LogRecord(n, encode_event(Impression(f"i{n}", f"u{n % 5}", "v", 1_700_000_000_000 + n, context)))
+        for n, context in enumerate(contexts)
+    ]
+    configuration = Configuration(features=FeaturesConfiguration(context=tuple("abcdefg")))
+    whole = Columnizer(configuration, new_state(configuration).names, 0, 0).columns(records).columns
+    columnizer = Columnizer(configuration, new_state(configuration).names, 0, 0)
+    for n, record in enumerate(records):
+        one = columnizer.columns([record]).columns
+        for name in ("kind", "ts_ms", "key", "user", "item"):
+            assert getattr(one, name)[0] == getattr(whole, name)[n]
+        assert one.value_field.tolist() == whole.value_field[whole.value_start[n] : whole.value_start[n + 1]].tolist()
+        assert one.value_key.tolist() == whole.value_key[whole.value_start[n] : whole.value_start[n + 1]].tolist()
+        assert bytes(one.text[one.text_start[0] : one.text_end[0]]) == bytes(
+            whole.text[whole.text_start[n] : whole.text_end[n]]
+        )
