@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import MsgspecError
 
 from operators.configuration import Configuration
 from operators.contexts import Fields, Values, keys_of
 from operators.features import HOUR_OF_DAY, ITEM, USER
 from operators.hashing import hasher, partitions_of
 from operators.plain import find_plain
-from schemas.decode import are_names_over, decode_plain, decoder, is_over, plain
+from schemas.decode import UNDECODABLE, are_names_over, decode_plain, decoder, is_over, plain
 from schemas.events import Context, Erase, Event, Feedback, Impression, Request
-from schemas.kept import encode_kept_all, pack_record
+from schemas.kept import KEPT_CLOSING, encode_kept, pack_record
 from schemas.reasons import Reason, Unusable
 from schemas.records import Record
 
@@ -110,7 +109,7 @@ class Columnizer:
         for number, (value, is_plain) in enumerate(zip(whole, find_plain(whole, self._plain), strict=True)):
             try:
                 event = decode_plain(value) if is_plain else None
-            except (MsgspecError, UnicodeDecodeError):
+            except UNDECODABLE:
                 event = None
             events.append(event or self._measured(number, values[number], refused))
         for number in self._with_long_names(events):
@@ -164,7 +163,10 @@ class Columnizer:
             for context, hour in zip(contexts, hours, strict=True):
                 context[HOUR_OF_DAY] = hour  # the event is ours alone, and read no further
         columns = with_values(columns, at, counts, values)
-        text, columns.text_start[at], columns.text_end[at] = encode_kept_all(impressions, contexts)
+        text = np.frombuffer(bytearray(encode_kept(impressions, contexts)), np.uint8)
+        after = np.flatnonzero(text == KEPT_CLOSING[-1]) + 1
+        columns.text_end[at] = after - len(KEPT_CLOSING)
+        columns.text_start[at[1:]] = after[:-1]
         return columns._replace(text=text)
 
     def _with_feedback(self, columns: Columns, events: list[Event | None], records: Sequence[Record]) -> Columns:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import UNSET
 
 from operators.columns import Block
 from operators.compiled import compiled
@@ -135,7 +134,7 @@ class Encoder:
         base, _, model, correction, score = emitted.scores[chosen].T.tolist()
         offsets = block.columns.offset[chosen].tolist()
         origins = [f"{self._prefix}{offset}" for offset in offsets]
-        features: list[Any] = [UNSET] * len(origins)
+        features: list[Any] = [None] * len(origins)
         if self._emits_features:
             features = [self._emitted_features(block, emitted, event, names) for event in chosen.tolist()]
         values = encode_scores(
@@ -145,7 +144,7 @@ class Encoder:
             [impression.ts for impression in impressions],
             score,
             model,
-            [number if number == number else UNSET for number in base],
+            [number if number == number else None for number in base],
             correction,
             origins,
             [f"{origin}:0" for origin in origins],

@@ -57,7 +57,7 @@ def decoder(limits: LimitsConfiguration) -> Decode:
             raise Unusable(Reason.TOO_DEEP, f"nested deeper than {depth}")
         try:
             event = decode_json(raw)
-        except (MsgspecError, UnicodeDecodeError):
+        except UNDECODABLE:
             raise refusal(raw, limits) from None
         if is_over(event, limits):
             raise refusal(raw, limits)
@@ -89,7 +89,8 @@ def plain(limits: LimitsConfiguration) -> Plain:
 
 
 decode_plain: Callable[[bytes], Event] = Decoder(Event).decode
-"""From a plain record's value to its event, raising what the JSON decoder raises: `decoder` then tells the reason."""
+"""From a plain record's value to its event, raising one of `UNDECODABLE`: `decoder` then tells the reason."""
+UNDECODABLE = (MsgspecError, UnicodeDecodeError)
 
 
 def are_names_over(names: Iterable[str], limits: LimitsConfiguration) -> bool:

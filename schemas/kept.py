@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from schemas.events import Impression, Value
 from schemas.records import Headers
@@ -34,23 +32,19 @@ _DECODE_KEPT = msgspec.json.Decoder(_Kept).decode
 _PACK = msgspec.msgpack.Encoder().encode
 _UNPACK = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None, Headers]).decode
 _CLOSING = b"}}"
+KEPT_CLOSING = _CLOSING + b"\n"
+"""No line feed occurs elsewhere: within JSON strings it is escaped."""
 
 
-def encode_kept_all(
-    impressions: Sequence[Impression], features: Sequence[dict[str, Value]]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the beginnings of impressions' examples, their `features` still open: a text, and where each lies in it.
+def encode_kept(impressions: Sequence[Impression], features: Sequence[dict[str, Value]]) -> bytes:
+    """Return the beginnings of impressions' examples, each closed by `KEPT_CLOSING`, which is not to be kept.
 
-    >>> text, start, end = encode_kept_all([Impression("7", "u1", "v9", 1_700_000_000_000, {})], [{"tab": 2}])
-    >>> bytes(text[start[0] : end[0]])
-    b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"features":{"tab":2'
+    >>> encode_kept([Impression("7", "u1", "v9", 1_700_000_000_000, {})], [{"tab": 2}])
+    b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"features":{"tab":2}}\\n'
     """
-    kept = [_Kept(each.id, each.user, each.item, each.ts, its) for each, its in zip(impressions, features, strict=True)]
-    # No line feed occurs within JSON: in strings it is escaped.
-    text = np.frombuffer(bytearray(_ENCODE_LINES(kept)), np.uint8)
-    ends = np.flatnonzero(text == ord("\n"))
-    starts = np.concatenate((np.zeros(1, np.int64), ends + 1))[: len(kept)]
-    return text, starts, ends - len(_CLOSING)
+    return _ENCODE_LINES(
+        [_Kept(each.id, each.user, each.item, each.ts, its) for each, its in zip(impressions, features, strict=True)]
+    )
 
 
 def complete_example(kept: bytes, numbers: dict[str, Any], outcome: dict[str, Any]) -> bytes:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 from msgspec.json import Encoder
 
 from schemas.origin import Origin
@@ -68,29 +68,29 @@ _ENCODE = Encoder().encode
 _ENCODE_LINES = Encoder().encode_lines
 
 
-class _ScoreLine(Struct, gc=False):
+class _ScoreLine(Struct, gc=False, omit_defaults=True):
     """A `Score` in the making: without names to give, it is made in a third of the time."""
 
-    id: str
-    user: str
-    item: str
-    ts: int
-    score: float
-    model_score: float
-    base_score: float | UnsetType
-    correction: float
-    origin: str
-    cause: str
-    features: dict[str, Feature] | UnsetType
+    id: str | None = None
+    user: str | None = None
+    item: str | None = None
+    ts: int | None = None
+    score: float | None = None
+    model_score: float | None = None
+    base_score: float | None = None
+    correction: float | None = None
+    origin: str | None = None
+    cause: str | None = None
+    features: dict[str, Feature] | None = None
 
 
 def encode_scores(*columns: Iterable[Any]) -> list[bytes]:
-    """Return scores, each as one JSON object, from the columns of `Score`'s fields in their order; UNSET is left out.
+    """Return scores, each as one JSON object, from the columns of `Score`'s fields in their order; None is left out.
 
     Numbers are the shortest text that reads back to the same bits.
 
-    >>> encode_scores(["7"], ["u1"], ["v9"], [1_700_000_000_000], [0.1], [0.25], [UNSET], [-0.15],
-    ...               ["interactions-0-4"], ["interactions-0-4:0"], [UNSET])
+    >>> encode_scores(["7"], ["u1"], ["v9"], [1_700_000_000_000], [0.1], [0.25], [None], [-0.15],
+    ...               ["interactions-0-4"], ["interactions-0-4:0"], [None])
     [b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"score":0.1,"model_score":0.25,"correction":-0.15,"origin":\
 "interactions-0-4","cause":"interactions-0-4:0"}']
     """

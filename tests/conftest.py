@@ -5,6 +5,7 @@ import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator
 
+import hypothesis
 import pytest
 
 from tests.kafka import broker as real
@@ -74,8 +75,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_configure() -> None:
-    """Have processes of tests end on SIGINT: whatever a shell starts in the background ignores it."""
+    """Have processes of tests end on SIGINT, which what a shell starts in the background ignores; time no example."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # the first example of many a test compiles
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
 
 
 @pytest.hookimpl(trylast=True)

@@ -26,7 +26,7 @@ SHA_256 = {
 def encode_score(score):
     """Write a score as a block of one."""
     fields = (getattr(score, name) for name in Score.__struct_fields__)
-    return encode_scores(*([msgspec.UNSET if field is None else field] for field in fields))[0]
+    return encode_scores(*([field] for field in fields))[0]
 
 
 WRITERS = {"score": (Score, encode_score), "example": (Example, encode_example)}
