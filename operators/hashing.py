@@ -34,7 +34,7 @@ def key_of(text: str, seed: int) -> Key:
 def hasher(name: str, seed: int) -> Callable[[Sequence[str]], npt.NDArray[np.uint64]]:
     """Return a function from a field's ids to their keys, uint64 [ids].
 
-    >>> hasher("user", 0)(["alice", "bob"]).tolist() == [key_of(name, field_seed("user", 0)) for name in ("alice", "bob")]
+    >>> hasher("user", 0)(["alice"]).tolist() == [key_of("alice", field_seed("user", 0))]
     True
     """
     salt = field_seed(name, seed)
