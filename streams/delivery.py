@@ -10,14 +10,14 @@ cause, below which nothing is sent again.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from schemas.records import Cause, Output, Outputs
 from streams.commands import Refusal
@@ -68,7 +68,7 @@ class Delivery:
         self._delivery_timeout_s = delivery_timeout_ms / 1000
         self._in_flight_batches_max = in_flight_batches_max
         self._compression_type = compression_type
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, Lane] = {}
         self._starting = asyncio.Lock()
         self._producer: Any = None
 
@@ -134,20 +134,20 @@ class Delivery:
         if lane is not None:
             lane.abandon()
 
-    async def _send(self, lane: "_Lane", topic: str, partition: int, records: Sequence[Output]) -> None:
+    async def _send(self, lane: "Lane", topic: str, partition: int, records: Sequence[Output]) -> None:
         sent = 0
         while sent < len(records):
             batch = self._producer.create_batch()
-            count = _fill(batch, records, sent)
+            count = fill(batch, records, sent)
             if count == 0:
-                lane.fail(DeliveryError(f"an output for {topic}-{partition} fits in no batch"))
+                lane.fail(*too_large(topic, partition))
             await lane.confirm(leave=self._in_flight_batches_max - 1)
             try:
                 delivered = await asyncio.wait_for(
                     self._producer.send_batch(batch, topic, partition=partition), self._delivery_timeout_s
                 )
             except (KafkaError, TimeoutError) as error:
-                lane.fail(DeliveryError(f"{topic}-{partition} takes no outputs: {one_line(error)}"))
+                lane.fail(f"{topic}-{partition} takes no outputs: {one_line(error)}", error)
             is_first = topic not in lane.end_offsets
             lane.add(topic, count, delivered)
             sent += count
@@ -156,26 +156,35 @@ class Delivery:
                 # the one behind it would pass. Later ones must go on where those before ended.
                 await lane.confirm(leave=0)
 
-    def _lane(self, partition: int) -> "_Lane":
+    def _lane(self, partition: int) -> "Lane":
         if partition not in self._lanes:
-            self._lanes[partition] = _Lane(partition, self._delivery_timeout_s)
+            self._lanes[partition] = Lane(partition, self._delivery_timeout_s)
         return self._lanes[partition]
 
 
-class _Lane:
+class Lane:
     """The batches of one partition that are on their way, oldest first."""
 
-    def __init__(self, partition: int, delivery_timeout_s: float) -> None:
+    def __init__(
+        self,
+        partition: int,
+        delivery_timeout_s: float,
+        failure_of: Callable[[str, BaseException], Refusal] = lambda told, error: DeliveryError(told),
+    ) -> None:
+        """Make an empty one; `failure_of` says what a failure is raised as, given its line and its cause."""
         self._partition, self._delivery_timeout_s = partition, delivery_timeout_s
+        self._failure_of = failure_of
         self._in_flight: deque[tuple[str, int, float, asyncio.Future[Any]]] = deque()
-        self._failure: DeliveryError | None = None
+        self._failure: Refusal | None = None
         self.end_offsets: dict[str, int] = {}
 
     @property
     def failed(self) -> bool:
+        """Whether a delivery failed, after which nothing more is taken."""
         return self._failure is not None
 
     def add(self, topic: str, count: int, delivered: asyncio.Future[Any]) -> None:
+        """Note a batch that was handed over."""
         self._in_flight.append((topic, count, monotonic() + self._delivery_timeout_s, delivered))
 
     async def confirm(self, leave: int) -> None:
@@ -186,18 +195,22 @@ class _Lane:
             topic, count, deadline, delivered = self._in_flight[0]
             try:
                 metadata = await asyncio.wait_for(delivered, max(0.0, deadline - monotonic()))
-            except TimeoutError:
-                self.fail(DeliveryError(f"{topic}-{self._partition}: {count} outputs unconfirmed for too long"))
+            except TimeoutError as error:
+                self.fail(f"{topic}-{self._partition}: {count} outputs unconfirmed for too long", error)
             except KafkaError as error:
-                self.fail(DeliveryError(f"{topic}-{self._partition}: {count} outputs refused: {one_line(error)}"))
+                self.fail(f"{topic}-{self._partition}: {count} outputs refused: {one_line(error)}", error)
             self._in_flight.popleft()
             self.end_offsets[topic] = metadata.offset + count
 
-    def fail(self, failure: DeliveryError) -> None:
+    async def confirm_done(self) -> None:
+        """Look at all that are done already, without waiting."""
+        await self.confirm(leave=len(self._in_flight))
+
+    def fail(self, told: str, error: BaseException) -> NoReturn:
         """Raise a failure now and at every later call."""
-        self._failure = failure
+        self._failure = self._failure_of(told, error)
         self.abandon()
-        raise failure
+        raise self._failure from error
 
     def abandon(self) -> None:
         """Wait for nothing more; failures that nobody asked for are not to be warned of."""
@@ -206,7 +219,12 @@ class _Lane:
         self._in_flight.clear()
 
 
-def _fill(batch: Any, records: Sequence[Output], start: int) -> int:
+def too_large(topic: str, partition: int) -> tuple[str, BaseException]:
+    """Return the failure of an output that the client puts into no batch."""
+    return f"an output for {topic}-{partition} fits in no batch", MessageSizeTooLargeError()
+
+
+def fill(batch: Any, records: Sequence[Output], start: int) -> int:
     """Append records until the batch is full; return how many it took."""
     append = batch.append
     for count in range(len(records) - start):

@@ -21,6 +21,10 @@ class LogTruncatedError(Refusal):
     """Records that were still needed are gone from the input topic, or the topic was made anew."""
 
 
+class TakenOverError(Refusal):
+    """Somebody else has the partition by now: what is sent for it is refused."""
+
+
 class LogBounds(NamedTuple):
     """What of a partition's log there is to read: the first offset and the end offset (of what is committed)."""
 

@@ -245,6 +245,8 @@ class Broker:
             "transaction.state.log.min.isr": "1",
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
+            # looked at every 10 s by default
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
             # a killed node may register again only when its old session is over, 9 s by default
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",

@@ -82,11 +82,12 @@ def committed(servers: str, group: str, topic: str) -> dict[int, int]:
     return {place.partition: each.offset for place, each in found.items() if place.topic == topic}
 
 
-def end_offsets(servers: str, topic: str, partitions: int) -> dict[int, int]:
+def end_offsets(servers: str, topic: str, partitions: int, isolation_level: str = "read_uncommitted") -> dict[int, int]:
+    """End offsets by partition; with `read_committed`, where the first transaction that is open begins."""
     places = [TopicPartition(topic, number) for number in range(partitions)]
 
     def ask() -> dict[int, int]:
-        with closing(KafkaConsumer(bootstrap_servers=servers)) as consumer:
+        with closing(KafkaConsumer(bootstrap_servers=servers, isolation_level=isolation_level)) as consumer:
             return {place.partition: offset for place, offset in consumer.end_offsets(places).items()}
 
     return within(CALL_TIMEOUT_S, f"the ends of {topic}", ask)
