@@ -46,9 +46,9 @@ def cause_of(record: Any) -> tuple[str, Cause] | None:
     """Return the input topic and the cause that a record of an output topic carries, or None if it carries none.
 
     Dead letters keep their bytes untouched and carry it in the header `thalweg.cause`; scores and examples have it
-    in the field `cause`.
+    in the field `cause`. A record that came in with such a header has it twice: the last one is ours.
     """
-    header = next((value for name, value in record.headers or () if name == CAUSE_HEADER), None)
+    header = next((value for name, value in reversed(tuple(record.headers or ())) if name == CAUSE_HEADER), None)
     try:
         text = _caused.decode(record.value or b"").cause if header is None else header.decode()
         origin, cause = parse_cause(text)

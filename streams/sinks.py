@@ -9,10 +9,11 @@ import msgspec
 
 from schemas.origin import parse_cause
 from schemas.outputs import DeadLetter, encode_dead_letter
-from schemas.records import Cause, Output
+from schemas.records import Cause, Headers, Output
 from streams.logs import STANDARD_STREAM, LogError, LogWriter
 
 OWN_HEADERS = 8  # of a dead letter, after those of the record itself
+OWN_PREFIXES = ("__streams.errors.", "thalweg.")
 LINE_BYTES_MAX = 1 << 27
 _BACKWARDS_BYTES = 1 << 16
 
@@ -147,15 +148,22 @@ def dead_letter_line(output: Output) -> Output:
     >>> dead_letter_line(Output(cause, b"???", None, headers)).value
     b'{"origin":"interactions-0-4","cause":"interactions-0-4:0","reason":"not_json","detail":"not JSON","raw":"Pz8/"}'
     """
-    own = {name: value.decode() for name, value in output.headers[-OWN_HEADERS:]}
+    return Output(output.cause, encode_dead_letter(dead_letter_of(output.value, output.key, output.headers)))
+
+
+def dead_letter_of(value: bytes | None, key: bytes | None, headers: Headers) -> DeadLetter:
+    """Return the dead letter that a record of their topic is. Raises ValueError where it is none."""
+    own = {name: value.decode() for name, value in headers[-OWN_HEADERS:] if name.startswith(OWN_PREFIXES)}
     errors = "__streams.errors."
-    letter = DeadLetter(
-        origin=f"{own[errors + 'topic']}-{own[errors + 'partition']}-{own[errors + 'offset']}",
-        cause=own["thalweg.cause"],
-        reason=own["thalweg.reason"],
-        detail=own[errors + "message"],
-        raw=output.value,
-        key=output.key,
-        headers=list(output.headers[:-OWN_HEADERS]),
-    )
-    return Output(output.cause, encode_dead_letter(letter))
+    try:
+        return DeadLetter(
+            origin=f"{own[errors + 'topic']}-{own[errors + 'partition']}-{own[errors + 'offset']}",
+            cause=own["thalweg.cause"],
+            reason=own["thalweg.reason"],
+            detail=own[errors + "message"],
+            raw=value,
+            key=key,
+            headers=list(headers[:-OWN_HEADERS]),
+        )
+    except KeyError as error:
+        raise ValueError(f"it has no header {error}") from None

@@ -13,6 +13,7 @@ COMMANDS = {
     "produce": "Send a log file to Kafka.",
     "consume": "Print an output topic as JSON lines, each record once.",
     "worker": "Score events from Kafka.",
+    "dead-letters": "List, show and send back what could not be used.",
 }
 
 

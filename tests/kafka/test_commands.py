@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from kafka.partitioner.default import murmur2
 
-from schemas.records import Cause
-from streams.consume import Reader
+from schemas.records import Cause, LogRecord
+from streams.consume import Reader, cause_of
 from tests.kafka.fleet import end_offsets, log_of, make_topic, send
 
 Unique = Callable[[str], str]
@@ -181,3 +181,9 @@ def test_reader_keeps_what_is_above_the_highest_seen() -> None:
     assert reader.dropped == 2
     with pytest.raises(ValueError, match="not a cause"):
         reader.keep(0, "nonsense")
+
+
+def test_a_cause_that_came_in_is_not_taken_for_ours() -> None:
+    """A dead letter keeps the record's own headers before ours, so the last `thalweg.cause` is the one that counts."""
+    headers = [("thalweg.cause", b"in-0-999:0"), ("thalweg.cause", b"in-0-7:0")]
+    assert cause_of(LogRecord(3, b"???", None, tuple(headers))) == ("in", Cause(7, 0))
