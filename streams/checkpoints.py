@@ -6,10 +6,9 @@ same bytes. A file appears whole or not at all: it is written beside, synced, re
 """
 
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.configuration import Configuration
+from streams.disk import Disk, LocalDisk
 
 FORMAT = 1
 MAGIC = b"thalweg checkpoint\n"
@@ -110,11 +110,18 @@ class CheckpointStore:
         How many stay.
     on_damage
         Called with one line about each checkpoint that is passed over because it is damaged.
+    disk
+        What the folder lies on.
 
     """
 
     def __init__(
-        self, directory: Path, keep: int = 3, *, on_damage: Callable[[str], object] = lambda message: None
+        self,
+        directory: Path,
+        keep: int = 3,
+        *,
+        on_damage: Callable[[str], object] = lambda message: None,
+        disk: Disk | None = None,
     ) -> None:
         """Look at a folder; nothing is read or made yet."""
         if keep < 1:
@@ -122,11 +129,13 @@ class CheckpointStore:
         self.directory = directory
         self._keep = keep
         self._on_damage = on_damage
+        self._disk = disk or LocalDisk()
 
     def paths(self) -> list[Path]:
         """Return the checkpoints' files, the newest first."""
         with refusing(self.directory):
-            return sorted(self.directory.glob(f"*{ENDING}"), reverse=True)
+            names = sorted(self._disk.names(self.directory), reverse=True)
+        return [self.directory / name for name in names if name.endswith(ENDING)]
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint so that it is there whole or not at all, and let old ones go.
@@ -135,21 +144,22 @@ class CheckpointStore:
         """
         path = self.directory / f"{checkpoint.header.next_offset:020d}{ENDING}"
         beside = path.with_suffix(".writing")
+        disk = self._disk
         with refusing(self.directory):
-            self._make_folder()
+            self._make_folder(self.directory)
             try:
-                with beside.open("wb", buffering=0) as file:
+                with closing(disk.create(beside)) as file:
                     for part in encoded(checkpoint):
-                        write_all(file.fileno(), part)
-                    os.fsync(file.fileno())
-                beside.replace(path)
+                        file.write(part)
+                    file.sync()
+                disk.rename(beside, path)
             except BaseException:
                 with suppress(OSError):
-                    beside.unlink(missing_ok=True)
+                    disk.unlink(beside)
                 raise
-            sync_folder(self.directory)
+            disk.sync_folder(self.directory)
             for old in self.paths()[self._keep :]:
-                old.unlink(missing_ok=True)
+                disk.unlink(old)
         return path
 
     def load(self, identity: Identity) -> Checkpoint | None:
@@ -161,7 +171,7 @@ class CheckpointStore:
         paths = self.paths()
         for path in paths:
             try:
-                checkpoint = read(path)
+                checkpoint = read(path, self._disk)
             except DamagedError as error:
                 self._on_damage(f"{error}: passed over")
                 continue
@@ -173,10 +183,13 @@ class CheckpointStore:
             )
         return None
 
-    def _make_folder(self) -> None:
-        if not self.directory.is_dir():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            sync_folder(self.directory.parent)
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and those it lies in; a folder's name is as durable as the one that holds it."""
+        if self._disk.is_folder(folder):
+            return
+        self._make_folder(folder.parent)
+        self._disk.make_folder(folder)
+        self._disk.sync_folder(folder.parent)
 
 
 class DamagedError(CheckpointError):
@@ -254,18 +267,14 @@ def memory(array: npt.NDArray[Any]) -> memoryview:
     return memoryview(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, disk: Disk | None = None) -> Checkpoint:
     """Return a file's checkpoint, every byte verified.
 
     Raises DamagedError where it is not whole, CheckpointError where it can't be read or is of a newer format.
     """
-    with refusing(path), path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        content = np.empty(size, np.uint8)
-        view = memoryview(content.data)
-        done = 0
-        while done < size and (count := file.readinto(view[done:])):
-            done += count
+    with refusing(path):
+        content = (disk or LocalDisk()).read(path)
+    size, view = len(content), memoryview(content.data)
     if size < len(MAGIC) + _LENGTHS.size + SHA_BYTES or bytes(content[: len(MAGIC)]) != MAGIC:
         raise DamagedError(f"{path} is not a checkpoint, or only its beginning")
     version, length = _LENGTHS.unpack_from(view, len(MAGIC))
@@ -336,18 +345,3 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
 def padded(size: int) -> int:
     """Return a size filled up to the alignment of arrays."""
     return size + -size % ALIGNMENT
-
-
-def write_all(descriptor: int, view: memoryview) -> None:
-    """Write all of it: one call writes 2 GiB at most, and less where the disk fills up."""
-    while len(view):
-        view = view[os.write(descriptor, view[: 1 << 26]) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder as durable as the files' contents."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,7 +12,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -62,6 +61,7 @@ class Delivery:
         delivery_timeout_ms: int = 60_000,
         in_flight_batches_max: int = 64,
         compression_type: Literal["gzip"] | None = None,
+        new_producer: Callable[..., Any] = AIOKafkaProducer,
     ) -> None:
         """Make it; `start` connects. Of each partition at most `in_flight_batches_max` of 128 KiB are unconfirmed."""
         self._kafka, self._topics = kafka, topics
@@ -70,6 +70,7 @@ class Delivery:
         self._compression_type = compression_type
         self._lanes: dict[int, Lane] = {}
         self._starting = asyncio.Lock()
+        self._new_producer = new_producer
         self._producer: Any = None
 
     async def __aenter__(self) -> "Delivery":
@@ -88,7 +89,7 @@ class Delivery:
         async with self._starting:
             if self._producer is not None:
                 return
-            producer = AIOKafkaProducer(
+            producer = self._new_producer(
                 **aiokafka_arguments(self._kafka),
                 acks="all",
                 enable_idempotence=True,
@@ -185,7 +186,7 @@ class Lane:
 
     def add(self, topic: str, count: int, delivered: asyncio.Future[Any]) -> None:
         """Note a batch that was handed over."""
-        self._in_flight.append((topic, count, monotonic() + self._delivery_timeout_s, delivered))
+        self._in_flight.append((topic, count, now() + self._delivery_timeout_s, delivered))
 
     async def confirm(self, leave: int) -> None:
         """Wait for the oldest batches until at most `leave` are on their way; look at all that are done already."""
@@ -194,7 +195,7 @@ class Lane:
         while self._in_flight and (len(self._in_flight) > leave or self._in_flight[0][3].done()):
             topic, count, deadline, delivered = self._in_flight[0]
             try:
-                metadata = await asyncio.wait_for(delivered, max(0.0, deadline - monotonic()))
+                metadata = await asyncio.wait_for(delivered, max(0.0, deadline - now()))
             except TimeoutError as error:
                 self.fail(f"{topic}-{self._partition}: {count} outputs unconfirmed for too long", error)
             except KafkaError as error:
@@ -222,6 +223,11 @@ class Lane:
 def too_large(topic: str, partition: int) -> tuple[str, BaseException]:
     """Return the failure of an output that the client puts into no batch."""
     return f"an output for {topic}-{partition} fits in no batch", MessageSizeTooLargeError()
+
+
+def now() -> float:
+    """Return the running event loop's time in seconds."""
+    return asyncio.get_running_loop().time()
 
 
 def fill(batch: Any, records: Sequence[Output], start: int) -> int:
@@ -311,8 +317,8 @@ async def _highest_cause(consumer: Any, place: TopicPartition, end: int, source:
 async def _fetch(consumer: Any, place: TopicPartition, max_records: int | None = None) -> Sequence[Any]:
     """Fetch until there are records or the position moved. Raises TimeoutError where neither happens for long."""
     before = await consumer.position(place)
-    deadline = monotonic() + READ_TIMEOUT_S
-    while monotonic() < deadline:
+    deadline = now() + READ_TIMEOUT_S
+    while now() < deadline:
         fetched: Sequence[Any] = (await consumer.getmany(place, timeout_ms=500, max_records=max_records)).get(place, ())
         if fetched or await consumer.position(place) > before:
             return fetched

@@ -16,9 +16,7 @@ What is done to a partition, step by step; `docs/failures.md` says what happens 
 The checkpoint owns the offsets: what Kafka has committed for the group is for people to look at, and decides nothing.
 """
 
-import asyncio
 import hashlib
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +25,10 @@ from schemas.records import Cause, Output, Outputs, Record
 from streams.checkpoints import Checkpoint, CheckpointError, CheckpointStore, Header, Identity, OutputEnd, header_of
 from streams.commands import Refusal
 from streams.configuration import Loaded
-from streams.delivery import Delivery, Tail, record_at, tail
+from streams.delivery import Tail
 from streams.partition import Partition
 from streams.partition_run import LogBounds
-from streams.topics import check
+from streams.ports import Ports, ports_of
 
 REASON_HEADER = "thalweg.reason"
 
@@ -48,14 +46,18 @@ class AssignedPartition:
     Its methods are called one at a time; those that compute run in a thread.
     """
 
-    def __init__(self, loaded: Loaded, partition: int, partitions: int) -> None:
+    def __init__(self, loaded: Loaded, ports: Ports, partition: int, partitions: int) -> None:
         """Load the newest checkpoint that is whole. Raises Refusal where there is one that can't be gone on from."""
         topic = loaded.topics.interactions
         self.number = partition
         self.name = f"{topic}-{partition}"
         self._identity = Identity(topic, partition, loaded.configuration, partitions)
+        self._clock, self._disk = ports.clock, ports.disk
         self.store = CheckpointStore(
-            Path(loaded.checkpoint.directory) / self.name, loaded.checkpoint.keep, on_damage=self._on_damage
+            Path(loaded.checkpoint.directory) / self.name,
+            loaded.checkpoint.keep,
+            on_damage=self._on_damage,
+            disk=ports.disk,
         )
         self.damaged: list[str] = []
         try:
@@ -81,7 +83,7 @@ class AssignedPartition:
         self.suppressed = 0
         self.dead_letters: dict[str, int] = {}
         self.events_since_checkpoint = 0
-        self._tried_at = time.monotonic()
+        self._tried_at = self._clock.monotonic()
         self.checkpoint_at: float | None = None
         self.checkpoint_bytes = 0
         if self.header is not None:
@@ -123,7 +125,7 @@ class AssignedPartition:
         """Whether there is something new and the time or the number of events for a checkpoint is over."""
         if not self.events_since_checkpoint:
             return False
-        since_ms = (time.monotonic() - self._tried_at) * 1000
+        since_ms = (self._clock.monotonic() - self._tried_at) * 1000
         return self.events_since_checkpoint >= interval_events or since_ms >= interval_ms
 
     def save(self, end_offsets: dict[str, int]) -> None:
@@ -145,7 +147,7 @@ class AssignedPartition:
             raise Refusal(f"no checkpoint can be written: {error}") from error
         self.header = header
         self.events_since_checkpoint = 0
-        self._tried_at = time.monotonic()
+        self._tried_at = self._clock.monotonic()
 
     def _above(self, topic: str, outputs: list[Output]) -> list[Output]:
         """Leave out what the topic holds already; causes rise, so the first that is above ends it."""
@@ -160,10 +162,9 @@ class AssignedPartition:
 
     def _note_file(self, path: Path) -> None:
         try:
-            status = path.stat()
+            self.checkpoint_at, self.checkpoint_bytes = self._disk.status(path)
         except FileNotFoundError:
             return  # another worker has newer ones and let it go
-        self.checkpoint_at, self.checkpoint_bytes = status.st_mtime, status.st_size
 
     def _on_damage(self, message: str) -> None:
         self.damaged.append(message)
@@ -172,28 +173,32 @@ class AssignedPartition:
 class Scoring:
     """What `streams.blocks` calls: a fold for each assigned partition, one producer for all of their outputs."""
 
-    def __init__(self, loaded: Loaded, *, log: Any) -> None:
-        """Make it for a configuration; `log` is a logger, which is told what people want to know."""
+    def __init__(self, loaded: Loaded, *, log: Any, ports: Ports | None = None) -> None:
+        """Make it for a configuration; `log` is told what people want to know; `ports`: the world, if not the real one.
+
+        It reaches out through its ports only.
+        """
         self._loaded = loaded
+        self._ports = ports or ports_of(loaded)
         self._log = log
         self.topics = loaded.topics.outputs
         self.partitions: dict[int, AssignedPartition] = {}
-        self.delivery = Delivery(loaded.kafka, loaded.topics)
+        self.delivery = self._ports.delivery
 
     async def open(self, partition: int, log: LogBounds) -> int:
         """Steps 1 to 4. Raises Refusal, saying what to do, where going on would lose or change anything."""
         await self.delivery.start()
-        count = await asyncio.to_thread(check, self._loaded.kafka, self._loaded.topics)
-        assigned = await asyncio.to_thread(AssignedPartition, self._loaded, partition, count)
+        brokers, in_thread = self._ports.brokers, self._ports.in_thread
+        count = await brokers.partitions()
+        assigned = await in_thread(AssignedPartition, self._loaded, self._ports, partition, count)
         for message in assigned.damaged:
             self._log.warning(message)
         refuse_log(assigned, log)
         await self._refuse_other_log(assigned, log)
-        source = self._loaded.topics.interactions
         tails: dict[str, Tail] = {}
         for topic in self.topics:
             recorded = assigned.recorded(topic).end_offset or 0
-            tails[topic] = await tail(self._loaded.kafka, topic, partition, recorded, source)
+            tails[topic] = await brokers.tail(topic, partition, recorded)
             refuse_outputs(topic, assigned, tails[topic], log)
         assigned.go_on(tails)
         self.partitions[partition] = assigned
@@ -204,7 +209,7 @@ class Scoring:
     async def fold(self, partition: int, records: Sequence[Record]) -> int | None:
         """Steps 5 and 6, and a checkpoint if it is due."""
         assigned = self.partitions[partition]
-        outputs = await asyncio.to_thread(assigned.process, records, self.topics)
+        outputs = await self._ports.in_thread(assigned.process, records, self.topics)
         await self.delivery.send(partition, outputs)
         assigned.note_sent(self.topics, outputs)
         return await self.idle(partition)
@@ -236,7 +241,7 @@ class Scoring:
     async def _checkpoint(self, assigned: AssignedPartition) -> int:
         """Steps 7 to 9; the caller acknowledges what is returned."""
         end_offsets = await self.delivery.flush(assigned.number)
-        await asyncio.to_thread(assigned.save, end_offsets)
+        await self._ports.in_thread(assigned.save, end_offsets)
         return assigned.next_offset
 
     async def _refuse_other_log(self, assigned: AssignedPartition, log: LogBounds) -> None:
@@ -244,8 +249,7 @@ class Scoring:
         header = assigned.header
         if header is None or header.last_record is None or header.next_offset - 1 < log.begin:
             return
-        topic = self._loaded.topics.interactions
-        value = await record_at(self._loaded.kafka, topic, assigned.number, header.next_offset - 1)
+        value = await self._ports.brokers.record_at(assigned.number, header.next_offset - 1)
         if value is not None and hashlib.sha256(value).hexdigest() != header.last_record:
             raise Refusal(
                 f"the record before offset {header.next_offset} of {assigned.name} is not the one that its checkpoint "
