@@ -274,7 +274,8 @@ class BlockConsumer(driver.Consumer):
     async def _fetch_blocks(self) -> None:
         """Fetch once, from the partitions that have room, and hand the records to their runs."""
         self._room.clear()
-        ready = {tp for tp, run in self._runs.items() if run.has_room and tp in self._get_active_partitions()}
+        active = self._get_active_partitions()
+        ready = {tp: run for tp, run in self._runs.items() if run.has_room and tp in active}
         if not self.flow_active or not ready:
             # a closing or opening partition wakes nobody, so look again soon
             with suppress(TimeoutError):
@@ -282,10 +283,11 @@ class BlockConsumer(driver.Consumer):
             return
         # The client wakes up for new records only: where a full partition may get room meanwhile, do not wait long.
         full = len(ready) < len(self._runs)
-        fetched = await self._getmany(active_partitions=ready, timeout=0.05 if full else 1.0)
+        fetched = await self._getmany(active_partitions=set(ready), timeout=0.05 if full else 1.0)
         for tp, records in cast(Mapping[Any, list[Any]], fetched).items():
-            run = self._runs.get(tp)
-            if run is not None:
+            # A partition that was given up and came back while we waited goes on elsewhere, and is fetched from there.
+            run = ready.get(tp)
+            if run is not None and run is self._runs.get(tp):
                 await run.put(records)
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
