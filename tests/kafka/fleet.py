@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.errors import RetriableError
 
 Answer = TypeVar("Answer")
 
@@ -55,11 +56,15 @@ def wait_until(what: Callable[[], Any], why: str, seconds: float = 90.0) -> None
 
 
 def administered(servers: str, what: str, call: Callable[[Any], Answer]) -> Answer:
-    """Ask the brokers something through an admin client of its own, within a limit."""
+    """Ask the brokers something through an admin client of its own, again while they say so, within a limit."""
 
     def ask() -> Answer:
-        with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
-            return call(admin)
+        while True:
+            try:
+                with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
+                    return call(admin)
+            except RetriableError:  # a new broker makes the topic of the groups' offsets when it is first asked
+                time.sleep(0.2)
 
     return within(CALL_TIMEOUT_S, what, ask)
 
