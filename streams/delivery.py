@@ -27,6 +27,7 @@ from streams.topics import TopicsSection
 BATCH_BYTES = 128 * 1024
 STOP_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
+OPEN_TRANSACTION_PAUSE_S = 0.05
 
 Isolation = Literal["read_uncommitted", "read_committed"]
 
@@ -37,6 +38,10 @@ class DeliveryError(Refusal):
 
 class OutputsLostError(Refusal):
     """An output topic ends below what a checkpoint saw written to it."""
+
+
+class OpenTransactionError(Refusal):
+    """An output topic holds outputs of which it is not decided yet whether they count."""
 
 
 class Tail(NamedTuple):
@@ -241,28 +246,31 @@ def fill(batch: Any, records: Sequence[Output], start: int) -> int:
 
 
 async def tail(
-    kafka: KafkaSection,
-    topic: str,
-    partition: int,
-    from_offset: int,
-    source: str,
-    *,
-    isolation_level: Isolation = "read_uncommitted",
+    kafka: KafkaSection, topic: str, partition: int, from_offset: int, source: str, *, wait_ms: int = 60_000
 ) -> Tail:
-    """Read an output partition from an offset to its end; causes of other input topics than `source` do not count.
+    """Read what is committed of an output partition, from an offset to its end.
 
-    Uncommitted records are read by default: our own are not transactional, and must be seen behind somebody else's
-    open transaction. Raises OutputsLostError where the partition ends below `from_offset`, Refusal where the brokers
-    do not answer.
+    Causes of other input topics than `source` do not count. What transactions that are open hold is not decided yet:
+    it waits for their end. Raises OutputsLostError where the partition ends below `from_offset`, OpenTransactionError
+    where a transaction is open for longer than `wait_ms`, Refusal where the brokers do not answer.
     """
-    async with _reading(kafka, topic, partition, isolation_level) as (consumer, place):
+    async with _reading(kafka, topic, partition, "read_uncommitted") as (consumer, place):
         end = (await consumer.end_offsets([place]))[place]
+    if end < from_offset:
+        raise OutputsLostError(
+            f"{topic}-{partition} ends at offset {end}, but {from_offset} was reached before: the topic was "
+            "made anew or lost records; restore it, or start with an empty checkpoint folder and new topics"
+        )
+    async with _reading(kafka, topic, partition, "read_committed") as (consumer, place):
+        deadline = monotonic() + wait_ms / 1000
+        while (decided := (await consumer.end_offsets([place]))[place]) < end:
+            if monotonic() > deadline:
+                raise OpenTransactionError(
+                    f"{topic}-{partition} holds a transaction that is open since offset {decided}: have whoever writes "
+                    "it end it, or wait until the brokers abort it"
+                )
+            await asyncio.sleep(OPEN_TRANSACTION_PAUSE_S)
         begin = (await consumer.beginning_offsets([place]))[place]
-        if end < from_offset:
-            raise OutputsLostError(
-                f"{topic}-{partition} ends at offset {end}, but {from_offset} was reached before: the topic was "
-                "made anew or lost records; restore it, or start with an empty checkpoint folder and new topics"
-            )
         consumer.seek(place, max(begin, from_offset))
         return Tail(end, await _highest_cause(consumer, place, end, source))
 

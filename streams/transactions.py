@@ -84,31 +84,26 @@ class TransactionalDelivery:
         None where the group has none. Raises Refusal where the brokers do not answer or turn us away.
         """
         await self.close(partition)
-        transactional_id = transactional_id_of(self._group, self._topics.interactions, partition)
-        made = _Transactions(
-            AIOKafkaProducer(
-                **aiokafka_arguments(self._kafka),
-                acks="all",
-                transactional_id=transactional_id,
-                transaction_timeout_ms=self._transaction_timeout_ms,
-                max_batch_size=BATCH_BYTES,
-            ),
-            partition,
-            self._delivery_timeout_s,
-        )
+        made = self._transactions(partition)
         self._partitions[partition] = made
         try:
             await made.fence()
-        except (KafkaError, TimeoutError) as error:
+        except Refusal:
             await self.close(partition)
-            raise Refusal(
-                f"transactional id {transactional_id!r} can't be had ({one_line(error)}): check the brokers, the right "
-                "to write with it, and delivery.transaction_timeout_ms against their transaction.max.timeout.ms"
-            ) from error
+            raise
         made.committed = await asyncio.to_thread(
             committed_offset, self._kafka, self._group, self._topics.interactions, partition
         )
         return made.committed
+
+    async def fence(self, partition: int) -> None:
+        """End what anybody has open under the partition's transactional id, without opening the partition."""
+        await self.close(partition)
+        made = self._transactions(partition)
+        try:
+            await made.fence()
+        finally:
+            await made.close()
 
     async def send(self, partition: int, outputs: Outputs) -> None:
         """Hand over what a block made, each topic's in its order, within the open transaction or a new one.
@@ -158,23 +153,41 @@ class TransactionalDelivery:
         """Give all partitions up."""
         await asyncio.gather(*(self.close(partition) for partition in list(self._partitions)))
 
+    def _transactions(self, partition: int) -> "_Transactions":
+        name = transactional_id_of(self._group, self._topics.interactions, partition)
+        producer = AIOKafkaProducer(
+            **aiokafka_arguments(self._kafka),
+            acks="all",
+            transactional_id=name,
+            transaction_timeout_ms=self._transaction_timeout_ms,
+            max_batch_size=BATCH_BYTES,
+        )
+        return _Transactions(producer, name, partition, self._delivery_timeout_s)
+
 
 class _Transactions:
     """One partition's producer, and the transaction that is open."""
 
-    def __init__(self, producer: Any, partition: int, delivery_timeout_s: float) -> None:
-        self._producer, self._partition = producer, partition
+    def __init__(self, producer: Any, name: str, partition: int, delivery_timeout_s: float) -> None:
+        self._producer, self._name, self._partition = producer, name, partition
         self._timeout_s = delivery_timeout_s
         self.lane = Lane(partition, delivery_timeout_s, failure_of)
         self.began_at: float | None = None
         self.committed: int | None = None
 
     async def fence(self) -> None:
-        """Take the transactional id over, which ends the transaction that its last owner left open."""
-        await asyncio.wait_for(self._producer.start(), self._timeout_s)
-        # start may return before the brokers have given us the id; whoever begins waits for it
-        await asyncio.wait_for(self._producer.begin_transaction(), self._timeout_s)
-        await asyncio.wait_for(self._producer.abort_transaction(), self._timeout_s)
+        """Take the transactional id over, which ends the transaction that its last owner left open. Raises Refusal."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._producer.start()
+                # start may return before the brokers have given us the id; whoever begins waits for it
+                await self._producer.begin_transaction()
+                await self._producer.abort_transaction()
+        except (KafkaError, TimeoutError) as error:
+            raise Refusal(
+                f"transactional id {self._name!r} can't be had ({one_line(error)}): check the brokers, the right to "
+                "write with it, and delivery.transaction_timeout_ms against their transaction.max.timeout.ms"
+            ) from error
 
     async def send(self, topic: str, records: Sequence[Output], in_flight_batches_max: int) -> None:
         await self._begin()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from schemas.records import Outputs
+from schemas.records import Cause, Outputs
 from streams.commands import Refusal
-from streams.delivery import DeliveryError
+from streams.delivery import DeliveryError, OpenTransactionError, Tail, tail
 from streams.partition_run import TakenOverError
 from streams.security import KafkaSection
 from streams.topics import TopicsSection
@@ -203,7 +203,9 @@ def test_brokers_that_are_gone_fail_the_commit(own_broker: Broker, unique: Uniqu
     topics = made_topics(kafka, unique)
 
     async def deliver() -> None:
-        async with TransactionalDelivery(kafka, topics, GROUP, delivery_timeout_ms=4000) as delivery:
+        async with TransactionalDelivery(kafka, topics, GROUP) as before:
+            await before.open(0)  # the brokers' first transaction of all takes them seconds
+        async with TransactionalDelivery(kafka, topics, GROUP, delivery_timeout_ms=6000) as delivery:
             await delivery.open(0)
             await delivery.send(0, outputs(topics, range(10)))
             await delivery.commit(0, 10)
@@ -217,6 +219,31 @@ def test_brokers_that_are_gone_fail_the_commit(own_broker: Broker, unique: Uniqu
     finally:
         own_broker.restart()
     assert seen(kafka, topics.scores) == ids(range(10))
+
+
+def test_the_tail_is_what_is_committed(kafka: KafkaSection, topics: TopicsSection) -> None:
+    """Outputs that were aborted are not taken for written, and those of an open transaction are waited for."""
+
+    async def found(from_offset: int = 0, wait_ms: int = 60_000) -> Tail:
+        return await tail(kafka, topics.scores, 0, from_offset, topics.interactions, wait_ms=wait_ms)
+
+    async def deliver() -> None:
+        async with TransactionalDelivery(kafka, topics, GROUP) as delivery:
+            await delivery.open(0)
+            await delivery.send(0, outputs(topics, range(10)))
+            await delivery.commit(0, 10)
+            assert (await found()).cause == Cause(9, 0)
+            await delivery.send(0, outputs(topics, range(10, 20)))
+            await delivery.flush(0)
+            with pytest.raises(OpenTransactionError, match="is open since offset 11"):
+                await found(wait_ms=300)
+            looking = asyncio.ensure_future(found())
+            await asyncio.sleep(0)
+            await TransactionalDelivery(kafka, topics, GROUP).fence(0)
+            assert (await looking).cause == (await found()).cause == Cause(9, 0)
+            assert (await found(11)).cause is None
+
+    asyncio.run(deliver())
 
 
 def test_no_two_partitions_share_an_id() -> None:
