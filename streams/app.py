@@ -30,7 +30,7 @@ def make_app(loaded: Loaded) -> BlockApp:
         kafka=loaded.kafka,
         source=loaded.topics.interactions,
         handler=scoring,
-        limits=BlockLimits(BLOCK_RECORDS, BLOCK_BYTES, loaded.worker.pending_bytes_max),
+        limits=limits_of(loaded),
         broker_session_timeout=loaded.worker.session_timeout_ms / 1000,
         broker_heartbeat_interval=loaded.worker.session_timeout_ms / 5000,
     )
@@ -55,6 +55,14 @@ def make_app(loaded: Loaded) -> BlockApp:
 
     cast(Any, made.on_before_shutdown).connect(disconnect)
     return made
+
+
+def limits_of(loaded: Loaded) -> BlockLimits:
+    """Return the limits of blocks; an idle partition is looked at as often as transactions are to be committed."""
+    limits = BlockLimits(BLOCK_RECORDS, BLOCK_BYTES, loaded.worker.pending_bytes_max)
+    if loaded.delivery.mode == "transactional":
+        limits = limits._replace(idle_ms=min(limits.idle_ms, max(10, loaded.delivery.transaction_interval_ms)))
+    return limits._replace(taken_over_ms=loaded.worker.session_timeout_ms)
 
 
 def tell(message: str) -> None:

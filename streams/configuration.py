@@ -73,6 +73,26 @@ class WorkerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Bytes of records of one partition that are fetched and not folded yet."""
 
 
+class DeliverySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section `[delivery]`: how outputs reach their topics. All workers of a group have the same mode."""
+
+    mode: Literal["suppress", "transactional"] = "suppress"
+    """`suppress`: at once; readers drop what is not above the highest cause seen. `transactional`: outputs and the
+    input's offset in one transaction; every `read_committed` reader gets each output once."""
+    transaction_interval_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 100
+    """How long outputs wait for others to be committed with them; readers see them then."""
+    transaction_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000)] = 60_000
+    """After so long the brokers abort a transaction that nobody ends; until then it holds readers up. It can't be more
+    than the brokers' `transaction.max.timeout.ms`."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where transactions would be aborted before they are due."""
+        if self.transaction_interval_ms >= self.transaction_timeout_ms:
+            raise ValueError(
+                f"transaction_timeout_ms must be above transaction_interval_ms, {self.transaction_interval_ms}"
+            )
+
+
 class MetricsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section `[metrics]`: where a worker answers `/metrics`, `/healthz` and `/readyz`."""
 
@@ -96,6 +116,7 @@ class Loaded:
     topics: "TopicsSection"
     kafka: "KafkaSection"
     checkpoint: CheckpointSection
+    delivery: DeliverySection
     worker: WorkerSection
     metrics: MetricsSection
     sources: Mapping[str, Source]
@@ -151,6 +172,7 @@ def io_sections() -> dict[str, type]:
         "topics": TopicsSection,
         "kafka": KafkaSection,
         "checkpoint": CheckpointSection,
+        "delivery": DeliverySection,
         "worker": WorkerSection,
         "metrics": MetricsSection,
     }

@@ -58,6 +58,8 @@ class Delivery:
     an output may stay unconfirmed.
     """
 
+    commits_offsets = False
+
     def __init__(
         self,
         kafka: KafkaSection,
@@ -107,6 +109,21 @@ class Delivery:
                 raise Refusal(f"no broker answers at {self._kafka.bootstrap_servers} ({one_line(error)})") from error
             self._producer = producer
 
+    async def open(self, partition: int) -> int | None:
+        """Return None: what was emitted before only the topics tell."""
+        return None
+
+    def is_due(self, partition: int) -> bool:
+        """Return False: readers see what is sent at once."""
+        return False
+
+    async def commit(self, partition: int, next_offset: int) -> None:
+        """Do nothing: there are no transactions."""
+
+    def committed(self, partition: int) -> int | None:
+        """Return None: it commits no offsets."""
+        return None
+
     async def stop(self) -> None:
         """Disconnect, if it is connected; what is unconfirmed may or may not arrive. Call `flush` first."""
         if self._producer is None:
@@ -134,7 +151,7 @@ class Delivery:
         await lane.confirm(leave=0)
         return dict(lane.end_offsets)
 
-    def forget(self, partition: int) -> None:
+    async def close(self, partition: int) -> None:
         """Drop what is known of a partition, when it is given up."""
         lane = self._lanes.pop(partition, None)
         if lane is not None:
@@ -262,9 +279,9 @@ async def tail(
             "made anew or lost records; restore it, or start with an empty checkpoint folder and new topics"
         )
     async with _reading(kafka, topic, partition, "read_committed") as (consumer, place):
-        deadline = monotonic() + wait_ms / 1000
+        deadline = now() + wait_ms / 1000
         while (decided := (await consumer.end_offsets([place]))[place]) < end:
-            if monotonic() > deadline:
+            if now() > deadline:
                 raise OpenTransactionError(
                     f"{topic}-{partition} holds a transaction that is open since offset {decided}: have whoever writes "
                     "it end it, or wait until the brokers abort it"

@@ -49,7 +49,7 @@ class WorkerCollector(Collector):
         partitions = [each for _, each in sorted(self._scoring.partitions.copy().items())]
         yield from _of_events(partitions)
         yield from _of_checkpoints(partitions)
-        yield from _of_progress(self._progress())
+        yield from _of_progress(self._progress(), self._scoring.delivery.committed)
 
 
 def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
@@ -95,7 +95,7 @@ def _of_checkpoints(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]
     yield from (age, size, behind)
 
 
-def _of_progress(progress: Sequence[PartitionProgress]) -> Iterator[Metric]:
+def _of_progress(progress: Sequence[PartitionProgress], committed: Callable[[int], int | None]) -> Iterator[Metric]:
     by = ["partition"]
     lag = GaugeMetricFamily("thalweg_lag_records", "Records of the input that are not folded yet.", labels=by)
     pending = GaugeMetricFamily("thalweg_pending_bytes", "Records fetched and not folded yet.", labels=by)
@@ -104,8 +104,9 @@ def _of_progress(progress: Sequence[PartitionProgress]) -> Iterator[Metric]:
         if each.opened and each.end is not None:
             lag.add_metric([str(each.partition)], max(0, each.end - each.folded))
         pending.add_metric([str(each.partition)], each.pending_bytes)
-        if each.acknowledged is not None:
-            acknowledged.add_metric([str(each.partition)], each.acknowledged)
+        offset = committed(each.partition) if each.acknowledged is None else each.acknowledged
+        if offset is not None:
+            acknowledged.add_metric([str(each.partition)], offset)
     yield from (lag, pending, acknowledged)
 
 

@@ -6,6 +6,7 @@ Nothing here knows Faust or Kafka: `PartitionClient` is all that a run asks of t
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from schemas.records import Record
@@ -40,6 +41,8 @@ class BlockLimits(NamedTuple):
     pending_bytes_max: int = 8 << 20
     """Bytes of records of one partition that are fetched and not folded yet."""
     idle_ms: int = 1_000
+    taken_over_ms: int = 10_000
+    """How long a partition that somebody else took over waits to be revoked before it is opened again."""
 
 
 class PartitionHandler(Protocol):
@@ -137,7 +140,7 @@ class PartitionRun:
 
     async def put(self, records: list[Any]) -> None:
         """Take what was fetched. Raises LogTruncatedError where it does not go on from what was fetched before."""
-        if self._closing.is_set():
+        if self._closing.is_set() or not self._opened:
             return
         first = records[0].offset
         if first != self._fetched:
@@ -151,19 +154,32 @@ class PartitionRun:
 
     async def _run(self) -> None:
         try:
-            await self._open()
             while not self._closing.is_set():
-                if self._blocks:
-                    await self._fold()
-                else:
-                    await self._wait()
-            self._drop_blocks()
-            if self._handled:
-                self._acknowledge(await self._handler.close(self._partition))
+                try:
+                    await self._open()
+                    while not self._closing.is_set():
+                        if self._blocks:
+                            await self._fold()
+                        else:
+                            await self._wait()
+                except TakenOverError:
+                    await self._close()
+                    # Whoever took it over has it by rights, and we are about to be told; or it was itself a worker
+                    # that had lost it, and has been told by then.
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._closing.wait(), self._limits.taken_over_ms / 1000)
+            await self._close()
         except Exception as error:
             self._closing.set()
             self._drop_blocks()
             self._client.fail(error)
+
+    async def _close(self) -> None:
+        self._opened = False
+        self._drop_blocks()
+        if self._handled:
+            self._handled = False
+            self._acknowledge(await self._handler.close(self._partition))
 
     async def _open(self) -> None:
         log = await self._unless_closing(self._client.bounds())

@@ -10,9 +10,12 @@ from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from schemas.records import Outputs
 from streams.configuration import Loaded
-from streams.delivery import Delivery, Tail, record_at, tail
+from streams.delivery import Delivery, OpenTransactionError, Tail, record_at, tail
 from streams.disk import Disk, LocalDisk
 from streams.topics import check
+from streams.transactions import TransactionalDelivery
+
+OPEN_TRANSACTION_MS = 1_000
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
@@ -35,19 +38,43 @@ class Brokers(Protocol):
 
 
 class OutputDelivery(Protocol):
-    """Takes outputs to their topics; every method raises DeliveryError, from then on always, where one failed."""
+    """Takes outputs to their topics, at once or in transactions.
+
+    Where one fails, every later call for that partition raises DeliveryError too; where somebody else has taken the
+    partition over, TakenOverError.
+    """
+
+    @property
+    def commits_offsets(self) -> bool:
+        """Whether `commit` commits the group's offsets, in one with the outputs: then nobody else may."""
 
     async def start(self) -> None:
         """Connect, unless it is connected."""
 
+    async def open(self, partition: int) -> int | None:
+        """Take a partition's outputs over from whoever had them.
+
+        Return the offset of the input below which all that was made has been emitted, and nothing from it on. None:
+        that is not known, and only the topics tell.
+        """
+
     async def send(self, partition: int, outputs: Outputs) -> None:
         """Hand over what a block made, each topic's in its order; they may be on their way when this returns."""
+
+    def is_due(self, partition: int) -> bool:
+        """Whether something that was sent has waited long enough to be committed."""
+
+    async def commit(self, partition: int, next_offset: int) -> None:
+        """Have readers see all that was sent, being all that the input below `next_offset` makes."""
+
+    def committed(self, partition: int) -> int | None:
+        """Return the offset that was committed last; None: none that is known, or others commit it."""
 
     async def flush(self, partition: int) -> dict[str, int]:
         """Wait until all that was sent is confirmed; return the end offset in each topic that something went to."""
 
-    def forget(self, partition: int) -> None:
-        """Drop what is known of a partition, when it is given up."""
+    async def close(self, partition: int) -> None:
+        """Drop what is known of a partition, when it is given up; what is not committed never will be."""
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -86,6 +113,7 @@ class KafkaBrokers:
     def __init__(self, loaded: Loaded) -> None:
         """Name them; nothing is asked yet."""
         self._kafka, self._topics = loaded.kafka, loaded.topics
+        self._loaded = loaded
 
     async def partitions(self) -> int:
         """Return the number of partitions that all topics have."""
@@ -93,18 +121,38 @@ class KafkaBrokers:
 
     async def tail(self, topic: str, partition: int, from_offset: int) -> Tail:
         """Return the end of an output partition, and our highest cause in it."""
-        return await tail(self._kafka, topic, partition, from_offset, self._topics.interactions)
+        source = self._topics.interactions
+        if self._loaded.delivery.mode == "transactional":
+            return await tail(self._kafka, topic, partition, from_offset, source)
+        try:
+            return await tail(self._kafka, topic, partition, from_offset, source, wait_ms=OPEN_TRANSACTION_MS)
+        except OpenTransactionError:
+            # a worker of the other mode may have died over it: nobody but us can end it before its time is over
+            await transactional(self._loaded).fence(partition)
+            return await tail(self._kafka, topic, partition, from_offset, source)
 
     async def record_at(self, partition: int, offset: int) -> bytes | None:
         """Return the value of the input's record at an offset."""
         return await record_at(self._kafka, self._topics.interactions, partition, offset)
 
 
+def transactional(loaded: Loaded) -> TransactionalDelivery:
+    """Return a configuration's delivery in transactions."""
+    return TransactionalDelivery(
+        loaded.kafka,
+        loaded.topics,
+        loaded.worker.group,
+        interval_ms=loaded.delivery.transaction_interval_ms,
+        transaction_timeout_ms=loaded.delivery.transaction_timeout_ms,
+    )
+
+
 def ports_of(loaded: Loaded) -> Ports:
     """Return the real world, as a configuration names it."""
+    reached = (loaded.kafka, loaded.topics)
     return Ports(
         brokers=KafkaBrokers(loaded),
-        delivery=Delivery(loaded.kafka, loaded.topics),
+        delivery=transactional(loaded) if loaded.delivery.mode == "transactional" else Delivery(*reached),
         disk=LocalDisk(),
         clock=time,
         in_thread=asyncio.to_thread,

@@ -10,9 +10,8 @@ fails raises, and goes on raising.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
-from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -29,7 +28,7 @@ from kafka import TopicPartition as KafkaPythonPartition
 
 from schemas.records import Output, Outputs
 from streams.commands import Refusal
-from streams.delivery import BATCH_BYTES, STOP_TIMEOUT_S, DeliveryError, Lane, fill, too_large
+from streams.delivery import BATCH_BYTES, STOP_TIMEOUT_S, DeliveryError, Lane, fill, now, too_large
 from streams.partition_run import TakenOverError
 from streams.security import KafkaSection, aiokafka_arguments, kafka_python_arguments, one_line, refusing
 from streams.topics import TopicsSection
@@ -45,6 +44,8 @@ class TransactionalDelivery:
     is how long one is meant to be. `delivery_timeout_ms` bounds how long anything may stay unconfirmed.
     """
 
+    commits_offsets = True
+
     def __init__(
         self,
         kafka: KafkaSection,
@@ -55,6 +56,8 @@ class TransactionalDelivery:
         transaction_timeout_ms: int = 60_000,
         delivery_timeout_ms: int = 60_000,
         in_flight_batches_max: int = 64,
+        new_producer: Callable[..., Any] = AIOKafkaProducer,
+        offset_of: Callable[[int], Awaitable[int | None]] | None = None,
     ) -> None:
         """Make it; `open` connects. Of each partition at most `in_flight_batches_max` of 128 KiB are unconfirmed."""
         self._kafka, self._topics, self._group = kafka, topics, group
@@ -62,6 +65,8 @@ class TransactionalDelivery:
         self._transaction_timeout_ms = transaction_timeout_ms
         self._delivery_timeout_s = delivery_timeout_ms / 1000
         self._in_flight_batches_max = in_flight_batches_max
+        self._new_producer = new_producer
+        self._offset_of = offset_of or self._ask_offset
         self._partitions: dict[int, _Transactions] = {}
 
     async def __aenter__(self) -> "TransactionalDelivery":
@@ -91,9 +96,7 @@ class TransactionalDelivery:
         except Refusal:
             await self.close(partition)
             raise
-        made.committed = await asyncio.to_thread(
-            committed_offset, self._kafka, self._group, self._topics.interactions, partition
-        )
+        made.committed = await self._offset_of(partition)
         return made.committed
 
     async def fence(self, partition: int) -> None:
@@ -118,7 +121,7 @@ class TransactionalDelivery:
     def is_due(self, partition: int) -> bool:
         """Whether outputs wait in a transaction that is as old as one is meant to get."""
         began_at = self._partitions[partition].began_at
-        return began_at is not None and monotonic() - began_at >= self._interval_s
+        return began_at is not None and now() - began_at >= self._interval_s
 
     async def commit(self, partition: int, next_offset: int) -> None:
         """Commit what was sent, and that the input below `next_offset` is done with, as one.
@@ -127,6 +130,7 @@ class TransactionalDelivery:
         and the next `open` tells), TakenOverError where somebody else has the partition.
         """
         transactions = self._partitions[partition]
+        await transactions.lane.confirm_done()
         if transactions.began_at is None and transactions.committed == next_offset:
             return
         place = TopicPartition(self._topics.interactions, partition)
@@ -153,9 +157,13 @@ class TransactionalDelivery:
         """Give all partitions up."""
         await asyncio.gather(*(self.close(partition) for partition in list(self._partitions)))
 
+    async def _ask_offset(self, partition: int) -> int | None:
+        source = self._topics.interactions
+        return await asyncio.to_thread(committed_offset, self._kafka, self._group, source, partition)
+
     def _transactions(self, partition: int) -> "_Transactions":
         name = transactional_id_of(self._group, self._topics.interactions, partition)
-        producer = AIOKafkaProducer(
+        producer = self._new_producer(
             **aiokafka_arguments(self._kafka),
             acks="all",
             transactional_id=name,
@@ -240,7 +248,7 @@ class _Transactions:
             except (KafkaError, TimeoutError, AssertionError) as error:
                 # what aiokafka asserts is that its producer has not failed for good before
                 self.lane.fail(f"no transaction can be begun for {self._partition}: {one_line(error)}", error)
-            self.began_at = monotonic()
+            self.began_at = now()
 
     def _ignore_outcome(self) -> None:
         """Ask for the outcome of a transaction that failed: asyncio would complain that nobody did."""

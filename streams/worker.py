@@ -14,6 +14,10 @@ What is done to a partition, step by step; `docs/failures.md` says what happens 
     on `close`    7 to 9
 
 The checkpoint owns the offsets: what Kafka has committed for the group is for people to look at, and decides nothing.
+
+In the mode `transactional` the outputs own them (see `streams.transactions`). Before 1 the outputs are taken over,
+which tells the group's offset: nothing below it is sent again. After 6, every `delivery.transaction_interval_ms` and
+before 8, outputs and next offset are committed as one; 9 never happens.
 """
 
 import hashlib
@@ -27,9 +31,11 @@ from streams.commands import Refusal
 from streams.configuration import Loaded
 from streams.delivery import Tail
 from streams.partition import Partition
-from streams.partition_run import LogBounds
+from streams.partition_run import LogBounds, TakenOverError
 from streams.ports import Ports, ports_of
 
+BELOW_ALL = -1
+"""An ordinal below that of every output."""
 REASON_HEADER = "thalweg.reason"
 
 
@@ -94,14 +100,18 @@ class AssignedPartition:
         none = OutputEnd(end_offset=0)
         return none if self.header is None else self.header.outputs.get(topic, none)
 
-    def go_on(self, tails: dict[str, Tail]) -> None:
-        """Take what the output topics hold already as written: those outputs are not sent again."""
+    def go_on(self, tails: dict[str, Tail], emitted: int | None) -> None:
+        """Take as written what the output topics hold already, and all outputs of input below `emitted`.
+
+        Those outputs are not sent again.
+        """
+        below = None if emitted is None else Cause(emitted, BELOW_ALL)
         for topic, found in tails.items():
             last = self.recorded(topic).last_cause
-            highest = max((cause for cause in (last and Cause(*last), found.cause) if cause is not None), default=None)
+            highest = highest_of(last and Cause(*last), found.cause)
             self.written[topic] = Written(found.end_offset, highest)
-            if highest is not None:
-                self._suppressing[topic] = highest
+            if (above := highest_of(highest, below)) is not None:
+                self._suppressing[topic] = above
 
     def process(self, records: Sequence[Record], topics: Sequence[str]) -> Outputs:
         """Fold a block and return what of its outputs is to be sent."""
@@ -171,7 +181,7 @@ class AssignedPartition:
 
 
 class Scoring:
-    """What `streams.blocks` calls: a fold for each assigned partition, one producer for all of their outputs."""
+    """What `streams.blocks` calls: a fold for each assigned partition, and the delivery of all of their outputs."""
 
     def __init__(self, loaded: Loaded, *, log: Any, ports: Ports | None = None) -> None:
         """Make it for a configuration; `log` is told what people want to know; `ports`: the world, if not the real one.
@@ -188,19 +198,21 @@ class Scoring:
     async def open(self, partition: int, log: LogBounds) -> int:
         """Steps 1 to 4. Raises Refusal, saying what to do, where going on would lose or change anything."""
         await self.delivery.start()
+        emitted = await self.delivery.open(partition)
         brokers, in_thread = self._ports.brokers, self._ports.in_thread
         count = await brokers.partitions()
         assigned = await in_thread(AssignedPartition, self._loaded, self._ports, partition, count)
         for message in assigned.damaged:
             self._log.warning(message)
         refuse_log(assigned, log)
+        refuse_offset(assigned, log, emitted)
         await self._refuse_other_log(assigned, log)
         tails: dict[str, Tail] = {}
         for topic in self.topics:
             recorded = assigned.recorded(topic).end_offset or 0
             tails[topic] = await brokers.tail(topic, partition, recorded)
             refuse_outputs(topic, assigned, tails[topic], log)
-        assigned.go_on(tails)
+        assigned.go_on(tails, emitted)
         self.partitions[partition] = assigned
         start = "empty" if assigned.header is None else "from its checkpoint"
         self._log.info("%s goes on at offset %d, %s", assigned.name, assigned.next_offset, start)
@@ -215,22 +227,27 @@ class Scoring:
         return await self.idle(partition)
 
     async def idle(self, partition: int) -> int | None:
-        """Checkpoint if it is due: also where nothing comes any more."""
+        """Checkpoint or commit if it is due: also where nothing comes any more."""
         section, assigned = self._loaded.checkpoint, self.partitions[partition]
-        if not assigned.is_due(section.interval_ms, section.interval_events):
-            return None
-        return await self._checkpoint(assigned)
+        if assigned.is_due(section.interval_ms, section.interval_events):
+            return await self._checkpoint(assigned)
+        if self.delivery.is_due(partition):
+            await self.delivery.commit(partition, assigned.next_offset)
+        return None
 
     async def close(self, partition: int) -> int | None:
-        """Checkpoint what is new, and forget the partition."""
+        """Checkpoint what is new, unless somebody else has the partition by now, and forget it."""
         assigned = self.partitions[partition]
         try:
             if assigned.events_since_checkpoint:
                 return await self._checkpoint(assigned)
-            return assigned.next_offset if assigned.header is not None else None
+            return None if assigned.header is None else self._to_acknowledge(assigned)
+        except TakenOverError as taken:
+            self._log.warning("%s is given up: %s", assigned.name, taken.message)
+            return None
         finally:
             del self.partitions[partition]
-            self.delivery.forget(partition)
+            await self.delivery.close(partition)
             told = (assigned.name, assigned.next_offset, assigned.suppressed)
             self._log.info("%s closed at offset %d, %d outputs suppressed", *told)
 
@@ -238,11 +255,15 @@ class Scoring:
         """Disconnect, when all partitions are closed."""
         await self.delivery.stop()
 
-    async def _checkpoint(self, assigned: AssignedPartition) -> int:
+    async def _checkpoint(self, assigned: AssignedPartition) -> int | None:
         """Steps 7 to 9; the caller acknowledges what is returned."""
+        await self.delivery.commit(assigned.number, assigned.next_offset)
         end_offsets = await self.delivery.flush(assigned.number)
         await self._ports.in_thread(assigned.save, end_offsets)
-        return assigned.next_offset
+        return self._to_acknowledge(assigned)
+
+    def _to_acknowledge(self, assigned: AssignedPartition) -> int | None:
+        return None if self.delivery.commits_offsets else assigned.next_offset
 
     async def _refuse_other_log(self, assigned: AssignedPartition, log: LogBounds) -> None:
         """Refuse a log whose record before the checkpoint's next offset is another one: the topic was made anew."""
@@ -276,6 +297,35 @@ def refuse_log(assigned: AssignedPartition, log: LogBounds) -> None:
             f"the newest checkpoint in {folder} goes on at offset {assigned.next_offset}, ahead of {name}, which ends "
             f"at {log.end}: the topic was made anew or lost records; name another folder, or restore the topic"
         )
+
+
+def refuse_offset(assigned: AssignedPartition, log: LogBounds, emitted: int | None) -> None:
+    """Raise Refusal where the group's offset, which says what was emitted, contradicts the log or the checkpoint.
+
+    A worker's own checkpoint ahead of it (the offset expired, was reset, or the mode was another one) is gone on from:
+    what is below a checkpoint was emitted before it was written, and what lies behind it the topics tell. A replay's
+    checkpoint knows nothing of the topics.
+    """
+    if emitted is None:
+        return
+    name = assigned.name
+    if emitted > log.end:
+        raise Refusal(
+            f"the group has committed offset {emitted} of {name}, which ends at {log.end}: the input was made anew; "
+            "give it another worker.group and new output topics"
+        )
+    header = assigned.header
+    if header is not None and not header.outputs and header.next_offset > emitted:
+        raise Refusal(
+            f"the checkpoint in {assigned.store.directory} is a replay's and goes on at offset {header.next_offset} of "
+            f"{name}, but outputs are on their topics up to {emitted} only: remove it to have them made, or reset the "
+            f"group's offset to {header.next_offset} to leave them out"
+        )
+
+
+def highest_of(*causes: Cause | None) -> Cause | None:
+    """Return the highest of those that are there."""
+    return max((cause for cause in causes if cause is not None), default=None)
 
 
 def refuse_outputs(topic: str, assigned: AssignedPartition, found: Tail, log: LogBounds) -> None:

@@ -3,16 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.admin import NewPartitions
 
+from streams.checkpoints import Checkpoint, CheckpointStore, Identity, header_of
 from streams.commands import Refusal
+from streams.partition import Partition
 from streams.partition_run import LogBounds
 from streams.topics import create
 from streams.worker import Scoring
-from tests.kafka.fleet import administered, delete_records, end_offsets, wait_until
+from tests.kafka.fleet import administered, committed, delete_records, end_offsets, wait_until
 from tests.kafka.scoring import Workers
 from tests.kafka.test_worker import lines
 
@@ -42,6 +46,7 @@ class Once:
             for first in range(0, len(records), 500):
                 await scoring.fold(0, records[first : first + 500])
             if die == "checkpoint":
+                await scoring.delivery.commit(0, scoring.partitions[0].next_offset)
                 await scoring.delivery.flush(0)
             if not die:
                 await scoring.close(0)
@@ -87,8 +92,13 @@ def add_partition(servers: str, topic: str) -> None:
     wait_until(lambda: partitions_of(servers, topic) == 2, "the partition is there")
 
 
-def test_dying_at_any_step_loses_and_doubles_nothing(workers: Workers) -> None:
+MODES = ("suppress", "transactional")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_dying_at_any_step_loses_and_doubles_nothing(workers: Workers, mode: str) -> None:
     """Death before the deliveries are awaited, before the checkpoint and after it leaves the same to readers."""
+    workers.environ["THALWEG_DELIVERY__MODE"] = mode
     once = Once(workers)
     assert once.run(500) == 0
     assert once.run(HALF, die="flush") == 500
@@ -214,3 +224,94 @@ def test_a_folder_that_takes_no_checkpoint_is_refused(workers: Workers) -> None:
     with pytest.raises(Refusal, match=r"can't be used|can be written"):
         Once(workers).run(500)
     assert end_offsets(workers.loaded.kafka.bootstrap_servers, workers.source, 1) == {0: EVENTS}
+
+
+def test_the_mode_can_change_at_any_step(workers: Workers) -> None:
+    """A partition goes on exactly in the other mode, wherever the last worker died."""
+    once = Once(workers)
+    for step, (die, mode) in enumerate(product(("", "flush", "checkpoint"), MODES), 1):
+        workers.environ["THALWEG_DELIVERY__MODE"] = mode
+        once.run(400 * step, die=die)
+    workers.environ["THALWEG_DELIVERY__MODE"] = "suppress"
+    once.run()
+    workers.environ["THALWEG_DELIVERY__MODE"] = "transactional"
+    assert workers.written(0) == (workers.expected(0), 0)
+
+
+def test_what_a_dead_transactional_worker_left_open_is_not_taken_for_written(workers: Workers) -> None:
+    """A worker in the other mode ends the transaction that nobody else would, and sends again what was in it."""
+
+    workers.environ |= {"THALWEG_DELIVERY__MODE": "transactional", "THALWEG_DELIVERY__TRANSACTION_INTERVAL_MS": "50000"}
+    left = workers.loaded
+    assert left.delivery.transaction_interval_ms == 50_000
+
+    async def scenario() -> None:
+        scoring = Scoring(left, log=logging.getLogger("test"))
+        await scoring.open(0, LogBounds(0, EVENTS))
+        await scoring.fold(0, (await asyncio.to_thread(workers.records_of, workers.source, 0))[:500])
+        await scoring.delivery.flush(0)
+        workers.environ["THALWEG_DELIVERY__MODE"] = "suppress"
+        await asyncio.to_thread(Once(workers).run)
+        assert await scoring.close(0) is None  # taken over: no checkpoint, nothing acknowledged
+        await scoring.stop()
+
+    asyncio.run(scenario())
+    workers.environ["THALWEG_DELIVERY__MODE"] = "transactional"
+    assert workers.written(0) == (workers.expected(0), 0)
+
+
+def test_a_replays_checkpoint_ahead_of_what_was_emitted_is_refused(workers: Workers) -> None:
+    """Outputs between the group's offset and a replay's checkpoint are nowhere: the refusal says what to do."""
+    workers.environ["THALWEG_DELIVERY__MODE"] = "transactional"
+    once = Once(workers)
+    once.run(500)
+    for path in checkpoints(workers):
+        path.unlink()
+    replayed(workers, 800)
+    with pytest.raises(Refusal, match=r"is a replay's and goes on at offset 800 .* up to 500 only: remove it"):
+        once.run()
+    for path in checkpoints(workers):
+        path.unlink()
+    assert once.run() == 0
+    assert workers.written(0) == (workers.expected(0), 0)
+
+
+def replayed(workers: Workers, until: int) -> None:
+    """Leave the checkpoint that a replay of the log's beginning leaves: it knows of no output topic."""
+    topics = workers.loaded.topics
+    fold = Partition(workers.configuration, topic=workers.source, partitions=topics.partitions)
+    records = workers.records_of(workers.source, 0)[:until]
+    fold.process(records)
+    identity = Identity(workers.source, 0, workers.configuration, topics.partitions)
+    header = header_of(identity, until, fold.digest(), last_record=records[-1].value)
+    store = CheckpointStore(Path(workers.loaded.checkpoint.directory) / f"{workers.source}-0")
+    store.save(Checkpoint(header, fold.snapshot()))
+
+
+@pytest.mark.parametrize("lost", ["expired", "reset"])
+def test_a_lost_group_offset_loses_and_doubles_nothing(workers: Workers, lost: str) -> None:
+    """Where the group's offset is gone, or was set back, a worker's checkpoint and the topics tell what was emitted."""
+    workers.environ["THALWEG_DELIVERY__MODE"] = "transactional"
+    once = Once(workers)
+    once.run(500)
+    assert once.run(900, die="checkpoint") == 500
+    place = TopicPartition(workers.source, 0)
+    servers = workers.loaded.kafka.bootstrap_servers
+    if lost == "expired":
+        ask = lambda admin: admin.delete_group_offsets(workers.group, [place])  # noqa: E731
+    else:
+        ask = lambda admin: admin.alter_group_offsets(workers.group, {place: OffsetAndMetadata(100, "", -1)})  # noqa: E731
+    administered(servers, "losing the offset", ask)
+    assert once.run() == 500
+    assert workers.written(0) == (workers.expected(0), 0)
+    assert committed(servers, workers.group, workers.source) == {0: EVENTS}
+
+
+def test_a_group_offset_ahead_of_the_log_is_refused(workers: Workers) -> None:
+    """A group that has done with more than there is was another log's."""
+    workers.environ["THALWEG_DELIVERY__MODE"] = "transactional"
+    place = {TopicPartition(workers.source, 0): OffsetAndMetadata(EVENTS + 1, "", -1)}
+    servers = workers.loaded.kafka.bootstrap_servers
+    administered(servers, "moving the offset", lambda admin: admin.alter_group_offsets(workers.group, place))
+    with pytest.raises(Refusal, match=f"has committed offset {EVENTS + 1} of .* ends at {EVENTS}: the input was made"):
+        Once(workers).run()
