@@ -14,6 +14,7 @@ from operators.admission import Admission, AdmissionParameters, admission_parame
 from operators.behaviors import KINDS, Behaviors, new_behaviors
 from operators.clock import Clock, new_clock
 from operators.configuration import Configuration
+from operators.consistency import refuse_inconsistent, refuse_sizes
 from operators.contexts import NAME_BYTES, write_name
 from operators.error_memory import (
     ErrorMemory,
@@ -253,7 +254,7 @@ def snapshot(state: State) -> dict[str, npt.NDArray[Any]]:
 def restore(configuration: Configuration, arrays: dict[str, npt.NDArray[Any]]) -> State:
     """Return the state that a snapshot was taken of.
 
-    Raises ValueError where the arrays do not fit the configuration's shape.
+    Raises ValueError where the arrays do not fit the configuration's shape, or are none that the fold could have left.
     """
     state = new_state(configuration)
     for name, array in arrays_of(state):
@@ -268,4 +269,9 @@ def restore(configuration: Configuration, arrays: dict[str, npt.NDArray[Any]]) -
     unknown = set(arrays) - {name for name, _ in arrays_of(state)}
     if unknown:
         raise ValueError(f"the snapshot has {sorted(unknown)[0]}, which this version does not know")
+    refuse_sizes(state)
+    for name, array in arrays_of(used(state)):
+        if array.shape != arrays[name].shape:
+            raise ValueError(f"{name} is {arrays[name].shape}, but {array.shape} of it was ever used")
+    refuse_inconsistent(state, configuration)
     return state
