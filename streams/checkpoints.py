@@ -11,25 +11,28 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from operators.configuration import Configuration
-from streams.disk import Disk, LocalDisk
+from streams.disk import Content, Disk, FileStatus, LocalDisk
 
 FORMAT = 1
 MAGIC = b"thalweg checkpoint\n"
 ENDING = ".checkpoint"
+ASIDE = "aside"
 ALIGNMENT = 64
 SHA_BYTES = 32
+SAID_MAX = 200
 DTYPES = frozenset(("|b1", "|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"))
 
 _LENGTHS = struct.Struct("<IQ")  # the format's version, bytes of the header
 
 Arrays = dict[str, npt.NDArray[Any]]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class CheckpointError(Exception):
@@ -49,8 +52,8 @@ class Identity(NamedTuple):
 class OutputEnd(msgspec.Struct, frozen=True):
     """How far an output topic's partition was written: its end offset, and offset and ordinal of the last cause."""
 
-    end_offset: int | None = None
-    last_cause: tuple[int, int] | None = None
+    end_offset: Count | None = None
+    last_cause: tuple[Count, Count] | None = None
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,9 +65,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     application: str
     topic: str
-    partition: int
-    partitions: int
-    next_offset: int
+    partition: Count
+    partitions: Count
+    next_offset: Count
     last_record: str | None = None
     digest: str
     configuration: dict[str, Any]
@@ -97,6 +100,35 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
 class _Contents(msgspec.Struct, frozen=True):
     header: Header
     arrays: list[_Place]
+
+
+class Store(Protocol):
+    """Where the checkpoints of one partition lie. What a place is, is the store's own; as text it is for messages.
+
+    Every method raises CheckpointError where what is below it refuses.
+    """
+
+    @property
+    def directory(self) -> Any:
+        """The folder, as messages say it."""
+
+    def paths(self) -> list[Any]:
+        """Return the places of the checkpoints, the newest first."""
+
+    def read(self, path: Any) -> Checkpoint:
+        """Return the checkpoint at a place, every byte verified. Raises DamagedError where it is not whole."""
+
+    def save(self, checkpoint: Checkpoint) -> Any:
+        """Write a checkpoint so that it is there whole or not at all, let old ones go, and return its place."""
+
+    def load(self, identity: Identity) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, None where there is none at all."""
+
+    def status(self, path: Any) -> FileStatus:
+        """Return when the checkpoint at a place was written, and its size."""
+
+    def set_aside(self, path: Any) -> Any:
+        """Move the checkpoint at a place to where nobody looks for one, and return that place."""
 
 
 class CheckpointStore:
@@ -168,20 +200,28 @@ class CheckpointStore:
         Raises CheckpointError where it is another's, of another configuration or of a newer format, or where there
         are checkpoints and every one is damaged.
         """
-        paths = self.paths()
-        for path in paths:
-            try:
-                checkpoint = read(path, self._disk)
-            except DamagedError as error:
-                self._on_damage(f"{error}: passed over")
-                continue
-            refuse_other(path, checkpoint.header, identity)
-            return checkpoint
-        if paths:
-            raise CheckpointError(
-                f"every checkpoint in {self.directory} is damaged: remove the folder to start from the log's beginning"
-            )
-        return None
+        return load_newest(self, identity, self._on_damage)
+
+    def read(self, path: Path) -> Checkpoint:
+        """Return the checkpoint in a file, every byte verified."""
+        return read(path, self._disk)
+
+    def status(self, path: Path) -> FileStatus:
+        """Return when a checkpoint's file was written, and its size."""
+        with refusing(path):
+            return self._disk.status(path)
+
+    def set_aside(self, path: Path) -> Path:
+        """Move a checkpoint to the folder `aside`, where nobody looks for one, and return its place there."""
+        folder = self.directory / ASIDE
+        with refusing(path):
+            self._make_folder(folder)
+            there = set(self._disk.names(folder))
+            aside = next(folder / name for name in aside_names(path.name) if name not in there)
+            self._disk.rename(path, aside)
+            self._disk.sync_folder(folder)
+            self._disk.sync_folder(self.directory)
+        return aside
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder and those it lies in; a folder's name is as durable as the one that holds it."""
@@ -194,6 +234,41 @@ class CheckpointStore:
 
 class DamagedError(CheckpointError):
     """A file that is no whole checkpoint."""
+
+
+def load_newest(store: Store, identity: Identity, on_damage: Callable[[str], object]) -> Checkpoint | None:
+    """Return a store's newest checkpoint that is whole, None where there is none at all.
+
+    Raises CheckpointError where it is another's, of another configuration or of a newer format, or where there
+    are checkpoints and every one is damaged.
+    """
+    paths = store.paths()
+    for path in paths:
+        try:
+            checkpoint = store.read(path)
+            refuse_misnamed(path, checkpoint.header)
+        except DamagedError as error:
+            on_damage(f"{error}: passed over")
+            continue
+        refuse_other(path, checkpoint.header, identity)
+        return checkpoint
+    if paths:
+        raise CheckpointError(
+            f"every checkpoint in {store.directory} is damaged: remove the folder to start from the log's beginning"
+        )
+    return None
+
+
+def refuse_misnamed(path: Any, header: Header) -> None:
+    """Raise DamagedError where a checkpoint does not have the name that its next offset gives it."""
+    if path.stem != f"{header.next_offset:020d}":
+        raise DamagedError(f"{path} goes on at offset {header.next_offset}: it was given another one's name")
+
+
+def aside_names(name: str) -> Iterator[str]:
+    """Give the names that a checkpoint may have among those set aside: its own, and where that is taken, numbered."""
+    yield name
+    yield from (f"{name}.{number}" for number in range(1, 1 << 20))
 
 
 class refusing:  # noqa: N801  (used as a statement)
@@ -274,6 +349,14 @@ def read(path: Path, disk: Disk | None = None) -> Checkpoint:
     """
     with refusing(path):
         content = (disk or LocalDisk()).read(path)
+    return decoded(path, content)
+
+
+def decoded(path: Any, content: Content) -> Checkpoint:
+    """Return the checkpoint that a file's bytes are; nothing is copied and nothing in them is run.
+
+    Raises DamagedError where they are not whole, CheckpointError where they are of a newer format.
+    """
     size, view = len(content), memoryview(content.data)
     if size < len(MAGIC) + _LENGTHS.size + SHA_BYTES or bytes(content[: len(MAGIC)]) != MAGIC:
         raise DamagedError(f"{path} is not a checkpoint, or only its beginning")
@@ -288,35 +371,64 @@ def read(path: Path, disk: Disk | None = None) -> Checkpoint:
         raise DamagedError(f"{path} is damaged: its SHA-256 is not the one it ends with")
     try:
         start = len(MAGIC) + _LENGTHS.size
+        if not version or length > size:
+            raise ValueError("its format or its header's length can't be")
         contents = msgspec.json.decode(content[start : start + length].data, type=_Contents)
+        refuse_overlaps(contents.arrays)
         body = content[padded(start + length) : -SHA_BYTES]
         return Checkpoint(contents.header, {place.name: cut(body, place) for place in contents.arrays})
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise DamagedError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise DamagedError(f"{path} is damaged: {said(error)}") from None
+
+
+def refuse_overlaps(places: list[_Place]) -> None:
+    """Raise ValueError where two arrays have a name, or bytes, in common."""
+    if len({place.name for place in places}) < len(places):
+        raise ValueError("two arrays have one name")
+    end = 0
+    for place in sorted(places, key=lambda place: place.start):
+        if not bytes_of(place):
+            continue
+        if place.start < end:
+            raise ValueError(f"{said(place.name)} overlaps another array")
+        end = place.start + bytes_of(place)
+
+
+def bytes_of(place: _Place) -> int:
+    """Return an array's bytes. Raises ValueError where it can't be one."""
+    if place.dtype not in DTYPES or min(place.shape, default=0) < 0 or place.start % ALIGNMENT or place.start < 0:
+        raise ValueError(f"{said(place.name)} is no array of numbers")
+    size = np.dtype(place.dtype).itemsize
+    for extent in place.shape:
+        size *= extent
+    return size
+
+
+def said(value: object) -> str:
+    """Return what a file says of itself as a message may have it: on one line, printable and not long."""
+    text = " ".join(str(value).split())
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return text if len(text) <= SAID_MAX else f"{text[: SAID_MAX - 3]}..."
 
 
 def cut(body: npt.NDArray[np.uint8], place: _Place) -> npt.NDArray[Any]:
     """Return the array at a place, without copying. Raises ValueError where it can't be one."""
-    if place.dtype not in DTYPES or min(place.shape, default=0) < 0 or place.start % ALIGNMENT or place.start < 0:
-        raise ValueError(f"{place.name} is no array of numbers")
-    dtype = np.dtype(place.dtype)
-    size = dtype.itemsize
-    for extent in place.shape:
-        size *= extent
+    size = bytes_of(place)
     if place.start + size > len(body):
-        raise ValueError(f"{place.name} ends behind the file")
-    return body[place.start : place.start + size].view(dtype).reshape(place.shape)
+        raise ValueError(f"{said(place.name)} ends behind the file")
+    return body[place.start : place.start + size].view(place.dtype).reshape(place.shape)
 
 
-def refuse_other(path: Path, header: Header, identity: Identity) -> None:
+def refuse_other(path: Any, header: Header, identity: Identity) -> None:
     """Raise CheckpointError where a checkpoint is not the identity's."""
     if header.application != identity.application:
         raise CheckpointError(
-            f"{path} belongs to application {header.application!r}, not {identity.application!r}: name another folder"
+            f"{path} belongs to application {said(repr(header.application))}, not {identity.application!r}: "
+            "name another folder"
         )
     if (header.topic, header.partition) != (identity.topic, identity.partition):
         raise CheckpointError(
-            f"{path} is of {header.topic}-{header.partition}, not of {identity.topic}-{identity.partition}: "
+            f"{path} is of {said(header.topic)}-{header.partition}, not of {identity.topic}-{identity.partition}: "
             "name another folder, or the topic and partition"
         )
     if header.partitions and identity.partitions and header.partitions != identity.partitions:
@@ -328,7 +440,8 @@ def refuse_other(path: Path, header: Header, identity: Identity) -> None:
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise CheckpointError(
-            f"{path} was made with {changed[0]}{more}: set it back, or name another folder and replay the log into it"
+            f"{path} was made with {said(changed[0])}{more}: set it back, or rebuild from the log into another "
+            "checkpoint.generation"
         )
 
 

@@ -53,7 +53,10 @@ class CheckpointSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Section `[checkpoint]`: where a worker's checkpoints lie, how often one is written and how many are kept."""
 
     directory: Annotated[str, msgspec.Meta(min_length=1)] = "thalweg-checkpoints"
-    """Folder of the checkpoints, with a folder for each partition in it; workers of a group share it."""
+    """Folder of the checkpoints, with a folder for each partition in it; workers of a group share it. Also a URL that
+    fsspec knows, such as `s3://bucket/folder`."""
+    generation: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Which generation of states in the folder is meant: another one for each configuration that states follow from."""
     keep: Annotated[int, msgspec.Meta(ge=1)] = 3
     """How many of the newest checkpoints stay."""
     interval_ms: Annotated[int, msgspec.Meta(ge=1)] = 30_000

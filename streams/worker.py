@@ -22,11 +22,11 @@ before 8, outputs and next offset are committed as one; 9 never happens.
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.records import Cause, Output, Outputs, Record
-from streams.checkpoints import Checkpoint, CheckpointError, CheckpointStore, Header, Identity, OutputEnd, header_of
+from streams.checkpoint_folders import store_at
+from streams.checkpoints import Checkpoint, CheckpointError, Header, Identity, OutputEnd, header_of
 from streams.commands import Refusal
 from streams.configuration import Loaded
 from streams.delivery import Tail
@@ -58,15 +58,10 @@ class AssignedPartition:
         self.number = partition
         self.name = f"{topic}-{partition}"
         self._identity = Identity(topic, partition, loaded.configuration, partitions)
-        self._clock, self._disk = ports.clock, ports.disk
-        self.store = CheckpointStore(
-            Path(loaded.checkpoint.directory) / self.name,
-            loaded.checkpoint.keep,
-            on_damage=self._on_damage,
-            disk=ports.disk,
-        )
+        self._clock = ports.clock
         self.damaged: list[str] = []
         try:
+            self.store = store_at(loaded.checkpoint, topic, partition, on_damage=self._on_damage, disk=ports.disk)
             checkpoint = self.store.load(self._identity)
             self.header: Header | None = None if checkpoint is None else checkpoint.header
             self.fold = Partition(
@@ -80,7 +75,8 @@ class AssignedPartition:
             raise Refusal(str(error)) from error
         except ValueError as error:
             raise Refusal(
-                f"the checkpoint of {self.name} does not fit this version ({error}): replay the log into another folder"
+                f"the checkpoint of {self.name} does not fit this version ({error}): rebuild from the log into another "
+                "checkpoint.generation"
             ) from error
         self.next_offset = 0 if self.header is None else self.header.next_offset
         self._last_value: bytes | None = None
@@ -170,10 +166,10 @@ class AssignedPartition:
             del self._suppressing[topic]
         return fresh
 
-    def _note_file(self, path: Path) -> None:
+    def _note_file(self, path: Any) -> None:
         try:
-            self.checkpoint_at, self.checkpoint_bytes = self._disk.status(path)
-        except FileNotFoundError:
+            self.checkpoint_at, self.checkpoint_bytes = self.store.status(path)
+        except CheckpointError:
             return  # another worker has newer ones and let it go
 
     def _on_damage(self, message: str) -> None:

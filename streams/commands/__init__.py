@@ -13,6 +13,7 @@ COMMANDS = {
     "produce": "Send a log file to Kafka.",
     "consume": "Print an output topic as JSON lines, each record once.",
     "worker": "Score events from Kafka.",
+    "checkpoint": "List, show, verify and roll back checkpoints, or rebuild them.",
     "dead-letters": "List, show and send back what could not be used.",
 }
 

@@ -8,6 +8,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from schemas.outputs import encode_dead_letter
 from schemas.reasons import Reason
@@ -124,7 +125,7 @@ def list_command(
     elif not each and rows:
         table = Table("reason", "partition", "letters", "redriven", "first offset", "last offset")
         for row_ in rows:
-            table.add_row(*(printable(str(value)) for value in row_.values()))
+            table.add_row(*(Text(printable(str(value))) for value in row_.values()))
         Console(stderr=True).print(table)
     total, redriven = (sum(int(str(row_[name])) for row_ in rows) for name in ("letters", "redriven"))
     foreign = f"; {found.foreign} other records lie in the topic" if found.foreign else ""
@@ -223,7 +224,7 @@ def redrive_command(
     table = Table("reason", "sent back" if execute else "would be sent", "redriven before", "unusable still")
     for reason in sorted({*plan.sent, *plan.redriven, *plan.unusable}):
         counts = (plan.sent[reason], plan.redriven[reason], plan.unusable[reason])
-        table.add_row(printable(reason), *map(str, counts))
+        table.add_row(Text(printable(reason)), *map(str, counts))
     if table.row_count:
         Console(stderr=True).print(table)
     for reason, again in sorted(plan.again.items()):

@@ -72,6 +72,8 @@ def crafted(arrays: Arrays, random: np.random.Generator) -> Arrays:
     for _ in range(random.integers(1, 4)):
         name = str(random.choice(names))
         array = made[name].copy()
+        if not array.size:
+            continue
         flat = array.reshape(-1)
         info = np.iinfo(array.dtype)
         at = random.integers(0, flat.size, random.integers(1, 4))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from streams.checkpoints import (
     OutputEnd,
     encoded,
     header_of,
+    padded,
     read,
 )
 from streams.partition import Partition
@@ -192,6 +194,108 @@ def test_a_hostile_checkpoint_is_damage(tmp_path: Path, wanted: bytes, given: by
     assert changed != content
     with pytest.raises(DamagedError):
         read(path)
+
+
+def crafted(places: list[Any] | None = None, **header: Any) -> bytes:
+    """A file whose SHA-256 is right, with what its header says changed."""
+    content = b"".join(encoded(checkpoint()))[:-32]
+    start = len(MAGIC) + 12
+    length = int.from_bytes(content[len(MAGIC) + 4 : start], "little")
+    contents = msgspec.json.decode(content[start : start + length])
+    contents["header"] |= header
+    contents["arrays"] = contents["arrays"] if places is None else places
+    said = msgspec.json.encode(contents)
+    head = content[: len(MAGIC) + 4] + len(said).to_bytes(8, "little") + said
+    body = content[padded(start + length) :]
+    made = head + bytes(padded(len(head)) - len(head)) + body
+    return made + hashlib.sha256(made).digest()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"places": [["a", "<i4", [3, 4], 0], ["b", "<i4", [3], 0]]}, "b overlaps another array"),
+        ({"places": [["a", "<i4", [3], 0], ["a", "<i4", [3], 64]]}, "two arrays have one name"),
+        ({"places": [["a", "|u1", [1 << 62], 0]]}, "a ends behind the file"),
+        ({"places": [["a", "|u1", [1 << 70, 1 << 70], 0]]}, "is damaged"),
+        ({"places": [["a", "|u1", [0, 1 << 62, 1 << 62], 0]]}, "is damaged"),
+        ({"places": [["a", "|u1", [1] * 99, 0]]}, "is damaged"),
+        ({"places": [["a", "|u1", [3], -64]]}, "a is no array of numbers"),
+        ({"places": [["a", "|u1", [3], 7]]}, "a is no array of numbers"),
+        ({"places": [["a\x1b[31m\n", "O", [3], 0]]}, "is no array of numbers"),
+        ({"next_offset": -1}, "is damaged"),
+        ({"partition": -1}, "is damaged"),
+        ({"outputs": {"scores": {"end_offset": -7}}}, "is damaged"),
+        ({"configuration": 7}, "is damaged"),
+    ],
+)
+def test_what_a_file_says_of_itself_is_not_believed(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    """Overlapping arrays, absurd shapes, places outside, offsets below zero: refused in one printable line."""
+    path = tmp_path / "hostile.checkpoint"
+    path.write_bytes(crafted(**given))
+    with pytest.raises(DamagedError) as refused:
+        read(path)
+    assert message in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+def test_deep_json_is_damage(tmp_path: Path) -> None:
+    """A header nested without end must not end the process."""
+    path = tmp_path / "deep.checkpoint"
+    head = b'{"header":{"configuration":' + b'{"a":' * 200_000
+    made = MAGIC + FORMAT.to_bytes(4, "little") + len(head).to_bytes(8, "little") + head
+    path.write_bytes(made + hashlib.sha256(made).digest())
+    with pytest.raises(DamagedError):
+        read(path)
+
+
+def test_flipped_bytes_under_a_right_digest_run_nothing_and_take_no_memory(tmp_path: Path) -> None:
+    """Whatever lies in a file, it is refused by name or read as arrays of its own bytes."""
+    content = b"".join(encoded(checkpoint(wide=np.zeros((40, 3), np.float64))))[:-32]
+    path = tmp_path / "flipped.checkpoint"
+    random = np.random.default_rng(5)
+    limit = content.index(b"\0\0\0\0", len(MAGIC) + 12)
+    count, refusals = 0, []
+    tracemalloc.start()
+    for _ in range(1_500):
+        made = bytearray(content)
+        for place in random.integers(0, limit, random.integers(1, 4)):
+            made[place] = random.integers(256) if random.integers(2) else ord(random.choice(list('0123456789"[],{}-e')))
+        path.write_bytes(bytes(made) + hashlib.sha256(made).digest())
+        try:
+            found = read(path)
+            assert sum(array.nbytes for array in found.arrays.values()) <= len(content)
+            count += 1
+        except CheckpointError as error:
+            refusals.append(str(error))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert min(count, len(refusals)) > 50
+    assert all(refusal.isprintable() for refusal in refusals)
+    assert peak < 1 << 20
+
+
+def test_what_another_says_of_itself_is_not_printed_at_length(tmp_path: Path) -> None:
+    """Names of another application or topic may be anything, and a message stays one short printable line."""
+    for number, given in enumerate(
+        ({"application": "\x1b]0;" * 500}, {"topic": "t\n" * 5_000}, {"configuration": {"\x1b" * 9_000: "\n"}})
+    ):
+        store = CheckpointStore(tmp_path / str(number))
+        store.save(checkpoint()).write_bytes(crafted(**given))
+        with pytest.raises(CheckpointError) as refused:
+            store.load(IDENTITY)
+        assert str(refused.value).isprintable()
+        assert len(str(refused.value)) < 600
+
+
+def test_one_set_aside_is_not_looked_for(tmp_path: Path) -> None:
+    """A checkpoint set aside lies in a folder of its own, and a second of its name does not take its place."""
+    store = CheckpointStore(tmp_path)
+    store.save(checkpoint(5))
+    places = [store.set_aside(store.save(checkpoint(9))) for _ in range(2)]
+    assert [path.name for path in places] == [f"{9:020d}.checkpoint", f"{9:020d}.checkpoint.1"]
+    assert all(read(path).header.next_offset == 9 for path in places)
+    assert [int(path.stem) for path in store.paths()] == [5]
 
 
 def test_what_is_no_array_of_numbers_is_not_written() -> None:
