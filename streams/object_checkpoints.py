@@ -33,12 +33,11 @@ from streams.checkpoints import (
     said,
 )
 from streams.disk import Content, FileStatus
+from streams.sections import redacted
 
 MANIFEST = ".manifest"
 MANIFEST_BYTES_MAX = 1 << 16
 PIECE_BYTES = 1 << 24
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")
-_QUERY = re.compile(r"(://[^\s?]*)\?\S*")
 _BLOB = re.compile(rf"[0-9]{{20}}-[0-9a-f]{{16}}{re.escape(ENDING)}\Z")
 
 
@@ -288,15 +287,6 @@ def told(error: Exception) -> str:
     """Return an error as one line without credentials."""
     text = said(redacted(str(error)))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def redacted(text: str) -> str:
-    """Return a text with URLs in it as they may be shown: without users, passwords and queries.
-
-    >>> redacted("s3://key:secret@bucket/folder?token=x")
-    's3://***@bucket/folder?***'
-    """
-    return _QUERY.sub(r"\1?***", _CREDENTIALS.sub("://***@", text))
 
 
 def is_remote(directory: str) -> bool:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 
 _SECRET = re.compile(r"(^|_)(password|passphrase|secret|token|hmac_key)$")
+_CREDENTIALS = re.compile(r"://[^\s\"]*@")  # keys may hold slashes: rather too much than too little
+_QUERY = re.compile(r"(://[^\s?\"]*)\?[^\s\"]*")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 Key = tuple[str, ...]
@@ -139,5 +141,14 @@ def shown(path: Key, value: Any) -> str:
     if is_secret(path):
         return "'***'"
     text = json.dumps(value, ensure_ascii=False, default=str)
-    text = re.sub(r"://[^/@\s\"]*@", "://***@", text)
+    text = redacted(text)
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def redacted(text: str) -> str:
+    """Return a text with URLs in it as they may be shown: without users, passwords and queries.
+
+    >>> redacted("s3://key:secret@bucket/folder?token=x")
+    's3://***@bucket/folder?***'
+    """
+    return _QUERY.sub(r"\1?***", _CREDENTIALS.sub("://***@", text))

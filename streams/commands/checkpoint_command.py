@@ -306,7 +306,7 @@ def chosen(loaded: Loaded, partition: int | None, offset: int | None) -> tuple[A
 def place_of(loaded: Loaded) -> str:
     """Return where checkpoints are looked for, without credentials."""
     from streams.checkpoint_folders import folder_of
-    from streams.object_checkpoints import redacted
+    from streams.sections import redacted
 
     return redacted(folder_of(loaded.checkpoint))
 

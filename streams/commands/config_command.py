@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from streams.configuration import DEFAULT, Loaded, Source, configuration_options, io_sections
-from streams.sections import Key, is_secret, leaves, shown
+from streams.sections import Key, is_secret, leaves, redacted, shown
 
 
 @click.group(name="config")
@@ -52,6 +52,8 @@ def _json(values: Mapping[Key, Any], sources: Mapping[str, Source]) -> str:
     for key, value in values.items():
         source = sources.get(".".join(key), DEFAULT)
         plain = "***" if is_secret(key) else msgspec.to_builtins(value, enc_hook=str)
+        if isinstance(plain, str):
+            plain = redacted(plain)
         shown_values[".".join(key)] = {"value": plain, "source": source.kind, "where": source.where or None}
     return json.dumps(shown_values, indent=2, ensure_ascii=False)
 

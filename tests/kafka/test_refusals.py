@@ -5,12 +5,15 @@ import logging
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.admin import NewPartitions
 
-from streams.checkpoints import Checkpoint, CheckpointStore, Identity, header_of
+from streams.checkpoint_folders import store_at
+from streams.checkpoints import FORMAT, MAGIC, Checkpoint, CheckpointStore, Identity, header_of
 from streams.commands import Refusal
 from streams.partition import Partition
 from streams.partition_run import LogBounds
@@ -315,3 +318,60 @@ def test_a_group_offset_ahead_of_the_log_is_refused(workers: Workers) -> None:
     administered(servers, "moving the offset", lambda admin: admin.alter_group_offsets(workers.group, place))
     with pytest.raises(Refusal, match=f"has committed offset {EVENTS + 1} of .* ends at {EVENTS}: the input was made"):
         Once(workers).run()
+
+
+def first_store(workers: Workers) -> Any:
+    return store_at(workers.loaded.checkpoint, workers.source, 0)
+
+
+def test_what_no_fold_left_is_refused(workers: Workers) -> None:
+    """A crafted state, one of another application, and a newer format are refused, and none is passed over."""
+    once = Once(workers)
+    once.run(500)
+    once.run(1000)
+    store = first_store(workers)
+    whole = store.read(store.paths()[0])
+    rows = whole.arrays["seen.row"].copy()
+    rows[:] = 1 << 30
+    store.save(Checkpoint(whole.header, whole.arrays | {"seen.row": rows}))
+    with pytest.raises(Refusal, match=r"rows of values contradict each other.*rebuild from the log into another"):
+        once.run()
+    header = msgspec.structs.replace(whole.header, application="another")
+    store.save(Checkpoint(header, whole.arrays))
+    with pytest.raises(Refusal, match="belongs to application 'another', not 'thalweg': name another folder"):
+        once.run()
+    path = store.save(whole)
+    content = bytearray(path.read_bytes())
+    content[len(MAGIC)] = FORMAT + 1
+    path.write_bytes(content)
+    with pytest.raises(Refusal, match=r"has format 2, this version reads up to 1: install the Thalweg"):
+        once.run()
+    store.save(whole)
+    assert once.run() == 1000
+    assert workers.written(0) == (workers.expected(0), 0)
+
+
+def test_checkpoints_in_an_object_store_are_gone_on_from(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
+    """Death at any step with checkpoints under a URL loses and doubles nothing; a torn file is passed over."""
+    workers.environ["THALWEG_CHECKPOINT__DIRECTORY"] = f"memory://{workers.source}/checkpoints"
+    once = Once(workers)
+    assert once.run(500) == 0
+    assert once.run(HALF, die="flush") == 500
+    assert once.run(HALF, die="checkpoint") == 500
+    assert once.run(HALF) == 500
+    store = first_store(workers)
+    newest, before = store.paths()
+    store._files.pipe_file(f"{store._folder}/{store._manifest(newest).file}", b"torn")
+    assert once.run(HALF + 500) == int(before.stem) == 500
+    assert "which has 4: passed over" in caplog.text
+    assert once.run() == HALF + 500
+    assert workers.written(0) == (workers.expected(0), 0)
+    assert len(first_store(workers).paths()) == 3
+
+
+def test_an_object_store_that_takes_no_checkpoint_is_refused(workers: Workers) -> None:
+    """A URL that nobody knows, or a store that is away, ends the worker in one line without what opens it."""
+    workers.environ["THALWEG_CHECKPOINT__DIRECTORY"] = "nosuch://key:s3cr3t@host/x"
+    with pytest.raises(Refusal, match=r"nosuch://\*\*\*@host/x") as refused:
+        Once(workers).run(500)
+    assert "s3cr3t" not in str(refused.value)

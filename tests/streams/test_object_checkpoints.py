@@ -15,7 +15,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from streams.checkpoint_folders import folder_of, partitions_at, store_at
 from streams.checkpoints import CheckpointError, CheckpointStore, DamagedError
 from streams.configuration import CheckpointSection
-from streams.object_checkpoints import ObjectCheckpointStore, redacted
+from streams.object_checkpoints import ObjectCheckpointStore
+from streams.sections import redacted
 from tests.streams.test_checkpoints import IDENTITY, checkpoint
 
 Made = Callable[..., ObjectCheckpointStore]
