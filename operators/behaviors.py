@@ -120,6 +120,8 @@ def _drop_history(behaviors: Behaviors, history: int) -> None:
     histories.shift[history] = 0
     histories.length[history] = 0
     histories.owner[history] = 0
+    histories.older[history] = 0
+    histories.newer[history] = 0
     give(histories.pool, history)
 
 

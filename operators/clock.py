@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from operators.compiled import compiled
+from operators.compiled import clear, compiled
 
 SUSPECTS = 2  # with the record at hand, three that agree
 EXAMPLES, DEAD_LETTERS = range(2)
@@ -42,6 +42,15 @@ def new_clock() -> Clock:
 
 
 @compiled
+def _forget_suspects(clock: Clock) -> None:
+    """Start over; whose records they were is forgotten too, so that an erase leaves nothing of its user."""
+    if clock.suspects[0] != 0:
+        clock.suspects[0] = 0
+        clear(clock.suspect_users)
+        clear(clock.suspect_ts_ms)
+
+
+@compiled
 def accept_time(clock: Clock, time_jump_ms: int, ts_ms: int, user: int) -> bool:
     """Advance stream time to an event's, or return False where that is too far ahead.
 
@@ -50,7 +59,7 @@ def accept_time(clock: Clock, time_jump_ms: int, ts_ms: int, user: int) -> bool:
     """
     now_ms = clock.stream_time_ms[0]
     if now_ms == 0 or ts_ms <= now_ms + time_jump_ms:
-        clock.suspects[0] = 0
+        _forget_suspects(clock)
         clock.stream_time_ms[0] = max(now_ms, ts_ms)
         return True
     count = clock.suspects[0]
@@ -63,7 +72,7 @@ def accept_time(clock: Clock, time_jump_ms: int, ts_ms: int, user: int) -> bool:
         is_new_user = is_new_user and clock.suspect_users[i] != user
     others_differ = clock.suspect_users[0] != clock.suspect_users[1]
     if count == SUSPECTS and others_differ and is_new_user and latest - earliest <= time_jump_ms:
-        clock.suspects[0] = 0
+        _forget_suspects(clock)
         clock.stream_time_ms[0] = ts_ms
         return True
     if count == SUSPECTS:

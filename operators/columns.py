@@ -93,7 +93,7 @@ class Columnizer:
         columns.offset[:] = [record.offset for record in records]
         columns.kind[:] = [KINDS[type(event)] for event in events]
         columns = self._with_impressions(columns, events, refused)
-        columns = self._with_feedback(columns, events, records)
+        columns = self._with_feedback(columns, events, records, refused)
         self._write_others(columns, events)
         for number, unusable in sorted(refused.items()):
             columns.reason[number] = unusable.reason.code
@@ -169,7 +169,9 @@ class Columnizer:
         columns.text_start[at[1:]] = after[:-1]
         return columns._replace(text=text)
 
-    def _with_feedback(self, columns: Columns, events: list[Event | None], records: Sequence[Record]) -> Columns:
+    def _with_feedback(
+        self, columns: Columns, events: list[Event | None], records: Sequence[Record], refused: dict[int, Unusable]
+    ) -> Columns:
         """Write the block's feedback, and keep its records: an early one may be dead-lettered long after."""
         at = np.flatnonzero(columns.kind == FEEDBACK)
         if not len(at):
@@ -184,6 +186,13 @@ class Columnizer:
         kept = [
             pack_record(each.value, each.key, tuple(each.headers)) for each in map(records.__getitem__, at.tolist())
         ]
+        kept_bytes = self._limits.kept_bytes
+        for number, each in zip(at.tolist(), kept, strict=True):
+            if len(each) > kept_bytes:
+                detail = f"{len(each)} bytes with its key and headers, at most {kept_bytes}"
+                refused[number] = Unusable(Reason.TOO_LARGE, detail)
+                columns.kind[number] = UNUSABLE
+                events[number] = None
         ends = len(columns.text) + np.cumsum([len(each) for each in kept])
         columns.text_end[at] = ends
         columns.text_start[at[0]], columns.text_start[at[1:]] = len(columns.text), ends[:-1]

@@ -9,9 +9,11 @@ from operators.features import FeaturesConfiguration
 from operators.joiner import JoinerConfiguration
 from operators.learner import LearnerConfiguration
 from operators.sdim import SdimConfiguration
+from operators.texts import BLOCK_BYTES
 from schemas.limits import LimitsConfiguration
 
 ROWS_MIN = 1_024
+NAME_BYTES = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,3 +58,7 @@ class Configuration:
             raise ValueError(
                 "behaviors.users_limit must be above joiner.waiting_limit: every waiting impression keeps its user"
             )
+        if self.joiner.text_bytes // BLOCK_BYTES * BLOCK_BYTES < self.limits.kept_bytes:
+            raise ValueError("joiner.text_bytes must be at least four times limits.record_bytes, room for any record")
+        if self.limits.name_bytes >= NAME_BYTES:
+            raise ValueError(f"limits.name_bytes must be below {NAME_BYTES}, which is kept of a field's name")

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from operators.configuration import NAME_BYTES as NAME_BYTES
 from operators.configuration import Configuration
 from operators.features import ITEM
 from operators.hashing import Keys
 from schemas.events import Context, Value
 
-NAME_BYTES = 256
 SHAPES_AT_ONCE = 4  # sets of names in a block up to which it is worth taking a field's values all at once
 
 
@@ -51,7 +51,9 @@ class Fields:
         self._names = names
         self._seed = configuration.seed
         self._takes_all = not features.context
-        self._exclude = frozenset(features.exclude)
+        # A context field named like a field of another kind would share its keys, and so its rows; a name with a zero
+        # would be another one when it is read back.
+        self._exclude = frozenset((*features.exclude, "user", "item", *map("*".join, features.crosses)))
         self._edges = features.buckets
         self._fields: dict[str, Field] = {}
         taken = field_names(names)
@@ -111,7 +113,8 @@ class Fields:
 
     def _add_new(self, name: str) -> None:
         """Give a context field that appears for the first time its place, if it is to have one."""
-        if self._takes_all and name not in self._exclude and self._places < len(self._names):
+        is_wanted = self._takes_all and name not in self._exclude and "\0" not in name
+        if is_wanted and self._places < len(self._names):
             write_name(self._names, self._places, name)
             self._add(name, self._places)
             self._places += 1

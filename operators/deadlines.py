@@ -98,6 +98,7 @@ def remove_deadline(deadlines: Deadlines, slot: int) -> None:
     deadlines.place[slot] = 0
     deadlines.size[0] -= 1
     last = int64(deadlines.heap[deadlines.size[0]])
+    deadlines.heap[deadlines.size[0]] = 0
     if last == slot:
         return
     if place > 0 and _before(deadlines, last, deadlines.heap[(place - 1) // 2]):

@@ -87,7 +87,7 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
     emits = events if configuration.features.emit else 0
     examples = EXAMPLES_AT_ONCE
     letters = 2 * feedbacks
-    text = TEXT_AT_ONCE_BYTES + (feedbacks + 2) * (4 * configuration.limits.record_bytes)
+    text = TEXT_AT_ONCE_BYTES + (feedbacks + 2) * configuration.limits.kept_bytes
     return Emitted(
         fate=np.zeros(events, np.uint8),
         reason=np.zeros(events, np.uint8),

@@ -134,7 +134,7 @@ def crosses_of(configuration: FeaturesConfiguration, salts: npt.NDArray[np.uint6
 
 @compiled
 def free_feature(table: Table, private: Owned, row: int) -> None:
-    """Free a value's row, and take it from the user who owned it."""
+    """Free a value's row, and take it from the user who owned it; the caller wipes its values."""
     detach(private, row)
     release_row(table, row)
 
@@ -150,41 +150,44 @@ def resolve(
     field: int,
     user: int,
     now_ms: int,
-) -> tuple[int, bool]:
-    """Return the row of a value seen now, or -1 while it is not admitted, and whether the row is new (to be wiped).
+) -> tuple[int, bool, int]:
+    """Return the row of a value seen now, or -1 while it is not admitted, whether it is new, and a row freed, or -1.
 
-    `user` is the row of the user who owns the value alone, or -1. At the table's limit the row that was not updated for
-    longest, of any field, makes room.
+    The caller wipes the row that was freed and starts the new one's values; mostly they are one. `user` is the row of
+    the user who owns the value alone, or -1. At the table's limit the row that was not updated for longest, of any
+    field, makes room.
     """
+    freed = NONE
     row = find(table.lookup, key)
     if row >= 0 and is_expired(table, row, now_ms, expire_time_ms):
         free_feature(table, private, row)
         table.counts[EXPIRED] += 1
+        freed = row
         row = NONE
     if row >= 0:
-        return row, False
+        return row, False, NONE
     if filter_parameters.threshold > 1 and not is_admitted(filter_parameters, key, write_sighting(admission, key)):
-        return NONE, False
+        return NONE, False, freed
     if is_full(table):
-        free_feature(table, private, oldest_row(table))
+        freed = oldest_row(table)
+        free_feature(table, private, freed)
         table.counts[EVICTED] += 1
     row = claim_row(table, key, field, now_ms)
     if row >= 0 and filter_parameters.threshold > 1:
         forget_sightings(admission, key)
     if row >= 0 and user >= 0:
         attach(private, user, row)
-    return row, row >= 0
+    return row, row >= 0, freed
 
 
 @compiled
-def sweep_features(table: Table, private: Owned, expire_time_ms: npt.NDArray[np.int64], now_ms: int) -> None:
-    """Free at most two rows whose time is over: faster than one event can make new ones outlive theirs."""
-    for _ in range(2):
-        row = expired_row(table, now_ms, expire_time_ms)
-        if row < 0:
-            return
+def sweep_feature(table: Table, private: Owned, expire_time_ms: npt.NDArray[np.int64], now_ms: int) -> int:
+    """Free a row whose time is over and return it, for its values to be wiped; -1 where there is none."""
+    row = expired_row(table, now_ms, expire_time_ms)
+    if row >= 0:
         free_feature(table, private, row)
         table.counts[EXPIRED] += 1
+    return row
 
 
 @compiled

@@ -172,6 +172,8 @@ def _unstash(index: Index) -> None:
             waiting -= 1
             index.stash_keys[place] = index.stash_keys[waiting]
             index.stash_rows[place] = index.stash_rows[waiting]
+            index.stash_keys[waiting] = 0
+            index.stash_rows[waiting] = 0
         else:
             place += 1
     index.size[STASHED] = waiting

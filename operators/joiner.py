@@ -240,14 +240,24 @@ def _unlink_closed(waiting: Waiting, slot: int) -> None:
 
 
 @compiled
+def _wipe_feedback(feedbacks: Feedbacks, node: int) -> None:
+    feedbacks.key[node] = 0
+    feedbacks.next[node] = 0
+    feedbacks.offset[node] = 0
+    feedbacks.ts_ms[node] = 0
+    feedbacks.positive[node] = 0
+    feedbacks.text[node] = 0
+    feedbacks.length[node] = 0
+
+
+@compiled
 def drop_feedback(waiting: Waiting, slot: int) -> None:
     """Forget a slot's feedback."""
     node = int64(waiting.feedback[slot])
     while node != 0:
         following = int64(waiting.feedbacks.next[node - 1])
         release_text(waiting.texts, waiting.feedbacks.text[node - 1])
-        waiting.feedbacks.text[node - 1] = 0
-        waiting.feedbacks.key[node - 1] = 0
+        _wipe_feedback(waiting.feedbacks, node - 1)
         give(waiting.feedbacks.pool, node - 1)
         node = following
     waiting.feedback[slot] = 0
@@ -256,7 +266,7 @@ def drop_feedback(waiting: Waiting, slot: int) -> None:
 
 @compiled
 def drop_slot(waiting: Waiting, slot: int) -> None:
-    """Forget an impression and all that it brought, and take it from its user."""
+    """Forget an impression and all that it brought, and take it from its user; nothing of it is left in memory."""
     if waiting.status[slot] == CLOSED:
         _unlink_closed(waiting, slot)
     else:
@@ -268,6 +278,16 @@ def drop_slot(waiting: Waiting, slot: int) -> None:
     waiting.status[slot] = FREE
     waiting.key[slot] = 0
     waiting.user_key[slot] = 0
+    waiting.deadlines.deadline_ms[slot] = 0
+    waiting.deadlines.arrival[slot] = 0
+    waiting.older[slot] = 0
+    waiting.newer[slot] = 0
+    waiting.closed_ms[slot] = 0
+    waiting.label[slot] = 0
+    waiting.offset[slot] = 0
+    waiting.ts_ms[slot] = 0
+    waiting.text[slot] = 0
+    waiting.length[slot] = 0
     clear(waiting.scores[slot])
     give(waiting.pool, slot)
 

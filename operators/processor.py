@@ -16,7 +16,6 @@ from operators.columns import ERASE, FEEDBACK, IMPRESSION, Columns
 from operators.compiled import clear, compiled, int64
 from operators.deadlines import last_deadline, next_due
 from operators.emitted import DEAD_LETTER_COUNT, EXAMPLE_COUNT, TEXT_USED, Emitted, copy_row, has_room
-from operators.features import sweep_features
 from operators.hashing import uniform
 from operators.index import find
 from operators.joiner import (
@@ -66,7 +65,7 @@ from operators.state import (
 )
 from operators.table import find_row
 from operators.texts import read_text, write_text
-from operators.users import ensure_user, forget_user, orphan, own_slot, release_slot, sweep_users
+from operators.users import ensure_user, forget_user, orphan, own_slot, release_slot, sweep_users, sweep_values
 from schemas.reasons import Reason
 
 TIME_JUMP = Reason.TIME_JUMP.code
@@ -103,7 +102,7 @@ def fold_events(state: State, parameters: Parameters, columns: Columns, emitted:
         if not release_due(state, parameters, emitted):
             return event
         sweep_users(state, parameters)
-        sweep_features(state.features, state.private, parameters.expire_time_ms, state.clock.stream_time_ms[0])
+        sweep_values(state, parameters)
         if columns.kind[event] == IMPRESSION:
             on_impression(state, parameters, columns, emitted, event)
         elif columns.kind[event] == FEEDBACK:

@@ -40,6 +40,7 @@ from operators.rates import (
 )
 from operators.state import INTERESTS, LONG, MACHINE, OTHERS, OVERALL, SHORT, Parameters, State
 from operators.table import TOUCHED, is_current, update_row
+from operators.users import forget_values
 
 SECOND_MS = 1_000.0
 SCORE_MIN = 1e-6
@@ -71,7 +72,7 @@ def resolve_values(state: State, parameters: Parameters, columns: Columns, event
 def add_value(state: State, parameters: Parameters, slot: int, field: int, key: int, user: int) -> None:
     """Add one value to an impression; a value that is not admitted has no row."""
     now_ms = state.clock.stream_time_ms[0]
-    row, is_new = resolve(
+    row, is_new, freed = resolve(
         state.features,
         state.admission,
         parameters.admission,
@@ -82,6 +83,8 @@ def add_value(state: State, parameters: Parameters, slot: int, field: int, key: 
         user,
         now_ms,
     )
+    if freed >= 0 and not is_new:  # a new row is the one just freed, and starts anew
+        forget_values(state, freed)
     if is_new:
         wipe_feature(state.learner, row, key, parameters.learner)
         wipe_rates(state.learner.rates, row, now_ms)

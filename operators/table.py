@@ -101,6 +101,8 @@ def unlink(table: Table, row: int) -> None:
         table.older[newer - 1] = older
     else:
         ends[NEWEST] = older
+    table.older[row] = 0
+    table.newer[row] = 0
     table.linked[row] = 0
 
 
@@ -138,7 +140,7 @@ def is_full(table: Table) -> bool:
 def claim_row(table: Table, key: int, list_of: int, now_ms: int) -> int:
     """Give an absent key a free row, or return -1 where none is free or the index refuses the key.
 
-    The caller makes room first (`oldest_row`, `release_row`) and wipes the values that go with the row.
+    The caller makes room first (`oldest_row`, `release_row`) and starts the values that go with the row.
     """
     if is_full(table):
         return NONE
@@ -157,10 +159,12 @@ def claim_row(table: Table, key: int, list_of: int, now_ms: int) -> int:
 
 @compiled
 def release_row(table: Table, row: int) -> None:
-    """Free a row: its key is forgotten and its generation moves on."""
+    """Free a row: its key is forgotten and its generation moves on. The caller wipes the values that go with it."""
     unlink(table, row)
     remove(table.lookup, table.key[row])
     table.key[row] = 0
+    table.list_of[row] = 0
+    table.updated_ms[row] = 0
     table.generation[row] += np.uint32(1)
     table.touched[row] |= TOUCHED
     give(table.pool, row)

@@ -4,8 +4,8 @@ A user with waiting impressions is pinned: neither expiry nor the limit takes th
 """
 
 from operators.behaviors import forget_sequences
-from operators.compiled import compiled, int64
-from operators.features import free_feature
+from operators.compiled import clear, compiled, int64
+from operators.features import free_feature, sweep_feature
 from operators.index import find
 from operators.joiner import EARLY, drop_slot
 from operators.owned import attach, first_of
@@ -51,14 +51,36 @@ def forget_user(state: State, row: int) -> None:
         if state.waiting.status[slot] == EARLY:
             orphan(state, slot)
         else:
-            drop_slot(state.waiting, slot)
+            forget_slot(state, slot)
     while True:
         feature = first_of(state.private, row)
         if feature < 0:
             break
         free_feature(state.features, state.private, feature)
+        forget_values(state, feature)
     forget_sequences(state.behaviors, row)
     release_row(state.users, row)
+
+
+@compiled
+def forget_values(state: State, row: int) -> None:
+    """Wipe what was learned of a value whose row is free now."""
+    state.learner.features[row] = 0.0
+    clear(state.learner.rates.sums[row])
+    state.learner.rates.at_ms[row] = 0
+
+
+@compiled
+def forget_slot(state: State, slot: int) -> None:
+    """Free an impression's slot and wipe what it was scored with."""
+    drop_slot(state.waiting, slot)
+    state.seen.counts[slot] = 0
+    clear(state.seen.field[slot])
+    clear(state.seen.row[slot])
+    clear(state.seen.generation[slot])
+    clear(state.seen.inputs[slot])
+    state.recalled.bucket[slot] = 0
+    clear(state.recalled.estimate[slot])
 
 
 @compiled
@@ -72,7 +94,7 @@ def own_slot(state: State, row: int, slot: int) -> None:
 def release_slot(state: State, slot: int) -> None:
     """Forget an impression; a user whose last one it was is no longer pinned."""
     owner = int64(state.waiting.users.owner[slot]) - 1
-    drop_slot(state.waiting, slot)
+    forget_slot(state, slot)
     if owner >= 0 and first_of(state.waiting.users, owner) < 0:
         update_row(state.users, owner, state.clock.stream_time_ms[0])
 
@@ -93,3 +115,13 @@ def sweep_users(state: State, parameters: Parameters) -> None:
     if row >= 0:
         forget_user(state, row)
         state.users.counts[EXPIRED] += 1
+
+
+@compiled
+def sweep_values(state: State, parameters: Parameters) -> None:
+    """Free at most two rows of values whose time is over: faster than one event can make new ones outlive theirs."""
+    for _ in range(2):
+        row = sweep_feature(state.features, state.private, parameters.expire_time_ms, state.clock.stream_time_ms[0])
+        if row < 0:
+            return
+        forget_values(state, row)

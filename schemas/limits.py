@@ -29,6 +29,15 @@ class LimitsConfiguration:
     time_jump_ms: int = 86_400_000
     """How far one event may move stream time forward: a day, so that one broken clock does not close every window."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """What one record that waits may take: no number's text grows as much when it is written again.
+
+        A feedback is kept with its key and headers, which a transport limits apart, if at all: with more than this in
+        all it is too large.
+        """
+        return 4 * self.record_bytes
+
     def __post_init__(self) -> None:
         """Refuse limits that are no limits."""
         for field in fields(self):

@@ -8,7 +8,7 @@ from river import base
 
 from operators.admission import AdmissionConfiguration, admission_parameters, new_admission
 from operators.estimators.feature_vector import key_in, time_of
-from operators.features import resolve, sweep_features
+from operators.features import resolve, sweep_feature
 from operators.ftrl import INITIAL, WEIGHT, Coordinates, descend_vector, new_coordinates, rate
 from operators.hashing import Key, uniform
 from operators.numerics import sigmoid
@@ -148,7 +148,8 @@ class AdmittedEmbedding(base.Transformer):
         if self.loss == "logistic" and y not in (None, 0, 1):
             raise ValueError(f"a logistic loss needs labels true and false, not {y!r}: choose loss='squared'")
         self._now = time_of(x, self.time, self._now)
-        sweep_features(self._table, self._private, self._expire_time, self._now)
+        for _ in range(2):  # faster than one example can make new ones outlive theirs
+            sweep_feature(self._table, self._private, self._expire_time, self._now)
         rows = [row for place, key in self._keys(x) if (row := self._seen(place, key)) != NONE]
         if y is None:
             return
@@ -202,7 +203,7 @@ class AdmittedEmbedding(base.Transformer):
 
     def _seen(self, place: int, key: Key) -> int:
         """Return the row of a value seen now, updated; NONE while it is not admitted."""
-        row, is_new = resolve(
+        row, is_new, _ = resolve(
             self._table,
             self._filter,
             self._filter_parameters,
