@@ -126,7 +126,7 @@ class Columnizer:
 
     def _with_long_names(self, events: Sequence[Event | None]) -> list[int]:
         """Return which events have a name that is too long: the one thing in plain records that is not measured yet."""
-        names = set[str]().union(*(event.context for event in events if type(event) is Impression))
+        names = set[str]().union(*(event.context for event in events if isinstance(event, Impression | Request)))
         names.update(event.action for event in events if type(event) is Feedback)
         if not are_names_over(names, self._limits):
             return []

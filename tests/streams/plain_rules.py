@@ -1,0 +1,266 @@
+"""The rules for records told again, plainly: which reason a record is refused for, and what the clock does.
+
+Written from docs and docstrings, not from the code: nothing of it is imported but the defaults of the limits.
+"""
+
+import json
+import math
+from typing import Any
+
+from schemas.limits import LimitsConfiguration
+
+LIMITS = LimitsConfiguration()
+REQUIRED = {
+    "impression": ["id", "user", "item", "ts", "context", "base_score"],
+    "feedback": ["id", "impression", "user", "item", "ts", "action", "value"],
+    "request": ["id", "user", "candidates", "ts", "context"],
+    "erase": ["id", "user", "ts"],
+}
+OPTIONAL = ("base_score", "value")
+EARLIEST_MS, END_MS = 946_684_800_000, 4_102_444_800_000
+
+
+class Refused(Exception):  # noqa: N818
+    """A reason."""
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object as it was written, names that occur twice included."""
+
+    def get(self, name: str) -> Any:
+        """Return the last value of a name."""
+        return dict(self)[name]
+
+
+def reason_of(raw: bytes | None) -> tuple[set[str], Any]:
+    """Return the reasons that fit a record's refusal, none where it can be used, and its fields."""
+    try:
+        record = read(raw)
+        check(record, lengths=True)
+    except Refused as refused:
+        reasons = set(refused.args)
+        if reasons == {"not_json"} and raw is not None and depth_of(raw) > LIMITS.depth:
+            reasons.add("too_deep")  # what is not JSON has no depth to speak of
+        return reasons, None
+    # Each occurrence of a name must be valid by itself, lengths aside.
+    try:
+        for number in range(len(record)):
+            check(Pairs([*record, record[number]]), lengths=False)
+            context = record[number][1]
+            if record[number][0] == "context" and record.get("type") in ("impression", "request"):
+                check_context(context, lengths=False)
+        types = {value for name, value in record if name == "type"}
+    except Refused:
+        return {"duplicate_key"}, None
+    is_refused = len(types) > 1 or has_surrogates(record)
+    return ({"duplicate_key"}, None) if is_refused else (set(), dict(record))
+
+
+def read(raw: bytes | None) -> Pairs:
+    """Return a record's fields."""
+    if not raw:
+        raise Refused("empty")
+    if len(raw) > LIMITS.record_bytes:
+        raise Refused("too_large")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise Refused("not_utf8") from None
+    try:
+        record = json.loads(text, object_pairs_hook=Pairs, parse_int=integer, parse_constant=constant)
+    except RecursionError:
+        raise Refused("too_deep") from None
+    except ValueError:
+        raise Refused("not_json") from None
+    finally:
+        too_deep = depth_of(raw) > LIMITS.depth
+    if too_deep:
+        raise Refused("too_deep")
+    if has_surrogates(last_of(record)):
+        raise Refused("lone_surrogate")
+    if not isinstance(record, Pairs):
+        raise Refused("not_an_object")
+    return record
+
+
+def depth_of(raw: bytes) -> int:
+    """Return how deep brackets nest, strings left out."""
+    depth = deepest = 0
+    in_string = escaped = False
+    for byte in raw:
+        if in_string:
+            in_string = escaped or byte != 34
+            escaped = not escaped and byte == 92
+        elif byte == 34:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def integer(digits: str) -> int:
+    """Read a whole number; one of very many digits is beyond everything."""
+    return int(digits) if len(digits) < 1_000 else 10**1_000
+
+
+def constant(name: str) -> None:
+    """Refuse NaN and Infinity."""
+    raise Refused("not_finite")
+
+
+def has_surrogates(value: Any) -> bool:
+    """Tell whether any string within has half of a surrogate pair."""
+    if isinstance(value, str):
+        return any(0xD800 <= ord(character) < 0xE000 for character in value)
+    if isinstance(value, dict | Pairs):
+        pairs = value.items() if isinstance(value, dict) else value
+        return any(has_surrogates(name) or has_surrogates(inner) for name, inner in pairs)
+    return isinstance(value, list) and any(map(has_surrogates, value))
+
+
+def last_of(value: Any) -> Any:
+    """Return a value with the last of equal names only."""
+    if isinstance(value, Pairs):
+        return {name: last_of(inner) for name, inner in value}
+    return [last_of(inner) for inner in value] if isinstance(value, list) else value
+
+
+def is_integer(value: Any) -> bool:
+    """Tell whether a value was written as a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check(record: Pairs, *, lengths: bool) -> None:
+    """Raise Refused for the first thing wrong with a record's fields, the type first, then as the schema has them."""
+    fields = dict(record)
+    if "type" not in fields:
+        raise Refused("missing_field")
+    if not isinstance(fields["type"], str):
+        raise Refused("wrong_type")
+    if fields["type"] not in REQUIRED:
+        raise Refused("unknown_type")
+    for name in REQUIRED[fields["type"]]:
+        if name not in fields:
+            if name in OPTIONAL:
+                continue
+            raise Refused("missing_field")
+        value = fields[name]
+        if name == "ts":
+            if not is_integer(value):
+                raise Refused("wrong_type")
+            if not EARLIEST_MS <= value < END_MS:
+                raise Refused("time_out_of_range")
+        elif name in OPTIONAL:
+            check_optional(name, value)
+        elif name == "context":
+            check_context(value, lengths=lengths)
+        elif name == "candidates":
+            check_list(value)
+            if lengths and len(value) > LIMITS.candidates:
+                raise Refused("too_many_candidates")
+            for each in value:
+                check_text(each, "id_empty", "id_too_long", LIMITS.id_bytes, lengths=lengths)
+        elif name == "action":
+            check_text(value, "name_empty", "name_too_long", LIMITS.name_bytes, lengths=lengths)
+        else:
+            check_text(value, "id_empty", "id_too_long", LIMITS.id_bytes, lengths=lengths)
+
+
+def check_optional(name: str, value: Any) -> None:
+    """Raise Refused unless a value is absent or a number that float64 holds."""
+    if value is None:
+        return
+    if not (is_integer(value) or isinstance(value, float)):
+        raise Refused("wrong_type")
+    if name == "base_score" and not 0 <= value <= 1:
+        raise Refused("bad_base_score")
+    if abs(value) > 1.7976931348623157e308:
+        raise Refused("not_finite")
+
+
+def check_text(value: Any, empty: str, too_long: str, limit: int, *, lengths: bool) -> None:
+    """Raise Refused unless a value is a string within its limit, and not empty."""
+    if not isinstance(value, str):
+        raise Refused("wrong_type")
+    if not value and empty:
+        raise Refused(empty)
+    if lengths and len(value.encode()) > limit:
+        raise Refused(too_long)
+
+
+def check_list(value: Any) -> None:
+    """Raise Refused unless a value is a list."""
+    if isinstance(value, Pairs) or not isinstance(value, list):
+        raise Refused("wrong_type")
+
+
+def check_context(context: Any, *, lengths: bool) -> None:
+    """Raise Refused for the first thing wrong with a context; without `lengths`, of every occurrence of its names."""
+    if not isinstance(context, Pairs):
+        raise Refused("wrong_type")
+    pairs = list(dict(context).items()) if lengths else context
+    if lengths and len(pairs) > LIMITS.context_fields:
+        raise Refused("too_many_context_fields")
+    for name, value in pairs:
+        check_text(name, "name_empty", "name_too_long", LIMITS.name_bytes, lengths=lengths)
+        if isinstance(value, str):
+            check_text(value, "", "value_too_long", LIMITS.value_bytes, lengths=lengths)
+        elif is_integer(value):
+            if not -(2**63) <= value < 2**63:
+                raise Refused("integer_out_of_range")
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise Refused("not_finite")
+        else:
+            check_list(value)
+            if lengths and len(value) > LIMITS.list_length:
+                raise Refused("list_too_long")
+            for each in value:
+                check_text(each, "", "value_too_long", LIMITS.value_bytes, lengths=lengths)
+
+
+class Rules:
+    """What a partition without configured context fields refuses of usable records, whatever waits in it."""
+
+    def __init__(self, fields: int, values: int) -> None:
+        """Start with the two fields that there always are, of at most `fields`, and at most `values` values."""
+        self._fields, self._values = fields, values
+        self._names: list[str] = []
+        self._now_ms = 0
+        self._suspects: list[tuple[str, int]] = []
+
+    def reason_of(self, record: dict[str, Any]) -> str | None:
+        """Return why the next usable record is refused, for its values or its time; None: neither."""
+        if record["type"] == "impression":
+            count = 2
+            for name, value in dict(record["context"]).items():
+                if name not in self._names and len(self._names) + 2 < self._fields and self._is_field(name):
+                    self._names.append(name)
+                if name in self._names:
+                    count += len(value) if isinstance(value, list) else 1
+            if count > self._values:
+                return "too_many_values"
+        if not self._is_in_time(record["user"], record["ts"]):
+            return "time_jump"
+        return "request_unsupported" if record["type"] == "request" else None
+
+    @staticmethod
+    def _is_field(name: str) -> bool:
+        return name not in ("user", "item") and "\0" not in name
+
+    def _is_in_time(self, user: str, ts_ms: int) -> bool:
+        if self._now_ms == 0 or ts_ms - self._now_ms <= LIMITS.time_jump_ms:
+            self._now_ms = max(self._now_ms, ts_ms)
+            self._suspects = []
+            return True
+        three = [*self._suspects[-2:], (user, ts_ms)]
+        times = [ts for _, ts in three]
+        if len(three) == len({user for user, _ in three}) == 3 and max(times) - min(times) <= LIMITS.time_jump_ms:
+            self._now_ms = ts_ms
+            self._suspects = []
+            return True
+        self._suspects = three[-2:]
+        return False
