@@ -124,6 +124,9 @@ class Store(Protocol):
     def load(self, identity: Identity) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, None where there is none at all."""
 
+    def make_durable(self) -> None:
+        """Have what `load` returned survive a loss of power, if whoever wrote it died before it was sure to."""
+
     def status(self, path: Any) -> FileStatus:
         """Return when the checkpoint at a place was written, and its size."""
 
@@ -162,6 +165,7 @@ class CheckpointStore:
         self._keep = keep
         self._on_damage = on_damage
         self._disk = disk or LocalDisk()
+        self._is_folder_made = False
 
     def paths(self) -> list[Path]:
         """Return the checkpoints' files, the newest first."""
@@ -178,7 +182,7 @@ class CheckpointStore:
         beside = path.with_suffix(".writing")
         disk = self._disk
         with refusing(self.directory):
-            self._make_folder(self.directory)
+            self._make_folder_once()
             try:
                 with closing(disk.create(beside)) as file:
                     for part in encoded(checkpoint):
@@ -223,13 +227,36 @@ class CheckpointStore:
             self._disk.sync_folder(self.directory)
         return aside
 
-    def _make_folder(self, folder: Path) -> None:
-        """Make a folder and those it lies in; a folder's name is as durable as the one that holds it."""
-        if self._disk.is_folder(folder):
+    def make_durable(self) -> None:
+        """Make the files' names as durable as their contents, if whoever wrote them died before it could.
+
+        Raises CheckpointError where the system refuses.
+        """
+        with refusing(self.directory):
+            self._make_folder_once()
+            self._disk.sync_folder(self.directory)
+
+    def _make_folder_once(self) -> None:
+        """Make the folder and those it lies in, each synced into the one above.
+
+        Those that are there are synced too: who made them may have died before.
+        """
+        if self._is_folder_made and self._disk.is_folder(self.directory):
             return
-        self._make_folder(folder.parent)
-        self._disk.make_folder(folder)
-        self._disk.sync_folder(folder.parent)
+        for folder in (*reversed(self.directory.parents), self.directory):
+            if folder != folder.parent:
+                self._make_folder(folder)
+        self._is_folder_made = True
+
+    def _make_folder(self, folder: Path) -> None:
+        was_there = self._disk.is_folder(folder)
+        if not was_there:
+            self._disk.make_folder(folder)
+        try:
+            self._disk.sync_folder(folder.parent)
+        except PermissionError:
+            if not was_there:
+                raise
 
 
 class DamagedError(CheckpointError):

@@ -292,6 +292,13 @@ async def tail(
         return Tail(end, await _highest_cause(consumer, place, end, source))
 
 
+async def end_of(kafka: KafkaSection, topic: str, partition: int) -> int:
+    """Return a partition's end offset, of what is committed. Raises Refusal where the brokers do not answer."""
+    async with _reading(kafka, topic, partition, "read_committed") as (consumer, place):
+        end: int = (await consumer.end_offsets([place]))[place]
+        return end
+
+
 async def record_at(kafka: KafkaSection, topic: str, partition: int, offset: int) -> bytes | None:
     """Return the value of the record at an offset, None where there is no record or it has no value.
 

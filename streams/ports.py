@@ -10,7 +10,7 @@ from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from schemas.records import Outputs
 from streams.configuration import Loaded
-from streams.delivery import Delivery, OpenTransactionError, Tail, record_at, tail
+from streams.delivery import Delivery, OpenTransactionError, Tail, end_of, record_at, tail
 from streams.disk import Disk, LocalDisk
 from streams.topics import check
 from streams.transactions import TransactionalDelivery
@@ -32,6 +32,9 @@ class Brokers(Protocol):
 
         Raises OutputsLostError where it ends below that offset.
         """
+
+    async def end(self, partition: int) -> int:
+        """Return the end offset of the input's partition."""
 
     async def record_at(self, partition: int, offset: int) -> bytes | None:
         """Return the value of the input's record at an offset; None: there is none, or it has no value."""
@@ -130,6 +133,10 @@ class KafkaBrokers:
             # a worker of the other mode may have died over it: nobody but us can end it before its time is over
             await transactional(self._loaded).fence(partition)
             return await tail(self._kafka, topic, partition, from_offset, source)
+
+    async def end(self, partition: int) -> int:
+        """Return the end offset of the input's partition."""
+        return await end_of(self._kafka, self._topics.interactions, partition)
 
     async def record_at(self, partition: int, offset: int) -> bytes | None:
         """Return the value of the input's record at an offset."""

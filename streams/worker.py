@@ -63,6 +63,8 @@ class AssignedPartition:
         try:
             self.store = store_at(loaded.checkpoint, topic, partition, on_damage=self._on_damage, disk=ports.disk)
             checkpoint = self.store.load(self._identity)
+            if checkpoint is not None:
+                self.store.make_durable()
             self.header: Header | None = None if checkpoint is None else checkpoint.header
             self.fold = Partition(
                 loaded.configuration,
@@ -200,6 +202,7 @@ class Scoring:
         assigned = await in_thread(AssignedPartition, self._loaded, self._ports, partition, count)
         for message in assigned.damaged:
             self._log.warning(message)
+        log = await self._reaching(partition, log, assigned.next_offset, emitted or 0)
         refuse_log(assigned, log)
         refuse_offset(assigned, log, emitted)
         await self._refuse_other_log(assigned, log)
@@ -207,6 +210,8 @@ class Scoring:
         for topic in self.topics:
             recorded = assigned.recorded(topic).end_offset or 0
             tails[topic] = await brokers.tail(topic, partition, recorded)
+            highest = tails[topic].cause
+            log = await self._reaching(partition, log, 0 if highest is None else highest.offset + 1)
             refuse_outputs(topic, assigned, tails[topic], log)
         assigned.go_on(tails, emitted)
         self.partitions[partition] = assigned
@@ -260,6 +265,15 @@ class Scoring:
 
     def _to_acknowledge(self, assigned: AssignedPartition) -> int | None:
         return None if self.delivery.commits_offsets else assigned.next_offset
+
+    async def _reaching(self, partition: int, log: LogBounds, *offsets: int) -> LogBounds:
+        """Return the log's bounds, its end asked for again where something is behind it.
+
+        Whoever had the partition before may have gone on since it was asked for.
+        """
+        if max(offsets) <= log.end:
+            return log
+        return log._replace(end=await self._ports.brokers.end(partition))
 
     async def _refuse_other_log(self, assigned: AssignedPartition, log: LogBounds) -> None:
         """Refuse a log whose record before the checkpoint's next offset is another one: the topic was made anew."""

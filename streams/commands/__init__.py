@@ -14,6 +14,7 @@ COMMANDS = {
     "consume": "Print an output topic as JSON lines, each record once.",
     "worker": "Score events from Kafka.",
     "checkpoint": "List, show, verify and roll back checkpoints, or rebuild them.",
+    "simulate": "Run workers through made-up crashes and compare with the undisturbed fold.",
     "dead-letters": "List, show and send back what could not be used.",
 }
 

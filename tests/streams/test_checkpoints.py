@@ -344,7 +344,8 @@ def test_everything_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(Path, "replace", noted_replace)
     CheckpointStore(tmp_path).save(checkpoint())
-    assert acts == ["sync file", "rename", "sync folder"]
+    assert acts[-3:] == ["sync file", "rename", "sync folder"]
+    assert set(acts[:-3]) == {"sync folder"}, "who made the folders may have died before they were synced"
 
 
 def test_the_header_is_readable_json(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""A world to run workers in: brokers, a disk, time and chance, all drawn from one seed."""

@@ -1,0 +1,179 @@
+"""A disk that keeps what was synced and nothing else for certain: what a loss of power does to the rest is drawn."""
+
+import errno
+import os
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+
+from streams.disk import Content, FileStatus, NewFile
+
+
+class _File:
+    """A file's bytes: as they are read, and as they were when they were last synced."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.durable: bytes = b""
+        self.modified_at_s = 0.0
+
+    @property
+    def is_synced(self) -> bool:
+        return self.data == self.durable
+
+
+class _Change(NamedTuple):
+    """A change of names in a folder that is not synced yet: what `path` stands for now, None for nothing.
+
+    A rename is one change: `old` ceases to be when `path` appears.
+    """
+
+    path: Path
+    file: _File | None
+    old: Path | None = None
+    is_folder: bool = False
+
+
+class SimulatedDisk:
+    """Files and folders with the semantics of fsync: see `streams.disk`, whose `Disk` it is."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        """Start empty."""
+        self.now_s = now_s
+        self.is_full = False
+        self._files: dict[Path, _File] = {}
+        self._folders: dict[Path, None] = {Path(): None}
+        self._durable_files: dict[Path, _File] = {}
+        self._durable_folders: dict[Path, None] = {Path(): None}
+        self._pending: dict[Path, list[_Change]] = {}
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names in a folder."""
+        return [path.name for path in self._files if path.parent == folder]
+
+    def status(self, path: Path) -> FileStatus:
+        """Return a file's time and size."""
+        file = self._file(path)
+        return FileStatus(file.modified_at_s, len(file.data))
+
+    def read(self, path: Path) -> Content:
+        """Return a file's bytes."""
+        return np.frombuffer(bytearray(self._file(path).data), np.uint8)
+
+    def create(self, path: Path) -> NewFile:
+        """Make a file, or empty the one that is there."""
+        if path.parent not in self._folders:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        file = self._files.get(path)
+        if file is None:
+            file = _File()
+            self._change(_Change(path, file))
+        file.data = bytearray()
+        return _Handle(self, file)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file another name."""
+        self._change(_Change(new, self._file(old), old))
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        if path in self._files:
+            self._change(_Change(path, None))
+
+    def is_folder(self, path: Path) -> bool:
+        """Whether there is such a folder."""
+        return path in self._folders
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder."""
+        if path not in self._folders:
+            self._change(_Change(path, None, is_folder=True))
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make a folder's names durable."""
+        for change in self._pending.pop(folder, ()):
+            _apply(change, self._durable_files, self._durable_folders)
+
+    def lose_power(self, random: Random) -> None:
+        """Lose what was not synced: of changed names and bytes a part that is drawn is there afterwards."""
+        for changes in self._pending.values():
+            kept = random.choice((0, len(changes), random.randint(0, len(changes))))
+            is_in_order = random.random() < 0.5
+            for number, change in enumerate(changes):
+                if number < kept if is_in_order else random.random() < 0.5:
+                    _apply(change, self._durable_files, self._durable_folders)
+        self._pending.clear()
+        self._folders = {folder: None for folder in self._durable_folders if self._is_held(folder)}
+        self._files = {path: file for path, file in self._durable_files.items() if path.parent in self._folders}
+        self._durable_files, self._durable_folders = dict(self._files), dict(self._folders)
+        for file in self._files.values():
+            if not file.is_synced:
+                file.data = bytearray(_torn(file, random))
+                file.durable = bytes(file.data)
+
+    def certain(self) -> "SimulatedDisk":
+        """Return the disk as any loss of power would leave it at least: what is certain to be there, and whole."""
+        left = SimulatedDisk(self.now_s)
+        left._folders = {folder: None for folder in self._durable_folders if self._is_held(folder)}
+        for path, file in self._durable_files.items():
+            changes = self._pending.get(path.parent, ())
+            stands_for = [file, *(change.file for change in changes if change.path == path)]
+            is_moved = any(change.old == path for change in changes)
+            if path.parent in left._folders and not is_moved and all(each and each.is_synced for each in stands_for):
+                left._files[path] = file
+        return left
+
+    def _is_held(self, folder: Path) -> bool:
+        return folder == Path() or (folder in self._durable_folders and self._is_held(folder.parent))
+
+    def _file(self, path: Path) -> _File:
+        if path not in self._files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return self._files[path]
+
+    def _change(self, change: _Change) -> None:
+        _apply(change, self._files, self._folders)
+        self._pending.setdefault(change.path.parent, []).append(change)
+
+
+class _Handle:
+    """A file that is open to be written; two may be open of the same file."""
+
+    def __init__(self, disk: SimulatedDisk, file: _File) -> None:
+        self._disk, self._file, self._position = disk, file, 0
+
+    def write(self, part: memoryview) -> None:
+        if self._disk.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data, end = self._file.data, self._position + len(part)
+        if len(data) < self._position:
+            data.extend(bytes(self._position - len(data)))
+        data[self._position : end] = part
+        self._position = end
+        self._file.modified_at_s = self._disk.now_s
+
+    def sync(self) -> None:
+        self._file.durable = bytes(self._file.data)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _apply(change: _Change, files: dict[Path, _File], folders: dict[Path, None]) -> None:
+    if change.is_folder:
+        folders[change.path] = None
+    elif change.file is None:
+        files.pop(change.path, None)
+    else:
+        if change.old is not None:
+            files.pop(change.old, None)
+        files[change.path] = change.file
+
+
+def _torn(file: _File, random: Random) -> bytes:
+    """Return what a loss of power leaves of a file that was written to since it was synced."""
+    written = bytes(file.data)
+    cut = random.randint(0, len(written))
+    return random.choice((file.durable, written, written[:cut], written[:cut] + bytes(len(written) - cut)))
