@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from operators.compiled import clear, compiled, float32, int64
 from operators.pool import available, give, take
+from operators.prefetch import prefetch
 from operators.reserve import reserve
 from operators.sdim import Histories, SdimConfiguration, kernel, new_histories, read_interest, signature, write_behavior
 from operators.table import Table, is_current
@@ -79,6 +80,17 @@ def new_behaviors(configuration: BehaviorsConfiguration, sdim: SdimConfiguration
         shown_ms=reserve(users, np.int64),
         histories=new_histories(sdim, size),
     )
+
+
+@compiled
+def look_ahead_at_user(behaviors: Behaviors, user: int) -> None:
+    """Ask for what will be read of a user."""
+    prefetch(behaviors.shown, user)
+    prefetch(behaviors.shown_ms, user)
+    prefetch(behaviors.counts, user)
+    prefetch(behaviors.history, user)
+    prefetch(behaviors.row, user)
+    prefetch(behaviors.generation, user)
 
 
 @compiled

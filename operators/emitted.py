@@ -120,7 +120,7 @@ class Encoder:
         self._prefix = f"{topic}-{partition}-"
         self._partition = partition
         self._emits_features = configuration.features.emit
-        self._fields_limit = configuration.features.fields_limit
+        self._places = configuration.features.places()
         self._size = configuration.learner.latent_size
         kinds = configuration.behaviors.kinds
         self._interests = [f"interest.{kind}.{part}" for kind in kinds for part in ("short", "long")]
@@ -162,7 +162,7 @@ class Encoder:
         """Return the numbers that the learner saw by name: [rate, residual] of each field, the rest, the interests."""
         if len(self._rate_names) != len(names) + len(DERIVED):
             self._rate_names = [f"rates.{name}" for name in (*names, *DERIVED)]
-            self._rate_places = [*range(len(names)), *range(self._fields_limit, self._fields_limit + len(DERIVED))]
+            self._rate_places = [*range(len(names)), *range(self._places, self._places + len(DERIVED))]
         features: dict[str, Any] = {
             name: numbers[2 * place : 2 * place + 2]
             for name, place in zip(self._rate_names, self._rate_places, strict=True)

@@ -88,6 +88,10 @@ class FeaturesConfiguration:
         rest = tuple(name for name in sorted(crossed_context) if name not in self.context)
         return ("user", "item", *hour, *crossed, *self.context, *rest)
 
+    def places(self) -> int:
+        """Return how many fields there can be: those that are named or, with every context field taken, the limit."""
+        return len(self.declared_fields()) if self.context else self.fields_limit
+
 
 class Crosses(NamedTuple):
     """`field`, `first`, `second` int64 [crosses]: the places of a cross and of the fields it crosses; `salt` uint64."""

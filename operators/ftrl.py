@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.compiled import compiled, float32
+from operators.lanes import LANES, descend_lanes
 from operators.reserve import reserve
 
 WEIGHT, INITIAL, Z, N, D = range(5)
@@ -68,7 +69,10 @@ def descend_vector(
     """Take one step of the coordinates `first`, `first + 1`, … of a row against `scale * gradient` [size]."""
     c = coordinates[row]
     floor = rate.beta / rate.alpha + rate.l2
-    for i in range(gradient.shape[0]):
+    whole = gradient.shape[0] // LANES * LANES
+    for i in range(0, whole, LANES):
+        descend_lanes(c, c.shape[1], first + i, gradient, i, scale, rate.alpha, rate.l1, floor)
+    for i in range(whole, gradient.shape[0]):
         column = first + i
         g = gradient[i] * scale
         n = c[N, column] + g * g

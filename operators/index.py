@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.compiled import compiled, int64, uint64
+from operators.prefetch import prefetch
 from operators.reserve import reserve
 
 BUCKET_CELLS = 8
@@ -91,6 +92,14 @@ def find(index: Index, key: int) -> int:
         if index.stash_keys[place] == uint64(key):
             return index.stash_rows[place] - 1  # type: ignore[no-any-return]
     return -1
+
+
+@compiled
+def look_ahead(index: Index, key: int) -> None:
+    """Ask for the memory in which `find` will look for a key."""
+    for bucket in (_first(index, key), _second(index, key)):
+        prefetch(index.keys, bucket)
+        prefetch(index.rows, bucket)
 
 
 @compiled

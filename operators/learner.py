@@ -20,12 +20,15 @@ from operators.compiled import clear, compiled, float32
 from operators.features import ITEM
 from operators.ftrl import INITIAL, WEIGHT, Coordinates, Rate, descend, descend_vector, new_coordinates, rate
 from operators.hashing import uniform
+from operators.lanes import LANES, add_scaled_lanes, dot_lanes, learn_pairs_lanes, padded, score_pairs_lanes
+from operators.numerics import bits_of
 from operators.rates import Rates, RatesParameters, new_rates
 
 DERIVED = ("user_gap", "user_exposures", "recent")
 USER_GAP, USER_EXPOSURES, RECENT = range(len(DERIVED))
 DERIVED_BUCKETS = 32
 LATENT_SALT = 0x1A7
+EXPONENT_OF_A_HALF = 1022  # as the bits of a float64 have it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +90,8 @@ class Learner(NamedTuple):
     """What is learned, all of it FTRL coordinates (`ftrl.Coordinates`), and the rates that it reads.
 
     `features` [rows, 5, 1 + d], weight and latent vector of each value; `pairs` [fields, 5, fields + interests];
-    `dense` [1, 5, 2 fields + 2], weights of each field's rate and residual, the trust in the machine, the bias;
-    `rates`.
+    `dense` [1, 5, 2 fields + 2], weights of each field's rate and residual, the trust in the machine, the bias, and as
+    those of `pairs` padded (`lanes.padded`); `rates`.
     """
 
     features: Coordinates
@@ -100,10 +103,10 @@ class Learner(NamedTuple):
 class Workspace(NamedTuple):
     """Scratch of one impression, not state.
 
-    `vectors`, `gradients` float32 [fields + interests, d]; `weighted` float32 [d]; `dots` float32 [fields + interests];
-    `present` int32 [fields + interests], the places that have a vector, and `counts` int32 [2], how many of these are
-    fields, and how many there are; `values` int32 [fields], how many each field has; `keys`
-    uint64 [fields]; `steps` float32 [2 fields + 2]; `signs` float32 [groups * tau] and `bits` float32 [K * L],
+    `vectors`, `gradients` float32 [fields + interests, d]; `weighted` float32 [d]; `dots` float32 [fields + interests],
+    padded; `present` int32 [fields + interests], the places that have a vector, and `counts` int32 [2], how many of
+    these are fields, and how many there are; `values` int32 [fields], how many each field has; `keys`
+    uint64 [fields]; `steps` float32 [2 fields + 2], padded; `signs` float32 [groups * tau] and `bits` float32 [K * L],
     projections of SDIM and of the error memory.
     """
 
@@ -138,12 +141,12 @@ def learner_parameters(configuration: LearnerConfiguration, seed: int) -> Learne
 def new_learner(configuration: LearnerConfiguration, rows: int, fields: int, interests: int) -> Learner:
     """Return a model that has learned nothing; the last of its `fields` are the derived ones."""
     c = configuration
-    pairs = new_coordinates(fields, fields + interests, c.pair_initial)
+    pairs = new_coordinates(fields, padded(fields + interests), c.pair_initial)
     own = fields - len(DERIVED)
     pairs[own:, WEIGHT : INITIAL + 1] = c.derived_initial
     pairs[:, WEIGHT : INITIAL + 1, own:fields] = c.derived_initial
     pairs[:, WEIGHT : INITIAL + 1, fields:] = c.interest_initial
-    dense = new_coordinates(1, 2 * fields + 2)
+    dense = new_coordinates(1, padded(2 * fields + 2))
     dense[0, WEIGHT : INITIAL + 1, 0 : 2 * fields : 2] = c.rate_initial
     dense[0, WEIGHT : INITIAL + 1, 2 * fields] = 1.0
     return Learner(new_coordinates(rows, 1 + c.latent_size), pairs, dense, new_rates(rows))
@@ -156,12 +159,12 @@ def new_workspace(fields: int, interests: int, size: int, signs: int, bits: int)
         np.zeros((places, size), np.float32),
         np.zeros((places, size), np.float32),
         np.zeros(size, np.float32),
-        np.zeros(places, np.float32),
+        np.zeros(padded(places), np.float32),
         np.zeros(places, np.int32),
         np.zeros(2, np.int32),
         np.zeros(fields, np.int32),
         np.zeros(fields, np.uint64),
-        np.zeros(2 * fields + 2, np.float32),
+        np.zeros(padded(2 * fields + 2), np.float32),
         np.zeros(signs, np.float32),
         np.zeros(bits, np.float32),
     )
@@ -212,8 +215,7 @@ def pool_fields(
             weights = learner.features[row[value], WEIGHT]
             vector = vectors[field[value]]
             total += weights[0] * share
-            for i in range(size):
-                vector[i] += weights[1 + i] * share
+            add_scaled(vector, share, weights[1:])
     for interest in range(interests.shape[0] // size):
         any_value = float32(0.0)
         for i in range(size):
@@ -229,17 +231,24 @@ def pool_fields(
 
 @compiled
 def dot(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """Return <a, b> in four fixed lanes, so that it is the same sum on every machine."""
-    lane_0 = lane_1 = lane_2 = lane_3 = float32(0.0)
-    whole = a.shape[0] // 4 * 4
-    for i in range(0, whole, 4):
-        lane_0 += a[i] * b[i]
-        lane_1 += a[i + 1] * b[i + 1]
-        lane_2 += a[i + 2] * b[i + 2]
-        lane_3 += a[i + 3] * b[i + 3]
+    """Return <a, b>, eight products at a time, in an order that is the same on every machine."""
+    total = float32(0.0)
+    whole = a.shape[0] // LANES * LANES
+    for i in range(0, whole, LANES):
+        total += dot_lanes(a, i, b, i)
     for i in range(whole, a.shape[0]):
-        lane_0 += a[i] * b[i]
-    return (lane_0 + lane_1) + (lane_2 + lane_3)
+        total += a[i] * b[i]
+    return total
+
+
+@compiled
+def add_scaled(out: npt.NDArray[np.float32], scale: float, x: npt.NDArray[np.float32]) -> None:
+    """Add `scale * x` to `out` [size]."""
+    whole = out.shape[0] // LANES * LANES
+    for i in range(0, whole, LANES):
+        add_scaled_lanes(out, i, scale, x, i)
+    for i in range(whole, out.shape[0]):
+        out[i] += scale * x[i]
 
 
 @compiled
@@ -249,16 +258,18 @@ def score_pairs(learner: Learner, workspace: Workspace) -> float:
     That is the sum of <v_f, sum_g r_fg v_g>, so that there is one product a field, not one a pair.
     """
     present, vectors, weighted = workspace.present, workspace.vectors, workspace.weighted
-    size = vectors.shape[1]
+    size, end = vectors.shape[1], workspace.counts[1]
+    whole = size // LANES * LANES
     total = float32(0.0)
     for a in range(workspace.counts[0]):
         weights = learner.pairs[present[a], WEIGHT]
-        clear(weighted)
-        for b in range(a + 1, workspace.counts[1]):
-            weight, other = weights[present[b]], vectors[present[b]]
-            for i in range(size):
-                weighted[i] += weight * other[i]
-        total += dot(vectors[present[a]], weighted)
+        for chunk in range(0, whole, LANES):
+            total += score_pairs_lanes(vectors, size, chunk, present, a, end, weights)
+        if whole < size:
+            clear(weighted)
+            for b in range(a + 1, end):
+                add_scaled(weighted[whole:], weights[present[b]], vectors[present[b], whole:])
+            total += dot(vectors[present[a], whole:], weighted[whole:])
     return total
 
 
@@ -266,22 +277,24 @@ def score_pairs(learner: Learner, workspace: Workspace) -> float:
 def learn_pairs(learner: Learner, workspace: Workspace, error: float, parameters: LearnerParameters) -> None:
     """Write the gradient of each field's vector, less `error`, to the workspace, and step the pairs against `error`."""
     present, vectors, gradients, dots = workspace.present, workspace.vectors, workspace.gradients, workspace.dots
-    size = vectors.shape[1]
-    for a in range(workspace.counts[1]):
+    size, end = vectors.shape[1], workspace.counts[1]
+    whole = size // LANES * LANES
+    for a in range(end):
         clear(gradients[present[a]])
     for a in range(workspace.counts[0]):
         f = present[a]
         weights = learner.pairs[f, WEIGHT]
-        vector, gradient = vectors[f], gradients[f]
         clear(dots)  # a pair with a field that is absent takes a step of zero, which changes nothing
-        for b in range(a + 1, workspace.counts[1]):
-            g = present[b]
-            weight, other, other_gradient = weights[g], vectors[g], gradients[g]
-            dots[g] = dot(vector, other)
-            for i in range(size):
-                gradient[i] += weight * other[i]
-                other_gradient[i] += weight * vector[i]
-        descend_vector(learner.pairs, f, f + 1, dots[f + 1 :], error, parameters.pair)
+        for chunk in range(0, whole, LANES):
+            learn_pairs_lanes(vectors, gradients, size, chunk, present, a, end, weights, dots)
+        if whole < size:
+            vector, gradient = vectors[f, whole:], gradients[f, whole:]
+            for b in range(a + 1, end):
+                g = present[b]
+                add_scaled(gradient, weights[g], vectors[g, whole:])
+                add_scaled(gradients[g, whole:], weights[g], vector)
+                dots[g] += dot(vector, vectors[g, whole:])
+        descend_vector(learner.pairs, f, 0, dots, error, parameters.pair)
 
 
 @compiled
@@ -327,8 +340,6 @@ def learn_dense(
 @compiled
 def power_of_two(x: float) -> int:
     """Return the bucket of x: 0 below 1, then one more for each doubling, at most 30."""
-    bucket = 0
-    while x >= 1.0 and bucket < DERIVED_BUCKETS - 2:
-        x *= 0.5
-        bucket += 1
-    return bucket
+    if not x >= 1.0:
+        return 0
+    return min((bits_of(float(x)) >> 52) - EXPONENT_OF_A_HALF, DERIVED_BUCKETS - 2)

@@ -11,13 +11,14 @@ Nothing here reads a clock, a file or chance, and nothing depends on how the log
 """
 
 from operators.admission import forget_sightings
+from operators.behaviors import look_ahead_at_user
 from operators.clock import DEAD_LETTERS, EXAMPLES, accept_time
 from operators.columns import ERASE, FEEDBACK, IMPRESSION, Columns
 from operators.compiled import clear, compiled, int64
 from operators.deadlines import last_deadline, next_due
 from operators.emitted import DEAD_LETTER_COUNT, EXAMPLE_COUNT, TEXT_USED, Emitted, copy_row, has_room
 from operators.hashing import uniform
-from operators.index import find
+from operators.index import find, look_ahead
 from operators.joiner import (
     BASE,
     EARLY,
@@ -40,6 +41,8 @@ from operators.scoring import (
     count_positive,
     extend_with_item,
     learn_slot,
+    look_ahead_at_rows,
+    look_ahead_at_slot,
     read_features,
     remember_error,
     resolve_values,
@@ -92,6 +95,7 @@ def fold(state: State, parameters: Parameters, columns: Columns, emitted: Emitte
 def fold_events(state: State, parameters: Parameters, columns: Columns, emitted: Emitted, first: int) -> int:
     """Fold the events from `first` on, state and all by reference."""
     for event in range(first, columns.kind.shape[0]):
+        look_ahead_of(state, columns, event)
         if columns.reason[event] != 0:
             dead_letter(state, emitted, event, columns.reason[event])
             continue
@@ -138,6 +142,22 @@ def begin_event(state: State, columns: Columns, event: int) -> None:
 
 
 @compiled
+def look_ahead_of(state: State, columns: Columns, event: int) -> None:
+    """Ask for what the next events will read: where ids will be looked for, two ahead; the user, one ahead."""
+    following = event + 2
+    if following < columns.kind.shape[0]:
+        look_ahead(state.users.lookup, columns.user[following])
+        is_feedback = columns.kind[following] == FEEDBACK
+        look_ahead(state.waiting.lookup, columns.impression[following] if is_feedback else columns.key[following])
+        for value in range(columns.value_start[following], columns.value_start[following + 1]):
+            look_ahead(state.features.lookup, columns.value_key[value])
+    if event + 1 < columns.kind.shape[0]:
+        user = find(state.users.lookup, columns.user[event + 1])
+        if user >= 0:
+            look_ahead_at_user(state.behaviors, user)
+
+
+@compiled
 def settle(state: State, emitted: Emitted, event: int, fate: int) -> None:
     """Give an event its fate."""
     emitted.fate[event] = fate
@@ -167,6 +187,7 @@ def release_due(state: State, parameters: Parameters, emitted: Emitted) -> bool:
         else:
             release(state, parameters, emitted, slot)
             close_slot(waiting, slot, now_ms)
+    look_ahead_at_slot(state, slot)
     slot = oldest_closed(waiting)
     while slot >= 0 and now_ms - waiting.closed_ms[slot] >= parameters.joiner.late_window_ms:
         release_slot(state, slot)
@@ -177,6 +198,7 @@ def release_due(state: State, parameters: Parameters, emitted: Emitted) -> bool:
 @compiled
 def release(state: State, parameters: Parameters, emitted: Emitted, slot: int) -> None:
     """Take an impression's outcome: learn -> remember the error -> update the rows -> emit the example."""
+    look_ahead_at_rows(state, slot)
     positive = state.waiting.label[slot] == 1
     rate = parameters.joiner.negative_sample_rate
     if positive or rate >= 1.0 or uniform(state.waiting.key[slot], SAMPLE_SALT) < rate:

@@ -26,6 +26,7 @@ from operators.learner import (
     wipe_feature,
 )
 from operators.numerics import log, sigmoid
+from operators.prefetch import prefetch
 from operators.rates import (
     RATE,
     RESIDUAL,
@@ -46,6 +47,7 @@ SECOND_MS = 1_000.0
 SCORE_MIN = 1e-6
 KEPT_SHARE = 0.1  # either outcome keeps a tenth of its probability: a wrong zero costs more than a correction wins
 DERIVED_SALT = 0xDE
+LINE_INPUTS = 16  # float32 in a cache line
 
 
 @compiled
@@ -88,12 +90,44 @@ def add_value(state: State, parameters: Parameters, slot: int, field: int, key: 
     if is_new:
         wipe_feature(state.learner, row, key, parameters.learner)
         wipe_rates(state.learner.rates, row, now_ms)
+    if row >= 0:
+        prefetch(state.learner.rates.sums, row)
+        prefetch(state.learner.rates.at_ms, row)
+        prefetch(state.learner.features, row)
     seen = state.seen
     value = seen.counts[slot]
     seen.field[slot, value] = field
     seen.row[slot, value] = row
     seen.generation[slot, value] = state.features.generation[row] if row >= 0 else np.uint32(0)
     seen.counts[slot] = value + 1
+
+
+@compiled
+def look_ahead_at_slot(state: State, slot: int) -> None:
+    """Ask for what will be read of an impression when its window closes; -1 is none."""
+    if slot >= 0:
+        seen = state.seen
+        prefetch(seen.counts, slot)
+        prefetch(seen.row, slot)
+        prefetch(seen.field, slot)
+        prefetch(seen.generation, slot)
+        prefetch(state.waiting.scores, slot)
+        prefetch(state.waiting.label, slot)
+        prefetch(state.recalled.bucket, slot)
+        for part in range(0, seen.inputs.shape[1], LINE_INPUTS):
+            prefetch(seen.inputs[slot], part)
+
+
+@compiled
+def look_ahead_at_rows(state: State, slot: int) -> None:
+    """Ask for the rows that will learn from an impression, all cache lines of each."""
+    for value in range(state.seen.counts[slot]):
+        row = state.seen.row[slot, value]
+        if row >= 0:
+            prefetch(state.features.generation, row)
+            coordinates = state.learner.features[row]
+            for part in range(coordinates.shape[0]):
+                prefetch(coordinates, part)
 
 
 @compiled

@@ -107,7 +107,7 @@ def interest_count(configuration: Configuration) -> int:
 
 def field_count(configuration: Configuration) -> int:
     """Return how many fields an impression can have, the derived ones included: they are the last."""
-    return configuration.features.fields_limit + len(DERIVED)
+    return configuration.features.places() + len(DERIVED)
 
 
 def input_count(configuration: Configuration) -> int:
@@ -120,7 +120,7 @@ def new_state(configuration: Configuration) -> State:
     """Return the state of a partition that has seen nothing; memory is reserved, not touched."""
     c = configuration
     rows, fields, size = c.table.rows_limit, field_count(c), c.learner.latent_size
-    names = np.zeros((c.features.fields_limit, NAME_BYTES), np.uint8)
+    names = np.zeros((c.features.places(), NAME_BYTES), np.uint8)
     for place, name in enumerate(c.features.declared_fields()):
         write_name(names, place, name)
     slots = c.joiner.waiting_limit

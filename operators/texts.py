@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.compiled import clear, compiled, int64
+from operators.lanes import copy_bytes
 from operators.pool import Pool, available, give, new_pool, take
 from operators.reserve import reserve
 
@@ -43,8 +44,7 @@ def write_text(texts: Texts, data: npt.NDArray[np.uint8], start: int, end: int) 
         block = take(texts.pool)
         at = start + number * BLOCK_BYTES
         kept = texts.blocks[block]
-        for i in range(min(BLOCK_BYTES, end - at)):
-            kept[i] = data[at + i]
+        copy_bytes(kept, 0, data, at, min(BLOCK_BYTES, end - at))
         texts.next[block] = head
         head = block + 1
     return head
@@ -58,8 +58,7 @@ def read_text(texts: Texts, head: int, length: int, out: npt.NDArray[np.uint8], 
     while done < length:
         count = min(BLOCK_BYTES, length - done)
         kept = texts.blocks[block - 1]
-        for i in range(count):
-            out[at + done + i] = kept[i]
+        copy_bytes(out, at + done, kept, 0, count)
         done += count
         block = texts.next[block - 1]
 
