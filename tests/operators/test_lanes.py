@@ -1,0 +1,129 @@
+"""Eight lanes at once are, bit for bit, what numpy's float32 gives one by one."""
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from operators.compiled import compiled, float32
+from operators.ftrl import PARTS, new_coordinates, rate
+from operators.ftrl import descend as descend_one
+from operators.lanes import (
+    LANES,
+    add_scaled_lanes,
+    copy_bytes,
+    descend_lanes,
+    dot_lanes,
+    learn_pairs_lanes,
+    score_pairs_lanes,
+)
+
+FINITE = st.floats(-8, 8, width=32)
+Floats = npt.NDArray[np.float32]
+F = np.float32
+
+
+def rows(count: int, size: int) -> st.SearchStrategy[Floats]:
+    return arrays(F, (count, size), elements=FINITE)
+
+
+@compiled
+def _add_scaled(out: Floats, start: int, scale: float, x: Floats, x_start: int) -> None:
+    add_scaled_lanes(out, start, scale, x, x_start)
+
+
+@compiled
+def _dot(a: Floats, start: int, b: Floats, b_start: int) -> float:
+    return dot_lanes(a, start, b, b_start)
+
+
+@compiled
+def _score_pairs(vectors: Floats, chunk: int, present: npt.NDArray[np.int32], a: int, weights: Floats) -> float:
+    return score_pairs_lanes(vectors, vectors.shape[1], chunk, present, a, present.shape[0], weights)
+
+
+@compiled
+def _learn_pairs(
+    vectors: Floats,
+    gradients: Floats,
+    chunk: int,
+    present: npt.NDArray[np.int32],
+    a: int,
+    weights: Floats,
+    dots: Floats,
+) -> None:
+    learn_pairs_lanes(vectors, gradients, vectors.shape[1], chunk, present, a, present.shape[0], weights, dots)
+
+
+@compiled
+def _descend(row: Floats, column: int, gradient: Floats, scale: float, alpha: float, l1: float, floor: float) -> None:
+    descend_lanes(row, row.shape[1], column, gradient, 0, scale, alpha, l1, floor)
+
+
+@compiled
+def _copy(out: npt.NDArray[np.uint8], at: int, source: npt.NDArray[np.uint8], start: int, count: int) -> None:
+    copy_bytes(out, at, source, start, count)
+
+
+def sum_of(products: Floats) -> np.float32:
+    lanes = products[:4] + products[4:]
+    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+
+
+@given(rows(1, 12), rows(1, 12), FINITE, st.integers(0, 4), st.integers(0, 4))
+def test_scaled_sums_and_dots(out: Floats, x: Floats, scale: float, start: int, x_start: int) -> None:
+    """Eight elements from where each row is pointed at, and no other."""
+    expected = out[0].copy()
+    expected[start : start + LANES] += F(scale) * x[0, x_start : x_start + LANES]
+    products = out[0, start : start + LANES] * x[0, x_start : x_start + LANES]
+    assert F(_dot(out[0], start, x[0], x_start)) == sum_of(products)
+    _add_scaled(out[0], start, F(scale), x[0], x_start)
+    assert out[0].tobytes() == expected.tobytes()
+
+
+@given(rows(5, 16), rows(5, 16), rows(1, 5), st.sampled_from([0, 8]), st.permutations(range(5)), st.integers(2, 5))
+def test_pairs(vectors: Floats, gradients: Floats, weights: Floats, chunk: int, order: list[int], count: int) -> None:
+    """Of a field with those behind it: the sum of products, the gradients of both, and each pair's product."""
+    present = np.array(order[:count], np.int32)
+    part = slice(chunk, chunk + LANES)
+    total = np.zeros(LANES, F)
+    expected, dots, expected_dots = gradients.copy(), np.ones(5, F), np.ones(5, F)
+    own = present[0]
+    for other in present[1:]:
+        total += weights[0, other] * vectors[other, part]
+        expected[own, part] += weights[0, other] * vectors[other, part]
+        expected[other, part] += weights[0, other] * vectors[own, part]
+        expected_dots[other] += sum_of(vectors[own, part] * vectors[other, part])
+    assert F(_score_pairs(vectors, chunk, present, 0, weights[0])) == sum_of(vectors[own, part] * total)
+    _learn_pairs(vectors, gradients, chunk, present, 0, weights[0], dots)
+    assert gradients.tobytes() == expected.tobytes()
+    assert dots.tobytes() == expected_dots.tobytes()
+
+
+@given(st.lists(arrays(F, LANES, elements=FINITE), min_size=1, max_size=6), FINITE, st.sampled_from([0.0, 0.25, 2.0]))
+def test_steps_are_those_of_single_coordinates(gradients: list[Floats], scale: float, l1: float) -> None:
+    """Steps of eight coordinates leave the bits that steps of one leave, exact zeros of the l1 bound included."""
+    one, eight = new_coordinates(1, 1 + LANES, 0.5), new_coordinates(1, 1 + LANES, 0.5)
+    how = rate(0.1, l1=l1, l2=0.125)
+    for gradient in gradients:
+        _descend(eight[0], 1, gradient, F(scale), how.alpha, how.l1, F(how.beta / how.alpha) + how.l2)
+        for lane in range(LANES):
+            descend_one(one, 0, 1 + lane, gradient[lane] * F(scale), how)
+    assert eight.shape[1] == PARTS
+    np.testing.assert_array_equal(eight, one)
+
+
+@given(st.binary(min_size=30, max_size=30), st.integers(0, 10), st.integers(0, 10), st.integers(0, 20))
+def test_bytes_are_copied(data: bytes, at: int, start: int, count: int) -> None:
+    """So many bytes from here to there, none at all among them."""
+    out, source = np.zeros(30, np.uint8), np.frombuffer(bytearray(data), np.uint8)
+    expected = bytearray(30)
+    expected[at : at + count] = data[start : start + count]
+    _copy(out, at, source, start, count)
+    assert bytes(out) == bytes(expected)
+
+
+def test_float32_is_what_all_of_it_is_made_of() -> None:
+    """A float64 among the operands would be another operation."""
+    assert float32(0.1) == F(0.1)
