@@ -80,7 +80,7 @@ def command(
         if report is not None:
             require_matplotlib()
         # Several batches at a time: one is folded while the next is read.
-        with closing(LogReader(log, block_lines=8 * batch_size, first_offset=first_offset)) as reader:
+        with closing(LogReader(log, block_lines=16 * batch_size, first_offset=first_offset)) as reader:
             store = None
             if checkpoint is not None:
                 refuse_inner_folder(checkpoint)
