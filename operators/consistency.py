@@ -165,7 +165,10 @@ def refuse_index(name: str, index: Index, key: Array, in_use: Array) -> None:
     require(len(keys) == count == np.count_nonzero(in_use), what)
     require(within(rows, 0, len(key) - 1), what)
     require(np.array_equal(key[rows], keys) and np.all(keys != 0) and np.all(in_use[rows]), what)
-    require(len(np.unique(rows)) == len(rows) and len(np.unique(keys)) == len(keys), what)
+    marked = np.zeros(len(key), bool)
+    marked[rows] = True
+    ordered = np.sort(keys)
+    require(np.array_equal(marked, in_use) and np.all(ordered[1:] != ordered[:-1]), what)
     placed = keys[: len(cells)]
     halves = (placed & np.uint64(0xFFFFFFFF), placed >> np.uint64(32))
     first, second = (places_of(half.astype(np.int64), base, buckets) for half in halves)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from operators.configuration import Configuration
 from schemas.records import LogRecord, Outputs
-from streams.checkpoints import Checkpoint, CheckpointError, CheckpointStore, Identity, header_of
+from streams.checkpoints import Checkpoint, CheckpointError, Identity, Store, header_of
 from streams.logs import LogError
 from streams.partition import BLOCK_EVENTS, Partition
 from streams.sinks import Sink, dead_letter_line
@@ -76,7 +76,7 @@ class Replay:
         *,
         topic: str = "interactions",
         partition: int = 0,
-        store: CheckpointStore | None = None,
+        store: Store | None = None,
         examples: bool = True,
         block_events: int = BLOCK_EVENTS,
     ) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -30,8 +31,7 @@ SILENT_S = 1.5
 @click.option(
     "--checkpoint",
     metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Go on from the newest checkpoint there, and leave one; a worker goes on from it too.",
+    help="Go on from the newest checkpoint in this folder or URL, and leave one; a worker goes on from it too.",
 )
 @click.option("--batch-size", type=click.IntRange(1, 1_000_000), default=BATCH_EVENTS, show_default=True, metavar="N")
 @click.option("--until-end-of-windows", is_flag=True, help="Close all windows at the end, and count their labels.")
@@ -46,7 +46,7 @@ def command(
     dead_letters: str | None,
     summary_path: str | None,
     report: str | None,
-    checkpoint: Path | None,
+    checkpoint: str | None,
     batch_size: int,
     until_end_of_windows: bool,
     topic: str | None,
@@ -64,7 +64,9 @@ def command(
     Example:
       thalweg replay examples/kuairand/kuairand_sample.jsonl.gz --config examples/kuairand/thalweg.toml
     """
-    from streams.checkpoints import CheckpointError, CheckpointStore
+    from streams.checkpoint_folders import store_at
+    from streams.checkpoints import CheckpointError
+    from streams.object_checkpoints import is_remote
     from streams.replay import CHECKPOINT_EVENTS, Replay, Sinks
     from streams.report import Course, require_matplotlib, write_report
     from streams.sinks import Sink
@@ -83,9 +85,10 @@ def command(
         with closing(LogReader(log, block_lines=16 * batch_size, first_offset=first_offset)) as reader:
             store = None
             if checkpoint is not None:
-                refuse_inner_folder(checkpoint)
-                folder = checkpoint / f"{topic}-{partition}"
-                store = CheckpointStore(folder, loaded.checkpoint.keep, on_damage=partial(click.echo, err=True))
+                if not is_remote(checkpoint):
+                    refuse_inner_folder(Path(checkpoint))
+                section = msgspec.structs.replace(loaded.checkpoint, directory=checkpoint, generation=0)
+                store = store_at(section, topic, partition, on_damage=partial(click.echo, err=True))
             replay = Replay(
                 loaded.configuration,
                 topic=topic,

@@ -163,11 +163,15 @@ def hanging(workers: Workers) -> Any:
     return producer
 
 
-def test_dead_letters_that_cannot_be_written_stop_the_worker(broker: str, unique: Unique, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["suppress", "transactional"])
+def test_dead_letters_that_cannot_be_written_stop_the_worker(
+    mode: str, broker: str, unique: Unique, tmp_path: Path
+) -> None:
     """Where the topic takes no letter the worker ends, no checkpoint passes it by, and it goes on when it is mended."""
-    workers = Workers(broker, unique, tmp_path / "workers", CHECKPOINT__INTERVAL_MS=3_600_000)
+    settings = {"CHECKPOINT__INTERVAL_MS": 3_600_000, "DELIVERY__MODE": mode}
+    workers = Workers(broker, unique, tmp_path / "workers", **settings)
     topic = workers.loaded.topics.dead_letters
-    make_topic(broker, topic, 1, {"max.message.bytes": "64"})
+    make_topic(broker, topic, 1, {"max.message.bytes": "200"})  # what ends a transaction fits
     with workers:
         workers.produce(lines(3_000))
         once = Once(workers)

@@ -21,9 +21,10 @@ Unique = Callable[[str], str]
 NEW = {"THALWEG_CHECKPOINT__GENERATION": "1", "THALWEG_LEARNER__ALPHA_DENSE": "0.2"}
 
 
-@pytest.fixture
-def workers(broker: str, unique: Unique, tmp_path: Path) -> Iterator[Workers]:
-    with Workers(broker, unique, tmp_path / "workers", CHECKPOINT__INTERVAL_MS=3_600_000) as made:
+@pytest.fixture(params=["suppress", "transactional"])
+def workers(request: pytest.FixtureRequest, broker: str, unique: Unique, tmp_path: Path) -> Iterator[Workers]:
+    settings = {"CHECKPOINT__INTERVAL_MS": 3_600_000, "DELIVERY__MODE": request.param}
+    with Workers(broker, unique, tmp_path / "workers", **settings) as made:
         made.produce(lines(EVENTS))
         yield made
 
@@ -81,6 +82,7 @@ def test_a_new_configuration_takes_over_without_a_gap(workers: Workers, monkeypa
     assert workers.written(0) == (expected, 0)
 
 
+@pytest.mark.parametrize("workers", ["suppress"], indirect=True)
 def test_a_rebuilt_state_behind_the_outputs_sends_none_again(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the old worker went on after the rebuild, the new one folds that again and sends what is not there yet."""
     once, old = Once(workers), dict(workers.environ)
@@ -97,6 +99,7 @@ def test_a_rebuilt_state_behind_the_outputs_sends_none_again(workers: Workers, m
     assert workers.written(0) == (expected, 0)
 
 
+@pytest.mark.parametrize("workers", ["suppress"], indirect=True)
 def test_rebuilding_says_what_it_cannot_do(workers: Workers, monkeypatch: pytest.MonkeyPatch, broker: str) -> None:
     """Nothing in use, records that are gone, another configuration in the generation: one line that says what to do."""
     once = Once(workers)
@@ -123,6 +126,7 @@ def test_rebuilding_says_what_it_cannot_do(workers: Workers, monkeypatch: pytest
     assert "choose a checkpoint.generation that is not there yet" in told
 
 
+@pytest.mark.parametrize("workers", ["suppress"], indirect=True)
 def test_a_rollback_changes_nothing_for_readers(workers: Workers, monkeypatch: pytest.MonkeyPatch, broker: str) -> None:
     """Refused while a worker runs or the log lacks what is to be read; after it all is folded again and sent once."""
     once = Once(workers)

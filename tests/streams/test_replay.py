@@ -202,6 +202,18 @@ def test_a_replay_goes_on_from_its_checkpoint(uninterrupted: tuple[dict[str, Any
     assert summary_of()["events_per_second"] is None
 
 
+def test_a_replay_goes_on_from_a_url(uninterrupted: tuple[dict[str, Any], list[bytes]], tmp_path: Path) -> None:
+    """Checkpoints under a URL must give the same as those in a folder."""
+    options = [*OPTIONS[:-1], f"memory://{tmp_path.name}/state"]
+    replay("begun.jsonl", *options)
+    replay("whole.jsonl", *options)
+    assert outcome("s", "e") == uninterrupted
+    assert not Path("state").exists()
+    refused = replay("whole.jsonl", *OPTIONS[:-1], "nosuch://key:s3cr3t@host/x", status=1)
+    assert "nosuch://***@host/x" in refused.stderr
+    assert "s3cr3t" not in refused.output
+
+
 def test_a_following_log_goes_on_with_first_offset(uninterrupted: tuple[dict[str, Any], list[bytes]]) -> None:
     """The rest of a log as a file of its own must be gone on with at its offset."""
     write_sample(1_100, 3_000, "rest.jsonl")
