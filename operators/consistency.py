@@ -22,8 +22,6 @@ from operators.table import Table
 from operators.texts import BLOCK_BYTES
 
 Array = npt.NDArray[Any]
-TEXT_FACTOR = 4
-"""What is kept of a record takes at most so many times `limits.record_bytes`: see `emitted.new_emitted`."""
 SHIFT_MAX = 62
 
 
@@ -248,7 +246,6 @@ def refuse_deadlines(waiting: Waiting, slots: int) -> None:
 def refuse_kept(waiting: Waiting, configuration: Configuration, slots: int) -> None:
     """Raise InconsistentError where feedback or texts of impressions are not chains of their own, of their length."""
     feedbacks, texts = waiting.feedbacks, waiting.texts
-    longest = TEXT_FACTOR * configuration.limits.record_bytes
     in_use = np.flatnonzero(waiting.status[:slots] != FREE)
     require(within(waiting.label[in_use], 0, 1), "labels")
     counts = waiting.feedback_count[in_use].astype(np.int64)
@@ -260,7 +257,7 @@ def refuse_kept(waiting: Waiting, configuration: Configuration, slots: int) -> N
     known = np.flatnonzero(seen)
     heads = np.concatenate([waiting.text[in_use], feedbacks.text[known]])
     lengths = np.concatenate([waiting.length[in_use], feedbacks.length[known]]).astype(np.int64)
-    require(within(lengths, 0, longest), "lengths of texts")
+    require(within(lengths, 0, configuration.limits.kept_bytes), "lengths of texts")
     blocks = int(texts.pool.counts[EVER_USED])
     seen = np.zeros(blocks, np.uint8)
     require(walk_all(texts.next[:blocks], heads, (lengths + BLOCK_BYTES - 1) // BLOCK_BYTES, seen), "texts")
