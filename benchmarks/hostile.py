@@ -82,15 +82,10 @@ def main() -> None:
         if given.attack and name not in given.attack:
             continue
         found = measure(attack, given.events // (10 if "widest" in name else 1))
-        table.add_row(
-            name,
-            f"{found['hostile']:,.0f}",
-            f"{found['benign']:,.0f}",
-            f"{found['hostile'] / found['benign']:.2f}",
-            f"{1 / found['worst']:.2f}",
-            f"{found['half']:.1f}",
-            f"{found['state']:.1f}",
-        )
+        row = [f"{found['hostile']:,.0f}", f"{found['benign']:,.0f}", f"{found['hostile'] / found['benign']:.2f}"]
+        row += [f"{1 / found['worst']:.2f}", f"{found['half']:.1f}", f"{found['state']:.1f}"]
+        Console(stderr=True).print(name, *row)
+        table.add_row(name, *row)
     Console(width=120).print(table)
 
 
