@@ -6,6 +6,7 @@ same bytes. A file appears whole or not at all: it is written beside, synced, re
 """
 
 import hashlib
+import secrets
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -23,6 +24,8 @@ from streams.disk import Content, Disk, FileStatus, LocalDisk
 FORMAT = 1
 MAGIC = b"thalweg checkpoint\n"
 ENDING = ".checkpoint"
+WRITING = ".writing"
+LOOKS_MAX = 10
 ASIDE = "aside"
 ALIGNMENT = 64
 SHA_BYTES = 32
@@ -179,7 +182,7 @@ class CheckpointStore:
         Raises CheckpointError where the folder can't be written; checkpoints that are there stay as they are.
         """
         path = self.directory / f"{checkpoint.header.next_offset:020d}{ENDING}"
-        beside = path.with_suffix(".writing")
+        beside = beside_of(path)
         disk = self._disk
         with refusing(self.directory):
             self._make_folder_once()
@@ -194,8 +197,7 @@ class CheckpointStore:
                     disk.unlink(beside)
                 raise
             disk.sync_folder(self.directory)
-            for old in self.paths()[self._keep :]:
-                disk.unlink(old)
+            self._let_go()
         return path
 
     def load(self, identity: Identity) -> Checkpoint | None:
@@ -204,7 +206,15 @@ class CheckpointStore:
         Raises CheckpointError where it is another's, of another configuration or of a newer format, or where there
         are checkpoints and every one is damaged.
         """
-        return load_newest(self, identity, self._on_damage)
+        for _ in range(LOOKS_MAX):
+            paths = self.paths()
+            try:
+                return load_newest(self, identity, self._on_damage)
+            except CheckpointError:
+                # whoever had the partition before may still be writing, and let go what was to be read
+                if self.paths() == paths:
+                    raise
+        raise CheckpointError(f"{self.directory} is written to all the while: another worker has the partition")
 
     def read(self, path: Path) -> Checkpoint:
         """Return the checkpoint in a file, every byte verified."""
@@ -236,6 +246,16 @@ class CheckpointStore:
             self._make_folder_once()
             self._disk.sync_folder(self.directory)
 
+    def _let_go(self) -> None:
+        """Remove what is older than the checkpoints to keep: others, and what was never written to its end."""
+        paths = self.paths()
+        for old in paths[self._keep :]:
+            self._disk.unlink(old)
+        oldest = paths[: self._keep][-1].stem
+        for name in self._disk.names(self.directory):
+            if name.endswith(WRITING) and name.partition(".")[0] < oldest:
+                self._disk.unlink(self.directory / name)
+
     def _make_folder_once(self) -> None:
         """Make the folder and those it lies in, each synced into the one above.
 
@@ -261,6 +281,11 @@ class CheckpointStore:
 
 class DamagedError(CheckpointError):
     """A file that is no whole checkpoint."""
+
+
+def beside_of(path: Path) -> Path:
+    """Return where a file is written before it has its name; whoever else writes that file does so elsewhere."""
+    return path.with_name(f"{path.stem}.{secrets.token_hex(4)}{WRITING}")
 
 
 def load_newest(store: Store, identity: Identity, on_damage: Callable[[str], object]) -> Checkpoint | None:

@@ -25,6 +25,7 @@ from streams.checkpoints import (
     padded,
     read,
 )
+from streams.disk import Content, LocalDisk
 from streams.partition import Partition
 from tests.streams.logs_for_tests import sample, small
 
@@ -318,6 +319,51 @@ def test_a_failed_write_leaves_everything_as_it_was(tmp_path: Path, monkeypatch:
             store.save(checkpoint(2))
     assert list(tmp_path.iterdir()) == [before]
     assert store.save(checkpoint(2)).exists()
+
+
+def test_two_that_write_the_same_checkpoint_do_not_mix(tmp_path: Path) -> None:
+    """A worker that lost its partition may write what its successor writes: each in a file of its own."""
+
+    class Slow(LocalDisk):
+        def rename(self, old: Path, new: Path) -> None:
+            if not new.exists():
+                CheckpointStore(tmp_path).save(checkpoint(5))
+            super().rename(old, new)
+
+    assert CheckpointStore(tmp_path, disk=Slow()).load(IDENTITY) is None
+    path = CheckpointStore(tmp_path, disk=Slow()).save(checkpoint(5))
+    assert list(tmp_path.iterdir()) == [path]
+    assert CheckpointStore(tmp_path).load(IDENTITY) is not None
+
+
+def test_what_was_never_written_to_its_end_is_let_go(tmp_path: Path) -> None:
+    """Files that dead workers left must not gather; one that may still be written must stay."""
+    for name in ("00000000000000000001.0a.writing", "00000000000000000009.0b.writing"):
+        (tmp_path / name).write_bytes(b"half")
+    store = CheckpointStore(tmp_path, keep=2)
+    for offset in (2, 3, 4):
+        store.save(checkpoint(offset))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "00000000000000000003.checkpoint",
+        "00000000000000000004.checkpoint",
+        "00000000000000000009.0b.writing",
+    ]
+
+
+def test_a_checkpoint_that_goes_while_it_is_looked_for(tmp_path: Path) -> None:
+    """Whoever had the partition may still save and let go: what it wrote instead must be found."""
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(checkpoint(1))
+
+    class Moving(LocalDisk):
+        def read(self, path: Path) -> Content:
+            if path.stem.endswith("1"):
+                store.save(checkpoint(2))
+            return super().read(path)
+
+    loaded = CheckpointStore(tmp_path, keep=1, disk=Moving()).load(IDENTITY)
+    assert loaded is not None
+    assert loaded.header.next_offset == 2
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
