@@ -1,6 +1,7 @@
 """What holds for every test: the session's brokers, failures told when they happen, and processes one can interrupt."""
 
 import signal
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -15,7 +16,14 @@ NODES: dict[str, real.Broker] = {}
 
 
 @pytest.fixture(scope="session")
-def session_broker() -> Iterator[real.Running]:
+def compiled_fold() -> None:
+    """The machine code that workers load: whatever is waited for in a test, it is not the compiler."""
+    code = "from operators.configuration import Configuration as C; from streams.partition import Partition as P"
+    subprocess.run([sys.executable, "-c", f"{code}; P(C()).warm_up()"], check=True)
+
+
+@pytest.fixture(scope="session")
+def session_broker(compiled_fold: None) -> Iterator[real.Running]:
     """A real broker; without one the test fails and says what to install, it is never skipped."""
     try:
         with real.running() as running:
@@ -34,7 +42,7 @@ def broker(session_broker: real.Running) -> str:
 
 
 @pytest.fixture(scope="session")
-def session_own_broker() -> Iterator[real.Broker]:
+def session_own_broker(compiled_fold: None) -> Iterator[real.Broker]:
     """A broker of the suite's own, with SASL_SSL on a second listener."""
     try:
         with real.Broker(secure=True) as mine:
