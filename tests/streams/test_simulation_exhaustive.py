@@ -116,5 +116,5 @@ def test_a_crash_between_any_two_calls(executor: ProcessPoolExecutor, point: str
 @pytest.mark.parametrize("first", STEPS)
 def test_two_crashes_at_every_pair_of_steps(executor: ProcessPoolExecutor, first: str) -> None:
     """Whoever dies twice, before or after any two steps, on a log of 20 records."""
-    cases = (Case(20, r, (first, second), bool(r % 2)) for r in (3, 8, 12, 17) for second in STEPS)
-    assert deaths(executor, cases) >= 4 * len(STEPS) - 16
+    cases = (Case(20, r, (first, second), bool(r % 2)) for r in (8, 17) for second in STEPS)
+    assert deaths(executor, cases) >= 2 * len(STEPS) - 8
