@@ -3,6 +3,7 @@
 # make test    all checks and all tests: what continuous integration runs
 # make check   lint, format, types, import directions, doctests
 # make peer    speed beside Vowpal Wabbit; make quality: AUC and log loss beside it
+# make soak    crashes by the hundred: KILLS=100 BROKER_KILLS=20 REBALANCES=20 FULL_DISKS=10 RESTARTS=10 RUNS=100000
 # make kuairand TABLE=events.parquet   import and replay the whole of it
 # Needs Python 3.11 or newer; everything else goes into $(VENV).
 
@@ -14,7 +15,13 @@ CONFIG := examples/kuairand/thalweg.toml
 TABLE ?= ../shared/data/kuairand14d/events.parquet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo live test check kuairand peer quality clean
+KILLS ?= 100
+BROKER_KILLS ?= 20
+REBALANCES ?= 20
+FULL_DISKS ?= 10
+RESTARTS ?= 10
+RUNS ?= 100000
+.PHONY: help demo live test check kuairand peer quality soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -61,6 +68,11 @@ kuairand: $(VENV)/.installed-test
 
 peer quality: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.$@
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.faults --kills $(KILLS) --broker-kills $(BROKER_KILLS) --rebalances $(REBALANCES) \
+	    --full-disks $(FULL_DISKS) --restarts $(RESTARTS)
+	$(BIN)/thalweg simulate --runs $(RUNS) --processes $$(nproc)
 
 clean:
 	rm -rf build

@@ -92,7 +92,9 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Tell a failure at once: whoever ends a run that takes too long would otherwise never learn of it."""
+    """Tell what a test measured, and a failure at once: whoever ends a run that takes too long learns of it so."""
+    if report.when == "call" and report.user_properties:
+        sys.stdout.write(f"\n{report.nodeid}: {dict(report.user_properties)}\n")
     if report.failed:
         sys.stdout.write(f"\n{report.nodeid} ({report.when}, {report.duration:.0f} s)\n{report.longreprtext}\n")
         for title, text in report.sections:

@@ -19,6 +19,7 @@ from kafka.errors import RetriableError
 
 Answer = TypeVar("Answer")
 
+READ_TIMEOUT_S = 180.0
 CALL_TIMEOUT_S = 60.0
 """What one question to the brokers may take; a client that hangs must not hang the suite."""
 
@@ -116,7 +117,7 @@ def send(servers: str, topic: str, values: Mapping[int, Sequence[bytes]], **sett
 def records_of(servers: str, topic: str, partition: int, isolation_level: str = "read_uncommitted") -> list[Any]:
     """Every record of a partition up to the end that there is now, in order; fails where they do not come."""
     place = TopicPartition(topic, partition)
-    deadline = time.monotonic() + CALL_TIMEOUT_S
+    deadline = time.monotonic() + READ_TIMEOUT_S
 
     def read() -> list[Any]:
         consumer = KafkaConsumer(
@@ -132,7 +133,7 @@ def records_of(servers: str, topic: str, partition: int, isolation_level: str = 
                 assert time.monotonic() < deadline, f"{topic}-{partition} was read up to {at} only, not to {end}"
             return records
 
-    return within(CALL_TIMEOUT_S + 5, f"reading {topic}-{partition}", read)
+    return within(READ_TIMEOUT_S + 5, f"reading {topic}-{partition}", read)
 
 
 def log_of(servers: str, topic: str, partition: int) -> list[tuple[int, bytes]]:

@@ -164,6 +164,10 @@ class Workers:
         """How many outputs each partition suppressed that this worker closed."""
         return [int(count) for count in re.findall(r"closed at offset \d+, (\d+) outputs suppressed", self.log(worker))]
 
+    def closed(self, worker: subprocess.Popen[bytes]) -> int:
+        """How many times this worker closed a partition."""
+        return len(self.suppressed(worker))
+
     def opened(self, worker: subprocess.Popen[bytes]) -> dict[int, int]:
         """Where this worker went on, by partition, the last time."""
         found = re.findall(rf"{re.escape(self.source)}-(\d+) goes on at offset (\d+)", self.log(worker))

@@ -8,13 +8,14 @@ import pytest
 
 from schemas.records import Cause, Outputs
 from streams.commands import Refusal
+from streams.consume import consume
 from streams.delivery import DeliveryError, OpenTransactionError, Tail, tail
 from streams.partition_run import TakenOverError
 from streams.security import KafkaSection
 from streams.topics import TopicsSection
 from streams.transactions import TransactionalDelivery, committed_offset, transactional_id_of
 from tests.kafka.broker import Broker
-from tests.kafka.fleet import end_offsets, log_of, wait_until
+from tests.kafka.fleet import end_offsets, log_of, wait_until, within
 from tests.kafka.test_delivery import made_topics, outputs
 
 pytestmark = pytest.mark.broker
@@ -99,6 +100,8 @@ def test_whoever_opens_takes_over(kafka: KafkaSection, topics: TopicsSection) ->
     asyncio.run(deliver())
     assert seen(kafka, topics.scores) == ids(range(15))
     assert committed_offset(kafka, GROUP, topics.interactions, 0) == 15
+    consumed = within(60, "consuming", lambda: [record.value for record in consume(kafka, topics.scores, partition=0)])
+    assert [json.loads(value)["id"] for value in consumed] == ids(range(15))
 
 
 def test_a_commit_under_way_is_decided_before_it_is_taken_over(kafka: KafkaSection, topics: TopicsSection) -> None:
@@ -205,20 +208,24 @@ def test_brokers_that_are_gone_fail_the_commit(own_broker: Broker, unique: Uniqu
     async def deliver() -> None:
         async with TransactionalDelivery(kafka, topics, GROUP) as before:
             await before.open(0)  # the brokers' first transaction of all takes them seconds
-        async with TransactionalDelivery(kafka, topics, GROUP, delivery_timeout_ms=6000) as delivery:
+        async with TransactionalDelivery(kafka, topics, GROUP, delivery_timeout_ms=12_000) as delivery:
             await delivery.open(0)
             await delivery.send(0, outputs(topics, range(10)))
             await delivery.commit(0, 10)
             own_broker.kill()
-            await delivery.send(0, outputs(topics, range(10, 20)))
             with pytest.raises(DeliveryError):
-                await delivery.commit(0, 20)
+                await (await sent(delivery)).commit(0, 20)
+
+    async def sent(delivery: TransactionalDelivery) -> TransactionalDelivery:
+        await delivery.send(0, outputs(topics, range(10, 20)))
+        return delivery
 
     try:
         asyncio.run(deliver())
     finally:
         own_broker.restart()
-    assert seen(kafka, topics.scores) == ids(range(10))
+    # a broker that comes back has its high watermark to find first
+    wait_until(lambda: seen(kafka, topics.scores) == ids(range(10)), "what was committed is there again, and no more")
 
 
 def test_the_tail_is_what_is_committed(kafka: KafkaSection, topics: TopicsSection) -> None:

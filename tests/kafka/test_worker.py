@@ -1,6 +1,5 @@
 """The worker on a real broker: what it writes is the fold over each partition's log, whatever happens to it."""
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,25 +45,6 @@ def wait_for_all(workers: Workers, servers: str, partitions: int, seconds: float
     )
 
 
-def test_kill_loses_doubles_and_changes_nothing(broker: str, unique: Unique, tmp_path: Path) -> None:
-    """After `kill -9` under load a new worker goes on from checkpoints, and readers see each output exactly once."""
-    settings = {"CHECKPOINT__INTERVAL_MS": 2000, "WORKER__SESSION_TIMEOUT_MS": 6000}
-    with Workers(broker, unique, tmp_path / "workers", partitions=2, **settings) as workers:
-        first = workers.start()
-        workers.wait(lambda: len(workers.opened(first)) == 2, "partitions opened")
-        producing = workers.producing(lines(30_000), 3000)
-        workers.wait(lambda: sum(committed(broker, workers.group, workers.source).values()) > 3000, "some acknowledged")
-        workers.kill_with_outputs_beyond(first)
-        acknowledged = committed(broker, workers.group, workers.source)
-        second = workers.start("faust")
-        producing.join()
-        wait_for_all(workers, broker, 2)
-        assert workers.stop(second) == 0, workers.log(second)
-        assert all(acknowledged[number] <= offset for number, offset in workers.opened(second).items())
-        assert sum(workers.suppressed(second)) >= 100
-        assert_exact(workers, 2)
-
-
 def test_rebalance_from_one_to_two_to_one(broker: str, unique: Unique, tmp_path: Path) -> None:
     """Partitions that move to a second worker and back under load lose, double and change nothing."""
     with Workers(broker, unique, tmp_path / "workers", partitions=4) as workers:
@@ -108,26 +88,6 @@ def test_a_clean_restart_suppresses_nothing(broker: str, unique: Unique, tmp_pat
         assert committed(broker, workers.group, workers.source) == end_offsets(broker, workers.source, 1)
         assert_exact(workers, 1)
         assert workers.written(0)[1] == 0
-
-
-def test_a_paused_worker_moves_no_checkpoint_back(broker: str, unique: Unique, tmp_path: Path) -> None:
-    """A worker that slept through its session may write outputs again, byte for byte, and leaves newer checkpoints."""
-    with Workers(broker, unique, tmp_path / "workers", WORKER__SESSION_TIMEOUT_MS=6000) as workers:
-        first = workers.start()
-        workers.wait(lambda: workers.opened(first), "the partition is open")
-        producing = workers.producing(lines(30_000), 4000)
-        workers.wait(lambda: committed(broker, workers.group, workers.source), "something acknowledged")
-        first.send_signal(signal.SIGSTOP)
-        second = workers.start()
-        workers.wait(lambda: workers.opened(second), "the second worker took over")
-        producing.join()
-        wait_for_all(workers, broker, 1)
-        newest = max((tmp_path / "workers" / "checkpoints").rglob("*.checkpoint"))
-        first.send_signal(signal.SIGCONT)
-        workers.wait(lambda: workers.suppressed(first), "the first worker gave the partition up")
-        assert max((tmp_path / "workers" / "checkpoints").rglob("*.checkpoint")) == newest
-        assert [workers.stop(worker) for worker in (first, second)] == [0, 0]
-        assert_exact(workers, 1)
 
 
 def test_over_sasl_ssl(own_broker: Broker, unique: Unique, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

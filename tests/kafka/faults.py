@@ -1,0 +1,314 @@
+"""Real faults on a real Kafka, with outputs moving all the while: used by the tests, and by `make soak` for longer.
+
+Each scenario runs workers under load, harms them, and returns how long readers waited each time until every partition's
+scores moved again. What readers got in the end is compared, output by output, with the fold over each partition's log.
+"""
+
+import resource
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
+from typing import NamedTuple
+
+from kafka import KafkaConsumer, TopicPartition
+
+from examples.live.events import events
+from streams.consume import cause_of
+from tests.kafka.broker import Broker
+from tests.kafka.fleet import committed, end_offsets
+from tests.kafka.scoring import Producing, Sent, Workers
+
+RATE = 2_500
+SESSION_S = 6
+COMPILE_S = 180
+"""What the first worker of all may take, which compiles the fold."""
+FOREVER = 10_000_000
+SETTINGS = {"CHECKPOINT__INTERVAL_MS": 2000, "WORKER__SESSION_TIMEOUT_MS": SESSION_S * 1000}
+
+
+class Difference(NamedTuple):
+    """What readers got beside what they were to get: outputs missing, there again, and with other bytes."""
+
+    lost: int = 0
+    twice: int = 0
+    different: int = 0
+
+
+def compared(written: list[Sent], expected: list[Sent]) -> Difference:
+    """Compare the outputs of one partition of a topic, by their causes, and then their order."""
+    by_cause = {cause_of(output): output for output in expected}
+    assert len(by_cause) == len(expected), "two outputs have one cause"
+    seen = Counter(cause_of(output) for output in written)
+    different = sum(by_cause.get(cause_of(output)) != output for output in written)
+    found = Difference(len(by_cause.keys() - seen.keys()), sum(seen.values()) - len(seen), different)
+    assert any(found) or written == expected, "the outputs are the same, in another order"
+    return found
+
+
+def difference(workers: Workers) -> Difference:
+    """Compare all that readers of all topics and partitions got with the fold over each partition's log."""
+    total = Difference()
+    for number in range(workers.loaded.topics.partitions):
+        (written, _), expected = workers.written(number), workers.expected(number)
+        assert len(expected[0]) > 1000
+        assert len(expected[1]) > 1000
+        for kind in range(3):
+            found = compared(written[kind], expected[kind])
+            total = Difference(*(sum(pair) for pair in zip(total, found, strict=True)))
+    return total
+
+
+class Load:
+    """Events on their way to the input topic, RATE a second, until it is ended; as a context, ended at its end."""
+
+    def __init__(self, workers: Workers, rate: float = RATE) -> None:
+        self._ending = threading.Event()
+        self.produced = 0
+        self._producing = Producing(lambda: workers.produce(self._lines(), rate), 60)
+
+    def _lines(self) -> Iterator[bytes]:
+        for line in events(FOREVER):
+            if self._ending.is_set():
+                return
+            self.produced += 1
+            # some of what a producer should not send
+            yield b'{"type": "impression", "n": %d}' % self.produced if self.produced % 997 == 0 else line.rstrip(b"\n")
+
+    def end(self) -> None:
+        """Wait until all is confirmed; raise what the producer raised."""
+        self._ending.set()
+        self._producing.join()
+
+    def __enter__(self) -> "Load":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+
+
+class Moment(NamedTuple):
+    """A moment, in seconds, by the clock that arrivals are told by, and by the one that records are stamped with."""
+
+    monotonic: float
+    wall: float
+
+
+def now() -> Moment:
+    return Moment(time.monotonic(), time.time())
+
+
+class Arrival(NamedTuple):
+    """When something came of a partition, and when the newest of it had been written."""
+
+    at: float
+    written: float
+
+
+class Follower:
+    """Reads the scores as they come, `read_committed`, and knows when something came of each partition."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._arrivals: dict[int, list[Arrival]] = {number: [] for number in range(workers.loaded.topics.partitions)}
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="following", daemon=True)
+
+    def __enter__(self) -> "Follower":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join(30)
+
+    def wait_moving(self, since: Moment, seconds: float = 120, *, written_since: bool = True) -> float:
+        """Wait until scores of every partition came after a moment, and return how long after it that was.
+
+        With `written_since` such count only as were also written after it: not those that somebody had sent before.
+        """
+
+        def moved() -> list[float | None]:
+            written = since.wall if written_since else 0.0
+            return [
+                next((each.at for each in arrivals if each.at > since.monotonic and each.written > written), None)
+                for arrivals in self._arrivals.values()
+            ]
+
+        self._workers.wait(lambda: None not in moved(), "scores of every partition move", seconds)
+        return max(at for at in moved() if at is not None) - since.monotonic
+
+    def _follow(self) -> None:
+        topic = self._workers.loaded.topics.scores
+        servers = self._workers.loaded.kafka.bootstrap_servers
+        consumer = KafkaConsumer(bootstrap_servers=servers, isolation_level="read_committed", group_id=None)
+        with closing(consumer):
+            consumer.assign([TopicPartition(topic, number) for number in self._arrivals])
+            consumer.seek_to_end()
+            while not self._ending.is_set():
+                for place, records in consumer.poll(timeout_ms=50, max_records=5000).items():
+                    written = max(record.timestamp for record in records) / 1000
+                    self._arrivals[place.partition].append(Arrival(time.monotonic(), written))
+
+
+def settled(workers: Workers) -> None:
+    """Wait until everything is folded, in a checkpoint, and acknowledged or committed."""
+    servers = workers.loaded.kafka.bootstrap_servers
+    ends = {p: end for p, end in end_offsets(servers, workers.source, workers.loaded.topics.partitions).items() if end}
+    workers.wait(
+        lambda: committed(servers, workers.group, workers.source) == ends, "everything acknowledged or committed"
+    )
+
+
+def ready(workers: Workers) -> subprocess.Popen[bytes]:
+    """Start a worker and wait until it has all partitions, before there is any load: it may have to compile."""
+    worker = workers.start()
+    partitions = workers.loaded.topics.partitions
+    workers.wait(lambda: len(workers.opened(worker)) == partitions, "the worker has all partitions", COMPILE_S)
+    return worker
+
+
+def kills(workers: Workers, times: int) -> list[float]:
+    """SIGKILL the worker with outputs behind its newest checkpoint, and start another one at once."""
+    recoveries = []
+    worker = ready(workers)
+    with Load(workers) as load, Follower(workers) as follower:
+        follower.wait_moving(now())
+        for _ in range(times):
+            workers.kill_with_outputs_beyond(worker)
+            killed_at = now()
+            worker = workers.start()
+            recoveries.append(follower.wait_moving(killed_at))
+        load.end()
+        settled(workers)
+    assert workers.stop(worker) == 0, workers.log(worker)
+    return recoveries
+
+
+def broker_kills(workers: Workers, times: int, *, broker: Broker) -> list[float]:
+    """SIGKILL the only broker and start it again; the times are from when it serves again."""
+    recoveries = []
+    worker = ready(workers)
+    with Load(workers) as load, Follower(workers) as follower:
+        follower.wait_moving(now())
+        for _ in range(times):
+            broker.kill()
+            broker.start()
+            recoveries.append(follower.wait_moving(now(), written_since=False))
+        load.end()
+        settled(workers)
+    assert workers.stop(worker) == 0, workers.log(worker)
+    return recoveries
+
+
+def zombies(workers: Workers, times: int) -> list[float]:
+    """Stop a worker past its session, have another one take over, wake the first."""
+    recoveries = []
+    first = ready(workers)
+    with Load(workers) as load, Follower(workers) as follower:
+        follower.wait_moving(now())
+        for _ in range(times):
+            workers.wait(lambda: workers.scores_beyond_checkpoints() > 100, "outputs that no checkpoint knows of")
+            first.send_signal(signal.SIGSTOP)
+            stopped_at = now()
+            second = workers.start()
+            recoveries.append(follower.wait_moving(stopped_at))
+            closed, newest = workers.closed(first), newest_checkpoints(workers)
+            first.send_signal(signal.SIGCONT)
+            workers.wait(lambda: workers.closed(first) > closed, "the first worker gave its partitions up")  # noqa: B023
+            assert all(path >= newest.get(place, "") for place, path in newest_checkpoints(workers).items()), (
+                "moved back"
+            )
+            follower.wait_moving(now())
+            assert workers.stop(second) == 0, workers.log(second)
+            follower.wait_moving(now())
+        load.end()
+        settled(workers)
+    assert workers.stop(first) == 0, workers.log(first)
+    return recoveries
+
+
+def newest_checkpoints(workers: Workers) -> dict[str, str]:
+    """The newest checkpoint of each partition; names rise with offsets."""
+    paths = (workers.folder / "checkpoints").rglob("*.checkpoint")
+    return {path.parent.name: path.name for path in sorted(paths)}
+
+
+def rebalances(workers: Workers, times: int) -> list[float]:
+    """One worker, two, three, a zombie among them, and back to one, over all partitions."""
+    recoveries = []
+    first = ready(workers)
+    with Load(workers) as load, Follower(workers) as follower:
+        follower.wait_moving(now())
+        for _ in range(times):
+            others: list[subprocess.Popen[bytes]] = []
+            for _ in range(2):
+                # Faust leaves the third of three workers over four partitions without any until another one goes
+                closed = workers.closed(first)
+                others.append(workers.start())
+                workers.wait(lambda: workers.closed(first) > closed, "the group makes room for it")  # noqa: B023
+                follower.wait_moving(now())
+            others[0].send_signal(signal.SIGSTOP)
+            stopped_at = now()
+            recoveries.append(follower.wait_moving(stopped_at))
+            closed = workers.closed(others[0])
+            others[0].send_signal(signal.SIGCONT)
+            workers.wait(lambda: workers.closed(others[0]) > closed, "the zombie gave its partitions up")  # noqa: B023
+            for other in others:
+                assert workers.stop(other) == 0, workers.log(other)
+            follower.wait_moving(now())
+        load.end()
+        settled(workers)
+    assert workers.stop(first) == 0, workers.log(first)
+    return recoveries
+
+
+def full_disks(workers: Workers, times: int) -> list[float]:
+    """Let no file grow past what a checkpoint needs: the worker ends with one line, and the next goes on."""
+    recoveries = []
+    worker = ready(workers)
+    with Load(workers) as load, Follower(workers) as follower:
+        follower.wait_moving(now())
+        for _ in range(times):
+            paths = (workers.folder / "checkpoints").rglob("*.checkpoint")
+            smallest = min(path.stat().st_size for path in paths)
+            resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (smallest // 2, smallest // 2))
+            workers.stopped.append(worker)
+            assert worker.wait(90) == 1
+            ended_at = now()
+            last = workers.log(worker).splitlines()[-1]
+            assert last.startswith("Error: no checkpoint can be written"), last
+            worker = workers.start()
+            recoveries.append(follower.wait_moving(ended_at))
+        load.end()
+        settled(workers)
+    assert workers.stop(worker) == 0, workers.log(worker)
+    return recoveries
+
+
+def restarts(workers: Workers, times: int) -> list[float]:
+    """SIGTERM and start again: nothing is suppressed."""
+    recoveries = []
+    worker = ready(workers)
+    with Load(workers) as load, Follower(workers) as follower:
+        follower.wait_moving(now())
+        for number in count(1):
+            assert workers.stop(worker) == 0, workers.log(worker)
+            assert set(workers.suppressed(worker)) == {0}
+            if number > times:
+                break
+            ended_at = now()
+            worker = workers.start()
+            recoveries.append(follower.wait_moving(ended_at))
+        load.end()
+    worker = workers.start()
+    settled(workers)
+    assert workers.stop(worker) == 0, workers.log(worker)
+    return recoveries
+
+
+Scenario = Callable[[Workers, int], list[float]]
