@@ -274,8 +274,12 @@ def full_disks(workers: Workers, times: int) -> list[float]:
     with Load(workers) as load, Follower(workers) as follower:
         follower.wait_moving(now())
         for _ in range(times):
-            paths = (workers.folder / "checkpoints").rglob("*.checkpoint")
-            smallest = min(path.stat().st_size for path in paths)
+            partitions = workers.loaded.topics.partitions
+            workers.wait(lambda: len(newest_checkpoints(workers)) == partitions, "checkpoints")  # noqa: B023
+            folder = workers.folder / "checkpoints"
+            smallest = min(
+                (folder / place / name).stat().st_size for place, name in newest_checkpoints(workers).items()
+            )
             resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (smallest // 2, smallest // 2))
             workers.stopped.append(worker)
             assert worker.wait(90) == 1
