@@ -205,6 +205,9 @@ def test_brokers_that_are_gone_fail_the_commit(own_broker: Broker, unique: Uniqu
     kafka = KafkaSection(bootstrap_servers=own_broker.bootstrap_servers)
     topics = made_topics(kafka, unique)
 
+    def are_there() -> bool:
+        return seen(kafka, topics.scores) == ids(range(10))
+
     async def deliver() -> None:
         async with TransactionalDelivery(kafka, topics, GROUP) as before:
             await before.open(0)  # the brokers' first transaction of all takes them seconds
@@ -212,6 +215,8 @@ def test_brokers_that_are_gone_fail_the_commit(own_broker: Broker, unique: Uniqu
             await delivery.open(0)
             await delivery.send(0, outputs(topics, range(10)))
             await delivery.commit(0, 10)
+            # a commit is answered before its markers are written, and brokers killed in between may take minutes to
+            await asyncio.to_thread(wait_until, are_there, "what was committed is seen")
             own_broker.kill()
             with pytest.raises(DeliveryError):
                 await (await sent(delivery)).commit(0, 20)
@@ -225,7 +230,7 @@ def test_brokers_that_are_gone_fail_the_commit(own_broker: Broker, unique: Uniqu
     finally:
         own_broker.restart()
     # a broker that comes back has its high watermark to find first
-    wait_until(lambda: seen(kafka, topics.scores) == ids(range(10)), "what was committed is there again, and no more")
+    wait_until(are_there, "what was committed is there again, and no more")
 
 
 def test_the_tail_is_what_is_committed(kafka: KafkaSection, topics: TopicsSection) -> None:
