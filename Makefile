@@ -58,8 +58,9 @@ check: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	$(BIN)/python -m pytest -q --doctest-modules schemas operators streams; status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
 
+# Two processes: one with all that needs a broker, which mostly waits, the other with the rest.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 kuairand: $(VENV)/.installed-test
 	@mkdir -p build/kuairand

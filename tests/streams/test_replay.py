@@ -239,7 +239,7 @@ def test_a_killed_replay_goes_on(uninterrupted: tuple[dict[str, Any], list[bytes
     """After kill -9 between two checkpoints the same command must bring the files of one run."""
     code = "import streams.replay as r; r.CHECKPOINT_EVENTS = 500; from streams.commands import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "replay", "-", *OPTIONS, "--batch-size", "100", *SMALL],
+        [sys.executable, "-c", code, "replay", "-", *OPTIONS, "--batch-size", "50", *SMALL],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
