@@ -58,9 +58,9 @@ check: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	$(BIN)/python -m pytest -q --doctest-modules schemas operators streams; status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
 
-# Two processes: one with all that needs a broker, which mostly waits, the other with the rest.
+# Two processes: the first part of the tests needs a broker and mostly waits, and the other process computes meanwhile.
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 kuairand: $(VENV)/.installed-test
 	@mkdir -p build/kuairand

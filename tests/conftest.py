@@ -72,13 +72,6 @@ def refuse_dead(node: real.Broker | None) -> None:
         pytest.fail(f"the broker has ended since; the last that it said:\n{node.last_words()}", pytrace=False)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all that uses a broker in one process, so that there is one."""
-    for item in items:
-        if {"broker", "own_broker"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("broker"))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add what the broker said last to the failure of a test that uses it."""

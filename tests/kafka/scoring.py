@@ -138,14 +138,14 @@ class Workers:
         self.stop(worker, signal.SIGKILL)
 
     def scores_beyond_checkpoints(self) -> int:
-        """How many scores were written behind the ends that the newest checkpoints recorded."""
+        """How many scores were written, and committed, behind the ends that the newest checkpoints recorded."""
         topic, known = self.loaded.topics.scores, 0
         for number in range(self.loaded.topics.partitions):
             paths = sorted((self.folder / "checkpoints" / f"{self.source}-{number}").glob("*.checkpoint"))
             if paths:
                 known += read(paths[-1]).header.outputs[topic].end_offset or 0
-        ends = end_offsets(self.loaded.kafka.bootstrap_servers, topic, self.loaded.topics.partitions)
-        return sum(ends.values()) - known
+        servers, partitions = self.loaded.kafka.bootstrap_servers, self.loaded.topics.partitions
+        return sum(end_offsets(servers, topic, partitions, "read_committed").values()) - known
 
     def wait(self, what: Callable[[], Any], why: str, seconds: float = 120.0) -> None:
         """Wait for something to become true; fail with its log when a worker ends meanwhile that nobody stopped."""
