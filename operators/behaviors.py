@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.compiled import clear, compiled, float32, int64
+from operators.order import link, oldest, unlink
 from operators.pool import available, give, take
 from operators.prefetch import prefetch
 from operators.reserve import reserve
@@ -21,7 +22,6 @@ from operators.sdim import Histories, SdimConfiguration, kernel, new_histories, 
 from operators.table import Table, is_current
 
 KINDS = ("acted", "skipped")
-OLDEST, NEWEST = range(2)
 DAY_MS = 86_400_000
 
 
@@ -94,46 +94,18 @@ def look_ahead_at_user(behaviors: Behaviors, user: int) -> None:
 
 
 @compiled
-def _unlink_history(histories: Histories, history: int) -> None:
-    older = histories.older[history]
-    newer = histories.newer[history]
-    if older != 0:
-        histories.newer[older - 1] = newer
-    else:
-        histories.ends[OLDEST] = newer
-    if newer != 0:
-        histories.older[newer - 1] = older
-    else:
-        histories.ends[NEWEST] = older
-
-
-@compiled
-def _link_history(histories: Histories, history: int) -> None:
-    newest = histories.ends[NEWEST]
-    histories.older[history] = newest
-    histories.newer[history] = 0
-    if newest != 0:
-        histories.newer[newest - 1] = history + 1
-    else:
-        histories.ends[OLDEST] = history + 1
-    histories.ends[NEWEST] = history + 1
-
-
-@compiled
 def _drop_history(behaviors: Behaviors, history: int) -> None:
     """Free a long history, wiped, and take it from its user."""
     histories = behaviors.histories
     kinds = behaviors.history.shape[1]
     owner = int64(histories.owner[history]) - 1
     behaviors.history[owner // kinds, owner % kinds] = 0
-    _unlink_history(histories, history)
+    unlink(histories.older, histories.newer, histories.ends, history)
     histories.sums[history] = 0
     histories.counts[history] = 0
     histories.shift[history] = 0
     histories.length[history] = 0
     histories.owner[history] = 0
-    histories.older[history] = 0
-    histories.newer[history] = 0
     give(histories.pool, history)
 
 
@@ -143,14 +115,14 @@ def _history_of(behaviors: Behaviors, user: int, kind: int) -> int:
     histories = behaviors.histories
     history = int64(behaviors.history[user, kind]) - 1
     if history >= 0:
-        _unlink_history(histories, history)
+        unlink(histories.older, histories.newer, histories.ends, history)
     else:
         if available(histories.pool) == 0:
-            _drop_history(behaviors, int64(histories.ends[OLDEST]) - 1)
+            _drop_history(behaviors, oldest(histories.ends))
         history = take(histories.pool)
         histories.owner[history] = user * behaviors.history.shape[1] + kind + 1
         behaviors.history[user, kind] = history + 1
-    _link_history(histories, history)
+    link(histories.older, histories.newer, histories.ends, history)
     return history
 
 

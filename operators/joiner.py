@@ -15,6 +15,7 @@ from operators.compiled import clear, compiled, int64, uint64
 from operators.deadlines import Deadlines, new_deadlines, push_deadline, remove_deadline
 from operators.index import Index, find, insert, new_index, remove
 from operators.numerics import log
+from operators.order import link, oldest, unlink
 from operators.owned import Owned, detach, new_owned
 from operators.pool import Pool, available, give, new_pool, take
 from operators.reserve import reserve
@@ -22,7 +23,6 @@ from operators.texts import Texts, has_room, new_texts, release_text, write_text
 
 FREE, EARLY, WAITING, CLOSED = range(4)
 BASE, LOGIT, MODEL, CORRECTION, SCORE = range(5)
-OLDEST, NEWEST = range(2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,34 +209,13 @@ def close_slot(waiting: Waiting, slot: int, now_ms: int) -> None:
     remove_deadline(waiting.deadlines, slot)
     waiting.status[slot] = CLOSED
     waiting.closed_ms[slot] = now_ms
-    newest = waiting.ends[NEWEST]
-    waiting.older[slot] = newest
-    waiting.newer[slot] = 0
-    if newest != 0:
-        waiting.newer[newest - 1] = slot + 1
-    else:
-        waiting.ends[OLDEST] = slot + 1
-    waiting.ends[NEWEST] = slot + 1
+    link(waiting.older, waiting.newer, waiting.ends, slot)
 
 
 @compiled
 def oldest_closed(waiting: Waiting) -> int:
     """Return the slot that was closed first, or -1."""
-    return int64(waiting.ends[OLDEST]) - 1
-
-
-@compiled
-def _unlink_closed(waiting: Waiting, slot: int) -> None:
-    older = waiting.older[slot]
-    newer = waiting.newer[slot]
-    if older != 0:
-        waiting.newer[older - 1] = newer
-    else:
-        waiting.ends[OLDEST] = newer
-    if newer != 0:
-        waiting.older[newer - 1] = older
-    else:
-        waiting.ends[NEWEST] = older
+    return oldest(waiting.ends)
 
 
 @compiled
@@ -268,7 +247,7 @@ def drop_feedback(waiting: Waiting, slot: int) -> None:
 def drop_slot(waiting: Waiting, slot: int) -> None:
     """Forget an impression and all that it brought, and take it from its user; nothing of it is left in memory."""
     if waiting.status[slot] == CLOSED:
-        _unlink_closed(waiting, slot)
+        unlink(waiting.older, waiting.newer, waiting.ends, slot)
     else:
         remove_deadline(waiting.deadlines, slot)
     drop_feedback(waiting, slot)
@@ -280,8 +259,6 @@ def drop_slot(waiting: Waiting, slot: int) -> None:
     waiting.user_key[slot] = 0
     waiting.deadlines.deadline_ms[slot] = 0
     waiting.deadlines.arrival[slot] = 0
-    waiting.older[slot] = 0
-    waiting.newer[slot] = 0
     waiting.closed_ms[slot] = 0
     waiting.label[slot] = 0
     waiting.offset[slot] = 0

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from operators.compiled import compiled
 from operators.index import Index, find, insert, new_index, remove
+from operators.order import link, oldest, unlink
 from operators.pool import EVER_USED, Pool, available, give, new_pool, take
 from operators.reserve import reserve
 
 NONE = -1
-OLDEST, NEWEST = range(2)
 EVICTED, EXPIRED, REFUSED = range(3)
 TOUCHED_CHECKPOINT, TOUCHED_MERGE = np.uint8(1), np.uint8(2)
 TOUCHED = np.uint8(3)
@@ -86,46 +86,25 @@ def is_current(table: Table, row: int, generation: int) -> bool:
 
 
 @compiled
-def unlink(table: Table, row: int) -> None:
-    """Take a row out of the order of updates: it is pinned, and neither expires nor is evicted."""
-    if table.linked[row] == 0:
-        return
-    older = table.older[row]
-    newer = table.newer[row]
-    ends = table.ends[table.list_of[row]]
-    if older != 0:
-        table.newer[older - 1] = newer
-    else:
-        ends[OLDEST] = newer
-    if newer != 0:
-        table.older[newer - 1] = older
-    else:
-        ends[NEWEST] = older
-    table.older[row] = 0
-    table.newer[row] = 0
-    table.linked[row] = 0
+def pin_row(table: Table, row: int) -> None:
+    """Take a row out of the order of updates: it neither expires nor is evicted."""
+    if table.linked[row] == 1:
+        unlink(table.older, table.newer, table.ends[table.list_of[row]], row)
+        table.linked[row] = 0
 
 
 @compiled
-def _link(table: Table, row: int) -> None:
+def _link_row(table: Table, row: int) -> None:
     """Put a row at the newest end of its list."""
-    ends = table.ends[table.list_of[row]]
-    newest = ends[NEWEST]
-    table.older[row] = newest
-    table.newer[row] = 0
-    if newest != 0:
-        table.newer[newest - 1] = row + 1
-    else:
-        ends[OLDEST] = row + 1
-    ends[NEWEST] = row + 1
+    link(table.older, table.newer, table.ends[table.list_of[row]], row)
     table.linked[row] = 1
 
 
 @compiled
 def update_row(table: Table, row: int, now_ms: int) -> None:
     """Say that a row is updated at `now_ms` of stream time."""
-    unlink(table, row)
-    _link(table, row)
+    pin_row(table, row)
+    _link_row(table, row)
     table.updated_ms[row] = now_ms
     table.touched[row] |= TOUCHED
 
@@ -153,14 +132,14 @@ def claim_row(table: Table, key: int, list_of: int, now_ms: int) -> int:
     table.list_of[row] = list_of
     table.updated_ms[row] = now_ms
     table.touched[row] |= TOUCHED
-    _link(table, row)
+    _link_row(table, row)
     return row
 
 
 @compiled
 def release_row(table: Table, row: int) -> None:
     """Free a row: its key is forgotten and its generation moves on. The caller wipes the values that go with it."""
-    unlink(table, row)
+    pin_row(table, row)
     remove(table.lookup, table.key[row])
     table.key[row] = 0
     table.list_of[row] = 0
@@ -173,21 +152,21 @@ def release_row(table: Table, row: int) -> None:
 @compiled
 def oldest_row(table: Table) -> int:
     """Return the row of any list that was not updated for longest, or -1; ties go to the lowest list."""
-    oldest = NONE
+    found = NONE
     for ends in table.ends:
-        row = ends[OLDEST] - 1
-        if row >= 0 and (oldest < 0 or table.updated_ms[row] < table.updated_ms[oldest]):
-            oldest = row
-    return oldest
+        row = oldest(ends)
+        if row >= 0 and (found < 0 or table.updated_ms[row] < table.updated_ms[found]):
+            found = row
+    return found
 
 
 @compiled
 def expired_row(table: Table, now_ms: int, expire_time_ms: npt.NDArray[np.int64]) -> int:
     """Return a row whose time is over, the oldest of the first list that has one, or -1."""
     for ends in table.ends:
-        row = ends[OLDEST] - 1
+        row = oldest(ends)
         if row >= 0 and is_expired(table, row, now_ms, expire_time_ms):
-            return row  # type: ignore[no-any-return]
+            return row
     return NONE
 
 

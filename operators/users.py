@@ -18,8 +18,8 @@ from operators.table import (
     is_expired,
     is_full,
     oldest_row,
+    pin_row,
     release_row,
-    unlink,
     update_row,
 )
 
@@ -87,7 +87,7 @@ def forget_slot(state: State, slot: int) -> None:
 def own_slot(state: State, row: int, slot: int) -> None:
     """Give a user a waiting impression, which pins the user."""
     attach(state.waiting.users, row, slot)
-    unlink(state.users, row)
+    pin_row(state.users, row)
 
 
 @compiled

@@ -18,9 +18,9 @@ from operators.table import (
     is_full,
     new_table,
     oldest_row,
+    pin_row,
     release_row,
     rows_by_key,
-    unlink,
     update_row,
 )
 
@@ -111,7 +111,7 @@ class TableAgainstDictionary(RuleBasedStateMachine):
     @rule(data=st.data())
     def pin(self, data: st.DataObject) -> None:
         owner = self.model.owners[data.draw(st.sampled_from(sorted(self.model.owners)))]
-        unlink(self.table, owner.row)
+        pin_row(self.table, owner.row)
         owner.pinned = True
 
     @precondition(lambda self: self.model.owners)
