@@ -79,13 +79,20 @@ def _cell(index: Index, bucket: int, key: int) -> int:
 
 
 @compiled
-def find(index: Index, key: int) -> int:
-    """Return the row of a key, or -1."""
+def _located(index: Index, key: int) -> tuple[int, int]:
+    """Return the bucket and the cell of a key; the cell is -1 where it is in neither of its buckets."""
     bucket = _first(index, key)
     cell = _cell(index, bucket, key)
     if cell < 0:
         bucket = _second(index, key)
         cell = _cell(index, bucket, key)
+    return bucket, cell
+
+
+@compiled
+def find(index: Index, key: int) -> int:
+    """Return the row of a key, or -1."""
+    bucket, cell = _located(index, key)
     if cell >= 0:
         return index.rows[bucket, cell] - 1  # type: ignore[no-any-return]
     for place in range(index.size[STASHED]):
@@ -205,11 +212,7 @@ def insert(index: Index, key: int, row: int) -> bool:
 @compiled
 def remove(index: Index, key: int) -> None:
     """Take a key out; nothing happens where it is absent."""
-    bucket = _first(index, key)
-    cell = _cell(index, bucket, key)
-    if cell < 0:
-        bucket = _second(index, key)
-        cell = _cell(index, bucket, key)
+    bucket, cell = _located(index, key)
     if cell >= 0:
         index.keys[bucket, cell] = 0
         index.rows[bucket, cell] = 0

@@ -77,6 +77,18 @@ def exp(x: float) -> float:
 
 
 @compiled
+def _reduced(x: float) -> tuple[float, int]:
+    """Return s and k with log(x) = k log(2) + 2 artanh(s), |s| <= 0.1716, of a positive, normal number."""
+    bits = bits_of(x)
+    k = (bits >> 52) - 1023
+    mantissa = float_of((bits & MANTISSA_BITS) | ONE_BITS)
+    if mantissa > SQRT_TWO:
+        mantissa *= 0.5
+        k += 1
+    return (mantissa - 1.0) / (mantissa + 1.0), k
+
+
+@compiled
 def log(x: float) -> float:
     """Return the natural logarithm of a positive, normal x within 2 ulp; nan of anything else.
 
@@ -85,14 +97,8 @@ def log(x: float) -> float:
     """
     if not x >= SMALLEST_NORMAL:
         return math.nan
-    bits = bits_of(x)
-    k = (bits >> 52) - 1023
-    mantissa = float_of((bits & MANTISSA_BITS) | ONE_BITS)
-    if mantissa > SQRT_TWO:
-        mantissa *= 0.5
-        k += 1
-    # log(m) = 2 artanh(s), s = (m-1)/(m+1), |s| <= 0.1716: 11 odd terms reach 1e-17. Two chains, so that they overlap.
-    s = (mantissa - 1.0) / (mantissa + 1.0)
+    s, k = _reduced(x)
+    # 11 odd terms reach 1e-17. Two chains, so that they overlap.
     t = s * s
     u = t * t
     even = ((((1.0 / 21.0) * u + 1.0 / 17.0) * u + 1.0 / 13.0) * u + 1.0 / 9.0) * u + 1.0 / 5.0
@@ -108,13 +114,7 @@ def log_of_ratio(numerator: float, denominator: float) -> float:
     >>> log_of_ratio(2.0, 2.0), round(log_of_ratio(1.0, 2.0), 7)
     (0.0, -0.6931472)
     """
-    bits = bits_of(numerator / denominator)
-    k = (bits >> 52) - 1023
-    mantissa = float_of((bits & MANTISSA_BITS) | ONE_BITS)
-    if mantissa > SQRT_TWO:
-        mantissa *= 0.5
-        k += 1
-    s = (mantissa - 1.0) / (mantissa + 1.0)
+    s, k = _reduced(numerator / denominator)
     t = s * s
     series = (((((1.0 / 11.0) * t + 1.0 / 9.0) * t + 1.0 / 7.0) * t + 1.0 / 5.0) * t + 1.0 / 3.0) * t + 1.0
     return k * (LN2_HIGH + LN2_LOW) + 2.0 * s * series
