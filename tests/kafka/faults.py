@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import count
 from typing import NamedTuple
 
@@ -172,19 +172,26 @@ def ready(workers: Workers) -> subprocess.Popen[bytes]:
     return worker
 
 
+@contextmanager
+def moving(workers: Workers) -> Iterator[Follower]:
+    """Have events on their way while the block lasts, which begins when all scores move; after it all is settled."""
+    with Load(workers) as load, Follower(workers) as follower:
+        follower.wait_moving(now())
+        yield follower
+        load.end()
+        settled(workers)
+
+
 def kills(workers: Workers, times: int) -> list[float]:
     """SIGKILL the worker with outputs behind its newest checkpoint, and start another one at once."""
     recoveries = []
     worker = ready(workers)
-    with Load(workers) as load, Follower(workers) as follower:
-        follower.wait_moving(now())
+    with moving(workers) as follower:
         for _ in range(times):
             workers.kill_with_outputs_beyond(worker)
             killed_at = now()
             worker = workers.start()
             recoveries.append(follower.wait_moving(killed_at))
-        load.end()
-        settled(workers)
     assert workers.stop(worker) == 0, workers.log(worker)
     return recoveries
 
@@ -193,14 +200,11 @@ def broker_kills(workers: Workers, times: int, *, broker: Broker) -> list[float]
     """SIGKILL the only broker and start it again; the times are from when it serves again."""
     recoveries = []
     worker = ready(workers)
-    with Load(workers) as load, Follower(workers) as follower:
-        follower.wait_moving(now())
+    with moving(workers) as follower:
         for _ in range(times):
             broker.kill()
             broker.start()
             recoveries.append(follower.wait_moving(now(), written_since=False))
-        load.end()
-        settled(workers)
     assert workers.stop(worker) == 0, workers.log(worker)
     return recoveries
 
@@ -209,8 +213,7 @@ def zombies(workers: Workers, times: int) -> list[float]:
     """Stop a worker past its session, have another one take over, wake the first."""
     recoveries = []
     first = ready(workers)
-    with Load(workers) as load, Follower(workers) as follower:
-        follower.wait_moving(now())
+    with moving(workers) as follower:
         for _ in range(times):
             workers.wait(lambda: workers.scores_beyond_checkpoints() > 100, "outputs that no checkpoint knows of")
             first.send_signal(signal.SIGSTOP)
@@ -226,8 +229,6 @@ def zombies(workers: Workers, times: int) -> list[float]:
             follower.wait_moving(now())
             assert workers.stop(second) == 0, workers.log(second)
             follower.wait_moving(now())
-        load.end()
-        settled(workers)
     assert workers.stop(first) == 0, workers.log(first)
     return recoveries
 
@@ -242,8 +243,7 @@ def rebalances(workers: Workers, times: int) -> list[float]:
     """One worker, two, three, a zombie among them, and back to one, over all partitions."""
     recoveries = []
     first = ready(workers)
-    with Load(workers) as load, Follower(workers) as follower:
-        follower.wait_moving(now())
+    with moving(workers) as follower:
         for _ in range(times):
             others: list[subprocess.Popen[bytes]] = []
             for _ in range(2):
@@ -261,8 +261,6 @@ def rebalances(workers: Workers, times: int) -> list[float]:
             for other in others:
                 assert workers.stop(other) == 0, workers.log(other)
             follower.wait_moving(now())
-        load.end()
-        settled(workers)
     assert workers.stop(first) == 0, workers.log(first)
     return recoveries
 
@@ -271,8 +269,7 @@ def full_disks(workers: Workers, times: int) -> list[float]:
     """Let no file grow past what a checkpoint needs: the worker ends with one line, and the next goes on."""
     recoveries = []
     worker = ready(workers)
-    with Load(workers) as load, Follower(workers) as follower:
-        follower.wait_moving(now())
+    with moving(workers) as follower:
         for _ in range(times):
             partitions = workers.loaded.topics.partitions
             workers.wait(lambda: len(newest_checkpoints(workers)) == partitions, "checkpoints")  # noqa: B023
@@ -288,8 +285,6 @@ def full_disks(workers: Workers, times: int) -> list[float]:
             assert last.startswith("Error: no checkpoint can be written"), last
             worker = workers.start()
             recoveries.append(follower.wait_moving(ended_at))
-        load.end()
-        settled(workers)
     assert workers.stop(worker) == 0, workers.log(worker)
     return recoveries
 
