@@ -1,0 +1,39 @@
+"""Print the tables of docs/quality.md, or write them there.
+
+python -m benchmarks.quality [--data FOLDER] [--log KuaiRand] [--only PART] [--write]
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.quality import delays, peers, settings
+from benchmarks.quality.tables import Options, write_part
+from benchmarks.real_logs import DATA, GLOBO_CLICKS
+
+PARTS = {"peers": peers.tables, "settings": settings.tables, "delays": delays.tables}
+
+
+def main() -> int:
+    """Make the tables of each part, as Markdown."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of kuairand14d and globo_dev")
+    parser.add_argument("--log", action="append", default=[], help="KuaiRand or Globo; both by default")
+    parser.add_argument("--only", action="append", default=[], choices=PARTS, help="a part; all by default")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/quality.md")
+    given = parser.parse_args()
+    started = time.monotonic()
+    options = Options(given.data, given.log)
+    for name in given.only or PARTS:
+        text = f"<!-- Globo: sampled negatives, first {GLOBO_CLICKS} clicks -->\n\n{PARTS[name](options)}"
+        if given.write:
+            write_part(name, text)
+        else:
+            print(f"## {name}\n\n{text}")
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
