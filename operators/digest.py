@@ -31,7 +31,7 @@ def _add_state(update: Update, state: State) -> None:
     _add(update, np.delete(learner.features[features], INITIAL, axis=1), learner.rates.sums[features])
     _add(update, learner.rates.at_ms[features], learner.rates.overall, learner.rates.overall_at_ms)
     _add(update, learner.pairs, learner.dense)
-    _add(update, *state.admission, *state.memory)
+    _add(update, *state.admission, *state.memory, *state.delays)
     users = _add_table(update, state.users)
     _add_behaviors(update, state, users)
     _add_waiting(update, state)
@@ -87,6 +87,8 @@ def _add_waiting(update: Update, state: State) -> None:
     closed = waiting.status[slots] == CLOSED
     _add(update, np.where(closed, waiting.closed_ms[slots], 0))
     _add(update, waiting.deadlines.deadline_ms[slots], waiting.deadlines.arrival[slots])
+    provisional = waiting.provisional.place[slots] > 0
+    _add(update, provisional, np.where(provisional, waiting.provisional.deadline_ms[slots], 0), waiting.learned[slots])
     scored = slots[waiting.length[slots] > 0]
     _add(update, waiting.offset[scored], waiting.ts_ms[scored], waiting.scores[scored])
     seen = state.seen

@@ -223,6 +223,26 @@ def write_error(
 
 
 @compiled
+def amend_label(
+    memory: ErrorMemory,
+    recalled: Recalled,
+    slot: int,
+    difference: float,
+    now_ms: int,
+    parameters: ErrorMemoryParameters,
+) -> None:
+    """Add `difference` to the label of an impression that is remembered already."""
+    _grow_scale(memory, now_ms, parameters)
+    weight = float32(memory.scale[0])
+    for which in range(memory.buckets.shape[0]):
+        for k in range(recalled.bucket.shape[2]):
+            memory.buckets[which, k, recalled.bucket[slot, which, k], LABELS] += weight * float32(difference)
+    estimate = recalled.estimate[slot]
+    for i in range(estimate.shape[0]):
+        memory.residuals[i] += estimate[i] * difference
+
+
+@compiled
 def _grow_scale(memory: ErrorMemory, now_ms: int, parameters: ErrorMemoryParameters) -> None:
     """Let one event weigh more as time goes by, which is what decay means; bring all back to 1 before it overflows."""
     if memory.scale_at_ms[0] == 0:

@@ -22,6 +22,7 @@ from operators.reserve import reserve
 from operators.texts import Texts, has_room, new_texts, release_text, write_text
 
 FREE, EARLY, WAITING, CLOSED = range(4)
+UNLEARNED = -1.0
 BASE, LOGIT, MODEL, CORRECTION, SCORE = range(5)
 
 
@@ -30,11 +31,13 @@ class JoinerConfiguration:
     """How impressions and feedback meet (`[joiner]`).
 
     `attribution_window_ms`: how long an impression waits for its outcome. `late_window_ms`: how long after that a late
-    positive still counts, and duplicates are known. `positive_actions`: the actions that make a label positive; others
-    extend the user's sequences only. `negative_sample_rate`: the share of negatives that is learned, with the log-odds
-    corrected. `waiting_limit`: impressions kept at most, waiting and late; at the limit the late ones go first, then
-    the oldest waiting one is closed unlearned. `feedback_limit`, `feedbacks_per_impression`: feedback kept at most, in
-    all and for one impression. `text_bytes`: original text kept at most.
+    positive still counts, and duplicates are known. `provisional_share`: an impression is learned from provisionally
+    once such a share of the positives would have come, and set right when its window closes (`delay`); 1: every label
+    waits for its window. `positive_actions`: the actions that make a label positive; others extend the user's sequences
+    only. `negative_sample_rate`: the share of negatives that is learned, with the log-odds corrected. `waiting_limit`:
+    impressions kept at most, waiting and late; at the limit the late ones go first, then the oldest waiting one is
+    closed unlearned. `feedback_limit`, `feedbacks_per_impression`: feedback kept at most, in all and for one
+    impression. `text_bytes`: original text kept at most.
     """
 
     attribution_window_ms: int = 600_000
@@ -42,6 +45,7 @@ class JoinerConfiguration:
     positive_actions: tuple[str, ...] = ("click",)
     negative_sample_rate: float = 1.0
     waiting_limit: int = 1 << 20
+    provisional_share: float = 0.9
     feedback_limit: int = 1 << 20
     feedbacks_per_impression: int = 64
     text_bytes: int = 1 << 29
@@ -56,6 +60,8 @@ class JoinerConfiguration:
             raise ValueError("positive_actions must name at least one action")
         if not 0.0 < self.negative_sample_rate <= 1.0:
             raise ValueError("negative_sample_rate must lie above 0 and be at most 1")
+        if not 0.0 < self.provisional_share <= 1.0:
+            raise ValueError("provisional_share must lie above 0 and be at most 1")
         if min(self.waiting_limit, self.feedback_limit, self.feedbacks_per_impression) < 1:
             raise ValueError("waiting_limit, feedback_limit and feedbacks_per_impression must be at least 1")
         if self.text_bytes < 1 << 18:
@@ -69,6 +75,7 @@ class JoinerParameters(NamedTuple):
     late_window_ms: int
     negative_sample_rate: float
     log_rate: float
+    provisional_share: float
     feedbacks_per_impression: int
 
 
@@ -91,10 +98,11 @@ class Waiting(NamedTuple):
     """Impressions and their feedback, [slots] unless said otherwise.
 
     `lookup`: impression key to slot; `status` uint8; `key`, `user_key` uint64; `users`: which user owns the slot;
-    `deadlines`: when `EARLY` and `WAITING` slots are due; `older`, `newer` int32 and `ends` int32 [2]: `CLOSED` slots
-    in the order of closing; `closed_ms` int64; `label` uint8; `offset`, `ts_ms` int64; `feedback`, `feedback_count`
-    int32; `text`, `length` int32; `scores` float64 [slots, 5]: base score (nan is none), raw logit, model score,
-    correction, score.
+    `deadlines`: when `EARLY` and `WAITING` slots are due; `provisional`: when `WAITING` slots get a provisional label;
+    `learned` float64: the label learned from so far, or `UNLEARNED`; `older`, `newer` int32 and `ends` int32 [2]:
+    `CLOSED` slots in the order of closing; `closed_ms` int64; `label` uint8; `offset`, `ts_ms` int64; `feedback`,
+    `feedback_count` int32; `text`, `length` int32; `scores` float64 [slots, 5]: base score (nan is none), raw logit,
+    model score, correction, score.
     """
 
     lookup: Index
@@ -103,6 +111,8 @@ class Waiting(NamedTuple):
     user_key: npt.NDArray[np.uint64]
     users: Owned
     deadlines: Deadlines
+    provisional: Deadlines
+    learned: npt.NDArray[np.float64]
     older: npt.NDArray[np.int32]
     newer: npt.NDArray[np.int32]
     ends: npt.NDArray[np.int32]
@@ -127,6 +137,7 @@ def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
         configuration.late_window_ms,
         configuration.negative_sample_rate,
         float(log(configuration.negative_sample_rate)),
+        configuration.provisional_share,
         configuration.feedbacks_per_impression,
     )
 
@@ -152,6 +163,8 @@ def new_waiting(configuration: JoinerConfiguration, users: int) -> Waiting:
         user_key=reserve(slots, np.uint64),
         users=new_owned(users, slots),
         deadlines=new_deadlines(slots),
+        provisional=new_deadlines(slots),
+        learned=reserve(slots),
         older=reserve(slots, np.int32),
         newer=reserve(slots, np.int32),
         ends=reserve(2, np.int32),
@@ -189,6 +202,7 @@ def open_slot(waiting: Waiting, key: int, user_key: int, status: int) -> int:
     waiting.key[slot] = key
     waiting.user_key[slot] = user_key
     waiting.label[slot] = 0
+    waiting.learned[slot] = UNLEARNED
     waiting.feedback[slot] = 0
     waiting.feedback_count[slot] = 0
     waiting.text[slot] = 0
@@ -207,6 +221,7 @@ def wait_until(waiting: Waiting, slot: int, deadline_ms: int, arrival: int) -> N
 def close_slot(waiting: Waiting, slot: int, now_ms: int) -> None:
     """Close an impression's window; its slot stays for late feedback and for duplicates."""
     remove_deadline(waiting.deadlines, slot)
+    remove_deadline(waiting.provisional, slot)
     waiting.status[slot] = CLOSED
     waiting.closed_ms[slot] = now_ms
     link(waiting.older, waiting.newer, waiting.ends, slot)
@@ -250,6 +265,7 @@ def drop_slot(waiting: Waiting, slot: int) -> None:
         unlink(waiting.older, waiting.newer, waiting.ends, slot)
     else:
         remove_deadline(waiting.deadlines, slot)
+        remove_deadline(waiting.provisional, slot)
     drop_feedback(waiting, slot)
     release_text(waiting.texts, waiting.text[slot])
     remove(waiting.lookup, waiting.key[slot])
@@ -259,6 +275,9 @@ def drop_slot(waiting: Waiting, slot: int) -> None:
     waiting.user_key[slot] = 0
     waiting.deadlines.deadline_ms[slot] = 0
     waiting.deadlines.arrival[slot] = 0
+    waiting.provisional.deadline_ms[slot] = 0
+    waiting.provisional.arrival[slot] = 0
+    waiting.learned[slot] = 0.0
     waiting.closed_ms[slot] = 0
     waiting.label[slot] = 0
     waiting.offset[slot] = 0

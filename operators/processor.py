@@ -15,13 +15,15 @@ from operators.behaviors import look_ahead_at_user
 from operators.clock import DEAD_LETTERS, EXAMPLES, accept_time
 from operators.columns import ERASE, FEEDBACK, IMPRESSION, Columns
 from operators.compiled import clear, compiled, int64
-from operators.deadlines import last_deadline, next_due
+from operators.deadlines import last_deadline, next_due, push_deadline, remove_deadline
+from operators.delay import ELAPSED, count_delay, provisional_label
 from operators.emitted import DEAD_LETTER_COUNT, EXAMPLE_COUNT, TEXT_USED, Emitted, copy_row, has_room
-from operators.hashing import uniform
 from operators.index import find, look_ahead
 from operators.joiner import (
     BASE,
     EARLY,
+    MODEL,
+    UNLEARNED,
     WAITING,
     add_feedback,
     can_remember,
@@ -40,11 +42,11 @@ from operators.scoring import (
     count_exposure,
     count_positive,
     extend_with_item,
-    learn_slot,
+    is_sampled,
+    learn_label,
     look_ahead_at_rows,
     look_ahead_at_slot,
     read_features,
-    remember_error,
     resolve_values,
     score_slot,
     update_rows,
@@ -76,7 +78,6 @@ USER_MISMATCH = Reason.USER_MISMATCH.code
 REQUEST_UNSUPPORTED = Reason.REQUEST_UNSUPPORTED.code
 TOO_MANY_FEEDBACKS = Reason.TOO_MANY_FEEDBACKS.code
 NO_ROOM = Reason.NO_ROOM.code
-SAMPLE_SALT = 0x5A
 
 
 @compiled
@@ -173,10 +174,14 @@ def dead_letter(state: State, emitted: Emitted, event: int, reason: int) -> None
 
 @compiled
 def release_due(state: State, parameters: Parameters, emitted: Emitted) -> bool:
-    """Release all whose deadline lies before stream time, by (deadline, arrival); False where `emitted` is full."""
+    """Release all whose deadline lies before stream time, by (deadline, arrival); False where `emitted` is full.
+
+    What is to be learned of them provisionally is learned in between, in the same order.
+    """
     waiting = state.waiting
     now_ms = state.clock.stream_time_ms[0]
     while True:
+        learn_due(state, parameters)
         if not has_room(emitted):
             return False
         slot = next_due(waiting.deadlines)
@@ -196,14 +201,33 @@ def release_due(state: State, parameters: Parameters, emitted: Emitted) -> bool:
 
 
 @compiled
+def learn_due(state: State, parameters: Parameters) -> None:
+    """Learn a provisional label of each impression that is due for one before the next window closes."""
+    waiting = state.waiting
+    now_ms = state.clock.stream_time_ms[0]
+    closing = next_due(waiting.deadlines)
+    while True:
+        slot = next_due(waiting.provisional)
+        if slot < 0 or waiting.provisional.deadline_ms[slot] >= min(now_ms, waiting.deadlines.deadline_ms[closing] + 1):
+            look_ahead_at_slot(state, slot)
+            return
+        remove_deadline(waiting.provisional, slot)
+        look_ahead_at_rows(state, slot)
+        if waiting.label[slot] == 1:
+            learn_label(state, parameters, slot, 1.0)
+        elif is_sampled(state, parameters, slot):
+            elapsed_ms = now_ms - waiting.ts_ms[slot]
+            label = provisional_label(state.delays, waiting.scores[slot, MODEL], elapsed_ms)
+            learn_label(state, parameters, slot, label)
+        update_rows(state, slot)
+
+
+@compiled
 def release(state: State, parameters: Parameters, emitted: Emitted, slot: int) -> None:
     """Take an impression's outcome: learn -> remember the error -> update the rows -> emit the example."""
     look_ahead_at_rows(state, slot)
     positive = state.waiting.label[slot] == 1
-    rate = parameters.joiner.negative_sample_rate
-    if positive or rate >= 1.0 or uniform(state.waiting.key[slot], SAMPLE_SALT) < rate:
-        learn_slot(state, parameters, slot)
-    remember_error(state, parameters, slot)
+    learn_label(state, parameters, slot, float(state.waiting.label[slot]))
     update_rows(state, slot)
     if not positive:
         user = int64(state.waiting.users.owner[slot]) - 1
@@ -231,7 +255,7 @@ def on_impression(state: State, parameters: Parameters, columns: Columns, emitte
     score_slot(state, parameters, columns, event, slot)
     count_exposure(state, parameters, slot, user)
     if waiting.label[slot] == 1:
-        count_positive(state, parameters, slot)
+        take_positive(state, parameters, slot)
     copy_row(waiting.scores[slot], emitted.scores[event])
     if emitted.inputs.shape[0] > 0:
         copy_row(state.seen.inputs[slot], emitted.inputs[event])
@@ -267,6 +291,9 @@ def open_impression(
     waiting.text[slot] = write_text(waiting.texts, columns.text, start, end)
     deadline_ms = columns.ts_ms[event] + parameters.joiner.attribution_window_ms
     wait_until(waiting, slot, deadline_ms, state.clock.arrivals[0])
+    elapsed_ms = state.delays.times_ms[ELAPSED]
+    if elapsed_ms > 0:
+        push_deadline(waiting.provisional, slot, columns.ts_ms[event] + elapsed_ms, state.clock.arrivals[0])
     return user, slot
 
 
@@ -357,17 +384,28 @@ def join(state: State, parameters: Parameters, columns: Columns, emitted: Emitte
     is_first = positive and waiting.label[slot] == 0
     if is_first:
         waiting.label[slot] = 1
-        count_positive(state, parameters, slot)
+        take_positive(state, parameters, slot)
     if waiting.status[slot] == WAITING:
         settle(state, emitted, event, FATE_JOINED)
         return
     settle(state, emitted, event, FATE_LATE)
     if is_first:
         state.tallies[LATE_POSITIVES] += 1
-        learn_slot(state, parameters, slot)
-        remember_error(state, parameters, slot)
+        waiting.learned[slot] = UNLEARNED  # one more step of its own, no undo
+        learn_label(state, parameters, slot, 1.0)
         update_rows(state, slot)
         emit_example(state, emitted, slot, 1)
+
+
+@compiled
+def take_positive(state: State, parameters: Parameters, slot: int) -> None:
+    """Count an impression's first positive in the rates and, within its window, how long it took."""
+    count_positive(state, parameters, slot)
+    if state.waiting.status[slot] == WAITING:
+        now_ms = state.clock.stream_time_ms[0]
+        joiner = parameters.joiner
+        delay_ms = now_ms - state.waiting.ts_ms[slot]
+        count_delay(state.delays, delay_ms, now_ms, joiner.attribution_window_ms, joiner.provisional_share)
 
 
 @compiled

@@ -5,11 +5,11 @@ import numpy as np
 from operators.behaviors import extend_sequence, read_long_interest, read_short_interest
 from operators.columns import Columns
 from operators.compiled import clear, compiled, float32, int64, uint64
-from operators.error_memory import locate, read_error, write_error
+from operators.error_memory import amend_label, locate, read_error, write_error
 from operators.features import ITEM, USER, cross_keys, resolve
 from operators.ftrl import WEIGHT
-from operators.hashing import cross
-from operators.joiner import BASE, CORRECTION, LOGIT, MODEL, SCORE
+from operators.hashing import cross, uniform
+from operators.joiner import BASE, CORRECTION, LOGIT, MODEL, SCORE, UNLEARNED
 from operators.learner import (
     DERIVED,
     DERIVED_BUCKETS,
@@ -47,6 +47,7 @@ SECOND_MS = 1_000.0
 SCORE_MIN = 1e-6
 KEPT_SHARE = 0.1  # either outcome keeps a tenth of its probability: a wrong zero costs more than a correction wins
 DERIVED_SALT = 0xDE
+SAMPLE_SALT = 0x5A
 LINE_INPUTS = 16  # float32 in a cache line
 
 
@@ -312,33 +313,59 @@ def count_positive(state: State, parameters: Parameters, slot: int) -> None:
 
 
 @compiled
-def learn_slot(state: State, parameters: Parameters, slot: int) -> None:
+def learn_label(state: State, parameters: Parameters, slot: int, label: float) -> None:
+    """Learn from a label and remember its error, or what the label learned before was wrong by."""
+    waiting = state.waiting
+    if waiting.learned[slot] != label:
+        if label > 0.0 or is_sampled(state, parameters, slot):
+            learn_slot(state, parameters, slot, label)
+        remember_error(state, parameters, slot, label)
+    waiting.learned[slot] = label
+
+
+@compiled
+def is_sampled(state: State, parameters: Parameters, slot: int) -> bool:
+    """Return whether an impression is learned from even where it is a negative."""
+    rate = parameters.joiner.negative_sample_rate
+    return bool(rate >= 1.0 or uniform(state.waiting.key[slot], SAMPLE_SALT) < rate)
+
+
+@compiled
+def learn_slot(state: State, parameters: Parameters, slot: int, label: float) -> None:
     """Take one learning step from an impression's label, with the features that it was scored with.
 
     The machine's rows move by the error that it would make with the rows of now, the dense level by the error with the
-    machine's logit as it was served.
+    machine's logit as it was served; behind a label learned before, both by the difference of the labels.
     """
     learner, workspace, seen = state.learner, parameters.workspace, state.seen
-    label = float(state.waiting.label[slot])
+    learned = state.waiting.learned[slot]
     inputs = seen.inputs[slot]
     dense = 2 * learner.pairs.shape[0]
     machine = machine_logit(state, parameters, slot)
     served = inputs[dense + OVERALL] + score_dense(learner, inputs[: dense + 1]) - parameters.joiner.log_rate
     trust = learner.dense[0, WEIGHT, dense + MACHINE]
-    error = float32(sigmoid(served + trust * (machine - inputs[dense + MACHINE])) - label)
+    machine_error = learned - label
+    dense_error = machine_error
+    if learned == UNLEARNED:
+        machine_error = sigmoid(served + trust * (machine - inputs[dense + MACHINE])) - label
+        dense_error = sigmoid(served) - label
+    error = float32(machine_error)
     learn_pairs(learner, workspace, error, parameters.learner)
     field, row = seen.field[slot], seen.row[slot]
     learn_features(learner, workspace, seen.counts[slot], field, row, error, parameters.learner)
-    learn_dense(learner, workspace, inputs[: dense + 1], float32(sigmoid(served) - label), parameters.learner)
+    learn_dense(learner, workspace, inputs[: dense + 1], float32(dense_error), parameters.learner)
 
 
 @compiled
-def remember_error(state: State, parameters: Parameters, slot: int) -> None:
-    """Write what was predicted for an impression, and what came, to the error memory."""
-    label = float(state.waiting.label[slot])
+def remember_error(state: State, parameters: Parameters, slot: int, label: float) -> None:
+    """Write what was predicted for an impression, and what came, to the error memory, or how a label changed."""
     now_ms = state.clock.stream_time_ms[0]
-    base = base_of(state, parameters, slot)
-    write_error(state.memory, state.recalled, slot, label, base, now_ms, parameters.memory)
+    learned = state.waiting.learned[slot]
+    if learned == UNLEARNED:
+        base = base_of(state, parameters, slot)
+        write_error(state.memory, state.recalled, slot, label, base, now_ms, parameters.memory)
+    else:
+        amend_label(state.memory, state.recalled, slot, label - learned, now_ms, parameters.memory)
 
 
 @compiled

@@ -16,6 +16,7 @@ from operators.clock import Clock, new_clock
 from operators.configuration import Configuration
 from operators.consistency import refuse_inconsistent, refuse_sizes
 from operators.contexts import NAME_BYTES, write_name
+from operators.delay import Delays, new_delays
 from operators.error_memory import (
     ErrorMemory,
     ErrorMemoryParameters,
@@ -59,8 +60,9 @@ class State(NamedTuple):
 
     `names` uint8 [fields, 256]: the fields in their places; `clock`; `fates` int64 [9]: events by fate; `tallies` int64
     [6]: other counts; `features`: rows of values; `admission`: sightings of values without a row; `private`: which user
-    owns which row; `users`: rows of users; `behaviors`: what they did; `waiting`: what waits for its outcome; `seen`
-    and `recalled`: what each waiting impression was scored with; `learner`; `memory`: errors.
+    owns which row; `users`: rows of users; `behaviors`: what they did; `waiting`: what waits for its outcome; `delays`:
+    how long positives take; `seen` and `recalled`: what each waiting impression was scored with; `learner`; `memory`:
+    errors.
     """
 
     names: npt.NDArray[np.uint8]
@@ -73,6 +75,7 @@ class State(NamedTuple):
     users: Table
     behaviors: Behaviors
     waiting: Waiting
+    delays: Delays
     seen: Seen
     recalled: Recalled
     learner: Learner
@@ -136,6 +139,7 @@ def new_state(configuration: Configuration) -> State:
         users=new_table(c.behaviors.users_limit, 1),
         behaviors=new_behaviors(c.behaviors, c.sdim, size),
         waiting=new_waiting(c.joiner, c.behaviors.users_limit),
+        delays=new_delays(),
         seen=new_seen(slots, values, input_count(c)),
         recalled=new_recalled(slots, c.error_memory.arrays),
         learner=new_learner(c.learner, rows, fields, interest_count(c)),
@@ -192,6 +196,7 @@ def used(state: State) -> State:
             lookup=_used_index(waiting.lookup),
             users=_cut(waiting.users, slots, first=waiting.users.first[:users]),
             deadlines=_cut(waiting.deadlines, slots, size=waiting.deadlines.size),
+            provisional=_cut(waiting.provisional, slots, size=waiting.provisional.size),
             ends=waiting.ends,
             pool=_used_pool(waiting.pool),
             feedbacks=_cut(feedbacks, _ever_used(feedbacks), pool=_used_pool(feedbacks.pool)),
