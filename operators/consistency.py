@@ -14,6 +14,7 @@ import numpy.typing as npt
 from operators.compiled import compiled, int64
 from operators.configuration import Configuration
 from operators.contexts import field_names
+from operators.deadlines import Deadlines
 from operators.index import FIRST_BUCKETS, STASH_CELLS, Index
 from operators.joiner import CLOSED, EARLY, FREE, WAITING, Waiting
 from operators.owned import Owned
@@ -120,7 +121,11 @@ def refuse_inconsistent(state: Any, configuration: Configuration) -> None:
     refuse_links(features, owned_of(features))
     known = owned_of(users)
     refuse_links(users, known & (waiting.users.first[: len(known)] == 0))
-    refuse_deadlines(waiting, slots)
+    due = (waiting.status[:slots] == EARLY) | (waiting.status[:slots] == WAITING)
+    refuse_deadlines("deadlines", waiting.deadlines, np.flatnonzero(due), slots)
+    provisional = waiting.provisional.place[:slots] > 0
+    require(not np.any(provisional & (waiting.status[:slots] != WAITING)), "provisional deadlines")
+    refuse_deadlines("provisional deadlines", waiting.provisional, np.flatnonzero(provisional), slots)
     closed = waiting.status[:slots] == CLOSED
     refuse_order("closed impressions", waiting.older, waiting.newer, waiting.ends, closed, slots)
     refuse_kept(waiting, configuration, slots)
@@ -226,21 +231,20 @@ def refuse_owned(what: str, owned: Owned, owners: Table, things: Array) -> None:
     )
 
 
-def refuse_deadlines(waiting: Waiting, slots: int) -> None:
+def refuse_deadlines(what: str, deadlines: Deadlines, due: Array, slots: int) -> None:
     """Raise InconsistentError where the heap is not one of exactly the impressions that are due."""
-    deadlines, size = waiting.deadlines, int(waiting.deadlines.size[0])
-    due = np.flatnonzero((waiting.status[:slots] == EARLY) | (waiting.status[:slots] == WAITING))
-    require(size == len(due), "deadlines")
+    size = int(deadlines.size[0])
+    require(size == len(due), what)
     heap = deadlines.heap[:size].astype(np.int64)
-    require(within(heap, 0, slots - 1) and np.array_equal(np.sort(heap), due), "deadlines")
+    require(within(heap, 0, slots - 1) and np.array_equal(np.sort(heap), due), what)
     place = np.zeros(slots, np.int64)
     place[heap] = np.arange(1, size + 1)
-    require(np.array_equal(deadlines.place[:slots], place), "places of deadlines")
+    require(np.array_equal(deadlines.place[:slots], place), f"places of {what}")
     children = np.arange(1, size)
     child, parent = heap[children], heap[(children - 1) // 2]
     ms, arrival = deadlines.deadline_ms, deadlines.arrival
     later = (ms[child] > ms[parent]) | ((ms[child] == ms[parent]) & (arrival[child] >= arrival[parent]))
-    require(np.all(later), "the order of deadlines")
+    require(np.all(later), f"the order of {what}")
 
 
 def refuse_kept(waiting: Waiting, configuration: Configuration, slots: int) -> None:
@@ -293,7 +297,9 @@ def refuse_seen(state: Any, configuration: Configuration, slots: int) -> None:
     require(within(seen.counts[:slots], 0, values), "counts of values")
     require(within(seen.field[:slots], 0, len(state.learner.pairs) - 1), "fields of values")
     require(within(seen.row[:slots], -1, items - 1), "rows of values")
-    require(within(state.recalled.bucket[:slots], 0, (1 << configuration.error_memory.bits) - 1), "buckets of errors")
+    memory = configuration.error_memory
+    require(within(state.recalled.near[:slots], 0, (1 << memory.bits) - 1), "buckets of errors")
+    require(within(state.recalled.keyed[:slots], 0, 1 << memory.keyed_bits), "keyed buckets of errors")
     scored = np.flatnonzero(state.waiting.status[:slots] >= WAITING)
     row = seen.row[scored].astype(np.int64)
     known = (row >= 0) & (np.arange(values) < seen.counts[scored][:, None])

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from operators.compiled import compiled
+from operators.compiled import compiled, int64
 from operators.numerics import bits_of, float_of, half_life_factor
 from operators.reserve import reserve
 
@@ -67,7 +67,7 @@ def bucket_of(delay_ms: int) -> int:
 @compiled
 def end_of(bucket: int) -> int:
     """Return the delay in ms at which the next bucket begins."""
-    return np.int64(float_of((FIRST_BITS + bucket) << HALF_OCTAVE_SHIFT))
+    return int64(float_of((FIRST_BITS + bucket) << HALF_OCTAVE_SHIFT))
 
 
 @compiled
@@ -99,7 +99,8 @@ def _choose_elapsed(delays: Delays, log_ms: int, window_ms: int, share: float) -
     total = 0.0
     for bucket in range(BUCKETS):
         if delays.counts[bucket] > 0.0:
-            seen = 1.0 - half_life_factor(max(log_ms - end_of(bucket), log_ms // 16), HALF_LIFE_MS)
+            middle_ms = end_of(bucket) * 6 // 7
+            seen = 1.0 - half_life_factor(max(log_ms - middle_ms, log_ms // 16), HALF_LIFE_MS)
             total += delays.counts[bucket] * observed / seen
         delays.within[bucket] = total
     delays.times_ms[ELAPSED] = 0

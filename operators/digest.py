@@ -98,8 +98,7 @@ def _add_waiting(update: Update, state: State) -> None:
     _add(
         update,
         seen.inputs[scored],
-        state.recalled.bucket[scored],
-        state.recalled.estimate[scored],
+        *(part[scored] for part in state.recalled),
     )
     _add_texts(update, state, waiting.text[slots], waiting.length[slots])
     feedbacks = waiting.feedbacks

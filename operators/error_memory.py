@@ -1,17 +1,24 @@
-"""ReLoop2's error memory: what the model got wrong near here lately, read and written in constant time.
+"""ReLoop2's error memory: what the base model got wrong near here lately, read and written in constant time.
 
-Zhu et al., ReLoop2: Building Self-Adaptive Recommendation Models via Responsive Error Compensation Loop (2023). K
-arrays of 2**L buckets hold (count, sum of labels, sum of predictions); near means the same bucket, by sign projections
-of the scored representation. The estimate of the error is the residual form
+Zhu et al., ReLoop2: Building Self-Adaptive Recommendation Models via Responsive Error Compensation Loop (2023). Buckets
+hold (count, sum of labels, sum of predictions). Near means the same bucket: by sign projections of the scored
+representation, K arrays of 2**L buckets as in the paper, or by a key: nothing (all impressions), the score's log-odds,
+a field's value, two values together. The keyed memories share one array of buckets by hash.
 
-    error = sum over the K arrays of (sum y - sum p) / (sum over the K arrays of count + prior),
+The memories stand one behind the other, coarse before fine. Each takes the probability p as those before it have
+corrected it, and estimates how far it is off near here in log-odds,
 
-and there are three memories, keyed by the representation, the user and the item. How far each is believed (the paper's
-lambda) is learned by least squares of the residual on the estimates as they were when the impression was scored: on a
-stream where errors can't be foreseen it goes to zero, behind a frozen model it rises.
+    error = log-odds of (sum y + m p) / (count + m)  -  log-odds of (sum q + m p) / (count + m),
+    q     = (1 - gamma) p' + gamma p,
+
+with p' what was predicted for the remembered ones at this place and m pseudo-impressions without an error: gamma 0 is
+the residual form, gamma 1 the paper's, which sets the labels near here against this prediction. How far each memory is
+believed (the paper's lambda) is learned by logistic regression with per-coordinate rates: on a stream whose errors
+can't be foreseen the estimates are near zero, behind a frozen model they are not. docs/adr/0018 has the figures.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,37 +26,52 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.compiled import clear, compiled, float32, int64, uint64
-from operators.hashing import mix
-from operators.numerics import half_life_factor
+from operators.hashing import cross, mix
+from operators.numerics import half_life_factor, log_odds, log_of_ratio, sigmoid
 from operators.reserve import reserve
 from operators.sdim import project
 
-REPRESENTATION, USER_KEYED, ITEM_KEYED = range(3)
-MEMORIES = ("representation", "user", "item")
+ALL, SCORE, REPRESENTATION, NOTHING = -1, -2, -3, -4
 COUNT, LABELS, PREDICTIONS = range(3)
 SCALE_MAX = 1_048_576.0
 BASES = ("model", "base_score")
+CROSSED = ("user", "item")
+SCORE_STEPS = 4.0  # buckets of the score, a unit of log-odds
+MIDDLE = 1 << 10  # makes their numbers positive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorMemoryConfiguration:
     """How errors are remembered (`[error_memory]`).
 
-    `arrays` and `bits`: K arrays of 2**L buckets for each of the three memories (16 MiB hold e.g. 4 x 3 x 2**16).
-    `half_life_ms`: of what is remembered. `prior`: pseudo-count of errors of zero.
+    `arrays` and `bits`: K arrays of 2**L buckets by the representation. `keyed_bits`: 2**keyed_bits buckets for all
+    keyed memories together (12 bytes each). `crosses`: which of user and item are seen together with every other field
+    and with the items acted on last, besides each field alone and with the score; by default both where the base that
+    is corrected stands still (`correction.base` is "base_score", or `learner.frozen_from_ms` is set), else none, and no
+    fields. `gamma`: 0, the residual form, to 1, the paper's. `half_life_ms`: of what is remembered. `prior`:
+    pseudo-impressions without an error.
     """
 
     arrays: int = 4
     bits: int = 12
-    half_life_ms: int = 86_400_000
-    prior: float = 20.0
+    keyed_bits: int = 19
+    crosses: tuple[str, ...] | None = None
+    gamma: float = 0.0
+    half_life_ms: int = 172_800_000
+    prior: float = 30.0
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value makes no sense."""
         if not 1 <= self.arrays <= 256:
             raise ValueError("arrays must lie within 1 and 256")
-        if not 1 <= self.bits <= 20:
-            raise ValueError("bits must lie within 1 and 20")
+        if not 1 <= self.bits <= 20 or not 1 <= self.keyed_bits <= 24:
+            raise ValueError("bits must lie within 1 and 20, keyed_bits within 1 and 24")
+        if any(name not in CROSSED for name in self.crosses or ()) or len(set(self.crosses or ())) != len(
+            self.crosses or ()
+        ):
+            raise ValueError(f"crosses must name none or some of {', '.join(CROSSED)}, each once")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ValueError("gamma must lie within 0 and 1")
         if self.half_life_ms < 1 or self.prior <= 0.0:
             raise ValueError("half_life_ms must be at least 1, prior above 0")
 
@@ -59,93 +81,139 @@ class CorrectionConfiguration:
     """What the error memory corrects (`[correction]`).
 
     `base`: "model", or "base_score" of the event where it has one. `lambda_max`: how far the estimates are believed at
-    most; 0 switches the correction off. `lambda_half_life_ms`: half-life of the sums that lambda is learned from.
-    `lambda_prior`: pseudo-impressions whose error could not be foreseen.
+    most; 0 switches the correction off. `lambda_initial`: how far at first. `lambda_alpha`: how fast that is learned.
     """
 
     base: str = "model"
-    lambda_max: float = 1.0
-    lambda_half_life_ms: int = 86_400_000
-    lambda_prior: float = 2_000.0
+    lambda_max: float = 2.0
+    lambda_initial: float = 0.5
+    lambda_alpha: float = 0.1
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value makes no sense."""
         if self.base not in BASES:
             raise ValueError(f"base must be one of {', '.join(BASES)}")
-        if not 0.0 <= self.lambda_max <= 2.0:
-            raise ValueError("lambda_max must lie within 0 and 2")
-        if self.lambda_half_life_ms < 1 or self.lambda_prior <= 0.0:
-            raise ValueError("lambda_half_life_ms must be at least 1, lambda_prior above 0")
+        if not 0.0 <= self.lambda_max <= 4.0:
+            raise ValueError("lambda_max must lie within 0 and 4")
+        if self.lambda_initial < 0.0 or self.lambda_alpha <= 0.0:
+            raise ValueError("lambda_initial must be at least 0, lambda_alpha above 0")
+
+
+class Memories(NamedTuple):
+    """Which memories there are, in their order: `first`, `second` int64 [memories], the places of what keys each.
+
+    A place is that of a field or, behind the fields, of an item acted on lately; or `ALL`, `SCORE`, `REPRESENTATION`.
+    `second` is `NOTHING` where one value alone is the key.
+    """
+
+    first: npt.NDArray[np.int64]
+    second: npt.NDArray[np.int64]
 
 
 class ErrorMemory(NamedTuple):
     """What was got wrong, in units that grow with time instead of decaying in place.
 
-    `buckets` float32 [3, K, 2**L, 3]: count, sum of labels, sum of predictions; `scale` float64 [1], what one event
-    weighs now; `scale_at_ms` int64 [1]; `products` float64 [3, 3] and `residuals` float64 [3], the least squares of
-    lambda; `squares_at_ms` int64 [1], until when these are decayed; `trust` float64 [3], lambda of each memory.
+    `buckets` float32 [K, 2**L, 3], by the representation: count, sum of labels, sum of predictions; `keyed` float32
+    [2**keyed_bits, 3]; `scale` float64 [1], what one event weighs now; `scale_at_ms` int64 [1]; `trust` float64
+    [memories], lambda of each; `squares` float64 [memories], sum of the squares of its gradients.
     """
 
     buckets: npt.NDArray[np.float32]
+    keyed: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float64]
     scale_at_ms: npt.NDArray[np.int64]
-    products: npt.NDArray[np.float64]
-    residuals: npt.NDArray[np.float64]
-    squares_at_ms: npt.NDArray[np.int64]
     trust: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
 
 
 class ErrorMemoryParameters(NamedTuple):
     """The configuration as the compiled code takes it; `projection` float32 [2 d, K * L]."""
 
     projection: npt.NDArray[np.float32]
+    memories: Memories
     bits: int
     half_life_ms: float
     prior: float
+    gamma: float
     corrects_base_score: bool
     lambda_max: float
-    lambda_half_life_ms: float
-    lambda_prior: float
+    lambda_alpha: float
 
 
 class Recalled(NamedTuple):
-    """Where a waiting impression's errors belong: `bucket` int32 [slots, 3, K], `estimate` float64 [slots, 3]."""
+    """What a waiting impression recalled.
 
-    bucket: npt.NDArray[np.int32]
-    estimate: npt.NDArray[np.float64]
+    `near` int32 [slots, K], its buckets by the representation; `keyed` int32 [slots, memories], its bucket by key + 1,
+    0 where a memory has nothing to go by; `before` and `estimate` float32 [slots, memories]: the probability as those
+    before had corrected it, and the error that the memory foresaw.
+    """
+
+    near: npt.NDArray[np.int32]
+    keyed: npt.NDArray[np.int32]
+    before: npt.NDArray[np.float32]
+    estimate: npt.NDArray[np.float32]
 
 
-def new_error_memory(configuration: ErrorMemoryConfiguration) -> ErrorMemory:
-    """Return a memory of no errors."""
+def memories_of(fields: int, recent_items: int, crosses: Sequence[str] | None) -> Memories:
+    """Return the memories over `fields` fields, user and item the first of them: coarse before fine.
+
+    >>> memories_of(4, 1, None).first.tolist()  # all, score, item, user, representation
+    [-1, -2, 1, 0, -3]
+    >>> [pair for pair in zip(*map(list, memories_of(3, 1, ("item",)))) if pair[1] != NOTHING]
+    [(2, -2), (1, 2), (1, 3)]
+    """
+    context = range(2, fields)
+    found = [(ALL, NOTHING), (SCORE, NOTHING)]
+    if crosses is not None:
+        found += [(place, NOTHING) for place in context] + [(place, SCORE) for place in context]
+    found += [(1, NOTHING), (0, NOTHING), (REPRESENTATION, NOTHING)]
+    for name in crosses or ():
+        found += [(CROSSED.index(name), place) for place in context]
+    if crosses is not None and "item" in crosses:
+        found += [(1, fields + back) for back in range(recent_items)]
+    first, second = np.array(found, np.int64).T
+    return Memories(first.copy(), second.copy())
+
+
+def new_error_memory(memory: ErrorMemoryConfiguration, correction: CorrectionConfiguration, count: int) -> ErrorMemory:
+    """Return `count` memories of no errors."""
     return ErrorMemory(
-        buckets=reserve((len(MEMORIES), configuration.arrays, 1 << configuration.bits, 3), np.float32),
+        buckets=reserve((memory.arrays, 1 << memory.bits, 3), np.float32),
+        keyed=reserve((1 << memory.keyed_bits, 3), np.float32),
         scale=np.ones(1),
         scale_at_ms=reserve(1, np.int64),
-        products=reserve((3, 3)),
-        residuals=reserve(3),
-        squares_at_ms=reserve(1, np.int64),
-        trust=reserve(3),
+        trust=np.full(count, min(correction.lambda_initial, correction.lambda_max)),
+        squares=reserve(count),
     )
 
 
-def new_recalled(slots: int, arrays: int) -> Recalled:
+def new_recalled(slots: int, arrays: int, memories: int) -> Recalled:
     """Return room for what `slots` impressions recalled."""
-    return Recalled(reserve((slots, len(MEMORIES), arrays), np.int32), reserve((slots, len(MEMORIES))))
+    return Recalled(
+        reserve((slots, arrays), np.int32),
+        reserve((slots, memories), np.int32),
+        reserve((slots, memories), np.float32),
+        reserve((slots, memories), np.float32),
+    )
 
 
 def error_memory_parameters(
-    memory: ErrorMemoryConfiguration, correction: CorrectionConfiguration, projection: npt.NDArray[np.float32]
+    memory: ErrorMemoryConfiguration,
+    correction: CorrectionConfiguration,
+    projection: npt.NDArray[np.float32],
+    memories: Memories,
 ) -> ErrorMemoryParameters:
     """Return what the compiled code needs of the configuration; `projection` float32 [2 d, K * L]."""
     return ErrorMemoryParameters(
         projection,
+        memories,
         memory.bits,
         float(memory.half_life_ms),
         memory.prior,
+        memory.gamma,
         correction.base == "base_score",
         correction.lambda_max,
-        float(correction.lambda_half_life_ms),
-        correction.lambda_prior,
+        correction.lambda_alpha,
     )
 
 
@@ -156,70 +224,102 @@ def locate(
     parameters: ErrorMemoryParameters,
     user_vector: npt.NDArray[np.float32],
     item_vector: npt.NDArray[np.float32],
-    user_key: int,
-    item_key: int,
+    keys: npt.NDArray[np.uint64],
+    base: float,
+    cells: int,
     totals: npt.NDArray[np.float32],
 ) -> None:
-    """Write the buckets of an impression in each memory's arrays.
+    """Write the buckets of an impression, scored `base`, in each memory.
 
-    The vectors [d] of user and item together are its representation; `totals` [K * L] is scratch.
+    The vectors [d] of user and item together are its representation; `keys` uint64 [places], 0 where there is no value;
+    `cells`: how many buckets the keyed memories share; `totals` [K * L] is scratch.
     """
-    arrays = recalled.bucket.shape[2]
     clear(totals)
     project(parameters.projection, user_vector, 0, totals)
     project(parameters.projection, item_vector, user_vector.shape[0], totals)
-    mask = uint64((1 << parameters.bits) - 1)
-    for k in range(arrays):
+    for k in range(recalled.near.shape[1]):
         bits = int64(0)
         for bit in range(parameters.bits):
             bits |= int64(totals[k * parameters.bits + bit] > 0.0) << bit
-        recalled.bucket[slot, REPRESENTATION, k] = bits
-        recalled.bucket[slot, USER_KEYED, k] = np.int32(mix(user_key, k) & mask)
-        recalled.bucket[slot, ITEM_KEYED, k] = np.int32(mix(item_key, k) & mask)
+        recalled.near[slot, k] = bits
+    memories = parameters.memories
+    score_key = uint64(MIDDLE + int64(math.floor(log_odds(base) * SCORE_STEPS)))
+    for which in range(memories.first.shape[0]):
+        recalled.keyed[slot, which] = 0
+        first = _key_at(keys, memories.first[which], score_key)
+        if first == uint64(0) or memories.first[which] == REPRESENTATION:
+            continue
+        key = first
+        if memories.second[which] != NOTHING:
+            second = _key_at(keys, memories.second[which], score_key)
+            if second == uint64(0):
+                continue
+            key = cross(first, second, uint64(which))
+        recalled.keyed[slot, which] = int64(mix(key, which) & uint64(cells - 1)) + 1
+
+
+@compiled
+def _key_at(keys: npt.NDArray[np.uint64], place: int, score_key: int) -> int:
+    if place >= 0:
+        return keys[place]  # type: ignore[no-any-return]
+    return uint64(score_key) if place == SCORE else uint64(1)
 
 
 @compiled
 def read_error(
-    memory: ErrorMemory, recalled: Recalled, slot: int, now_ms: int, parameters: ErrorMemoryParameters
+    memory: ErrorMemory, recalled: Recalled, slot: int, base: float, now_ms: int, parameters: ErrorMemoryParameters
 ) -> float:
-    """Return how far the base score is expected to be off, and keep each memory's estimate with the impression."""
-    total = 0.0
-    arrays = recalled.bucket.shape[2]
+    """Return the base score as the memories correct it, and keep what each foresaw with the impression."""
     decayed = max(half_life_factor(now_ms - memory.scale_at_ms[0], parameters.half_life_ms), 1e-30)
     prior = parameters.prior * memory.scale[0] / decayed
-    for which in range(memory.buckets.shape[0]):
-        error = 0.0
+    logit = log_odds(base)
+    before = sigmoid(logit)
+    for which in range(recalled.keyed.shape[1]):
+        recalled.before[slot, which] = before
+        recalled.estimate[slot, which] = 0.0
         count = 0.0
-        for k in range(arrays):
-            bucket = memory.buckets[which, k, recalled.bucket[slot, which, k]]
-            error += float(bucket[LABELS]) - float(bucket[PREDICTIONS])
-            count += float(bucket[COUNT])
-        estimate = error / (count + prior * arrays) if count > 0.0 else 0.0
-        recalled.estimate[slot, which] = estimate
-        total += memory.trust[which] * estimate
-    return total
+        labels = 0.0
+        predictions = 0.0
+        place = recalled.keyed[slot, which]
+        pseudo = prior
+        if place > 0:
+            bucket = memory.keyed[place - 1]
+            count, labels, predictions = float(bucket[COUNT]), float(bucket[LABELS]), float(bucket[PREDICTIONS])
+        elif parameters.memories.first[which] == REPRESENTATION:
+            for k in range(recalled.near.shape[1]):
+                bucket = memory.buckets[k, recalled.near[slot, k]]
+                count += float(bucket[COUNT])
+                labels += float(bucket[LABELS])
+                predictions += float(bucket[PREDICTIONS])
+            pseudo = prior * recalled.near.shape[1]
+        if count > 0.0:
+            promised = (1.0 - parameters.gamma) * predictions + parameters.gamma * count * before
+            positive = pseudo * before
+            negative = pseudo - positive
+            estimate = log_of_ratio(
+                (max(labels, 0.0) + positive) * (max(count - promised, 0.0) + negative),
+                (max(count - labels, 0.0) + negative) * (max(promised, 0.0) + positive),
+            )
+            recalled.estimate[slot, which] = estimate
+            logit += memory.trust[which] * float(recalled.estimate[slot, which])
+            before = sigmoid(logit)
+    return before
 
 
 @compiled
 def write_error(
-    memory: ErrorMemory,
-    recalled: Recalled,
-    slot: int,
-    label: float,
-    prediction: float,
-    now_ms: int,
-    parameters: ErrorMemoryParameters,
+    memory: ErrorMemory, recalled: Recalled, slot: int, label: float, now_ms: int, parameters: ErrorMemoryParameters
 ) -> None:
     """Remember a label and what was predicted for it, and learn how far the estimates are to be believed."""
     _grow_scale(memory, now_ms, parameters)
     weight = float32(memory.scale[0])
-    for which in range(memory.buckets.shape[0]):
-        for k in range(recalled.bucket.shape[2]):
-            bucket = memory.buckets[which, k, recalled.bucket[slot, which, k]]
-            bucket[COUNT] += weight
-            bucket[LABELS] += weight * float32(label)
-            bucket[PREDICTIONS] += weight * float32(prediction)
-    _learn_trust(memory, recalled.estimate[slot], label - prediction, now_ms, parameters)
+    _add(memory, recalled, slot, weight, weight * float32(label), weight, parameters)
+    for which in range(recalled.keyed.shape[1]):
+        estimate = float(recalled.estimate[slot, which])
+        if estimate != 0.0:
+            before = log_odds(float(recalled.before[slot, which]))
+            error = sigmoid(before + memory.trust[which] * estimate) - label
+            _learn_trust(memory, which, error * estimate, parameters)
 
 
 @compiled
@@ -233,13 +333,39 @@ def amend_label(
 ) -> None:
     """Add `difference` to the label of an impression that is remembered already."""
     _grow_scale(memory, now_ms, parameters)
-    weight = float32(memory.scale[0])
-    for which in range(memory.buckets.shape[0]):
-        for k in range(recalled.bucket.shape[2]):
-            memory.buckets[which, k, recalled.bucket[slot, which, k], LABELS] += weight * float32(difference)
-    estimate = recalled.estimate[slot]
-    for i in range(estimate.shape[0]):
-        memory.residuals[i] += estimate[i] * difference
+    _add(memory, recalled, slot, float32(0.0), float32(memory.scale[0]) * float32(difference), float32(0.0), parameters)
+    for which in range(recalled.keyed.shape[1]):
+        estimate = float(recalled.estimate[slot, which])
+        if estimate != 0.0:
+            _learn_trust(memory, which, -difference * estimate, parameters)
+
+
+@compiled
+def _add(
+    memory: ErrorMemory,
+    recalled: Recalled,
+    slot: int,
+    count: float,
+    labels: float,
+    weight: float,
+    parameters: ErrorMemoryParameters,
+) -> None:
+    """Add to an impression's bucket in each memory; `weight` times what was predicted there goes to the predictions."""
+    for which in range(recalled.keyed.shape[1]):
+        predictions = weight * recalled.before[slot, which]
+        place = recalled.keyed[slot, which]
+        if place > 0:
+            _add_to(memory.keyed[place - 1], count, labels, predictions)
+        elif parameters.memories.first[which] == REPRESENTATION:
+            for k in range(recalled.near.shape[1]):
+                _add_to(memory.buckets[k, recalled.near[slot, k]], count, labels, predictions)
+
+
+@compiled
+def _add_to(bucket: npt.NDArray[np.float32], count: float, labels: float, predictions: float) -> None:
+    bucket[COUNT] += count
+    bucket[LABELS] += labels
+    bucket[PREDICTIONS] += predictions
 
 
 @compiled
@@ -251,40 +377,20 @@ def _grow_scale(memory: ErrorMemory, now_ms: int, parameters: ErrorMemoryParamet
     memory.scale_at_ms[0] = now_ms
     if memory.scale[0] > SCALE_MAX:
         factor = float32(1.0 / memory.scale[0])
-        flat = memory.buckets.reshape(memory.buckets.size)
-        for i in range(flat.shape[0]):
-            flat[i] *= factor
+        for flat in (memory.buckets.reshape(memory.buckets.size), memory.keyed.reshape(memory.keyed.size)):
+            for i in range(flat.shape[0]):
+                flat[i] *= factor
         memory.scale[0] = 1.0
 
 
 @compiled
-def _learn_trust(
-    memory: ErrorMemory,
-    estimate: npt.NDArray[np.float64],
-    residual: float,
-    now_ms: int,
-    parameters: ErrorMemoryParameters,
-) -> None:
-    """Add to the least squares and improve lambda by one round of Gauss-Seidel, each within 0 and `lambda_max`."""
-    size = estimate.shape[0]
-    if memory.squares_at_ms[0] == 0:
-        memory.squares_at_ms[0] = now_ms
-    factor = half_life_factor(now_ms - memory.squares_at_ms[0], parameters.lambda_half_life_ms)
-    memory.squares_at_ms[0] = now_ms
-    for i in range(size):
-        memory.residuals[i] = memory.residuals[i] * factor + estimate[i] * residual
-        for j in range(size):
-            memory.products[i, j] = memory.products[i, j] * factor + estimate[i] * estimate[j]
-    ridge = parameters.lambda_prior * 1e-4  # a foreseen error of .01 of each pseudo-impression
-    for i in range(size):
-        rest = memory.residuals[i]
-        for j in range(size):
-            if j != i:
-                rest -= memory.products[i, j] * memory.trust[j]
-        solved = rest / (memory.products[i, i] + ridge)
-        memory.trust[i] = min(max(solved, 0.0), parameters.lambda_max)
+def _learn_trust(memory: ErrorMemory, which: int, gradient: float, parameters: ErrorMemoryParameters) -> None:
+    """Step a memory's lambda against a gradient, within 0 and `lambda_max`."""
+    memory.squares[which] += gradient * gradient
+    step = parameters.lambda_alpha * gradient / (1.0 + math.sqrt(memory.squares[which]))
+    memory.trust[which] = min(max(memory.trust[which] - step, 0.0), parameters.lambda_max)
 
 
 def memory_bytes(configuration: ErrorMemoryConfiguration) -> int:
     """Return the size of the buckets."""
-    return math.prod((len(MEMORIES), configuration.arrays, 1 << configuration.bits, 3, 4))
+    return 12 * (configuration.arrays * (1 << configuration.bits) + (1 << configuration.keyed_bits))

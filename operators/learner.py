@@ -40,7 +40,8 @@ class LearnerConfiguration:
     interest. `rate_initial`: initial weight of a field's rate. `rate_prior`: pseudo-exposures of rates;
     `residual_half_life_ms`: of the residuals. `recent_items`: items the user acted on last that are a field of their
     own. `alpha_…`: learning rates of weights, latent vectors, pairs and the dense level (`beta` is 1); `l1`, `l2`:
-    regularisation of weights and vectors.
+    regularisation of weights and vectors. `frozen_from_ms`: the stream time from which on no weight moves any more (0:
+    never); rates, sequences and the error memory go on.
     """
 
     latent_size: int = 8
@@ -58,6 +59,7 @@ class LearnerConfiguration:
     alpha_dense: float = 0.05
     l1: float = 0.0
     l2: float = 0.0
+    frozen_from_ms: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value makes no sense."""
@@ -69,6 +71,8 @@ class LearnerConfiguration:
             raise ValueError("alpha_weight, alpha_latent, alpha_pair and alpha_dense must be above 0")
         if min(self.l1, self.l2) < 0.0:
             raise ValueError("l1 and l2 must be at least 0")
+        if self.frozen_from_ms < 0:
+            raise ValueError("frozen_from_ms must be at least 0")
         if self.rate_prior <= 0.0 or self.residual_half_life_ms < 1:
             raise ValueError("rate_prior must be above 0, residual_half_life_ms at least 1")
 
@@ -79,6 +83,7 @@ class LearnerParameters(NamedTuple):
     latent_initial: float
     seed: int
     recent_items: int
+    frozen_from_ms: int
     weight: Rate
     latent: Rate
     pair: Rate
@@ -106,8 +111,8 @@ class Workspace(NamedTuple):
     `vectors`, `gradients` float32 [fields + interests, d]; `weighted` float32 [d]; `dots` float32 [fields + interests],
     padded; `present` int32 [fields + interests], the places that have a vector, and `counts` int32 [2], how many of
     these are fields, and how many there are; `values` int32 [fields], how many each field has; `keys`
-    uint64 [fields]; `steps` float32 [2 fields + 2], padded; `signs` float32 [groups * tau] and `bits` float32 [K * L],
-    projections of SDIM and of the error memory.
+    uint64 [fields + recent items], their first values'; `steps` float32 [2 fields + 2], padded; `signs` float32 [groups
+    * tau] and `bits` float32 [K * L], projections of SDIM and of the error memory.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -130,6 +135,7 @@ def learner_parameters(configuration: LearnerConfiguration, seed: int) -> Learne
         c.latent_initial,
         seed,
         c.recent_items,
+        c.frozen_from_ms,
         weight=rate(c.alpha_weight, l1=c.l1, l2=c.l2),
         latent=rate(c.alpha_latent, l1=c.l1, l2=c.l2),
         pair=rate(c.alpha_pair),
@@ -152,7 +158,7 @@ def new_learner(configuration: LearnerConfiguration, rows: int, fields: int, int
     return Learner(new_coordinates(rows, 1 + c.latent_size), pairs, dense, new_rates(rows))
 
 
-def new_workspace(fields: int, interests: int, size: int, signs: int, bits: int) -> Workspace:
+def new_workspace(fields: int, recent_items: int, interests: int, size: int, signs: int, bits: int) -> Workspace:
     """Return scratch for one impression."""
     places = fields + interests
     return Workspace(
@@ -163,7 +169,7 @@ def new_workspace(fields: int, interests: int, size: int, signs: int, bits: int)
         np.zeros(places, np.int32),
         np.zeros(2, np.int32),
         np.zeros(fields, np.int32),
-        np.zeros(fields, np.uint64),
+        np.zeros(fields + recent_items, np.uint64),
         np.zeros(padded(2 * fields + 2), np.float32),
         np.zeros(signs, np.float32),
         np.zeros(bits, np.float32),

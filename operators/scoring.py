@@ -114,7 +114,7 @@ def look_ahead_at_slot(state: State, slot: int) -> None:
         prefetch(seen.generation, slot)
         prefetch(state.waiting.scores, slot)
         prefetch(state.waiting.label, slot)
-        prefetch(state.recalled.bucket, slot)
+        prefetch(state.recalled.keyed, slot)
         for part in range(0, seen.inputs.shape[1], LINE_INPUTS):
             prefetch(seen.inputs[slot], part)
 
@@ -155,6 +155,7 @@ def derive_values(state: State, parameters: Parameters, slot: int, user: int) ->
         row = behaviors.row[user, parameters.acted, place]
         if is_current(state.features, row, behaviors.generation[user, parameters.acted, place]):
             key = derived_key(RECENT, state.features.key[row])
+            parameters.workspace.keys[first + len(DERIVED) + back] = key
             add_value(state, parameters, slot, first + RECENT, key, -1)
 
 
@@ -252,19 +253,20 @@ def score_slot(state: State, parameters: Parameters, columns: Columns, event: in
     scores[LOGIT] = inputs[dense + OVERALL] + score_dense(state.learner, inputs[: dense + 1])
     scores[MODEL] = sigmoid(scores[LOGIT])
     vectors = parameters.workspace.vectors
-    user_key, item_key = columns.user[event], columns.item[event]
+    base = base_of(state, parameters, slot)
     locate(
         state.recalled,
         slot,
         parameters.memory,
         vectors[USER],
         vectors[ITEM],
-        user_key,
-        item_key,
+        parameters.workspace.keys,
+        base,
+        state.memory.keyed.shape[0],
         parameters.workspace.bits,
     )
-    base = base_of(state, parameters, slot)
-    score = base + read_error(state.memory, state.recalled, slot, state.clock.stream_time_ms[0], parameters.memory)
+    now_ms = state.clock.stream_time_ms[0]
+    score = read_error(state.memory, state.recalled, slot, base, now_ms, parameters.memory)
     lowest = max(base * KEPT_SHARE, SCORE_MIN)
     highest = min(1.0 - (1.0 - base) * KEPT_SHARE, 1.0 - SCORE_MIN)
     scores[SCORE] = min(max(score, lowest), highest)
@@ -317,7 +319,9 @@ def learn_label(state: State, parameters: Parameters, slot: int, label: float) -
     """Learn from a label and remember its error, or what the label learned before was wrong by."""
     waiting = state.waiting
     if waiting.learned[slot] != label:
-        if label > 0.0 or is_sampled(state, parameters, slot):
+        frozen_from_ms = parameters.learner.frozen_from_ms
+        is_frozen = frozen_from_ms > 0 and state.clock.stream_time_ms[0] >= frozen_from_ms
+        if not is_frozen and (label > 0.0 or is_sampled(state, parameters, slot)):
             learn_slot(state, parameters, slot, label)
         remember_error(state, parameters, slot, label)
     waiting.learned[slot] = label
@@ -362,8 +366,7 @@ def remember_error(state: State, parameters: Parameters, slot: int, label: float
     now_ms = state.clock.stream_time_ms[0]
     learned = state.waiting.learned[slot]
     if learned == UNLEARNED:
-        base = base_of(state, parameters, slot)
-        write_error(state.memory, state.recalled, slot, label, base, now_ms, parameters.memory)
+        write_error(state.memory, state.recalled, slot, label, now_ms, parameters.memory)
     else:
         amend_label(state.memory, state.recalled, slot, label - learned, now_ms, parameters.memory)
 

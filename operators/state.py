@@ -18,10 +18,13 @@ from operators.consistency import refuse_inconsistent, refuse_sizes
 from operators.contexts import NAME_BYTES, write_name
 from operators.delay import Delays, new_delays
 from operators.error_memory import (
+    CROSSED,
     ErrorMemory,
     ErrorMemoryParameters,
+    Memories,
     Recalled,
     error_memory_parameters,
+    memories_of,
     new_error_memory,
     new_recalled,
 )
@@ -119,10 +122,20 @@ def input_count(configuration: Configuration) -> int:
     return 2 * field_count(configuration) + OTHERS + interests
 
 
+def error_memories(configuration: Configuration) -> Memories:
+    """Return the error memories of a configuration: those of crossed fields by default where the base stands still."""
+    c = configuration
+    crosses = c.error_memory.crosses
+    if crosses is None and (c.correction.base == "base_score" or c.learner.frozen_from_ms > 0):
+        crosses = CROSSED
+    return memories_of(c.features.places(), c.learner.recent_items, crosses)
+
+
 def new_state(configuration: Configuration) -> State:
     """Return the state of a partition that has seen nothing; memory is reserved, not touched."""
     c = configuration
     rows, fields, size = c.table.rows_limit, field_count(c), c.learner.latent_size
+    memories = len(error_memories(c).first)
     names = np.zeros((c.features.places(), NAME_BYTES), np.uint8)
     for place, name in enumerate(c.features.declared_fields()):
         write_name(names, place, name)
@@ -141,9 +154,9 @@ def new_state(configuration: Configuration) -> State:
         waiting=new_waiting(c.joiner, c.behaviors.users_limit),
         delays=new_delays(),
         seen=new_seen(slots, values, input_count(c)),
-        recalled=new_recalled(slots, c.error_memory.arrays),
+        recalled=new_recalled(slots, c.error_memory.arrays, memories),
         learner=new_learner(c.learner, rows, fields, interest_count(c)),
-        memory=new_error_memory(c.error_memory),
+        memory=new_error_memory(c.error_memory, c.correction, memories),
     )
 
 
@@ -167,12 +180,12 @@ def parameters_of(configuration: Configuration, names: list[str]) -> Parameters:
         admission_parameters(c.table),
         joiner_parameters(c.joiner),
         learner_parameters(c.learner, c.seed),
-        error_memory_parameters(c.error_memory, c.correction, representation),
+        error_memory_parameters(c.error_memory, c.correction, representation, error_memories(c)),
         projections(size, signs, c.seed + PROJECTION_SALT),
         c.sdim.tau,
         acted,
         skipped,
-        new_workspace(fields, interest_count(c), size, signs, bits),
+        new_workspace(fields, c.learner.recent_items, interest_count(c), size, signs, bits),
     )
 
 

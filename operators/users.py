@@ -79,7 +79,9 @@ def forget_slot(state: State, slot: int) -> None:
     clear(state.seen.row[slot])
     clear(state.seen.generation[slot])
     clear(state.seen.inputs[slot])
-    state.recalled.bucket[slot] = 0
+    clear(state.recalled.near[slot])
+    clear(state.recalled.keyed[slot])
+    clear(state.recalled.before[slot])
     clear(state.recalled.estimate[slot])
 
 

@@ -12,6 +12,7 @@ from operators.error_memory import (
     Recalled,
     error_memory_parameters,
     locate,
+    memories_of,
     new_error_memory,
     new_recalled,
     read_error,
@@ -20,24 +21,24 @@ from operators.error_memory import (
 from operators.estimators.feature_vector import FeatureVector, key_in, time_of
 from operators.sdim import projections
 
-SCORE_BUCKETS = 20
 PROBABILITY_MIN = 1e-6
 # A correction leaves a tenth of the probability of either outcome: an error that is added may take a small one to
 # zero, and one such event costs more log loss than hundreds of corrections win.
 SHARE_MIN = 0.1
 HALF = 8  # coordinates of each of the two vectors that make the representation
-LAMBDA_PRIOR = 2_000.0
 
 
 class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
     """A binary classifier that remembers what it got wrong lately, and near what.
 
-    Three memories of (count, sum of labels, sum of predictions) are kept: by sign projections of the features, by a
-    user and by an item. The classifier's probability is corrected by what they say of its error here,
+    Memories of (count, sum of labels, sum of predictions) stand one behind the other: of all examples, by the model's
+    log-odds, by an item, by a user, and by sign projections of the features. Each corrects the probability p that those
+    before it have left by how far labels and predictions lie apart near here,
 
-    $$p = clamp \\Big( p_{model} + \\sum_i \\lambda_i \\frac{\\sum y - \\sum p}{\\sum 1 + prior} \\Big),$$
+    $$logit(p) \\leftarrow logit(p) + \\lambda \\Big( logit \\frac{\\sum y + m p}{\\sum 1 + m}
+    - logit \\frac{\\sum p' + m p}{\\sum 1 + m} \\Big),$$
 
-    where each lambda is learned: it stays at zero where errors can't be foreseen. A correction leaves either outcome at
+    with m the prior, and each lambda learned. A correction leaves either outcome at
     least a tenth of the probability that the model gave it. What was remembered decays, so that the memory
     follows a drift faster than the model does.
 
@@ -49,11 +50,11 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
     model
         The classifier, frozen or learning; binary.
     user
-        Name of the feature that keys the second memory; None: one error for all, the bias of late.
+        Name of the feature that keys the memory of users; None: there is none.
     item
-        Name of the feature that keys the third memory; None: twentieths of the model's probability, its calibration.
+        Name of the feature that keys the memory of items; None: there is none.
     arrays
-        Arrays of buckets in each memory, the paper's K.
+        Arrays of buckets by the features, the paper's K.
     bits
         Sign bits of a bucket's number, the paper's L; an array has 2**bits buckets.
     half_life
@@ -61,7 +62,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
     time
         Name of a feature that is the time, a rising number; None: time is counted in examples learned.
     prior
-        Pseudo-count of errors of zero in each bucket.
+        Pseudo-examples without an error in each bucket.
     lambda_max
         How far each memory is believed at most.
     learn
@@ -116,12 +117,11 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         self.learn = learn
         self.seed = seed
         memory = ErrorMemoryConfiguration(arrays=arrays, bits=bits, half_life_ms=half_life, prior=prior)
-        correction = CorrectionConfiguration(
-            lambda_max=lambda_max, lambda_half_life_ms=half_life, lambda_prior=LAMBDA_PRIOR
-        )
+        correction = CorrectionConfiguration(lambda_max=lambda_max)
         projection = projections(2 * HALF, arrays * bits, seed)
-        self._memory = new_error_memory(memory)
-        self._parameters = error_memory_parameters(memory, correction, projection)
+        memories = memories_of(2, 0, None)
+        self._memory = new_error_memory(memory, correction, len(memories.first))
+        self._parameters = error_memory_parameters(memory, correction, projection, memories)
         self._representation = FeatureVector(2 * HALF, seed, excluded=(time,))
         self._now = 0
 
@@ -155,8 +155,8 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         self._now = time_of(x, self.time, self._now)
         probability = self._model_probability(x)
         recalled = self._locate(x, probability)
-        read_error(self._memory, recalled, 0, self._now, self._parameters)
-        write_error(self._memory, recalled, 0, float(y), probability, self._now, self._parameters)
+        read_error(self._memory, recalled, 0, probability, self._now, self._parameters)
+        write_error(self._memory, recalled, 0, float(y), self._now, self._parameters)
         if self.learn:
             self.model.learn_one(x, y, **kwargs)
 
@@ -177,8 +177,8 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         """
         now = time_of(x, self.time, self._now) if self.time else self._now
         probability = self._model_probability(x, **kwargs)
-        error = read_error(self._memory, self._locate(x, probability), 0, now, self._parameters)
-        corrected = min(max(probability + error, SHARE_MIN * probability), 1.0 - SHARE_MIN * (1.0 - probability))
+        corrected = read_error(self._memory, self._locate(x, probability), 0, probability, now, self._parameters)
+        corrected = min(max(corrected, SHARE_MIN * probability), 1.0 - SHARE_MIN * (1.0 - probability))
         corrected = min(max(corrected, PROBABILITY_MIN), 1.0 - PROBABILITY_MIN)
         return {False: 1.0 - corrected, True: corrected}
 
@@ -193,18 +193,19 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
 
     def _locate(self, x: dict[Any, Any], probability: float) -> Recalled:
         """Return the buckets of an example in each memory."""
-        recalled = new_recalled(1, self.arrays)
+        recalled = new_recalled(1, self.arrays, len(self._parameters.memories.first))
         vector = self._representation.read(x)
-        user = "" if self.user is None else str(x.get(self.user))
-        item = str(int(probability * SCORE_BUCKETS)) if self.item is None else str(x.get(self.item))
+        names = {"user": self.user, "item": self.item}
+        keys = [0 if name is None else key_in(kind, str(x.get(name)), self.seed) for kind, name in names.items()]
         locate(
             recalled,
             0,
             self._parameters,
             vector[:HALF],
             vector[HALF:],
-            key_in("user", user, self.seed),
-            key_in("item", item, self.seed),
+            np.array(keys, np.uint64),
+            probability,
+            len(self._memory.keyed),
             np.zeros(self.arrays * self.bits, np.float32),
         )
         return recalled

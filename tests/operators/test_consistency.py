@@ -161,6 +161,8 @@ def lengthen_text(arrays: Arrays) -> None:
         (put("private.owner", *[1 << 20] * 100), "owners of rows"),
         (put("waiting.deadlines.size", 100_000), "deadlines"),
         (put("waiting.deadlines.heap", 1 << 30), "deadlines"),
+        (put("waiting.provisional.size", 100_000), "counts of provisional|provisional deadlines"),
+        (put("waiting.provisional.place", *[1 << 30] * 2_000), "provisional deadlines"),
         (put("waiting.feedbacks.next", *[1 << 30] * 20), "feedback of impressions"),
         (put("waiting.texts.next", *[1] * 20), "texts"),
         (lengthen_text, "lengths of texts"),

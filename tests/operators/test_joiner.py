@@ -212,7 +212,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
         waiting = self.waiting
         assert all(first_of(waiting.users, user) == -1 for user in range(USERS))
         assert not waiting.ends.any()
-        assert waiting.deadlines.size[0] == 0
+        assert waiting.deadlines.size[0] == waiting.provisional.size[0] == 0
         for array in (waiting.key, waiting.user_key, waiting.lookup.keys, waiting.feedbacks.key, waiting.texts.blocks):
             assert not array.any()
 
@@ -241,6 +241,8 @@ def test_the_log_odds_correction_is_the_logarithm_of_the_rate() -> None:
         {"positive_actions": ()},
         {"negative_sample_rate": 0.0},
         {"negative_sample_rate": 1.1},
+        {"provisional_share": 0.0},
+        {"provisional_share": 1.1},
         {"waiting_limit": 0},
         {"text_bytes": 1_000},
     ],

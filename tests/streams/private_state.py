@@ -82,8 +82,9 @@ def unwiped(state: State) -> list[str]:
         free[: int(pool.counts[EVER_USED])] = False
         free[pool.freed[: int(pool.counts[FREED])]] = True
         found += [f"{name}.{path}" for path, array in arrays.items() if array[free].any()]
-    heap, size = state.waiting.deadlines.heap, int(state.waiting.deadlines.size[0])
-    found += ["waiting.deadlines.heap"] if heap[size:].any() else []
+    for name in ("deadlines", "provisional"):
+        deadlines = getattr(state.waiting, name)
+        found += [f"waiting.{name}.heap"] if deadlines.heap[int(deadlines.size[0]) :].any() else []
     indices = {"features": state.features.lookup, "users": state.users.lookup, "waiting": state.waiting.lookup}
     return found + [f"{name}.lookup" for name, index in indices.items() if _has_left(index)]
 
@@ -95,7 +96,12 @@ def _pools(state: State) -> Iterator[tuple[str, Pool, dict[str, Array]]]:
     yield "features", state.features.pool, _rows_of(state.features) | learned | _things(state.private)
     firsts = {"private": state.private.first, "slots": waiting.users.first}
     yield "users", state.users.pool, _rows_of(state.users) | _arrays(behaviors) | firsts
-    due = {name: array for name, array in _arrays(waiting.deadlines).items() if name not in ("heap", "size")}
+    due = {
+        f"{when} {name}": array
+        for when in ("deadlines", "provisional")
+        for name, array in _arrays(getattr(waiting, when)).items()
+        if name not in ("heap", "size")
+    }
     slots = {name: array for name, array in _arrays(waiting).items() if name != "ends"}
     scored = dict(arrays_of(state.seen, "seen.")) | dict(arrays_of(state.recalled, "recalled."))
     yield "waiting", waiting.pool, slots | due | scored | _things(waiting.users)
