@@ -13,7 +13,7 @@ from tests.streams.logs_for_tests import sample, shipped, small
 
 EVENTS = 6_000
 MINUTE_MS = 60_000
-EXPIRE_MS, WINDOW_MS = 30 * MINUTE_MS, 60 * MINUTE_MS
+EXPIRE_MS, WINDOW_MS = 30 * MINUTE_MS, 45 * MINUTE_MS
 
 
 def test_an_example_carries_the_features_of_scoring_time_bit_for_bit() -> None:
@@ -66,22 +66,23 @@ def test_who_waits_for_a_freed_row_neither_reads_nor_teaches_its_next_owner() ->
     """An impression and a sequence that remember an expired item's row must know nothing of the item that has it."""
     driver = Driver(expiring())
     driver.impression("1", user="ann", item="film", ts=START_MS)
+    driver.impression("2", user="bob", item="film", ts=START_MS)
     driver.feedback("1", user="ann", item="film", ts=START_MS + 1)
     film = driver.value("item", "film")
     assert film is not None
-    driver.impression("2", user="bob", item="song", ts=START_MS + EXPIRE_MS)
+    driver.impression("3", user="bob", item="song", ts=START_MS + EXPIRE_MS)
     song = driver.value("item", "song")
     assert song is not None
     assert song.row == film.row, "the test needs the row to be taken again"
     assert driver.sequence("ann") == [None]
-    (score,) = driver.impression("3", user="ann", item="play", ts=START_MS + EXPIRE_MS + 1).scores
+    (score,) = driver.impression("4", user="ann", item="play", ts=START_MS + EXPIRE_MS + 1).scores
     assert score.features is not None
     assert not np.any(score.features["interest.acted.short"])
     learner = driver.partition.state.learner
     before = learner.features[song.row].tobytes(), learner.rates.sums[song.row].tobytes()
     ann = driver.value("user", "ann")
-    (example,) = driver.impression("4", user="bob", item="play", ts=START_MS + WINDOW_MS + 1).examples
-    assert (example.id, example.label) == ("1", 1)
+    examples = driver.impression("5", user="bob", item="play", ts=START_MS + WINDOW_MS + 1).examples
+    assert [(example.id, example.label) for example in examples] == [("1", 1), ("2", 0)]
     assert (learner.features[song.row].tobytes(), learner.rates.sums[song.row].tobytes()) == before
     after = driver.value("user", "ann")
     assert ann is not None
