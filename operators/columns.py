@@ -30,9 +30,9 @@ class Columns(NamedTuple):
 
     `kind` uint8; `reason` uint8, why the record cannot be used (0: it can); `offset`, `ts_ms` int64; `key` uint64 of
     the event's id (of the impression it scores or the feedback it is); `impression`, `user`, `item` uint64 keys;
-    `positive` uint8; `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and
-    `value_key` uint64, an impression's values; `text_start`, `text_end` int64 into `text` uint8, what is kept of an
-    event that waits.
+    `positive` uint8 and `window_ms` int64, whether a feedback's action is positive and its attribution window;
+    `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an
+    impression's values; `text_start`, `text_end` int64 into `text` uint8, what is kept of an event that waits.
     """
 
     kind: npt.NDArray[np.uint8]
@@ -44,6 +44,7 @@ class Columns(NamedTuple):
     user: npt.NDArray[np.uint64]
     item: npt.NDArray[np.uint64]
     positive: npt.NDArray[np.uint8]
+    window_ms: npt.NDArray[np.int64]
     base_score: npt.NDArray[np.float64]
     value_start: npt.NDArray[np.int64]
     value_field: npt.NDArray[np.uint8]
@@ -75,7 +76,8 @@ class Columnizer:
         self._plain = plain(configuration.limits)
         self._hour_shift_ms = features.utc_offset_ms
         self._values_limit = features.values_limit - len(features.crosses)
-        self._positive_actions = frozenset(configuration.joiner.positive_actions)
+        self._windows_ms = configuration.joiner.windows_ms()
+        self._longest_ms = max(self._windows_ms.values())
         self._partition = partition
         self._partitions = partitions
         self._impression_keys = hasher("impression", configuration.seed)
@@ -182,7 +184,8 @@ class Columnizer:
         columns.impression[at] = self._impression_keys([event.impression for event in feedback])
         columns.user[at] = self._user_keys([event.user for event in feedback])
         columns.item[at] = self._item_keys([event.item for event in feedback])
-        columns.positive[at] = [event.action in self._positive_actions for event in feedback]
+        columns.positive[at] = [event.action in self._windows_ms for event in feedback]
+        columns.window_ms[at] = [self._windows_ms.get(event.action, self._longest_ms) for event in feedback]
         kept = [
             pack_record(each.value, each.key, tuple(each.headers)) for each in map(records.__getitem__, at.tolist())
         ]
@@ -231,6 +234,7 @@ def new_columns(events: int) -> Columns:
         user=np.zeros(events, np.uint64),
         item=np.zeros(events, np.uint64),
         positive=np.zeros(events, np.uint8),
+        window_ms=np.zeros(events, np.int64),
         base_score=np.full(events, np.nan),
         value_start=np.zeros(events + 1, np.int64),
         value_field=np.zeros(0, np.uint8),

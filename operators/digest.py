@@ -105,7 +105,7 @@ def _add_waiting(update: Update, state: State) -> None:
     nodes = np.zeros(int(waiting.feedback_count[slots].sum()), np.int64)
     list_feedback(feedbacks, waiting.feedback[slots], nodes)
     _add(update, waiting.feedback_count[slots], feedbacks.key[nodes], feedbacks.offset[nodes], feedbacks.ts_ms[nodes])
-    _add(update, feedbacks.positive[nodes])
+    _add(update, feedbacks.positive[nodes], feedbacks.window_ms[nodes])
     _add_texts(update, state, feedbacks.text[nodes], feedbacks.length[nodes])
 
 

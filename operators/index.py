@@ -193,6 +193,15 @@ def _unstash(index: Index) -> None:
         else:
             place += 1
     index.size[STASHED] = waiting
+    if waiting > 0:  # one of the others may find a way by moving keys; which one, goes round
+        key = index.stash_keys[0]
+        row = index.stash_rows[0] - 1
+        index.stash_keys[0] = index.stash_keys[waiting - 1]
+        index.stash_rows[0] = index.stash_rows[waiting - 1]
+        index.stash_keys[waiting - 1] = 0
+        index.stash_rows[waiting - 1] = 0
+        index.size[STASHED] = waiting - 1
+        _place(index, key, row)
 
 
 @compiled

@@ -5,7 +5,7 @@ window closes, `CLOSED` until the late window is over too, and then gone. Everyt
 slot (its text, the features that it was scored with, the ids of its feedback), so that forgetting it is one act.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -24,23 +24,27 @@ from operators.texts import Texts, has_room, new_texts, release_text, write_text
 FREE, EARLY, WAITING, CLOSED = range(4)
 UNLEARNED = -1.0
 BASE, LOGIT, MODEL, CORRECTION, SCORE = range(5)
+MS_MAX = 100 * 366 * 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JoinerConfiguration:
     """How impressions and feedback meet (`[joiner]`).
 
-    `attribution_window_ms`: how long an impression waits for its outcome. `late_window_ms`: how long after that a late
-    positive still counts, and duplicates are known. `provisional_share`: an impression is learned from provisionally
-    once such a share of the positives would have come, and set right when its window closes (`delay`); 1: every label
-    waits for its window. `positive_actions`: the actions that make a label positive; others extend the user's sequences
-    only. `negative_sample_rate`: the share of negatives that is learned, with the log-odds corrected. `waiting_limit`:
+    `attribution_window_ms`: how long an impression waits for its outcome; `attribution_window_ms_by_action`: until when
+    single positive actions make the label positive. The impression waits for the longest of the positive actions'
+    windows. `late_window_ms`: how long after its own window a late positive still counts, and after the last
+    duplicates are known. `provisional_share`: an impression is learned from provisionally once such a share of the
+    positives would have come, and set right when its window closes (`delay`); 1: every label waits for its window.
+    `positive_actions`: the actions that make a label positive; others extend the user's sequences only.
+    `negative_sample_rate`: the share of negatives that is learned, with the log-odds corrected. `waiting_limit`:
     impressions kept at most, waiting and late; at the limit the late ones go first, then the oldest waiting one is
     closed unlearned. `feedback_limit`, `feedbacks_per_impression`: feedback kept at most, in all and for one
     impression. `text_bytes`: original text kept at most.
     """
 
     attribution_window_ms: int = 600_000
+    attribution_window_ms_by_action: dict[str, int] = field(default_factory=dict)
     late_window_ms: int = 600_000
     positive_actions: tuple[str, ...] = ("click",)
     negative_sample_rate: float = 1.0
@@ -52,8 +56,16 @@ class JoinerConfiguration:
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value makes no sense."""
-        if self.attribution_window_ms < 1:
-            raise ValueError("attribution_window_ms must be at least 1")
+        if min(self.attribution_window_ms, *self.attribution_window_ms_by_action.values(), MS_MAX) < 1:
+            raise ValueError("attribution_window_ms must be at least 1, for every action")
+        if (
+            max(self.late_window_ms, self.attribution_window_ms, *self.attribution_window_ms_by_action.values())
+            > MS_MAX
+        ):
+            raise ValueError(f"attribution_window_ms and late_window_ms must be at most {MS_MAX}, a hundred years")
+        for action in self.attribution_window_ms_by_action:
+            if action not in self.positive_actions:
+                raise ValueError(f"attribution_window_ms_by_action must name positive_actions only, not {action!r}")
         if self.late_window_ms < 0:
             raise ValueError("late_window_ms must be at least 0")
         if not self.positive_actions:
@@ -67,9 +79,17 @@ class JoinerConfiguration:
         if self.text_bytes < 1 << 18:
             raise ValueError("text_bytes must be at least 262144, room for the longest records")
 
+    def windows_ms(self) -> dict[str, int]:
+        """Return the attribution window of each positive action."""
+        own = self.attribution_window_ms_by_action
+        return {action: own.get(action, self.attribution_window_ms) for action in self.positive_actions}
+
 
 class JoinerParameters(NamedTuple):
-    """The configuration as the compiled code takes it; `log_rate` is ln(negative_sample_rate)."""
+    """The configuration as the compiled code takes it; `log_rate` is ln(negative_sample_rate).
+
+    `attribution_window_ms` is the longest of the positive actions' windows.
+    """
 
     attribution_window_ms: int
     late_window_ms: int
@@ -81,7 +101,8 @@ class JoinerParameters(NamedTuple):
 
 class Feedbacks(NamedTuple):
     """Feedback known of each impression, chained: `key` uint64 of its id; `next` int32 (node + 1); `offset`, `ts_ms`
-    int64; `positive` uint8; `text`, `length` int32, its record in `Texts` while it is early; `pool`.
+    int64; `positive` uint8; `window_ms` int64, its action's attribution window; `text`, `length` int32, its record in
+    `Texts` while it is early; `pool`.
     """
 
     key: npt.NDArray[np.uint64]
@@ -89,6 +110,7 @@ class Feedbacks(NamedTuple):
     offset: npt.NDArray[np.int64]
     ts_ms: npt.NDArray[np.int64]
     positive: npt.NDArray[np.uint8]
+    window_ms: npt.NDArray[np.int64]
     text: npt.NDArray[np.int32]
     length: npt.NDArray[np.int32]
     pool: Pool
@@ -133,7 +155,7 @@ class Waiting(NamedTuple):
 def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
     """Return what the compiled code needs of the configuration."""
     return JoinerParameters(
-        configuration.attribution_window_ms,
+        max(configuration.windows_ms().values()),
         configuration.late_window_ms,
         configuration.negative_sample_rate,
         float(log(configuration.negative_sample_rate)),
@@ -152,6 +174,7 @@ def new_waiting(configuration: JoinerConfiguration, users: int) -> Waiting:
         offset=reserve(nodes, np.int64),
         ts_ms=reserve(nodes, np.int64),
         positive=reserve(nodes, np.uint8),
+        window_ms=reserve(nodes, np.int64),
         text=reserve(nodes, np.int32),
         length=reserve(nodes, np.int32),
         pool=new_pool(nodes),
@@ -240,6 +263,7 @@ def _wipe_feedback(feedbacks: Feedbacks, node: int) -> None:
     feedbacks.offset[node] = 0
     feedbacks.ts_ms[node] = 0
     feedbacks.positive[node] = 0
+    feedbacks.window_ms[node] = 0
     feedbacks.text[node] = 0
     feedbacks.length[node] = 0
 
@@ -314,7 +338,7 @@ def can_remember(waiting: Waiting, slot: int, parameters: JoinerParameters) -> b
 
 
 @compiled
-def add_feedback(waiting: Waiting, slot: int, key: int, offset: int, ts_ms: int, positive: bool) -> int:
+def add_feedback(waiting: Waiting, slot: int, key: int, offset: int, ts_ms: int, positive: bool, window_ms: int) -> int:
     """Remember a feedback of an impression, for which there is room, and return its node."""
     node = take(waiting.feedbacks.pool)
     feedbacks = waiting.feedbacks
@@ -322,12 +346,31 @@ def add_feedback(waiting: Waiting, slot: int, key: int, offset: int, ts_ms: int,
     feedbacks.offset[node] = offset
     feedbacks.ts_ms[node] = ts_ms
     feedbacks.positive[node] = positive
+    feedbacks.window_ms[node] = window_ms
     feedbacks.text[node] = 0
     feedbacks.length[node] = 0
     feedbacks.next[node] = waiting.feedback[slot]
     waiting.feedback[slot] = node + 1
     waiting.feedback_count[slot] += 1
     return node
+
+
+@compiled
+def is_in_time(waiting: Waiting, slot: int, node: int, grace_ms: int) -> bool:
+    """Return whether a feedback came within its own action's window after its impression, or `grace_ms` behind it."""
+    feedbacks = waiting.feedbacks
+    return bool(feedbacks.ts_ms[node] <= waiting.ts_ms[slot] + feedbacks.window_ms[node] + grace_ms)
+
+
+@compiled
+def has_positive(waiting: Waiting, slot: int, grace_ms: int) -> bool:
+    """Return whether any positive feedback of an impression came in time, or at most `grace_ms` too late."""
+    node = int64(waiting.feedback[slot])
+    while node != 0:
+        if waiting.feedbacks.positive[node - 1] == 1 and is_in_time(waiting, slot, node - 1, grace_ms):
+            return True
+        node = int64(waiting.feedbacks.next[node - 1])
+    return False
 
 
 @compiled

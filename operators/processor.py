@@ -21,6 +21,7 @@ from operators.emitted import DEAD_LETTER_COUNT, EXAMPLE_COUNT, TEXT_USED, Emitt
 from operators.index import find, look_ahead
 from operators.joiner import (
     BASE,
+    CLOSED,
     EARLY,
     MODEL,
     UNLEARNED,
@@ -31,6 +32,8 @@ from operators.joiner import (
     drop_feedback,
     find_slot,
     fits,
+    has_positive,
+    is_in_time,
     knows_feedback,
     oldest_closed,
     open_slot,
@@ -236,6 +239,8 @@ def release(state: State, parameters: Parameters, emitted: Emitted, slot: int) -
     state.tallies[LABELLED] += 1
     state.tallies[POSITIVES] += positive
     emit_example(state, emitted, slot, 0)
+    if not positive and has_positive(state.waiting, slot, parameters.joiner.late_window_ms):
+        take_late_positive(state, parameters, emitted, slot)
 
 
 @compiled
@@ -305,15 +310,14 @@ def join_early(
     waiting = state.waiting
     feedbacks = waiting.feedbacks
     is_same_user = waiting.user_key[slot] == columns.user[event]
-    end_ms = columns.ts_ms[event] + parameters.joiner.attribution_window_ms
+    waiting.ts_ms[slot] = columns.ts_ms[event]
     node = int64(waiting.feedback[slot])
     while node != 0:
-        in_time = feedbacks.ts_ms[node - 1] <= end_ms
         state.fates[FATE_EARLY] -= 1
         if not is_same_user:
             state.fates[FATE_DEAD_LETTERED] += 1
             emit_early_letter(state, emitted, node - 1)
-        elif in_time:
+        elif is_in_time(waiting, slot, node - 1, 0):
             state.fates[FATE_JOINED] += 1
             if feedbacks.positive[node - 1] == 1:
                 waiting.label[slot] = 1
@@ -375,37 +379,51 @@ def join(state: State, parameters: Parameters, columns: Columns, emitted: Emitte
     waiting = state.waiting
     positive = columns.positive[event] == 1
     node = add_feedback(
-        waiting, slot, columns.key[event], columns.offset[event], columns.ts_ms[event], columns.positive[event]
+        waiting,
+        slot,
+        columns.key[event],
+        columns.offset[event],
+        columns.ts_ms[event],
+        columns.positive[event],
+        columns.window_ms[event],
     )
     if waiting.status[slot] == EARLY:
         write_early(waiting, node, columns.text, columns.text_start[event], columns.text_end[event])
         settle(state, emitted, event, FATE_EARLY)
         return
     is_first = positive and waiting.label[slot] == 0
-    if is_first:
-        waiting.label[slot] = 1
-        take_positive(state, parameters, slot)
-    if waiting.status[slot] == WAITING:
+    if waiting.status[slot] == WAITING and is_in_time(waiting, slot, node, 0):
+        if is_first:
+            waiting.label[slot] = 1
+            take_positive(state, parameters, slot)
         settle(state, emitted, event, FATE_JOINED)
         return
     settle(state, emitted, event, FATE_LATE)
-    if is_first:
-        state.tallies[LATE_POSITIVES] += 1
-        waiting.learned[slot] = UNLEARNED  # one more step of its own, no undo
-        learn_label(state, parameters, slot, 1.0)
-        update_rows(state, slot)
-        emit_example(state, emitted, slot, 1)
+    is_closed = waiting.status[slot] == CLOSED
+    if is_first and is_closed and is_in_time(waiting, slot, node, parameters.joiner.late_window_ms):
+        take_late_positive(state, parameters, emitted, slot)
+
+
+@compiled
+def take_late_positive(state: State, parameters: Parameters, emitted: Emitted, slot: int) -> None:
+    """Learn a positive of an impression that was learned as a negative: one more step of its own, no undo."""
+    state.waiting.label[slot] = 1
+    count_positive(state, parameters, slot)
+    state.tallies[LATE_POSITIVES] += 1
+    state.waiting.learned[slot] = UNLEARNED
+    learn_label(state, parameters, slot, 1.0)
+    update_rows(state, slot)
+    emit_example(state, emitted, slot, 1)
 
 
 @compiled
 def take_positive(state: State, parameters: Parameters, slot: int) -> None:
-    """Count an impression's first positive in the rates and, within its window, how long it took."""
+    """Count an impression's first positive in the rates, and how long it took."""
     count_positive(state, parameters, slot)
-    if state.waiting.status[slot] == WAITING:
-        now_ms = state.clock.stream_time_ms[0]
-        joiner = parameters.joiner
-        delay_ms = now_ms - state.waiting.ts_ms[slot]
-        count_delay(state.delays, delay_ms, now_ms, joiner.attribution_window_ms, joiner.provisional_share)
+    now_ms = state.clock.stream_time_ms[0]
+    joiner = parameters.joiner
+    delay_ms = now_ms - state.waiting.ts_ms[slot]
+    count_delay(state.delays, delay_ms, now_ms, joiner.attribution_window_ms, joiner.provisional_share)
 
 
 @compiled

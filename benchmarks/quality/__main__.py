@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.quality import delays, peers, settings
+from benchmarks.quality import delays, monolith, peers, settings, table
 from benchmarks.quality.tables import Options, write_part
 from benchmarks.real_logs import DATA, GLOBO_CLICKS
 
 PARTS = {"peers": peers.tables, "settings": settings.tables, "delays": delays.tables}
+PARTS |= {"monolith": monolith.tables, "table": table.tables}
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.real_logs import RealLog
 from benchmarks.vowpal_wabbit import Lines
+from operators.state import State
 from schemas.origin import parse_cause
 from schemas.outputs import Example
 from schemas.records import LogRecord, Output
@@ -39,11 +40,14 @@ class Figures(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a replay gave: figures, each impression's label by id, and the examples (id, cause offset, label)."""
+    """What a replay gave: figures, the examples (id, cause offset, label), each impression's line for a peer by id, and
+    the state that was left.
+    """
 
     figures: Figures
     examples: list[tuple[str, int, int]]
     lines: dict[str, str]
+    state: State
 
 
 class _Scored(msgspec.Struct, gc=False):
@@ -102,7 +106,7 @@ def replayed(log: RealLog, records: Sequence[LogRecord], flags: Sequence[str] = 
         take(outputs.examples)
     take(partition.close_all().examples)
     found = np.array([labels[one] for one in ids])  # KeyError: closed unlearned, joiner.waiting_limit is too low
-    return Run(figures(found, np.array(scores), moments), examples, seen)
+    return Run(figures(found, np.array(scores), moments), examples, seen, partition.state)
 
 
 def _fields(partition: Partition) -> set[str]:

@@ -45,6 +45,18 @@ def _first_counts(admission: Admission, keys: npt.NDArray[np.uint64]) -> int:
 
 
 @compiled
+def _lost_counts(admission: Admission, keys: npt.NDArray[np.uint64], others: int) -> int:
+    """See a key twice with `others` keys between, again and again; return how often its first sighting was lost."""
+    lost = 0
+    for first in range(0, keys.shape[0] - others, others + 1):
+        write_sighting(admission, keys[first])
+        for i in range(first + 1, first + 1 + others):
+            write_sighting(admission, keys[i])
+        lost += write_sighting(admission, keys[first]) == 1
+    return lost
+
+
+@compiled
 def _admitted_at(parameters: AdmissionParameters, keys: npt.NDArray[np.uint64], out: npt.NDArray[np.int64]) -> None:
     """Write the sighting at which each key is admitted."""
     for i in range(keys.shape[0]):
@@ -161,6 +173,18 @@ def test_an_id_whose_tag_and_set_agree_is_taken_for_the_other() -> None:
     assert write_sighting(admission, np.uint64(7 << 32 | 3 + 8)) == 2
     assert write_sighting(admission, np.uint64(7 << 32 | 4)) == 1
     assert write_sighting(admission, np.uint64(8 << 32 | 3)) == 1
+
+
+@pytest.mark.parametrize("a_set", [1, 2, 4])
+def test_a_count_is_lost_no_more_often_than_stated(a_set: int) -> None:
+    """After n other ids a count must be lost where 8 or more fell into its set: P(Binomial(n, 1/sets) >= 8)."""
+    sets, trials = 64, 20_000
+    others, chance = a_set * sets, 1 / sets
+    kept = sum(math.comb(others, k) * chance**k * (1 - chance) ** (others - k) for k in range(SET_CELLS))
+    keys = np.unique(np.random.default_rng(a_set).integers(1, 2**64, trials * (others + 1), dtype=np.uint64))
+    keys = np.random.default_rng(a_set).permutation(keys)
+    lost = _lost_counts(new_admission(AdmissionConfiguration(filter_cells=sets * SET_CELLS)), keys, others)
+    assert abs(lost / trials - (1 - kept)) <= 4.5 * math.sqrt(kept * (1 - kept) / trials) + 1 / trials
 
 
 @settings(max_examples=60, deadline=None)

@@ -133,7 +133,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
         assert can_remember(self.waiting, known.slot, self.parameters) == room
         if is_known or not room:
             return
-        node = add_feedback(self.waiting, known.slot, np.uint64(feedback), self.order, 7, np.uint8(1))
+        node = add_feedback(self.waiting, known.slot, np.uint64(feedback), self.order, 7, np.uint8(1), 9)
         if known.status == EARLY:
             write_early(self.waiting, node, np.frombuffer(b"xx" + text, np.uint8), 2, 2 + len(text))
         known.feedback.insert(0, (feedback, text if known.status == EARLY else b""))

@@ -1,10 +1,11 @@
-"""The rules for records told again, plainly: which reason a record is refused for, and what the clock does.
+"""The rules for records told again, plainly: why a record is refused, what the clock does, what joins what.
 
 Written from docs and docstrings, not from the code: nothing of it is imported but the defaults of the limits.
 """
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 from schemas.limits import LimitsConfiguration
@@ -264,3 +265,111 @@ class Rules:
             return True
         self._suspects = three[-2:]
         return False
+
+
+class Joined:
+    """What a plain joiner knows of an impression: when it is `due` or was closed; `ts` is None while it is early."""
+
+    def __init__(self, user: str, due: tuple[int, int]) -> None:
+        """Start with what feedback and impression both say."""
+        self.user, self.due = user, due
+        self.ts: int | None = None
+        self.label = 0
+        self.closed_ms: int | None = None
+        self.feedback: dict[str, dict[str, Any]] = {}
+
+
+class Joiner:
+    """Fates and examples of impressions and feedback in any order, without limits: docs/wire.md told again."""
+
+    def __init__(self, windows_ms: dict[str, int], late_window_ms: int) -> None:
+        """Join under the window of each positive action."""
+        self._windows_ms, self._late_ms = windows_ms, late_window_ms
+        self._longest_ms = max(windows_ms.values())
+        self._now_ms = 0
+        self._known: dict[str, Joined] = {}
+        self.fates: Counter[str] = Counter()
+        self.examples: list[tuple[str, int, int, int]] = []
+        """Impression, label, revision, and which event released it."""
+
+    def take(self, number: int, record: dict[str, Any]) -> None:
+        """Take the next event."""
+        self._now_ms = max(self._now_ms, record["ts"])
+        self._release(number)
+        if record["type"] == "impression":
+            self._impression(number, record)
+        else:
+            self._feedback(number, record)
+
+    def _release(self, number: int) -> None:
+        waiting = [(of.due, name) for name, of in self._known.items() if of.closed_ms is None]
+        for (deadline_ms, _), name in sorted(waiting):
+            of = self._known[name]
+            if deadline_ms >= self._now_ms:
+                break
+            if of.ts is None:
+                self.fates["early"] -= len(of.feedback)
+                self.fates["orphaned"] += len(of.feedback)
+                del self._known[name]
+                continue
+            of.closed_ms = self._now_ms
+            self.examples.append((name, of.label, 0, number))
+            for each in of.feedback.values():
+                self._late_positive(number, name, each)
+        for name, of in list(self._known.items()):
+            if of.closed_ms is not None and self._now_ms - of.closed_ms >= self._late_ms:
+                del self._known[name]
+
+    def _impression(self, number: int, record: dict[str, Any]) -> None:
+        of = self._known.get(record["id"])
+        if of is not None and of.ts is not None:
+            self.fates["duplicate"] += 1
+            return
+        early = [] if of is None else list(of.feedback.values())
+        self.fates["early"] -= len(early)
+        new = Joined(record["user"], (record["ts"] + self._longest_ms, number))
+        new.ts = record["ts"]
+        self._known[record["id"]] = new
+        self.fates["scored"] += 1
+        if of is not None and of.user != new.user:
+            self.fates["dead_lettered"] += len(early)
+            return
+        for each in early:
+            self._join(number, record["id"], each)
+
+    def _feedback(self, number: int, record: dict[str, Any]) -> None:
+        of = self._known.get(record["impression"])
+        if of is not None and of.user != record["user"]:
+            self.fates["dead_lettered"] += 1
+        elif of is not None and record["id"] in of.feedback:
+            self.fates["duplicate"] += 1
+        elif of is None or of.ts is None:
+            due = (self._now_ms + self._longest_ms, number)
+            of = self._known.setdefault(record["impression"], Joined(record["user"], due))
+            of.feedback[record["id"]] = record
+            self.fates["early"] += 1
+        else:
+            self._join(number, record["impression"], record)
+
+    def _join(self, number: int, name: str, record: dict[str, Any]) -> None:
+        of = self._known[name]
+        of.feedback[record["id"]] = record
+        if of.closed_ms is not None:
+            self.fates["late"] += 1
+            self._late_positive(number, name, record)
+        elif self._lateness_ms(of, record) > 0:
+            self.fates["late"] += 1
+        else:
+            self.fates["joined"] += 1
+            of.label = max(of.label, int(record["action"] in self._windows_ms))
+
+    def _lateness_ms(self, of: Joined, record: dict[str, Any]) -> int:
+        window_ms = self._windows_ms.get(record["action"], self._longest_ms)
+        return int(record["ts"] - (of.ts or 0) - window_ms)
+
+    def _late_positive(self, number: int, name: str, record: dict[str, Any]) -> None:
+        of = self._known[name]
+        is_positive = record["action"] in self._windows_ms
+        if is_positive and of.label == 0 and self._lateness_ms(of, record) <= self._late_ms:
+            of.label = 1
+            self.examples.append((name, 1, 1, number))
