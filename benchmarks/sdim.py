@@ -1,13 +1,15 @@
 """What a long history costs: to extend, to read, and to keep, by its length, beside exact attention over all of it.
 
-    python -m benchmarks.sdim [--size 16] [--runs 15]
+    python -m benchmarks.sdim [--size 16] [--runs 40]
 
 Lengths take turns, so that they share whatever else the machine does; the best of the runs counts. Take the ratios.
 """
 
 import argparse
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,8 @@ LENGTHS = (100, 1_000, 10_000, 100_000)
 SHORT_LENGTH = 32
 ITEMS = 4_096
 CANDIDATES = 1_000
-ADDED = 1_000
+FEW = 10  # candidates of exact attention over everything
+ADDED = 100
 MS = 1e3
 US = 1e6
 
@@ -75,9 +78,7 @@ def read_each(
 ) -> None:
     """Read the long interest of candidates one by one, as the fold does."""
     for i in range(candidates.shape[0]):
-        read_long_interest(
-            behaviors, vectors, projection, signs, total, user, 0, candidates[i], LONG_AGO_MS, out[i]
-        )
+        read_long_interest(behaviors, vectors, projection, signs, total, user, 0, candidates[i], LONG_AGO_MS, out[i])
 
 
 @compiled
@@ -109,12 +110,12 @@ def read_together(
 
 
 class Bench:
-    """One user a length, items with random vectors, and scratch."""
+    """One user for each length, items with random vectors, and scratch."""
 
-    def __init__(self, size: int, short_length: int, lengths: tuple[int, ...]) -> None:
-        """Walk a user to each length, less what each run adds."""
-        self.sdim = SdimConfiguration(histories_limit=len(lengths) + 1)
-        kept = BehaviorsConfiguration(short_length=short_length, users_limit=len(lengths) + 1)
+    def __init__(self, size: int, short_length: int, lengths: Sequence[int]) -> None:
+        """Walk a user to each length."""
+        self.sdim = SdimConfiguration(histories_limit=len(lengths))
+        kept = BehaviorsConfiguration(short_length=short_length, users_limit=len(lengths))
         self.behaviors = new_behaviors(kept, self.sdim, size)
         self.items = new_table(ITEMS, 1)
         for key in range(1, ITEMS + 1):
@@ -122,7 +123,7 @@ class Bench:
         rng = np.random.default_rng(0)
         self.vectors = (0.1 * rng.normal(size=(ITEMS, size))).astype(np.float32)
         signs = self.sdim.groups * self.sdim.tau
-        self.projection = np.ascontiguousarray(projections(size, signs, 1))
+        self.projection = projections(size, signs, 1)
         self.signs, self.total = np.zeros(signs, np.float32), np.zeros(size)
         self.sequence = rng.integers(0, ITEMS, max(lengths))
         self.candidates = rng.integers(0, ITEMS, CANDIDATES)
@@ -131,8 +132,14 @@ class Bench:
         self.directions = np.zeros((self.sdim.groups, 1 << self.sdim.tau, size), np.float32)
         for user, length in enumerate(lengths):
             self.extend(user, length)
+        self._walked = [(array, array.copy()) for _, array in arrays_of(self.behaviors)]
 
-    def extend(self, user: int, count: int) -> None:
+    def restore(self) -> None:
+        """Give every user the length of the beginning back."""
+        for array, walked in self._walked:
+            np.copyto(array, walked)
+
+    def extend(self, user: int, count: int = ADDED) -> None:
         """Append behaviours to a user's sequence."""
         known = self.behaviors, self.items, self.vectors, self.projection, self.signs, window_of(self.sdim)
         extend_all(*known, user, self.sequence[:count])
@@ -142,11 +149,10 @@ class Bench:
         known = self.behaviors, self.vectors, self.projection, self.signs, self.total
         read_each(*known, user, self.candidates, self.out)
 
-    def read_exactly(self, user: int) -> None:
-        """Read every candidate's exact interest in the ring."""
-        read_exactly(
-            self.behaviors, self.items, self.vectors, user, self.candidates[:CANDIDATES], self.sdim.tau, self.out
-        )
+    def read_exactly(self, user: int, count: int = CANDIDATES) -> None:
+        """Read some candidates' exact interest in the ring."""
+        known = self.behaviors, self.items, self.vectors
+        read_exactly(*known, user, self.candidates[:count], self.sdim.tau, self.out)
 
     def read_together(self, user: int) -> None:
         """Read every candidate's long interest, all at once."""
@@ -155,49 +161,95 @@ class Bench:
         read_together(*known, self.candidates, self.bits, self.directions, self.out)
 
 
-def best_of(runs: int, calls: list[Callable[[], None]]) -> list[float]:
-    """Return the shortest time of each call in seconds; calls take turns."""
-    best = [float("inf")] * len(calls)
-    for call in calls:
-        call()
-    for _ in range(runs):
+def best_of(runs: int, calls: Sequence[Callable[[], None]], between: Callable[[], None]) -> list[float]:
+    """Return the shortest time of each call in seconds; calls take turns, with `between` after each, not timed."""
+    best = [math.inf] * len(calls)
+    for run in range(runs + 1):
         for place, call in enumerate(calls):
             started = time.perf_counter()
             call()
-            best[place] = min(best[place], time.perf_counter() - started)
+            took = time.perf_counter() - started
+            best[place] = min(best[place], took) if run else math.inf  # the first run compiles
+            between()
     return best
 
 
-def user_bytes(size: int, length: int, generations: int = 1) -> tuple[int, int]:
-    """Return the bytes of a user's sequence, and of its long history, where it has one."""
-    window = {"window_behaviors": 1 << 20, "window_generations": generations} if generations > 1 else {}
-    made = new_behaviors(
-        BehaviorsConfiguration(short_length=SHORT_LENGTH, users_limit=1), SdimConfiguration(histories_limit=1, **window), size
+def costs(size: int, runs: int) -> list[str]:
+    """Return what extending and reading cost, by length."""
+    bench, users = Bench(size, SHORT_LENGTH, LENGTHS), range(len(LENGTHS))
+    calls = [partial(call, user) for call in (bench.extend, bench.read, bench.read_together) for user in users]
+    best = best_of(runs, calls, bench.restore)
+    added, one, many = (best[first : first + len(LENGTHS)] for first in range(0, len(best), len(LENGTHS)))
+    out = [
+        "| length | an add, µs (ratio) | a read, µs (ratio) | 1 000 candidates at once, ms (ratio) |",
+        "|---|---|---|---|",
+    ]
+    for place, length in enumerate(LENGTHS):
+        cells = [
+            f"{best[place] / count * unit:.2f} ({best[place] / best[0]:.2f})"
+            for best, count, unit in ((added, ADDED, US), (one, CANDIDATES, US), (many, 1, MS))
+        ]
+        out.append(f"| {spaced(length)} | {' | '.join(cells)} |")
+    (ring,) = best_of(runs, [partial(bench.read_exactly, 0)], bench.restore)
+    return [*out, "", f"Exact attention of 1 000 candidates over a ring of {SHORT_LENGTH}: {ring * MS:.2f} ms."]
+
+
+def ratios(size: int, runs: int) -> list[str]:
+    """Return what exact attention over all of a history costs beside SDIM."""
+    bench = Bench(size, SHORT_LENGTH, LENGTHS)
+    exact = [Bench(size, length, [length]) for length in LENGTHS]
+    calls = [partial(each.read_exactly, 0, FEW) for each in exact]
+    calls += [partial(call, user) for call in (bench.read, bench.read_together) for user in range(len(LENGTHS))]
+    best = best_of(runs, calls, bench.restore)
+    out = [
+        "| length | exact, µs a candidate | times a read of SDIM | times one of 1 000 at once |",
+        "|---|---|---|---|",
+    ]
+    for place, length in enumerate(LENGTHS):
+        took = best[place] / FEW
+        one, many = (best[place + part * len(LENGTHS)] / CANDIDATES for part in (1, 2))
+        out.append(f"| {spaced(length)} | {took * US:.1f} | {spaced(took / one)} | {spaced(took / many)} |")
+    return out
+
+
+def user_bytes(size: int, length: int, generations: int = 1) -> int:
+    """Return the bytes of what is kept of a user's sequence of one kind."""
+    window = SdimConfiguration(histories_limit=1, window_behaviors=LENGTHS[-1], window_generations=max(generations, 2))
+    sdim = window if generations > 1 else SdimConfiguration(histories_limit=1)
+    made = new_behaviors(BehaviorsConfiguration(short_length=SHORT_LENGTH, users_limit=1), sdim, size)
+    shared = ("histories.ends", "histories.pool.counts")
+    arrays = {name: array.nbytes for name, array in arrays_of(made) if name not in shared}
+    return sum(
+        bytes_of for name, bytes_of in arrays.items() if length > SHORT_LENGTH or not name.startswith("histories.")
     )
-    long = sum(array.nbytes for name, array in arrays_of(made) if name.startswith("histories.") and "ends" not in name)
-    short = sum(array.nbytes for name, array in arrays_of(made) if not name.startswith("histories."))
-    return short, long if length > SHORT_LENGTH else 0
+
+
+def memory() -> list[str]:
+    """Return the bytes of a user, by length."""
+    out = ["| length | 8 coordinates | 16 coordinates | 16, a window in 4 generations |", "|---|---|---|---|"]
+    for length in (1, SHORT_LENGTH, SHORT_LENGTH + 1, *LENGTHS):
+        cells = [spaced(user_bytes(*of)) for of in ((8, length), (16, length), (16, length, 4))]
+        out.append(f"| {spaced(length)} | {' | '.join(cells)} |")
+    return out
+
+
+def spaced(value: float) -> str:
+    """Return a whole number with its thousands apart."""
+    return f"{value:,.0f}".replace(",", " ")
 
 
 def main() -> int:
     """Print the tables as Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sdim", description=__doc__)
     parser.add_argument("--size", type=int, default=16, help="coordinates of a vector")
-    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--runs", type=int, default=40)
     given = parser.parse_args()
-    bench = Bench(given.size, SHORT_LENGTH, LENGTHS)
-    users = range(len(LENGTHS))
-    spare = len(LENGTHS)  # what is added goes to a user of its own, which is as long as the others are short
-    one = best_of(given.runs, [lambda user=user: bench.read(user) for user in users])  # type: ignore[misc]
-    many = best_of(given.runs, [lambda user=user: bench.read_together(user) for user in users])  # type: ignore[misc]
-    added = best_of(given.runs, [lambda user=user: bench.extend(user, ADDED) for user in users])  # type: ignore[misc]
-    del spare
-    print("| length | add, µs | a read, µs | 1 000 candidates, ms | add and read against the shortest |")
-    print("|---|---|---|---|---|")
-    for place, length in enumerate(LENGTHS):
-        told = f"{added[place] / added[0]:.2f} / {one[place] / one[0]:.2f} / {many[place] / many[0]:.2f}"
-        cost = f"{added[place] / ADDED * US:.2f} | {one[place] / CANDIDATES * US:.2f} | {many[place] * MS:.2f}"
-        print(f"| {length:,} | {cost} | {told} |".replace(",", " "))
+    for title, lines in (
+        ("Cost by length", costs(given.size, given.runs)),
+        ("Beside exact attention", ratios(given.size, given.runs)),
+        ("Bytes of a user", memory()),
+    ):
+        print(f"### {title}\n", *lines, "", sep="\n")
     return 0
 
 

@@ -302,7 +302,7 @@ def oldest_of(window: Window, now_ms: int) -> int:
 @compiled
 def is_live(histories: Histories, row: int, generation: int, oldest_ms: int) -> bool:
     """Return whether a generation holds anything, all of it later than `oldest_ms`."""
-    return histories.lengths[row, generation] > 0 and histories.started_ms[row, generation] > oldest_ms
+    return histories.lengths[row, generation] > 0 and histories.started_ms[row, generation] > oldest_ms  # type: ignore[no-any-return]
 
 
 @compiled

@@ -1,8 +1,7 @@
 """What becomes of a long history whose items' vectors move after they were added, by what is done about it.
 
 The fold replays a log in small blocks. After each, every mechanism extends and reads long histories of its own with
-the vectors as the fold has them then. All but a user's last four behaviours count as long, so that there is something to
-see.
+the vectors as the fold has them then. All but the last four behaviours of a user count as long: there is more to see.
 """
 
 from typing import Any, NamedTuple
@@ -307,7 +306,7 @@ def followed(log: RealLog) -> Followed:
         np.zeros((many, 2 + size)),
     )
     signs = sdim.groups * sdim.tau
-    projection = np.ascontiguousarray(projections(size, signs, 0x5D1))
+    projection = projections(size, signs, 0x5D1)
     scratch = Scratch(projection, np.zeros(signs, np.float32), np.zeros(size), np.zeros((many, size), np.float32))
     partition = Partition(configuration, block_events=BLOCK)
     behaviours = 0
@@ -344,7 +343,7 @@ def _item(event: Event) -> str:
 
 
 HEADER = (
-    "| mechanism | cosine to a fresh evaluation, median (lowest tenth) | AUC of the match alone | beside the model's score |"
+    "| mechanism | cosine to a fresh evaluation, median (lowest tenth) | AUC of the match | with the model's score |"
     "\n|---|---|---|---|"
 )
 
