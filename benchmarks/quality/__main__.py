@@ -8,11 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.quality import delays, moving, peers, settings
+from benchmarks.quality import delays, peers, sdim, settings
 from benchmarks.quality.tables import Options, write_part
 from benchmarks.real_logs import DATA, GLOBO_CLICKS
 
-PARTS = {"peers": peers.tables, "settings": settings.tables, "delays": delays.tables, "moving": moving.tables}
+PARTS = {"peers": peers.tables, "settings": settings.tables, "delays": delays.tables, "sdim": sdim.tables}
 
 
 def main() -> int:
