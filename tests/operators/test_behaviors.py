@@ -173,6 +173,18 @@ def test_moved_vectors_are_read_as_they_are_today_in_the_ring() -> None:
     np.testing.assert_allclose(world.short(0, 9), exact_short(world.vectors[[5, 6]], world.vectors[9]), atol=2e-6)
 
 
+def test_moved_vectors_stay_in_the_long_history_as_they_left_the_ring() -> None:
+    """A behaviour's bucket and value are those of the moment in which it left the ring; the candidate is read today."""
+    world = World(short_length=2)
+    world.extend(0, np.arange(10))
+    left = world.vectors[:8].copy()
+    world.vectors[:] = np.random.default_rng(9).normal(size=world.vectors.shape)
+    for candidate in (0, 5, 50):
+        np.testing.assert_allclose(world.long(0, candidate), exact_long(left, world.vectors[candidate]), atol=1e-6)
+        expected = exact_short(world.vectors[[8, 9]], world.vectors[candidate])
+        np.testing.assert_allclose(world.short(0, candidate), expected, atol=2e-6)
+
+
 def test_a_candidate_or_a_history_of_zeros_reads_zero() -> None:
     """An item that has learned nothing has no direction, as candidate and as behaviour."""
     world = World()
