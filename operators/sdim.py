@@ -32,9 +32,7 @@ from operators.pool import Pool, new_pool
 from operators.reserve import reserve
 
 VECTOR_BITS = 24  # of the largest coordinate of the first vector in a bucket
-ROOM_BITS = (
-    29  # of any vector's largest coordinate, in the bucket's unit: added to a sum within its limit, it fits 32 bits
-)
+ROOM_BITS = 29  # of any other's, in the bucket's unit: beside a sum of SUM_LIMIT it fits 32 bits
 SUM_LIMIT = 1 << 30
 EXPONENT_OF_A_HALF, EXPONENT_OF_ONE = 1022, 1023  # as the bits of a float64 have them
 UNIT_MAX = 511
