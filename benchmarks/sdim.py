@@ -2,7 +2,8 @@
 
     python -m benchmarks.sdim [--size 16] [--runs 40]
 
-Lengths take turns, so that they share whatever else the machine does; the best of the runs counts. Take the ratios.
+Lengths take turns, each the first of a round as often as the others; processor time of the thread, the best of the
+runs. Take the ratios.
 """
 
 import argparse
@@ -162,15 +163,17 @@ class Bench:
 
 
 def best_of(runs: int, calls: Sequence[Callable[[], None]], between: Callable[[], None]) -> list[float]:
-    """Return the shortest time of each call in seconds; calls take turns, with `between` after each, not timed."""
+    """Return the shortest processor time of each call in seconds; calls take turns, after `between`, not timed."""
     best = [math.inf] * len(calls)
-    for run in range(runs + 1):
-        for place, call in enumerate(calls):
-            started = time.perf_counter()
-            call()
-            took = time.perf_counter() - started
-            best[place] = min(best[place], took) if run else math.inf  # the first run compiles
+    for call in calls:  # which compiles
+        call()
+    for run in range(runs):
+        for turn in range(len(calls)):
+            place = (turn + run) % len(calls)
             between()
+            started = time.thread_time()
+            calls[place]()
+            best[place] = min(best[place], time.thread_time() - started)
     return best
 
 
