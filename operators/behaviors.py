@@ -18,7 +18,17 @@ from operators.order import link, oldest, unlink
 from operators.pool import available, give, take
 from operators.prefetch import prefetch
 from operators.reserve import reserve
-from operators.sdim import Histories, SdimConfiguration, kernel, new_histories, read_interest, signature, write_behavior
+from operators.sdim import (
+    Histories,
+    SdimConfiguration,
+    Window,
+    add_behavior,
+    kernel,
+    new_histories,
+    read_interest,
+    signature,
+    wipe_history,
+)
 from operators.table import Table, is_current
 
 KINDS = ("acted", "skipped")
@@ -101,10 +111,7 @@ def _drop_history(behaviors: Behaviors, history: int) -> None:
     owner = int64(histories.owner[history]) - 1
     behaviors.history[owner // kinds, owner % kinds] = 0
     unlink(histories.older, histories.newer, histories.ends, history)
-    histories.sums[history] = 0
-    histories.counts[history] = 0
-    histories.shift[history] = 0
-    histories.length[history] = 0
+    wipe_history(histories, history)
     histories.owner[history] = 0
     give(histories.pool, history)
 
@@ -133,6 +140,7 @@ def extend_sequence(
     vectors: npt.NDArray[np.float32],
     projection: npt.NDArray[np.float32],
     totals: npt.NDArray[np.float32],
+    window: Window,
     user: int,
     kind: int,
     item: int,
@@ -146,7 +154,15 @@ def extend_sequence(
         if is_current(items, leaving, behaviors.generation[user, kind, place]):
             history = _history_of(behaviors, user, kind)
             bits = signature(projection, vectors[leaving], totals)
-            write_behavior(behaviors.histories, history, bits, vectors[leaving], 1)
+            left_ms = behaviors.ts_ms[user, kind, place]
+            add_behavior(behaviors.histories, history, bits, vectors[leaving], left_ms, window)
+    append_behavior(behaviors, items, user, kind, item, ts_ms)
+
+
+@compiled
+def append_behavior(behaviors: Behaviors, items: Table, user: int, kind: int, item: int, ts_ms: int) -> None:
+    """Put an item's row into a user's ring; what it takes the place of in a full one is forgotten."""
+    place = behaviors.counts[user, kind] % behaviors.row.shape[2]
     behaviors.row[user, kind, place] = item
     behaviors.generation[user, kind, place] = items.generation[item]
     behaviors.ts_ms[user, kind, place] = ts_ms
@@ -215,17 +231,23 @@ def read_long_interest(
     vectors: npt.NDArray[np.float32],
     projection: npt.NDArray[np.float32],
     totals: npt.NDArray[np.float32],
+    total: npt.NDArray[np.float64],
     user: int,
     kind: int,
     candidate: int,
+    oldest_ms: int,
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Write SDIM's interest of a candidate's row in the user's long history to `out` [d]; zero where there is none."""
+    """Write SDIM's interest of a candidate's row in the user's long history to `out` [d]; zero where there is none.
+
+    Of a windowed history count the generations that began after `oldest_ms`. `totals` [m] and `total` [d] are scratch.
+    """
     history = int64(behaviors.history[user, kind]) - 1
     if history < 0:
         clear(out)
         return
-    read_interest(behaviors.histories, history, signature(projection, vectors[candidate], totals), out)
+    bits = signature(projection, vectors[candidate], totals)
+    read_interest(behaviors.histories, history, bits, oldest_ms, total, out)
 
 
 @compiled

@@ -19,11 +19,11 @@ from operators.index import FIRST_BUCKETS, STASH_CELLS, Index
 from operators.joiner import CLOSED, EARLY, FREE, WAITING, Waiting
 from operators.owned import Owned
 from operators.pool import EVER_USED, FREED, Pool
+from operators.sdim import UNIT_MAX
 from operators.table import Table
 from operators.texts import BLOCK_BYTES
 
 Array = npt.NDArray[Any]
-SHIFT_MAX = 62
 
 
 class InconsistentError(ValueError):
@@ -286,7 +286,8 @@ def refuse_behaviors(state: Any) -> None:
     require(np.array_equal(histories.owner[history[having] - 1], having + 1), "owners of histories")
     kinds = max(1, behaviors.history.shape[1])
     require(np.all(owned_of(state.users)[having // kinds]), "owners of histories")
-    require(within(histories.shift[:ever], 0, SHIFT_MAX), "scales of histories")
+    require(within(histories.unit[:ever], 0, UNIT_MAX), "units of histories")
+    require(within(histories.current[:ever], 0, histories.lengths.shape[1] - 1), "generations of histories")
     refuse_order("histories", histories.older, histories.newer, histories.ends, in_use, ever)
 
 

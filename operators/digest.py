@@ -74,8 +74,9 @@ def _add_behaviors(update: Update, state: State, users: Array) -> None:
     history = behaviors.history[users].ravel()
     long = history[history > 0] - 1
     histories = behaviors.histories
+    _add(update, history > 0, histories.sums[long], histories.unit[long])
     _add(
-        update, history > 0, histories.sums[long], histories.counts[long], histories.shift[long], histories.length[long]
+        update, histories.lengths[long], histories.started_ms[long], histories.newest_ms[long], histories.current[long]
     )
 
 

@@ -39,7 +39,8 @@ class LearnerConfiguration:
     weight of two fields; `derived_initial`, where one of them is derived; `interest_initial`, of a field and an
     interest. `rate_initial`: initial weight of a field's rate. `rate_prior`: pseudo-exposures of rates;
     `residual_half_life_ms`: of the residuals. `recent_items`: items the user acted on last that are a field of their
-    own. `alpha_…`: learning rates of weights, latent vectors, pairs and the dense level (`beta` is 1); `l1`, `l2`:
+    own. `interests`: whether the candidate's interest in the user's sequences is read; without, no long histories are
+    kept. `alpha_…`: learning rates of weights, latent vectors, pairs and the dense level (`beta` is 1); `l1`, `l2`:
     regularisation of weights and vectors. `frozen_from_ms`: the stream time from which on no weight moves any more (0:
     never); rates, sequences and the error memory go on.
     """
@@ -53,6 +54,7 @@ class LearnerConfiguration:
     rate_prior: float = 5.0
     residual_half_life_ms: int = 1_800_000
     recent_items: int = 3
+    interests: bool = True
     alpha_weight: float = 0.03
     alpha_latent: float = 0.1
     alpha_pair: float = 0.1
@@ -108,16 +110,17 @@ class Learner(NamedTuple):
 class Workspace(NamedTuple):
     """Scratch of one impression, not state.
 
-    `vectors`, `gradients` float32 [fields + interests, d]; `weighted` float32 [d]; `dots` float32 [fields + interests],
-    padded; `present` int32 [fields + interests], the places that have a vector, and `counts` int32 [2], how many of
-    these are fields, and how many there are; `values` int32 [fields], how many each field has; `keys`
-    uint64 [fields + recent items], their first values'; `steps` float32 [2 fields + 2], padded; `signs` float32 [groups
-    * tau] and `bits` float32 [K * L], projections of SDIM and of the error memory.
+    `vectors`, `gradients` float32 [fields + interests, d]; `weighted` float32 [d]; `total` float64 [d], a sum of
+    behaviours; `dots` float32 [fields + interests], padded; `present` int32 [fields + interests], the places that have
+    a vector, and `counts` int32 [2], how many of these are fields, and how many there are; `values` int32 [fields], how
+    many each field has; `keys` uint64 [fields + recent items], their first values'; `steps` float32 [2 fields + 2],
+    padded; `signs` float32 [groups * tau] and `bits` float32 [K * L], projections of SDIM and of the error memory.
     """
 
     vectors: npt.NDArray[np.float32]
     gradients: npt.NDArray[np.float32]
     weighted: npt.NDArray[np.float32]
+    total: npt.NDArray[np.float64]
     dots: npt.NDArray[np.float32]
     present: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int32]
@@ -165,6 +168,7 @@ def new_workspace(fields: int, recent_items: int, interests: int, size: int, sig
         np.zeros((places, size), np.float32),
         np.zeros((places, size), np.float32),
         np.zeros(size, np.float32),
+        np.zeros(size),
         np.zeros(padded(places), np.float32),
         np.zeros(places, np.int32),
         np.zeros(2, np.int32),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from operators.behaviors import extend_sequence, read_long_interest, read_short_interest
+from operators.behaviors import append_behavior, extend_sequence, read_long_interest, read_short_interest
 from operators.columns import Columns
 from operators.compiled import clear, compiled, float32, int64, uint64
 from operators.error_memory import amend_label, locate, read_error, write_error
@@ -39,6 +39,7 @@ from operators.rates import (
     read_residual,
     wipe_rates,
 )
+from operators.sdim import oldest_of
 from operators.state import INTERESTS, LONG, MACHINE, OTHERS, OVERALL, SHORT, Parameters, State
 from operators.table import TOUCHED, is_current, update_row
 from operators.users import forget_values
@@ -208,9 +209,10 @@ def read_interests(state: State, parameters: Parameters, slot: int, user: int) -
     for i in range(inputs.shape[0]):
         inputs[i] = 0.0
     item = state.seen.row[slot, ITEM]
-    if item < 0:
+    if item < 0 or inputs.shape[0] == 0:
         return
     vectors = state.learner.features[:, WEIGHT, 1:]
+    oldest_ms = oldest_of(parameters.window, state.clock.stream_time_ms[0])
     for kind in range(state.behaviors.counts.shape[1]):
         if state.behaviors.counts[user, kind] == 0:
             continue
@@ -219,8 +221,9 @@ def read_interests(state: State, parameters: Parameters, slot: int, user: int) -
         read_short_interest(state.behaviors, state.features, vectors, user, kind, item, tau, inputs[at : at + size])
         at = (INTERESTS * kind + LONG) * size
         out = inputs[at : at + size]
-        totals = parameters.workspace.signs
-        read_long_interest(state.behaviors, vectors, parameters.projection, totals, user, kind, item, out)
+        totals, total = parameters.workspace.signs, parameters.workspace.total
+        projection = parameters.projection
+        read_long_interest(state.behaviors, vectors, projection, totals, total, user, kind, item, oldest_ms, out)
 
 
 @compiled
@@ -383,7 +386,11 @@ def update_rows(state: State, slot: int) -> None:
 @compiled
 def extend_with_item(state: State, parameters: Parameters, user: int, kind: int, item: int, ts_ms: int) -> None:
     """Append an item's row to a user's sequence of a kind, where both have one."""
-    if kind >= 0 and user >= 0 and item >= 0:
+    if kind < 0 or user < 0 or item < 0:
+        return
+    if interests_start(state) == state.seen.inputs.shape[1]:
+        append_behavior(state.behaviors, state.features, user, kind, item, ts_ms)
+    else:
         vectors = state.learner.features[:, WEIGHT, 1:]
         extend_sequence(
             state.behaviors,
@@ -391,6 +398,7 @@ def extend_with_item(state: State, parameters: Parameters, user: int, kind: int,
             vectors,
             parameters.projection,
             parameters.workspace.signs,
+            parameters.window,
             user,
             kind,
             item,

@@ -8,6 +8,14 @@ fixed Gaussian projections give every vector a signature of `groups` times `tau`
 where behaviour s_j takes part in a group with probability (1 - arccos(cos(q, s_j)) / pi) ** tau. A group whose bucket
 is empty adds nothing, and the mean is still over all G groups: an empty bucket says "nothing like this", which is not
 the same as being left out.
+
+A bucket's sum is integers in a unit of the bucket's own: 2**-24 of the first vector in it, doubled whenever a
+coordinate would outgrow its 32 bits. So a read is as exact as float32 vectors are, whatever their size and however many
+there were, and 16 groups of 8 buckets of 16 coordinates take 8 KB.
+
+Nothing is taken out of a sum. A window over a long history is a ring of generations, buckets of their own that are
+dropped whole: when the current one holds its share of the window, the oldest makes room. What remains is not touched by
+what goes, and memory is that of the generations, however long the window.
 """
 
 import math
@@ -19,14 +27,20 @@ import numpy.typing as npt
 
 from operators.compiled import clear, compiled, float32, int64
 from operators.hashing import uniform
-from operators.numerics import arc_cosine, log
+from operators.numerics import arc_cosine, bits_of, float_of, log
 from operators.pool import Pool, new_pool
 from operators.reserve import reserve
 
-FIXED_POINT = 65_536.0  # a summed coordinate is an integer in units of 2**-16: exact, whatever the order
-VALUE_LIMIT = 64.0
+VECTOR_BITS = 24  # of the largest coordinate of the first vector in a bucket
+ROOM_BITS = 29  # of any other's, in the bucket's unit: beside a sum of SUM_LIMIT it fits 32 bits
 SUM_LIMIT = 1 << 30
+EXPONENT_OF_A_HALF, EXPONENT_OF_ONE = 1022, 1023  # as the bits of a float64 have them
+UNIT_MAX = 511
+GOLDEN_RATIO, TURNS_MASK = 0x9E3779B9, (1 << 32) - 1  # its multiples fill a circle evenly
+UNIT_BIAS = 256  # a unit of 2**(n - 256) is kept as n; 0 says that the bucket is empty
 SIGNATURE_BITS_MAX = 63
+GENERATIONS_MAX = 64
+LONG_AGO_MS = -(1 << 62)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,36 +48,71 @@ class SdimConfiguration:
     """The hash signatures of long histories (`[sdim]`).
 
     `groups` and `tau`: G groups of tau sign bits each (paper: 16 and 3). `histories_limit`: users with a long history
-    at most; the one whose long history was not extended for longest loses it to the next.
+    at most; the one whose long history was not extended for longest loses it to the next. `window_behaviors`:
+    behaviours of a long history at most; `window_ms`: their age at most; 0: no window. `window_generations`: parts in
+    which behaviours leave a window, and how many times as large a windowed history is.
     """
 
     groups: int = 16
     tau: int = 3
     histories_limit: int = 1 << 16
+    window_behaviors: int = 0
+    window_ms: int = 0
+    window_generations: int = 4
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a signature would not fit 63 bits."""
+        """Raise ValueError where a signature would not fit 63 bits, or a window its generations."""
         if self.groups < 1 or self.tau < 1 or self.groups * self.tau > SIGNATURE_BITS_MAX:
             raise ValueError(f"groups and tau must be at least 1, their product at most {SIGNATURE_BITS_MAX}")
         if self.tau > 8:
             raise ValueError("tau must be at most 8")
         if self.histories_limit < 1:
             raise ValueError("histories_limit must be at least 1")
+        if not 2 <= self.window_generations <= GENERATIONS_MAX:
+            raise ValueError(f"window_generations must lie within 2 and {GENERATIONS_MAX}")
+        if any(window != 0 and window < self.window_generations for window in (self.window_behaviors, self.window_ms)):
+            raise ValueError("window_behaviors and window_ms must be 0 or at least window_generations")
+
+    @property
+    def generations(self) -> int:
+        """How many generations a long history has: one where there is no window."""
+        return self.window_generations if self.window_behaviors or self.window_ms else 1
+
+
+class Window(NamedTuple):
+    """A window as the compiled code takes it; 0 is no bound.
+
+    `ms`: the oldest behaviour's age; `generation_behaviors`, `generation_ms`: what one generation holds.
+    """
+
+    ms: int
+    generation_behaviors: int
+    generation_ms: int
+
+
+def window_of(configuration: SdimConfiguration) -> Window:
+    """Return what the compiled code needs of the configuration of a window."""
+    c = configuration
+    return Window(c.window_ms, c.window_behaviors // c.window_generations, c.window_ms // c.window_generations)
 
 
 class Histories(NamedTuple):
     """Bucket sums of long histories.
 
-    `sums` int32 [histories, groups, 2**tau, d] in units of 2**(shift - 16); `counts` int32 [histories, groups, 2**tau];
-    `shift` int32 [histories], how often a history's sums were halved so as not to overflow; `length` int64 [histories];
-    `owner` int32 [histories], the user's row + 1; `older`, `newer` int32 [histories] and `ends` int32 [2], the order in
-    which histories were extended; `pool`.
+    `sums` int32 [histories, generations, groups, 2**tau, d] in units of 2**(unit - 256); `unit` uint16 [histories,
+    generations, groups, 2**tau], 0 where a bucket is empty; `lengths` int64 [histories, generations], behaviours of
+    each generation; `started_ms` int64 [histories, generations], when its first one was; `newest_ms` int64 [histories],
+    when the last one was; `current` uint8 [histories], the generation that is being filled; `owner` int32 [histories],
+    the user's row + 1; `older`, `newer` int32 [histories] and `ends` int32 [2], the order in which histories were
+    extended; `pool`.
     """
 
     sums: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int32]
-    shift: npt.NDArray[np.int32]
-    length: npt.NDArray[np.int64]
+    unit: npt.NDArray[np.uint16]
+    lengths: npt.NDArray[np.int64]
+    started_ms: npt.NDArray[np.int64]
+    newest_ms: npt.NDArray[np.int64]
+    current: npt.NDArray[np.uint8]
     owner: npt.NDArray[np.int32]
     older: npt.NDArray[np.int32]
     newer: npt.NDArray[np.int32]
@@ -74,12 +123,15 @@ class Histories(NamedTuple):
 def new_histories(configuration: SdimConfiguration, size: int) -> Histories:
     """Return empty histories over vectors of `size` coordinates."""
     rows = configuration.histories_limit
-    buckets = (rows, configuration.groups, 1 << configuration.tau)
+    generations = (rows, configuration.generations)
+    buckets = (*generations, configuration.groups, 1 << configuration.tau)
     return Histories(
         sums=reserve((*buckets, size), np.int32),
-        counts=reserve(buckets, np.int32),
-        shift=reserve(rows, np.int32),
-        length=reserve(rows, np.int64),
+        unit=reserve(buckets, np.uint16),
+        lengths=reserve(generations, np.int64),
+        started_ms=reserve(generations, np.int64),
+        newest_ms=reserve(rows, np.int64),
+        current=reserve(rows, np.uint8),
         owner=reserve(rows, np.int32),
         older=reserve(rows, np.int32),
         newer=reserve(rows, np.int32),
@@ -137,62 +189,198 @@ def signature(
 
 
 @compiled
+def _tau(histories: Histories) -> int:
+    tau = 0
+    while (1 << tau) < histories.sums.shape[3]:
+        tau += 1
+    return tau
+
+
+@compiled
 def _bucket(bits: int, group: int, tau: int) -> int:
     return (bits >> (group * tau)) & ((1 << tau) - 1)
 
 
 @compiled
-def write_behavior(histories: Histories, row: int, bits: int, vector: npt.NDArray[np.float32], sign: int) -> None:
-    """Add a behaviour with signature `bits` and `vector` [d] to a history (sign 1), or take out what it added (sign
-    -1).
+def add_behavior(
+    histories: Histories, row: int, bits: int, vector: npt.NDArray[np.float32], ts_ms: int, window: Window
+) -> None:
+    """Add a behaviour with signature `bits` and `vector` [d] to a history's current generation.
 
-    Taking out is exact unless the history's sums were halved in between.
+    Where that is full, or began its share of the window ago, the oldest generation is dropped for a new one. A
+    behaviour that is older than the one before counts as of that one's time.
     """
-    groups = histories.sums.shape[1]
-    tau = 0
-    while (1 << tau) < histories.sums.shape[2]:
-        tau += 1
-    largest = 0
-    scale = FIXED_POINT / float(1 << histories.shift[row])
-    for group in range(groups):
-        bucket = _bucket(bits, group, tau)
-        histories.counts[row, group, bucket] += sign
-        emptied = histories.counts[row, group, bucket] == 0
-        for i in range(vector.shape[0]):
-            value = min(max(float(vector[i]), -VALUE_LIMIT), VALUE_LIMIT)
-            total = histories.sums[row, group, bucket, i] + sign * int64(math.floor(value * scale + 0.5))
-            histories.sums[row, group, bucket, i] = 0 if emptied else total
-            largest = max(largest, abs(total))
-    histories.length[row] += sign
-    if largest > SUM_LIMIT:
-        histories.shift[row] += 1
-        sums = histories.sums[row]
-        for group in range(groups):
-            for bucket in range(sums.shape[1]):
-                for i in range(sums.shape[2]):
-                    sums[group, bucket, i] = (sums[group, bucket, i] + 1) >> 1
+    generation = int64(histories.current[row])
+    ts_ms = max(ts_ms, histories.newest_ms[row])
+    histories.newest_ms[row] = ts_ms
+    is_full = 0 < window.generation_behaviors <= histories.lengths[row, generation]
+    is_over = 0 < window.generation_ms <= ts_ms - histories.started_ms[row, generation]
+    if histories.lengths[row, generation] > 0 and (is_full or is_over):
+        generation = (generation + 1) % histories.lengths.shape[1]
+        wipe_generation(histories, row, generation)
+        histories.current[row] = generation
+    if histories.lengths[row, generation] == 0:
+        histories.started_ms[row, generation] = ts_ms
+    write_behavior(histories, row, generation, bits, vector)
 
 
 @compiled
-def read_interest(histories: Histories, row: int, bits: int, out: npt.NDArray[np.float32]) -> None:
-    """Write the interest of a candidate with signature `bits` in a history to `out` [d]: the paper's Attn(q, S)."""
-    groups = histories.sums.shape[1]
-    tau = 0
-    while (1 << tau) < histories.sums.shape[2]:
-        tau += 1
+def wipe_generation(histories: Histories, row: int, generation: int) -> None:
+    """Drop all behaviours of one generation of a history."""
+    for group in range(histories.sums.shape[2]):
+        for bucket in range(histories.sums.shape[3]):
+            clear(histories.sums[row, generation, group, bucket])
+        clear(histories.unit[row, generation, group])
+    histories.lengths[row, generation] = 0
+    histories.started_ms[row, generation] = 0
+
+
+@compiled
+def wipe_history(histories: Histories, row: int) -> None:
+    """Drop all behaviours of a history."""
+    for generation in range(histories.lengths.shape[1]):
+        wipe_generation(histories, row, generation)
+    histories.newest_ms[row] = 0
+    histories.current[row] = 0
+
+
+@compiled
+def write_behavior(histories: Histories, row: int, generation: int, bits: int, vector: npt.NDArray[np.float32]) -> None:
+    """Add a behaviour with signature `bits` and `vector` [d] to a generation; what is not finite adds nothing.
+
+    What is added is rounded up or down by turns, in the share that its fraction asks for: a hundred thousand behaviours
+    rounded to the nearest unit, all alike, would be off by all of their errors.
+    """
+    histories.lengths[row, generation] += 1
+    turn = float((histories.lengths[row, generation] * GOLDEN_RATIO) & TURNS_MASK) / (TURNS_MASK + 1)
+    largest, together = 0.0, 0.0
+    for i in range(vector.shape[0]):
+        largest = max(largest, abs(float(vector[i])))
+        together += abs(float(vector[i]))
+    if not 0.0 < together < math.inf:
+        return
+    exponent = (bits_of(largest) >> 52) - EXPONENT_OF_A_HALF  # the power of two above the largest coordinate
+    tau = _tau(histories)
+    for group in range(histories.sums.shape[2]):
+        bucket = _bucket(bits, group, tau)
+        sums = histories.sums[row, generation, group, bucket]
+        unit = int64(histories.unit[row, generation, group, bucket])
+        if unit == 0:
+            unit = exponent - VECTOR_BITS + UNIT_BIAS
+        coarsened = max(exponent - ROOM_BITS + UNIT_BIAS - unit, 0)
+        if coarsened > 0:
+            coarsen(sums, coarsened)
+            unit += coarsened
+        scale = float_of((UNIT_BIAS - unit + EXPONENT_OF_ONE) << 52)
+        largest_sum = 0
+        for i in range(vector.shape[0]):
+            total = sums[i] + int64(math.floor(float(vector[i]) * scale + turn))
+            sums[i] = total
+            largest_sum = max(largest_sum, abs(total))
+        if largest_sum > SUM_LIMIT:
+            coarsen(sums, 1)
+            unit += 1
+        histories.unit[row, generation, group, bucket] = unit
+
+
+@compiled
+def coarsen(sums: npt.NDArray[np.int32], doublings: int) -> None:
+    """Round sums [d] to a unit that was doubled so often."""
+    shift = min(doublings, 31)
+    for i in range(sums.shape[0]):
+        sums[i] = (int64(sums[i]) + (int64(1) << (shift - 1))) >> shift
+
+
+@compiled
+def oldest_of(window: Window, now_ms: int) -> int:
+    """Return the time after which a generation must have begun to lie in the window."""
+    return now_ms - window.ms if window.ms > 0 else LONG_AGO_MS
+
+
+@compiled
+def is_live(histories: Histories, row: int, generation: int, oldest_ms: int) -> bool:
+    """Return whether a generation holds anything, all of it later than `oldest_ms`."""
+    return histories.lengths[row, generation] > 0 and histories.started_ms[row, generation] > oldest_ms  # type: ignore[no-any-return]
+
+
+@compiled
+def _add_sums(sums: npt.NDArray[np.int32], unit: int, total: npt.NDArray[np.float64]) -> None:
+    """Add a generation's bucket [d] to `total` [d]."""
+    value = float_of((int64(unit) - UNIT_BIAS + EXPONENT_OF_ONE) << 52)
+    for i in range(total.shape[0]):
+        total[i] += float(sums[i]) * value
+
+
+@compiled
+def _add_direction(total: npt.NDArray[np.float64], groups: int, out: npt.NDArray[np.float32]) -> None:
+    """Add l2(total) / groups to `out` [d]; zero adds nothing."""
+    square = 0.0
+    for i in range(total.shape[0]):
+        square += total[i] * total[i]
+    if square > 0.0:
+        factor = 1.0 / (math.sqrt(square) * groups)
+        for i in range(out.shape[0]):
+            out[i] += float32(total[i] * factor)
+
+
+@compiled
+def read_interest(
+    histories: Histories,
+    row: int,
+    bits: int,
+    oldest_ms: int,
+    total: npt.NDArray[np.float64],
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write the interest of a candidate with signature `bits` in a history to `out` [d]: the paper's Attn(q, S).
+
+    S is what the generations hold that began after `oldest_ms`; `total` float64 [d] is scratch.
+    """
+    groups = histories.sums.shape[2]
+    tau = _tau(histories)
     clear(out)
     for group in range(groups):
         bucket = _bucket(bits, group, tau)
-        if histories.counts[row, group, bucket] == 0:
-            continue
-        sums = histories.sums[row, group, bucket]
-        square = 0.0
-        for i in range(out.shape[0]):
-            square += float(sums[i]) * float(sums[i])
-        if square > 0.0:
-            factor = 1.0 / (math.sqrt(square) * groups)
-            for i in range(out.shape[0]):
-                out[i] += float32(float(sums[i]) * factor)
+        clear(total)
+        for generation in range(histories.lengths.shape[1]):
+            unit = histories.unit[row, generation, group, bucket]
+            if unit != 0 and is_live(histories, row, generation, oldest_ms):
+                _add_sums(histories.sums[row, generation, group, bucket], unit, total)
+        _add_direction(total, groups, out)
+
+
+@compiled
+def read_interests(
+    histories: Histories,
+    row: int,
+    bits: npt.NDArray[np.int64],
+    oldest_ms: int,
+    total: npt.NDArray[np.float64],
+    directions: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write the interests of many candidates with signatures `bits` [n] in one history to `out` [n, d].
+
+    Bit for bit what `read_interest` gives one by one; the buckets are normalised once for all, into `directions`
+    float32 [groups, 2**tau, d], which is scratch.
+    """
+    tau = _tau(histories)
+    for group in range(directions.shape[0]):
+        for bucket in range(directions.shape[1]):
+            clear(total)
+            for generation in range(histories.lengths.shape[1]):
+                unit = histories.unit[row, generation, group, bucket]
+                if unit != 0 and is_live(histories, row, generation, oldest_ms):
+                    _add_sums(histories.sums[row, generation, group, bucket], unit, total)
+            clear(directions[group, bucket])
+            _add_direction(total, directions.shape[0], directions[group, bucket])
+    for candidate in range(bits.shape[0]):
+        interest = out[candidate]
+        clear(interest)
+        for group in range(directions.shape[0]):
+            direction = directions[group, _bucket(bits[candidate], group, tau)]
+            for i in range(interest.shape[0]):
+                interest[i] += direction[i]
 
 
 @compiled

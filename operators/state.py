@@ -43,7 +43,7 @@ from operators.learner import (
 )
 from operators.owned import Owned, new_owned
 from operators.pool import EVER_USED, FREED, Pool
-from operators.sdim import projections
+from operators.sdim import Window, projections, window_of
 from operators.table import Table, new_table
 
 FATES = ("scored", "joined", "late", "duplicate", "early", "orphaned", "erased", "ranked", "dead_lettered")
@@ -101,6 +101,7 @@ class Parameters(NamedTuple):
     memory: ErrorMemoryParameters
     projection: npt.NDArray[np.float32]
     tau: int
+    window: Window
     acted: int
     skipped: int
     workspace: Workspace
@@ -108,7 +109,7 @@ class Parameters(NamedTuple):
 
 def interest_count(configuration: Configuration) -> int:
     """Return how many interest vectors an impression has."""
-    return INTERESTS * len(configuration.behaviors.kinds)
+    return INTERESTS * len(configuration.behaviors.kinds) * configuration.learner.interests
 
 
 def field_count(configuration: Configuration) -> int:
@@ -183,6 +184,7 @@ def parameters_of(configuration: Configuration, names: list[str]) -> Parameters:
         error_memory_parameters(c.error_memory, c.correction, representation, error_memories(c)),
         projections(size, signs, c.seed + PROJECTION_SALT),
         c.sdim.tau,
+        window_of(c.sdim),
         acted,
         skipped,
         new_workspace(fields, c.learner.recent_items, interest_count(c), size, signs, bits),

@@ -8,12 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.quality import delays, monolith, peers, settings, table
+from benchmarks.quality import delays, monolith, peers, sdim, settings, table
 from benchmarks.quality.tables import Options, write_part
 from benchmarks.real_logs import DATA, GLOBO_CLICKS
 
 PARTS = {"peers": peers.tables, "settings": settings.tables, "delays": delays.tables}
-PARTS |= {"monolith": monolith.tables, "table": table.tables}
+PARTS |= {"monolith": monolith.tables, "table": table.tables, "sdim": sdim.tables}
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from operators.behaviors import (
 )
 from operators.estimators.feature_vector import FeatureVector, key_in
 from operators.hashing import Key
-from operators.sdim import SdimConfiguration, projections
+from operators.sdim import LONG_AGO_MS, SdimConfiguration, projections, window_of
 from operators.table import NONE, Table, claim_row, find_row, is_full, new_table, oldest_row, release_row, update_row
 
 KIND = 0
@@ -124,6 +124,7 @@ class SequenceInterest(base.Transformer):
         kept = BehaviorsConfiguration(kinds=("acted",), short_length=short_length, users_limit=users_limit)
         buckets = SdimConfiguration(groups=groups, tau=tau, histories_limit=histories_limit)
         self._behaviors = new_behaviors(kept, buckets, size)
+        self._window = window_of(buckets)
         self._users = new_table(users_limit, 1)
         self._items = new_table(items_limit, 1)
         self._vectors = np.zeros((items_limit + 1, size), np.float32)  # the last row is the candidate's
@@ -156,7 +157,16 @@ class SequenceInterest(base.Transformer):
         self._vectors[item] = self._vector_of.read(x)
         totals = np.zeros(self.groups * self.tau, np.float32)
         extend_sequence(
-            self._behaviors, self._items, self._vectors, self._projection, totals, user, KIND, item, self._learned
+            self._behaviors,
+            self._items,
+            self._vectors,
+            self._projection,
+            totals,
+            self._window,
+            user,
+            KIND,
+            item,
+            self._learned,
         )
 
     def transform_one(self, x: dict[Any, Any]) -> dict[Any, float]:
@@ -179,9 +189,10 @@ class SequenceInterest(base.Transformer):
         if user != NONE and direction.any():
             candidate = self.items_limit
             self._vectors[candidate] = direction
-            totals = np.zeros(self.groups * self.tau, np.float32)
+            totals, total = np.zeros(self.groups * self.tau, np.float32), np.zeros(self.size)
             read_short_interest(self._behaviors, self._items, self._vectors, user, KIND, candidate, self.tau, short)
-            read_long_interest(self._behaviors, self._vectors, self._projection, totals, user, KIND, candidate, long)
+            known = self._behaviors, self._vectors, self._projection, totals, total
+            read_long_interest(*known, user, KIND, candidate, LONG_AGO_MS, long)
             self._vectors[candidate] = 0.0
         normalize(direction)
         features: dict[Any, float] = {}

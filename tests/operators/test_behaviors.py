@@ -20,7 +20,7 @@ from operators.behaviors import (
     read_short_interest,
 )
 from operators.compiled import compiled
-from operators.sdim import FIXED_POINT, SdimConfiguration, projections
+from operators.sdim import LONG_AGO_MS, SdimConfiguration, Window, projections, window_of
 from operators.table import Table, claim_row, new_table, release_row
 
 Vectors = npt.NDArray[np.float32]
@@ -36,11 +36,12 @@ def _extend_all(
     vectors: Vectors,
     projection: Vectors,
     totals: Vectors,
+    window: Window,
     user: int,
     sequence: npt.NDArray[np.int64],
 ) -> None:
     for i in range(sequence.shape[0]):
-        extend_sequence(behaviors, items, vectors, projection, totals, user, 0, sequence[i], i)
+        extend_sequence(behaviors, items, vectors, projection, totals, window, user, 0, sequence[i], i)
 
 
 class World:
@@ -55,9 +56,10 @@ class World:
             assert claim_row(self.items, np.uint64(key * 0x9E3779B97F4A7C15 + 1 & 2**64 - 1), 0, 1) == key
         self.vectors = np.random.default_rng(seed).normal(size=(ITEMS, SIZE)).astype(np.float32)
         self.totals = np.zeros(GROUPS * TAU, np.float32)
+        self.window = window_of(sdim)
 
     def extend(self, user: int, sequence: npt.NDArray[np.int64]) -> None:
-        _extend_all(self.behaviors, self.items, self.vectors, PROJECTION, self.totals, user, sequence)
+        _extend_all(self.behaviors, self.items, self.vectors, PROJECTION, self.totals, self.window, user, sequence)
 
     def short(self, user: int, candidate: int) -> npt.NDArray[np.float64]:
         out = np.full(SIZE, 9, np.float32)
@@ -66,7 +68,8 @@ class World:
 
     def long(self, user: int, candidate: int) -> npt.NDArray[np.float64]:
         out = np.full(SIZE, 9, np.float32)
-        read_long_interest(self.behaviors, self.vectors, PROJECTION, self.totals, user, 0, candidate, out)
+        known = self.behaviors, self.vectors, PROJECTION, self.totals, np.zeros(SIZE)
+        read_long_interest(*known, user, 0, candidate, LONG_AGO_MS, out)
         return out.astype(float)
 
 
@@ -83,8 +86,7 @@ def exact_short(ring: Vectors, candidate: Vectors) -> npt.NDArray[np.float64]:
 
 
 def exact_long(older: Vectors, candidate: Vectors) -> npt.NDArray[np.float64]:
-    """The paper's Attn(q, S) over vectors rounded to the sums' unit, in float64."""
-    rounded = np.floor(older.astype(float) * FIXED_POINT + 0.5) / FIXED_POINT
+    """The paper's Attn(q, S) in float64, from scratch."""
     powers = 1 << np.arange(TAU)
 
     def buckets(vectors: Vectors) -> npt.NDArray[np.int64]:
@@ -93,7 +95,7 @@ def exact_long(older: Vectors, candidate: Vectors) -> npt.NDArray[np.float64]:
     total = np.zeros(SIZE)
     mine, theirs = buckets(candidate[None])[0], buckets(older)
     for group in range(GROUPS):
-        summed = rounded[theirs[:, group] == mine[group]].sum(axis=0)
+        summed = older.astype(float)[theirs[:, group] == mine[group]].sum(axis=0)
         norm = np.linalg.norm(summed)
         total += summed / norm / GROUPS if norm > 0 else 0
     return total
@@ -112,12 +114,10 @@ def test_a_user_walks_from_one_behaviour_to_a_hundred_thousand() -> None:
         history = int(world.behaviors.history[1, 0]) - 1
         assert (history >= 0) == (length > 32)
         if history >= 0:
-            assert int(world.behaviors.histories.length[history]) == length - 32
-            assert (world.behaviors.histories.counts[history].sum(axis=1) == length - 32).all()
+            assert int(world.behaviors.histories.lengths[history].sum()) == length - 32
         for candidate in (0, 7, 50):
             q = world.vectors[candidate]
             np.testing.assert_allclose(world.short(1, candidate), exact_short(world.vectors[ring], q), atol=2e-6)
-            # Sums that were halved are rounded more coarsely.
             np.testing.assert_allclose(world.long(1, candidate), exact_long(world.vectors[older], q), atol=1e-5)
     assert not world.behaviors.counts[[0, 2, 3]].any()
     assert int(world.behaviors.histories.pool.counts[0]) == 1
@@ -148,9 +148,9 @@ def test_a_stale_generation_reads_zero_and_never_reaches_the_buckets() -> None:
     np.testing.assert_allclose(world.short(0, 9), expected, atol=2e-6)
     world.extend(0, np.array([8, 8, 8, 8]))
     np.testing.assert_allclose(world.long(0, 9), exact_long(world.vectors[[6, 7]], world.vectors[9]), atol=1e-5)
-    assert int(world.behaviors.histories.length[0]) == 2
+    assert int(world.behaviors.histories.lengths[0].sum()) == 2
     world.extend(0, np.array([5, 8, 8, 8, 8]))
-    assert int(world.behaviors.histories.length[0]) == 7
+    assert int(world.behaviors.histories.lengths[0].sum()) == 7
 
 
 def test_a_user_of_stale_behaviours_only_reads_zero() -> None:
@@ -171,6 +171,18 @@ def test_moved_vectors_are_read_as_they_are_today_in_the_ring() -> None:
     world.extend(0, np.array([5, 6]))
     world.vectors[5] *= -1.0
     np.testing.assert_allclose(world.short(0, 9), exact_short(world.vectors[[5, 6]], world.vectors[9]), atol=2e-6)
+
+
+def test_moved_vectors_stay_in_the_long_history_as_they_left_the_ring() -> None:
+    """A behaviour's bucket and value are those of the moment in which it left the ring; the candidate is read today."""
+    world = World(short_length=2)
+    world.extend(0, np.arange(10))
+    left = world.vectors[:8].copy()
+    world.vectors[:] = np.random.default_rng(9).normal(size=world.vectors.shape)
+    for candidate in (0, 5, 50):
+        np.testing.assert_allclose(world.long(0, candidate), exact_long(left, world.vectors[candidate]), atol=1e-6)
+        expected = exact_short(world.vectors[[8, 9]], world.vectors[candidate])
+        np.testing.assert_allclose(world.short(0, candidate), expected, atol=2e-6)
 
 
 def test_a_candidate_or_a_history_of_zeros_reads_zero() -> None:
@@ -209,13 +221,12 @@ def test_the_history_extended_least_recently_makes_room(limit: int, steps: list[
         history = int(world.behaviors.history[user, 0]) - 1
         assert (history >= 0) == (user in extended)
         if history >= 0:
-            assert int(world.behaviors.histories.length[history]) == extended[user]
+            assert int(world.behaviors.histories.lengths[history].sum()) == extended[user]
             assert int(world.behaviors.histories.owner[history]) == user + 1
     pool = world.behaviors.histories.pool
     assert int(pool.counts[0] - pool.counts[1]) == len(extended)
     histories = world.behaviors.histories
-    assert int(histories.length.sum()) == sum(extended.values())
-    assert int(histories.counts[:, 0].sum()) == sum(extended.values())
+    assert int(histories.lengths.sum()) == sum(extended.values())
 
 
 def test_a_forgotten_user_leaves_nothing() -> None:
@@ -226,7 +237,7 @@ def test_a_forgotten_user_leaves_nothing() -> None:
     behaviors = world.behaviors
     for array in (behaviors.row, behaviors.generation, behaviors.ts_ms, behaviors.counts, behaviors.history):
         assert not array.any()
-    for array in (behaviors.histories.sums, behaviors.histories.counts, behaviors.histories.length):
+    for array in (behaviors.histories.sums, behaviors.histories.unit, behaviors.histories.lengths):
         assert not array.any()
     assert not behaviors.histories.ends.any()
 

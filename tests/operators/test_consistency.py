@@ -30,6 +30,7 @@ def crowded() -> Configuration:
     return replace(
         c,
         behaviors=replace(c.behaviors, kinds=("acted", "skipped"), short_length=2),
+        sdim=replace(c.sdim, window_behaviors=8, window_ms=3_600_000),
         table=replace(c.table, occurrence_threshold=2, filter_cells=1_024),
         joiner=replace(c.joiner, attribution_window_ms=60_000, late_window_ms=60_000),
         features=replace(c.features, crosses=(("user", "tab"),)),
@@ -169,7 +170,8 @@ def lengthen_text(arrays: Arrays) -> None:
         (put("behaviors.row", 1 << 30), "sequences of users"),
         (put("behaviors.counts", *[-1] * 10), "lengths of sequences"),
         (put("behaviors.history", 1 << 30), "histories of users"),
-        (put("behaviors.histories.shift", 64), "scales of histories"),
+        (put("behaviors.histories.unit", 512), "units of histories"),
+        (put("behaviors.histories.current", 4), "generations of histories"),
         (put("seen.row", 1 << 30), "rows of values"),
         (put("seen.field", 255), "fields of values"),
         (put("seen.counts", 99), "counts of values"),

@@ -38,7 +38,7 @@ def narrowest(threshold: int) -> Configuration:
         behaviors=replace(
             c.behaviors, users_limit=192, short_length=2, kinds=("acted", "skipped"), expire_time_ms=400_000
         ),
-        sdim=replace(c.sdim, groups=2, tau=2, histories_limit=4),
+        sdim=replace(c.sdim, groups=2, tau=2, histories_limit=4, window_behaviors=8, window_ms=60_000),
         joiner=replace(
             c.joiner,
             waiting_limit=128,

@@ -34,7 +34,7 @@ def private_state(state: State) -> dict[str, Any]:
     long = behaviors.history[users]
     found["histories"] = (long > 0).tolist()
     # Which bucket a behaviour fell into hangs on the item's vector, which is everybody's.
-    found["history lengths"] = histories.length[long[long > 0] - 1].tolist()
+    found["history lengths"] = histories.lengths[long[long > 0] - 1].tolist()
     found["rows"] = sorted(
         (int(state.users.key[owner - 1]), int(key))
         for owner, key in zip(state.private.owner, state.features.key, strict=True)
