@@ -10,6 +10,7 @@ from schemas.records import LogRecord, Outputs
 from streams.checkpoints import Checkpoint, CheckpointError, Identity, Store, header_of
 from streams.logs import LogError
 from streams.partition import BLOCK_EVENTS, Partition
+from streams.seal import Seal
 from streams.sinks import Sink, dead_letter_line
 from streams.summary import Summary, summarize
 from streams.tally import Tally
@@ -62,6 +63,8 @@ class Replay:
         Whether examples are wanted.
     block_events
         Events folded in one go.
+    seal
+        What checkpoints are signed with, see `streams.seal`.
 
     Raises
     ------
@@ -79,6 +82,7 @@ class Replay:
         store: Store | None = None,
         examples: bool = True,
         block_events: int = BLOCK_EVENTS,
+        seal: Seal | None = None,
     ) -> None:
         """Load the newest checkpoint; the parameters are the class's."""
         self._identity = Identity(topic, partition, configuration)
@@ -104,6 +108,7 @@ class Replay:
                 examples=examples,
                 tally=self.tally,
                 block_events=block_events,
+                seal=seal,
             )
         except ValueError as error:
             raise CheckpointError(

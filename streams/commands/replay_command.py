@@ -69,6 +69,7 @@ def command(
     from streams.object_checkpoints import is_remote
     from streams.replay import CHECKPOINT_EVENTS, Replay, Sinks
     from streams.report import Course, require_matplotlib, write_report
+    from streams.seal import seal_of
     from streams.sinks import Sink
     from streams.summary import print_table
 
@@ -83,10 +84,11 @@ def command(
             require_matplotlib()
         # Several batches at a time: one is folded while the next is read.
         with closing(LogReader(log, block_lines=16 * batch_size, first_offset=first_offset)) as reader:
-            store = None
+            store = seal = None
             if checkpoint is not None:
                 if not is_remote(checkpoint):
                     refuse_inner_folder(Path(checkpoint))
+                seal = seal_of(loaded)
                 section = msgspec.structs.replace(loaded.checkpoint, directory=checkpoint, generation=0)
                 store = store_at(section, topic, partition, on_damage=partial(click.echo, err=True))
             replay = Replay(
@@ -96,6 +98,7 @@ def command(
                 store=store,
                 examples=examples is not None,
                 block_events=batch_size,
+                seal=seal,
             )
             replay.refuse_gap(first_offset)
             with telling(console, "Making the fold ready: its first run compiles it, which takes up to a minute."):
