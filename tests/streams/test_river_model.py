@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:D
 KEY = "0123456789abcdef"
 REGRESSION = "river:linear_model.LogisticRegression"
 OURS = "river:tests.streams.river_models:"
-EVENTS = 4_000
+EVENTS = 1_500
 WINDOW_MS = 600_000
 
 
@@ -87,14 +87,14 @@ def test_it_sees_what_the_example_says() -> None:
         for name, value in example.features.items():
             if name not in context and isinstance(value, list):
                 assert [x.get(f"{name}.{place}", 0.0) for place in range(len(value))] == value
-        assert x["overall_log_odds"] == example.features["overall_log_odds"]
+        assert x.get("overall_log_odds", 0.0) == example.features["overall_log_odds"]
     assert any(name.startswith("rates.user.") for name in learned[-1])
 
 
 def test_indicators_are_bounded_and_tell_values_apart() -> None:
     """Indicators must be 1 under field and bucket: a number's own bucket, at most so many hashed ones of a field."""
     c = with_model(f"{OURS}Recorder", indicator_buckets=8)
-    Partition(c).process(sample(2_000))
+    Partition(c).process(sample(1_000))
     names = {name for _, x, _ in Recorder.last.calls for name in x if "=" in name}
     by_field: dict[str, set[str]] = {}
     for name in names:
@@ -105,14 +105,13 @@ def test_indicators_are_bounded_and_tell_values_apart() -> None:
     assert len(by_field["duration_ms"]) > 8
 
 
-@pytest.mark.parametrize("batch", [1, 7, EVENTS])
-def test_batches_and_snapshots_change_nothing(batch: int) -> None:
+def test_batches_and_snapshots_change_nothing() -> None:
     """However the log is cut, and going on from snapshots, outputs and digest must be the same."""
     c = with_model("river:preprocessing.StandardScaler | linear_model.LogisticRegression")
-    expected = folded(sample(EVENTS), c, 1_000)
-    assert folded(sample(EVENTS), c, batch) == expected
-    assert folded(sample(EVENTS), c, 500, snapshot_events=1_000) == expected
-    assert folded(sample(EVENTS), with_model(REGRESSION), 1_000)[3] != expected[3]
+    expected = folded(sample(EVENTS), c, EVENTS)
+    assert folded(sample(EVENTS), c, 7) == expected
+    assert folded(sample(EVENTS), c, 250, snapshot_events=500) == expected
+    assert folded(sample(EVENTS), with_model(REGRESSION), EVENTS)[3] != expected[3]
 
 
 def test_everything_else_is_the_same_fold() -> None:
@@ -127,13 +126,13 @@ def test_everything_else_is_the_same_fold() -> None:
         ]
         assert [one.origin for one in told[0]] == [one.origin for one in told[1]]
         assert [getattr(one, "label", 0) for one in told[0]] == [getattr(one, "label", 0) for one in told[1]]
-    assert not any(river.state.learner.dense[0, 1])
+    assert (river.state.learner.dense == Partition(with_model(REGRESSION)).state.learner.dense).all()
 
 
 def test_the_error_memory_corrects_it() -> None:
     """A classifier that is always wrong about a user must be corrected for this user, and not for others."""
     driver = Driver(with_model(f"{OURS}Recorder", Configuration()))
-    for number in range(3_000):
+    for number in range(1_200):
         ts, user = START_MS + number * 60_000, "ann" if number % 2 else "bob"
         driver.impression(f"{number}", user=user, item="x", ts=ts)
         if user == "ann":
@@ -144,29 +143,25 @@ def test_the_error_memory_corrects_it() -> None:
     assert bob.score < 0.2
 
 
-@pytest.mark.parametrize("rate", [0.5, 0.1])
-def test_sampled_negatives_are_made_up_for(rate: float) -> None:
-    """With a share of the negatives learned, the mean score must stay the mean label, within 2%."""
-    c = with_model(f"{OURS}Mean")
-    c = replace(
-        c,
-        joiner=replace(c.joiner, negative_sample_rate=rate, waiting_limit=c.joiner.waiting_limit),
-        correction=replace(c.correction, lambda_max=0.0),
-    )
-    partition = Partition(c)
-    outputs = partition.process(sample(30_000))
-    examples = [msgspec.json.decode(output.value or b"", type=Example) for output in outputs.examples]
-    scores = np.array([example.score for example in examples[2_000:]])
-    labels = np.array([example.label for example in examples[2_000:]])
-    assert scores.mean() / labels.mean() == pytest.approx(1.0, abs=0.02)
+def test_sampled_negatives_are_made_up_for() -> None:
+    """With half of the negatives learned, the mean score must stay near the mean label: without, it would be a half."""
+    c = with_model(f"{OURS}Mean", Configuration())
+    c = replace(c, joiner=replace(c.joiner, negative_sample_rate=0.5), correction=replace(c.correction, lambda_max=0.0))
+    driver = Driver(c)
+    for number in range(1_500):
+        ts = START_MS + number * WINDOW_MS
+        driver.impression(f"{number}", user="ann", item="x", ts=ts)
+        if number % 3 == 0:
+            driver.feedback(f"{number}", user="ann", item="x", ts=ts)
+    assert np.mean([score.score for score in driver.scores[300:]]) == pytest.approx(1 / 3, rel=0.05)
 
 
 def test_a_crash_changes_nothing() -> None:
     """Restored from a snapshot after a crash, a driver must end where an undisturbed one does."""
-    events = [record.value or b"" for record in sample(1_200)]
+    events = [record.value or b"" for record in sample(600)]
     calm, shaken = Driver(with_model(REGRESSION)), Driver(with_model(REGRESSION))
     calm.pipe(*events)
-    shaken.pipe(*events[:400], SNAPSHOT, *events[400:900], CRASH, *events[900:])
+    shaken.pipe(*events[:200], SNAPSHOT, *events[200:450], CRASH, *events[450:])
     assert shaken.digest == calm.digest
     assert shaken.bytes == calm.bytes
 
@@ -202,8 +197,8 @@ def test_a_name_that_is_none_is_refused_at_once(model: str) -> None:
 def test_a_model_of_ones_own_is_taken_whole() -> None:
     """A pipeline made in a module must be cloned, so that two partitions share nothing."""
     one, other = Partition(with_model(f"{OURS}scaled")), Partition(with_model(f"{OURS}scaled"))
-    one.process(sample(1_000))
-    other.process(sample(1_000))
+    one.process(sample(400))
+    other.process(sample(400))
     assert one.digest() == other.digest()
 
 
@@ -233,9 +228,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that is the current one, with the key in the environment and two logs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(KEY_VARIABLE, KEY)
-    lines = [(record.value or b"") + b"\n" for record in sample(3_000)]
+    lines = [(record.value or b"") + b"\n" for record in sample(1_200)]
     Path("whole.jsonl").write_bytes(b"".join(lines))
-    Path("half.jsonl").write_bytes(b"".join(lines[:1_500]))
+    Path("half.jsonl").write_bytes(b"".join(lines[:600]))
     return tmp_path
 
 
