@@ -8,11 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.quality import delays, peers, settings
+from benchmarks.quality import delays, own_model, peers, river_model, settings
 from benchmarks.quality.tables import Options, write_part
 from benchmarks.real_logs import DATA, GLOBO_CLICKS
 
-PARTS = {"peers": peers.tables, "settings": settings.tables, "delays": delays.tables}
+PARTS = {
+    "peers": peers.tables,
+    "settings": settings.tables,
+    "delays": delays.tables,
+    "own_model": own_model.tables,
+    "river_model": river_model.tables,
+}
 
 
 def main() -> int:
