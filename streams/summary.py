@@ -134,7 +134,7 @@ def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:
     told = "" if tally.is_exact else "AUC in bins of the log-odds"
     if tally.labelled < s.labelled:
         told = f"of the last {tally.labelled:,} labels"
-    regrets = []
+    regrets: list[tuple[str, str, str]] = []
     if isinstance(s, SummaryWithRegret):
         regrets = [
             ("regret", number(s.regret), f"log loss beyond the truth's own, of {s.regret_impressions:,} scores"),

@@ -125,7 +125,11 @@ def verify_command(takes_all: bool, partition: int | None, loaded: Loaded) -> No
     from streams.seal import seal_of
 
     count = failures = 0
-    seal = seal_of(loaded)
+    seal = None
+    try:
+        seal = seal_of(loaded)
+    except Refusal as refusal:
+        click.echo(f"signatures of River classifiers are not verified: {refusal.message}", err=True)
     with refusing():
         for number, store in stores(loaded, partition):
             for path in store.paths()[: None if takes_all else 1]:

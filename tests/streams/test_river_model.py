@@ -271,8 +271,11 @@ def test_a_pickle_must_be_allowed_and_keyed(folder: Path, monkeypatch: pytest.Mo
     assert not Path("state").exists()
     Path("key").write_text(f"{KEY}\n")
     run(*command, *ALLOWED, "--set", "checkpoint.hmac_key_file=key")
+    told = run("checkpoint", "verify", *ALLOWED, "--set", "checkpoint.directory=state").stderr
+    assert "signatures of River classifiers are not verified" in told
     monkeypatch.setenv(KEY_VARIABLE, KEY)
-    run("checkpoint", "verify", *ALLOWED, "--set", "checkpoint.directory=state")
+    told = run("checkpoint", "verify", *ALLOWED, "--set", "checkpoint.directory=state").stderr
+    assert "not verified" not in told
 
 
 def test_the_key_is_never_shown(folder: Path) -> None:
