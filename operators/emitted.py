@@ -18,7 +18,7 @@ from schemas.outputs import dead_letter_headers, encode_scores
 from schemas.reasons import Reason
 from schemas.records import Cause, Headers, Output
 
-EXAMPLE_COUNT, DEAD_LETTER_COUNT, TEXT_USED = range(3)
+EXAMPLE_COUNT, DEAD_LETTER_COUNT, TEXT_USED, UNSCORED = range(4)
 EXAMPLES_AT_ONCE = 4_096
 TEXT_AT_ONCE_BYTES = 1 << 22
 
@@ -35,10 +35,11 @@ class Emitted(NamedTuple):
     """Room for what a block of n events makes, as columns.
 
     For each event: `fate`, `reason` uint8 [n]; `scores` float64 [n, 5] as `joiner.Waiting.scores`; `inputs` float32
-    [n or 0, inputs], the features, where they are asked for. `counts` int64 [3]: examples, dead letters of
-    earlier records, bytes of text. Examples, [e]: `example_cause`, `example_ordinal`, `example_offset` int64,
-    `example_label`, `example_revision` uint8, `example_scores`, `example_inputs`, `example_text` int64
-    [e, 2], where its text lies. Dead letters of earlier records, [k]: `letter_cause`, `letter_ordinal`, `letter_offset`
+    [n or 0, inputs], the features, where they are asked for. `counts` int64 [4]: examples, dead letters of
+    earlier records, bytes of text, and the slot + 1 of an impression that another model than the built-in one is to
+    score. Examples, [e]: `example_cause`, `example_ordinal`, `example_offset` int64, `example_label`,
+    `example_revision`, `example_learned` uint8, `example_scores`, `example_inputs`, `example_text` int64 [e, 2], where
+    its text lies. Dead letters of earlier records, [k]: `letter_cause`, `letter_ordinal`, `letter_offset`
     int64, `letter_reason` uint8, `letter_text` int64 [k, 2]. `text` uint8.
     """
 
@@ -52,6 +53,7 @@ class Emitted(NamedTuple):
     example_offset: npt.NDArray[np.int64]
     example_label: npt.NDArray[np.uint8]
     example_revision: npt.NDArray[np.uint8]
+    example_learned: npt.NDArray[np.uint8]
     example_scores: npt.NDArray[np.float64]
     example_inputs: npt.NDArray[np.float32]
     example_text: npt.NDArray[np.int64]
@@ -93,12 +95,13 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
         reason=np.zeros(events, np.uint8),
         scores=np.zeros((events, 5)),
         inputs=np.zeros((emits, inputs), np.float32),
-        counts=np.zeros(3, np.int64),
+        counts=np.zeros(4, np.int64),
         example_cause=np.zeros(examples, np.int64),
         example_ordinal=np.zeros(examples, np.int64),
         example_offset=np.zeros(examples, np.int64),
         example_label=np.zeros(examples, np.uint8),
         example_revision=np.zeros(examples, np.uint8),
+        example_learned=np.zeros(examples, np.uint8),
         example_scores=np.zeros((examples, 5)),
         example_inputs=np.zeros((examples, inputs), np.float32),
         example_text=np.zeros((examples, 2), np.int64),
@@ -156,9 +159,9 @@ class Encoder:
     def _emitted_features(self, block: Block, emitted: Emitted, event: int, names: list[str]) -> dict[str, Any]:
         columns = block.columns
         text = bytes(columns.text[columns.text_start[event] : columns.text_end[event]])
-        return kept_features(text) | self._numeric_features(emitted.inputs[event].tolist(), names)
+        return kept_features(text) | self.numeric_features(emitted.inputs[event].tolist(), names)
 
-    def _numeric_features(self, numbers: list[float], names: list[str]) -> dict[str, Any]:
+    def numeric_features(self, numbers: list[float], names: list[str]) -> dict[str, Any]:
         """Return the numbers that the learner saw by name: [rate, residual] of each field, the rest, the interests."""
         if len(self._rate_names) != len(names) + len(DERIVED):
             self._rate_names = [f"rates.{name}" for name in (*names, *DERIVED)]
@@ -201,7 +204,7 @@ class Encoder:
                 outcome["revision"] = revision
             outcome["origin"] = f"{prefix}{offset}"
             outcome["cause"] = f"{prefix}{cause}:{ordinal}"
-            value = complete_example(kept, self._numeric_features(inputs, names), outcome)
+            value = complete_example(kept, self.numeric_features(inputs, names), outcome)
             outputs.append(Output(Cause(cause, ordinal), value, kept_user(kept).encode()))
         return outputs
 

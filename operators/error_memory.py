@@ -14,7 +14,7 @@ corrected it, and estimates how far it is off near here in log-odds,
 with p' what was predicted for the remembered ones at this place and m pseudo-impressions without an error: gamma 0 is
 the residual form, gamma 1 the paper's, which sets the labels near here against this prediction. How far each memory is
 believed (the paper's lambda) is learned by logistic regression with per-coordinate rates: on a stream whose errors
-can't be foreseen the estimates are near zero, behind a frozen model they are not. docs/adr/0018 has the figures.
+can't be foreseen the estimates are near zero, behind a frozen model they are not. docs/adr/0019 has the figures.
 """
 
 import math

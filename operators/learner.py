@@ -10,7 +10,8 @@ as it was served, since how far that can be trusted is what it has to find out. 
 Machines (2018); McMahan et al., Ad Click Prediction (2013).
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -29,11 +30,21 @@ USER_GAP, USER_EXPOSURES, RECENT = range(len(DERIVED))
 DERIVED_BUCKETS = 32
 LATENT_SALT = 0x1A7
 EXPONENT_OF_A_HALF = 1022  # as the bits of a float64 have it
+BUILT_IN = "fwfm"
+RIVER = re.compile(r"river:([A-Za-z_][\w.]*( *\| *[A-Za-z_][\w.]*)*|[A-Za-z_][\w.]*:[A-Za-z_]\w*)")
+MODEL_FEATURES = ("indicators", "original")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearnerConfiguration:
     """How the model learns (`[learner]`).
+
+    `model`: the model itself, "fwfm" built in, or a River classifier in its place: "river:" and its name in River, with
+    transformers before it if need be ("river:preprocessing.StandardScaler | linear_model.LogisticRegression"), or
+    "river:MODULE:NAME", one's own. `model_arguments`: what a River classifier is made with, by name.
+    `model_features`: how it sees the values of fields, as "indicators", 1 under the name of field and bucket, or as
+    "original" numbers and strings. `indicator_buckets`: buckets of a field's indicators, which bound what is learned
+    of ever new values. `allow_pickle`: take a River classifier's pickle into checkpoints, which needs a key.
 
     `latent_size`: coordinates of a latent vector; `latent_initial`: the largest initial one. `pair_initial`: initial
     weight of two fields; `derived_initial`, where one of them is derived; `interest_initial`, of a field and an
@@ -45,6 +56,11 @@ class LearnerConfiguration:
     never); rates, sequences and the error memory go on.
     """
 
+    model: str = BUILT_IN
+    model_arguments: dict[str, bool | int | float | str] = field(default_factory=dict)
+    model_features: str = "indicators"
+    indicator_buckets: int = 1 << 18
+    allow_pickle: bool = False
     latent_size: int = 8
     latent_initial: float = 0.03
     pair_initial: float = 0.5
@@ -64,7 +80,15 @@ class LearnerConfiguration:
     frozen_from_ms: int = 0
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a value makes no sense."""
+        """Raise ValueError where a value makes no sense; nothing is looked up of a River classifier's name yet."""
+        if self.model != BUILT_IN and not RIVER.fullmatch(self.model):
+            raise ValueError(f'model must be "{BUILT_IN}", "river:NAME" or "river:MODULE:NAME"')
+        if self.model == BUILT_IN and self.model_arguments:
+            raise ValueError("model_arguments are a River classifier's: the model is built in")
+        if self.model_features not in MODEL_FEATURES:
+            raise ValueError(f"model_features must be one of {', '.join(MODEL_FEATURES)}")
+        if not 1 <= self.indicator_buckets <= 1 << 32:
+            raise ValueError("indicator_buckets must lie within 1 and 4294967296")
         if not 1 <= self.latent_size <= 64:
             raise ValueError("latent_size must lie within 1 and 64")
         if not 0 <= self.recent_items <= 32:
@@ -80,8 +104,9 @@ class LearnerConfiguration:
 
 
 class LearnerParameters(NamedTuple):
-    """The configuration as the compiled code takes it."""
+    """The configuration as the compiled code takes it; `is_replaced`: another model scores and learns."""
 
+    is_replaced: bool
     latent_initial: float
     seed: int
     recent_items: int
@@ -135,6 +160,7 @@ def learner_parameters(configuration: LearnerConfiguration, seed: int) -> Learne
     """Return what the compiled code needs of the configuration."""
     c = configuration
     return LearnerParameters(
+        c.model != BUILT_IN,
         c.latent_initial,
         seed,
         c.recent_items,

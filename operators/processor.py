@@ -2,7 +2,7 @@
 
 Every event first moves stream time, then releases each impression whose window that closes, then is processed itself:
 
-    impression   resolve ids -> read features -> score and correct -> emit -> keep it waiting for its outcome
+    impression   resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
     feedback     join -> set the label -> extend the user's sequence
     erase        forget the user
     released     learn -> remember the error -> update the rows -> emit the example
@@ -17,7 +17,15 @@ from operators.columns import ERASE, FEEDBACK, IMPRESSION, Columns
 from operators.compiled import clear, compiled, int64
 from operators.deadlines import last_deadline, next_due, push_deadline, remove_deadline
 from operators.delay import ELAPSED, count_delay, provisional_label
-from operators.emitted import DEAD_LETTER_COUNT, EXAMPLE_COUNT, TEXT_USED, Emitted, copy_row, has_room
+from operators.emitted import (
+    DEAD_LETTER_COUNT,
+    EXAMPLE_COUNT,
+    TEXT_USED,
+    UNSCORED,
+    Emitted,
+    copy_row,
+    has_room,
+)
 from operators.index import find, look_ahead
 from operators.joiner import (
     BASE,
@@ -42,6 +50,7 @@ from operators.joiner import (
 )
 from operators.reference import by_reference
 from operators.scoring import (
+    correct_slot,
     count_exposure,
     count_positive,
     extend_with_item,
@@ -51,6 +60,7 @@ from operators.scoring import (
     look_ahead_at_slot,
     read_features,
     resolve_values,
+    score_replaced,
     score_slot,
     update_rows,
 )
@@ -88,7 +98,8 @@ def fold(state: State, parameters: Parameters, columns: Columns, emitted: Emitte
     """Fold the events from `first` on and return the first one not yet folded.
 
     That is the number of events, or fewer where `emitted` has no more room: empty it and call again. An event that
-    stopped half way through its releases goes on where it stopped.
+    stopped half way through its releases goes on where it stopped. Where another model than the built-in one scores,
+    it is also an impression that waits for its score: call `complete` and go on behind it.
     """
     return fold_events(
         by_reference(state), by_reference(parameters), by_reference(columns), by_reference(emitted), first
@@ -112,7 +123,12 @@ def fold_events(state: State, parameters: Parameters, columns: Columns, emitted:
         sweep_users(state, parameters)
         sweep_values(state, parameters)
         if columns.kind[event] == IMPRESSION:
-            on_impression(state, parameters, columns, emitted, event)
+            slot = on_impression(state, parameters, columns, emitted, event)
+            if slot >= 0 and parameters.learner.is_replaced:
+                emitted.counts[UNSCORED] = slot + 1
+                return event
+            if slot >= 0:
+                complete_impression(state, parameters, columns, emitted, event, slot)
         elif columns.kind[event] == FEEDBACK:
             on_feedback(state, parameters, columns, emitted, event)
         elif columns.kind[event] == ERASE:
@@ -120,6 +136,27 @@ def fold_events(state: State, parameters: Parameters, columns: Columns, emitted:
         else:
             dead_letter(state, emitted, event, REQUEST_UNSUPPORTED)
     return columns.kind.shape[0]  # type: ignore[no-any-return]
+
+
+@compiled
+def complete(
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, probability: float
+) -> None:
+    """Give the impression that `fold` stopped at the probability of another model than the built-in one."""
+    complete_unscored(
+        by_reference(state), by_reference(parameters), by_reference(columns), by_reference(emitted), event, probability
+    )
+
+
+@compiled
+def complete_unscored(
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, probability: float
+) -> None:
+    """Give an impression its probability, state and all by reference."""
+    slot = emitted.counts[UNSCORED] - 1
+    emitted.counts[UNSCORED] = 0
+    score_replaced(state, parameters, slot, probability)
+    complete_impression(state, parameters, columns, emitted, event, slot)
 
 
 @compiled
@@ -238,27 +275,37 @@ def release(state: State, parameters: Parameters, emitted: Emitted, slot: int) -
         extend_with_item(state, parameters, user, parameters.skipped, item, state.waiting.ts_ms[slot])
     state.tallies[LABELLED] += 1
     state.tallies[POSITIVES] += positive
-    emit_example(state, emitted, slot, 0)
+    emit_example(state, emitted, slot, 0, positive or is_sampled(state, parameters, slot))
     if not positive and has_positive(state.waiting, slot, parameters.joiner.late_window_ms):
         take_late_positive(state, parameters, emitted, slot)
 
 
 @compiled
-def on_impression(state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int) -> None:
-    """Score an impression and keep it waiting for its outcome."""
+def on_impression(state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int) -> int:
+    """Read all that an impression is scored by, score it, and return its slot; -1 where it is not to be scored."""
     waiting = state.waiting
     slot = find_slot(waiting, columns.key[event])
     if slot >= 0 and waiting.status[slot] != EARLY:
         settle(state, emitted, event, FATE_DUPLICATE)
-        return
+        return -1
     user, slot = open_impression(state, parameters, columns, emitted, event)
     if slot < 0:
         dead_letter(state, emitted, event, NO_ROOM)
-        return
+        return -1
     resolve_values(state, parameters, columns, event, slot, user)
     read_features(state, parameters, slot, user)
-    score_slot(state, parameters, columns, event, slot)
-    count_exposure(state, parameters, slot, user)
+    score_slot(state, parameters, slot)
+    return slot
+
+
+@compiled
+def complete_impression(
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, slot: int
+) -> None:
+    """Correct an impression's score, count and emit it; it waits for its outcome from then on."""
+    waiting = state.waiting
+    correct_slot(state, parameters, columns, event, slot)
+    count_exposure(state, parameters, slot, int64(waiting.users.owner[slot]) - 1)
     if waiting.label[slot] == 1:
         take_positive(state, parameters, slot)
     copy_row(waiting.scores[slot], emitted.scores[event])
@@ -413,7 +460,7 @@ def take_late_positive(state: State, parameters: Parameters, emitted: Emitted, s
     state.waiting.learned[slot] = UNLEARNED
     learn_label(state, parameters, slot, 1.0)
     update_rows(state, slot)
-    emit_example(state, emitted, slot, 1)
+    emit_example(state, emitted, slot, 1, True)
 
 
 @compiled
@@ -456,7 +503,7 @@ def make_room(state: State, length: int) -> None:
 
 
 @compiled
-def emit_example(state: State, emitted: Emitted, slot: int, revision: int) -> None:
+def emit_example(state: State, emitted: Emitted, slot: int, revision: int, is_learned: bool) -> None:
     """Emit an impression with its outcome, and with the features as they were when it was scored."""
     waiting = state.waiting
     place = emitted.counts[EXAMPLE_COUNT]
@@ -465,6 +512,7 @@ def emit_example(state: State, emitted: Emitted, slot: int, revision: int) -> No
     emitted.example_offset[place] = waiting.offset[slot]
     emitted.example_label[place] = waiting.label[slot]
     emitted.example_revision[place] = revision
+    emitted.example_learned[place] = is_learned
     copy_row(waiting.scores[slot], emitted.example_scores[place])
     copy_row(state.seen.inputs[slot], emitted.example_inputs[place])
     start = emitted.counts[TEXT_USED]

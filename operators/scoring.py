@@ -247,13 +247,34 @@ def machine_logit(state: State, parameters: Parameters, slot: int) -> float:
 
 
 @compiled
-def score_slot(state: State, parameters: Parameters, columns: Columns, event: int, slot: int) -> None:
-    """Score an impression, correct the score by the error memory, and keep both with it."""
-    scores = state.waiting.scores[slot]
+def score_slot(state: State, parameters: Parameters, slot: int) -> None:
+    """Score an impression by the model and keep the logit with it.
+
+    Another model than the built-in one scores later: only its representation is read here.
+    """
     inputs = state.seen.inputs[slot]
     dense = 2 * state.learner.pairs.shape[0]
     inputs[dense + MACHINE] = machine_logit(state, parameters, slot)
-    scores[LOGIT] = inputs[dense + OVERALL] + score_dense(state.learner, inputs[: dense + 1])
+    if parameters.learner.is_replaced:
+        inputs[dense + MACHINE] = 0.0  # of a machine that never learns
+        return
+    state.waiting.scores[slot, LOGIT] = inputs[dense + OVERALL] + score_dense(state.learner, inputs[: dense + 1])
+
+
+@compiled
+def score_replaced(state: State, parameters: Parameters, slot: int, probability: float) -> None:
+    """Take the probability that another model than the built-in one gives, negatives it did not see made up for."""
+    odds = probability / (1.0 - probability)
+    state.waiting.scores[slot, LOGIT] = log(odds) + parameters.joiner.log_rate
+
+
+@compiled
+def correct_slot(state: State, parameters: Parameters, columns: Columns, event: int, slot: int) -> None:
+    """Correct the model's score by the error memory, and keep both with the impression.
+
+    The representation is the one that `score_slot` left in the workspace.
+    """
+    scores = state.waiting.scores[slot]
     scores[MODEL] = sigmoid(scores[LOGIT])
     vectors = parameters.workspace.vectors
     base = base_of(state, parameters, slot)
@@ -343,7 +364,10 @@ def learn_slot(state: State, parameters: Parameters, slot: int, label: float) ->
 
     The machine's rows move by the error that it would make with the rows of now, the dense level by the error with the
     machine's logit as it was served; behind a label learned before, both by the difference of the labels.
+    Another model than the built-in one learns from the example, when the window closes.
     """
+    if parameters.learner.is_replaced:
+        return
     learner, workspace, seen = state.learner, parameters.workspace, state.seen
     learned = state.waiting.learned[slot]
     inputs = seen.inputs[slot]

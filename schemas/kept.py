@@ -13,7 +13,9 @@ from schemas.events import Impression, Value
 from schemas.records import Headers
 
 
-class _Kept(msgspec.Struct, gc=False):
+class Kept(msgspec.Struct, gc=False):
+    """The beginning of an impression's example."""
+
     id: str
     user: str
     item: str
@@ -28,7 +30,7 @@ class _Owner(msgspec.Struct, gc=False):
 _ENCODE = msgspec.json.Encoder().encode
 _ENCODE_LINES = msgspec.json.Encoder().encode_lines
 _DECODE_OWNER = msgspec.json.Decoder(_Owner).decode
-_DECODE_KEPT = msgspec.json.Decoder(_Kept).decode
+_DECODE_KEPT = msgspec.json.Decoder(Kept).decode
 _PACK = msgspec.msgpack.Encoder().encode
 _UNPACK = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None, Headers]).decode
 _CLOSING = b"}}"
@@ -43,7 +45,7 @@ def encode_kept(impressions: Sequence[Impression], features: Sequence[dict[str, 
     b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"features":{"tab":2}}\\n'
     """
     return _ENCODE_LINES(
-        [_Kept(each.id, each.user, each.item, each.ts, its) for each, its in zip(impressions, features, strict=True)]
+        [Kept(each.id, each.user, each.item, each.ts, its) for each, its in zip(impressions, features, strict=True)]
     )
 
 
@@ -57,9 +59,14 @@ def complete_example(kept: bytes, numbers: dict[str, Any], outcome: dict[str, An
     return b"".join((kept, separator, _ENCODE(numbers)[1:], b",", _ENCODE(outcome)[1:]))
 
 
+def decode_kept(kept: bytes) -> Kept:
+    """Return what was kept of an impression."""
+    return _DECODE_KEPT(kept + _CLOSING)
+
+
 def kept_features(kept: bytes) -> dict[str, Value]:
     """Return the features of what was kept."""
-    return _DECODE_KEPT(kept + _CLOSING).features
+    return decode_kept(kept).features
 
 
 def kept_user(kept: bytes) -> str:

@@ -13,6 +13,7 @@ from streams.commands import Refusal
 from streams.configuration import ConfigurationError, Loaded, load
 from streams.metrics import MetricsServer, new_registry
 from streams.partition import Partition
+from streams.seal import seal_of
 from streams.topics import check
 from streams.worker import Scoring
 
@@ -43,7 +44,7 @@ def make_app(loaded: Loaded) -> BlockApp:
         server.start()
         check(loaded.kafka, loaded.topics)
         tell("making the fold ready: its first run compiles it, which takes up to a minute")
-        seconds = Partition(loaded.configuration).warm_up()
+        seconds = Partition(loaded.configuration, seal=seal_of(loaded)).warm_up()
         tell(f"ready after {seconds:.1f} s; joining group {loaded.worker.group!r}")
         if server.address:
             tell(f"metrics at http://{server.address}/metrics")

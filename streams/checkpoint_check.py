@@ -7,8 +7,12 @@ import msgspec
 
 from operators.configuration import Configuration
 from operators.digest import digest
+from operators.learner import BUILT_IN
 from operators.state import restore
 from streams.checkpoints import Checkpoint, CheckpointError, DamagedError, Header, Store, refuse_misnamed, said
+from streams.commands import Refusal
+from streams.river_model import digest_in, refuse_unsigned, without_model
+from streams.seal import Seal
 
 
 class Found(NamedTuple):
@@ -48,8 +52,10 @@ def read(store: Store, path: Any) -> Checkpoint:
     return checkpoint
 
 
-def verify(store: Store, path: Any) -> Header:
+def verify(store: Store, path: Any, seal: Seal | None = None) -> Header:
     """Restore a checkpoint's state under the configuration that it was made with, and compare its digest.
+
+    A River classifier in it is not loaded, but with a `seal` its signature is verified.
 
     Raises CheckpointError where anything is not as the header says.
     """
@@ -57,10 +63,16 @@ def verify(store: Store, path: Any) -> Header:
     header = checkpoint.header
     try:
         configuration = msgspec.convert(header.configuration, Configuration)
-        state = restore(configuration, checkpoint.part(""))
-        found = digest(state)
+        arrays = checkpoint.part("")
+        model = configuration.learner.model
+        state = restore(configuration, arrays if model == BUILT_IN else without_model(arrays))
+        found = digest_in(digest(state), model, arrays)
+        if model != BUILT_IN and seal is not None:
+            refuse_unsigned(arrays, model, seal)
     except (ValueError, TypeError, msgspec.MsgspecError) as error:
         raise DamagedError(f"{path} holds no state of this version: {said(error)}") from None
+    except Refusal as refusal:
+        raise CheckpointError(f"{path}: {refusal.message}") from None
     except (MemoryError, OverflowError, OSError) as error:
         raise DamagedError(f"{path} asks for more memory than there is: {said(error)}") from None
     if found != header.digest:

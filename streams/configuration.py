@@ -63,6 +63,9 @@ class CheckpointSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """A partition's checkpoint is written so long after the one before, if it has events that are not in it."""
     interval_events: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000
     """And after so many events."""
+    hmac_key_file: str = ""
+    """File that holds the key which a River classifier in a checkpoint is signed with, and nothing else;
+    THALWEG_CHECKPOINT_HMAC_KEY goes before it."""
 
 
 class WorkerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

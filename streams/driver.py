@@ -27,6 +27,7 @@ from schemas.events import Context, Erase, Event, Feedback, Impression, Request,
 from schemas.outputs import DeadLetter, Example, Score
 from schemas.records import Cause, LogRecord, Output, Outputs
 from streams.partition import Partition
+from streams.seal import Seal
 from streams.sinks import dead_letter_line
 from streams.summary import waiting_count
 
@@ -91,6 +92,7 @@ class Driver:
     ) -> None:
         """Start an empty partition; the parameters are the class's."""
         self.configuration = configuration or Configuration()
+        self._seal = Seal(b"its snapshots never leave a driver")
         self._where = {"topic": topic, "partition": partition, "partitions": partitions}
         self._log: list[LogRecord] = []
         self._saved: tuple[int, dict[str, npt.NDArray[Any]] | None] = (0, None)
@@ -258,7 +260,7 @@ class Driver:
         return row_of(self.partition.state.users, self._key("user", user)) is not None
 
     def _new_partition(self, arrays: dict[str, npt.NDArray[Any]] | None) -> Partition:
-        return Partition(self.configuration, arrays=arrays, **self._where)  # type: ignore[arg-type]
+        return Partition(self.configuration, arrays=arrays, seal=self._seal, **self._where)  # type: ignore[arg-type]
 
     def _record(self, item: Item) -> LogRecord:
         if isinstance(item, LogRecord):

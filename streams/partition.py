@@ -15,9 +15,12 @@ from operators.configuration import Configuration
 from operators.contexts import field_names
 from operators.digest import digest
 from operators.emitted import EXAMPLE_COUNT, Emitted, Encoder, new_emitted
-from operators.processor import close_all, fold
+from operators.learner import BUILT_IN
+from operators.processor import close_all, complete, fold
 from operators.state import Parameters, State, input_count, new_state, parameters_of, restore, snapshot
 from schemas.records import Outputs, Record
+from streams.river_model import RiverModel, without_model
+from streams.seal import Seal
 from streams.tally import Tally
 
 BLOCK_EVENTS = 2_500
@@ -41,18 +44,24 @@ class Partition:
         examples: bool = True,
         tally: Tally | None = None,
         block_events: int = BLOCK_EVENTS,
+        seal: Seal | None = None,
     ) -> None:
         """Start empty, or from the `arrays` of a snapshot.
 
         `partitions` is the number of the topic's partitions, 0 where a log has none: then no record lies in the wrong
-        one. `block_events`: events folded in one go; it bounds memory and changes no result.
+        one. `block_events`: events folded in one go; it bounds memory and changes no result. `seal`: the key of
+        snapshots where a River classifier is the model.
 
-        Raises ValueError where a snapshot does not fit the configuration.
+        Raises ValueError where a snapshot does not fit the configuration, Refusal where there is no such model.
         """
         self.configuration = configuration
         self.topic = topic
         self.partition = partition
         self.partitions = partitions
+        self._model: RiverModel | None = None
+        if configuration.learner.model != BUILT_IN:
+            self._model = RiverModel(configuration, seal, arrays)
+            arrays = None if arrays is None else without_model(arrays)
         self.state: State = new_state(configuration) if arrays is None else restore(configuration, arrays)
         self.tally = tally
         self._examples = examples
@@ -90,7 +99,10 @@ class Partition:
         emitted = self._room(0)
         is_done = False
         while not is_done:
-            is_done = close_all(self.state, self._parameters, emitted)
+            if self._model is None:
+                is_done = close_all(self.state, self._parameters, emitted)
+            else:
+                is_done = self._model.close_all(self.state, self._parameters, emitted, self._names)
             self._drain_examples(emitted, self._names, outputs)
         return outputs
 
@@ -98,19 +110,26 @@ class Partition:
         """Compile the fold, or load it from its cache, and return the seconds that took; the state stays as it is."""
         started = time.perf_counter()
         emitted = self._room(0)
-        fold(self.state, self._parameters, self._columnizer.columns([]).columns, emitted, 0)
-        # Calling it, even on an empty state, would move stream time.
-        arguments = (self.state, self._parameters, emitted)
-        cast(Any, close_all).compile(tuple(cast(Any, numba).typeof(argument) for argument in arguments))
+        columns = self._columnizer.columns([]).columns
+        fold(self.state, self._parameters, columns, emitted, 0)
+        # Calling these, even on an empty state, would move stream time or score what is not there.
+        _compile(close_all, self.state, self._parameters, emitted)
+        if self._model is not None:
+            _compile(complete, self.state, self._parameters, columns, emitted, 0, 0.5)
         return time.perf_counter() - started
 
     def snapshot(self) -> dict[str, npt.NDArray[Any]]:
-        """Return copies of the state's arrays by name, from which another partition can go on."""
-        return snapshot(self.state)
+        """Return copies of the state's arrays by name, from which another partition can go on.
+
+        Raises ValueError where a River classifier is the model and there is no seal.
+        """
+        arrays = snapshot(self.state)
+        return arrays if self._model is None else arrays | self._model.snapshot()
 
     def digest(self) -> str:
-        """Return the SHA-256 of the state's logical content."""
-        return digest(self.state)
+        """Return the SHA-256 of the state's logical content; of a River classifier, what it was taught and answered."""
+        found = digest(self.state)
+        return found if self._model is None else self._model.digest(found)
 
     def _foldings(self, records: Sequence[Record]) -> Iterator["_Folding"]:
         """Yield records in blocks, read and ready to be folded."""
@@ -128,7 +147,7 @@ class Partition:
             self._learn_names()
             emitted = self._room(len(block))
             emitted.reason[: len(block)] = 0
-            yield _Folding(self.state, self._parameters, columnised, emitted, self._names)
+            yield _Folding(self.state, self._parameters, columnised, emitted, self._names, self._model)
 
     def _complete(self, folding: "_Folding", outputs: Outputs) -> None:
         """Wait until a block is folded, emptying what it emits as often as there is no more room."""
@@ -187,7 +206,15 @@ class Partition:
 class _Folding:
     """A block on its way through the fold: `folded` and `encoded` say how many of its events have come how far."""
 
-    def __init__(self, state: State, parameters: Parameters, block: Block, emitted: Emitted, names: list[str]) -> None:
+    def __init__(
+        self,
+        state: State,
+        parameters: Parameters,
+        block: Block,
+        emitted: Emitted,
+        names: list[str],
+        model: RiverModel | None,
+    ) -> None:
         self.block = block
         self.emitted = emitted
         self.names = names
@@ -195,6 +222,7 @@ class _Folding:
         self.encoded = 0
         self._state = state
         self._parameters = parameters
+        self._model = model
         self._future: Future[None] | None = None
 
     def start(self, executor: ThreadPoolExecutor | None) -> None:
@@ -212,7 +240,13 @@ class _Folding:
         return self.folded == len(self.block.records)
 
     def _fold(self) -> None:
-        self.folded = fold(self._state, self._parameters, self.block.columns, self.emitted, self.folded)
+        arguments = (self._state, self._parameters, self.block.columns, self.emitted, self.folded)
+        self.folded = fold(*arguments) if self._model is None else self._model.fold(*arguments, self.names)
+
+
+def _compile(function: Any, *arguments: Any) -> None:
+    """Compile a function of the fold for such arguments, or load it from its cache."""
+    function.compile(tuple(cast(Any, numba).typeof(argument) for argument in arguments))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from streams.checkpoints import Checkpoint, CheckpointError, DamagedError, Heade
 from streams.commands import Refusal
 from streams.configuration import Loaded
 from streams.partition import Partition
+from streams.seal import seal_of
 from streams.security import KafkaSection, kafka_python_arguments, refusing
 
 READ_TIMEOUT_S = 60.0
@@ -66,6 +67,7 @@ class Rebuilding:
                 partition=partition,
                 partitions=partitions,
                 arrays=None if found is None else found.part(""),
+                seal=seal_of(loaded),
             )
         except (CheckpointError, ValueError) as error:
             raise Refusal(f"{error}: choose a checkpoint.generation that is not there yet") from None

@@ -10,8 +10,10 @@ from schemas.records import LogRecord, Outputs
 from streams.checkpoints import Checkpoint, CheckpointError, Identity, Store, header_of
 from streams.logs import LogError
 from streams.partition import BLOCK_EVENTS, Partition
+from streams.regret import Truth
+from streams.seal import Seal
 from streams.sinks import Sink, dead_letter_line
-from streams.summary import Summary, summarize
+from streams.summary import Summary, summarize, with_regret
 from streams.tally import Tally
 
 CHECKPOINT_EVENTS = 1_000_000
@@ -62,6 +64,10 @@ class Replay:
         Whether examples are wanted.
     block_events
         Events folded in one go.
+    seal
+        What checkpoints are signed with, see `streams.seal`.
+    truth
+        True probabilities that scores are compared with; from a checkpoint on, those after it.
 
     Raises
     ------
@@ -79,8 +85,11 @@ class Replay:
         store: Store | None = None,
         examples: bool = True,
         block_events: int = BLOCK_EVENTS,
+        seal: Seal | None = None,
+        truth: Truth | None = None,
     ) -> None:
         """Load the newest checkpoint; the parameters are the class's."""
+        self._truth = truth
         self._identity = Identity(topic, partition, configuration)
         self._store = store
         checkpoint = None if store is None else store.load(self._identity)
@@ -104,6 +113,7 @@ class Replay:
                 examples=examples,
                 tally=self.tally,
                 block_events=block_events,
+                seal=seal,
             )
         except ValueError as error:
             raise CheckpointError(
@@ -140,10 +150,13 @@ class Replay:
                 fresh = self._after_checkpoint(block)
                 if not fresh:
                     continue
-                sinks.write(self.partition.process(fresh))
+                outputs = self.partition.process(fresh)
+                sinks.write(outputs)
                 self.events += len(fresh)
                 self.next_offset = last + 1
                 self._last_value = fresh[-1].value
+                if self._truth is not None:
+                    self._truth.add(outputs.scores)
                 on_block(self.events)
                 if self.events - self._saved_events >= checkpoint_events:
                     self._save(sinks)
@@ -167,7 +180,8 @@ class Replay:
 
     def summary(self) -> Summary:
         """Return what the replay came to so far."""
-        return summarize(self.partition, self.tally, events_now=self.events, seconds=self.seconds)
+        summary = summarize(self.partition, self.tally, events_now=self.events, seconds=self.seconds)
+        return summary if self._truth is None else with_regret(summary, self._truth.regret())
 
     def _after_checkpoint(self, block: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the checkpoint has not seen, once its last one was found where it must be."""

@@ -9,6 +9,7 @@ from operators.joiner import WAITING
 from operators.pool import EVER_USED
 from operators.state import FATES, FEEDBACKS, IMPRESSIONS, LABELLED, POSITIVES, State, state_bytes
 from streams.partition import Partition
+from streams.regret import Regret
 from streams.tally import Tally
 
 NONE = "–"
@@ -51,6 +52,26 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         """Return it as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class SummaryWithRegret(Summary, frozen=True, kw_only=True):
+    """A summary, and the regret against the truth of a made-up log, see `streams.regret`."""
+
+    regret: float | None
+    model_regret: float | None
+    truth_log_loss: float | None
+    regret_impressions: int
+
+
+def with_regret(summary: Summary, regret: Regret) -> SummaryWithRegret:
+    """Return a summary with the regret of its scores."""
+    return SummaryWithRegret(
+        **msgspec.structs.asdict(summary),
+        regret=regret.regret,
+        model_regret=regret.model_regret,
+        truth_log_loss=regret.truth_log_loss,
+        regret_impressions=regret.impressions,
+    )
 
 
 def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: float) -> Summary:
@@ -113,6 +134,13 @@ def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:
     told = "" if tally.is_exact else "AUC in bins of the log-odds"
     if tally.labelled < s.labelled:
         told = f"of the last {tally.labelled:,} labels"
+    regrets: list[tuple[str, str, str]] = []
+    if isinstance(s, SummaryWithRegret):
+        regrets = [
+            ("regret", number(s.regret), f"log loss beyond the truth's own, of {s.regret_impressions:,} scores"),
+            ("  model alone", number(s.model_regret), ""),
+            ("  log loss of truth", number(s.truth_log_loss), "what chance alone costs"),
+        ]
     return [
         *((name, f"{value:,}", note) for name, value, note in counts),
         ("AUC", number(s.auc), told),
@@ -122,6 +150,7 @@ def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:
         ("  model alone", number(s.model_log_loss), ""),
         ("  base score", number(s.base_log_loss), ""),
         ("calibration", number(s.calibration), "mean score / mean label"),
+        *regrets,
         ("events/s", NONE if s.events_per_second is None else f"{s.events_per_second:,.0f}", f"{s.seconds:.1f} s"),
         ("resident state", f"{s.state_bytes / (1 << 20):,.1f} MiB", ""),
         ("digest", s.digest[:16], "of the state"),

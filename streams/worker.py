@@ -33,6 +33,7 @@ from streams.delivery import Tail
 from streams.partition import Partition
 from streams.partition_run import LogBounds, TakenOverError
 from streams.ports import Ports, ports_of
+from streams.seal import seal_of
 
 BELOW_ALL = -1
 """An ordinal below that of every output."""
@@ -72,6 +73,7 @@ class AssignedPartition:
                 partition=partition,
                 partitions=partitions,
                 arrays=None if checkpoint is None else checkpoint.part(""),
+                seal=seal_of(loaded),
             )
         except CheckpointError as error:
             raise Refusal(str(error)) from error

@@ -8,12 +8,20 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.quality import delays, monolith, peers, sdim, settings, table
+from benchmarks.quality import delays, monolith, own_model, peers, river_model, sdim, settings, table
 from benchmarks.quality.tables import Options, write_part
 from benchmarks.real_logs import DATA, GLOBO_CLICKS
 
-PARTS = {"peers": peers.tables, "settings": settings.tables, "delays": delays.tables}
-PARTS |= {"monolith": monolith.tables, "table": table.tables, "sdim": sdim.tables}
+PARTS = {
+    "peers": peers.tables,
+    "settings": settings.tables,
+    "delays": delays.tables,
+    "sdim": sdim.tables,
+    "monolith": monolith.tables,
+    "table": table.tables,
+    "own_model": own_model.tables,
+    "river_model": river_model.tables,
+}
 
 
 def main() -> int:

@@ -122,14 +122,20 @@ def verify_command(takes_all: bool, partition: int | None, loaded: Loaded) -> No
     """
     from streams.checkpoint_check import verify
     from streams.checkpoints import CheckpointError
+    from streams.seal import seal_of
 
     count = failures = 0
+    seal = None
+    try:
+        seal = seal_of(loaded)
+    except Refusal as refusal:
+        click.echo(f"signatures of River classifiers are not verified: {refusal.message}", err=True)
     with refusing():
         for number, store in stores(loaded, partition):
             for path in store.paths()[: None if takes_all else 1]:
                 count += 1
                 try:
-                    header = verify(store, path)
+                    header = verify(store, path, seal)
                     click.echo(f"whole: partition {number}, offset {header.next_offset}, {header.digest}", err=True)
                 except CheckpointError as error:
                     failures += 1

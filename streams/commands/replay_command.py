@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ SILENT_S = 1.5
 )
 @click.option("--examples", metavar="F", help="Impressions with their outcome and features, the same kinds of file.")
 @click.option("--dead-letters", metavar="F", help="Records that could not be used, with reason and raw bytes (base64).")
+@click.option("--truth", metavar="F", help="True probabilities of `thalweg generate --truth`: report the regret.")
 @click.option("--summary", "summary_path", metavar="F.json", help="The table at the end as JSON.")
 @click.option("--report", metavar="F.html", help="A page with the table and plots over stream time (needs matplotlib).")
 @click.option(
@@ -44,6 +45,7 @@ def command(
     out: str | None,
     examples: str | None,
     dead_letters: str | None,
+    truth: str | None,
     summary_path: str | None,
     report: str | None,
     checkpoint: str | None,
@@ -67,8 +69,10 @@ def command(
     from streams.checkpoint_folders import store_at
     from streams.checkpoints import CheckpointError
     from streams.object_checkpoints import is_remote
+    from streams.regret import Truth
     from streams.replay import CHECKPOINT_EVENTS, Replay, Sinks
     from streams.report import Course, require_matplotlib, write_report
+    from streams.seal import seal_of
     from streams.sinks import Sink
     from streams.summary import print_table
 
@@ -81,12 +85,16 @@ def command(
     try:
         if report is not None:
             require_matplotlib()
-        # Several batches at a time: one is folded while the next is read.
-        with closing(LogReader(log, block_lines=16 * batch_size, first_offset=first_offset)) as reader:
-            store = None
+        with ExitStack() as files:
+            # Several batches at a time: one is folded while the next is read.
+            reader = files.enter_context(
+                closing(LogReader(log, block_lines=16 * batch_size, first_offset=first_offset))
+            )
+            store = seal = None
             if checkpoint is not None:
                 if not is_remote(checkpoint):
                     refuse_inner_folder(Path(checkpoint))
+                seal = seal_of(loaded)
                 section = msgspec.structs.replace(loaded.checkpoint, directory=checkpoint, generation=0)
                 store = store_at(section, topic, partition, on_damage=partial(click.echo, err=True))
             replay = Replay(
@@ -96,6 +104,8 @@ def command(
                 store=store,
                 examples=examples is not None,
                 block_events=batch_size,
+                seal=seal,
+                truth=None if truth is None else files.enter_context(Truth(truth)),
             )
             replay.refuse_gap(first_offset)
             with telling(console, "Making the fold ready: its first run compiles it, which takes up to a minute."):
