@@ -92,6 +92,7 @@ class Crashes:
             partitions=1,
             workers=1,
             arrivals=(tuple(arrivals or [0.0] * len(log)),),
+            fetch_records_min=1_000,
             fetch_records=1_000,
             batch_records=64,
             block_limits=BlockLimits(block_records_max=100),

@@ -196,7 +196,7 @@ class SimulatedWorker(Owner):
             for number, run in list(self.runs.items()):
                 if not run.has_room or number not in self.positions:
                     continue
-                count = world.random.randint(1, world.setting.fetch_records)
+                count = world.random.randint(world.setting.fetch_records_min, world.setting.fetch_records)
                 records = world.fetch(number, self.positions[number], count)
                 await self.pass_time(0.02)
                 if records and self.runs.get(number) is run:

@@ -51,6 +51,7 @@ class Setting(NamedTuple):
     slow_markers: float = 0.0
     holes: float = 0.0
     batch_records: int = 8
+    fetch_records_min: int = 1
     fetch_records: int = 40
     in_flight_batches_max: int = 2
     block_limits: BlockLimits = BlockLimits(block_records_max=20)
