@@ -52,7 +52,7 @@ def test_the_command_tells_the_seed_of_a_failure(monkeypatch: Patch) -> None:
     failed = CliRunner().invoke(main, ["simulate", "--runs", "200"])
     assert failed.exit_code == 1
     assert failed.output.startswith("Error: seed ")
-    command = failed.output.split("`")[1].split()
+    command = failed.output.split("`")[-2].split()
     assert command[:2] == ["thalweg", "simulate"]
     assert failed.output.rstrip().endswith(f"`{' '.join(command)}` repeats it")
     again = CliRunner().invoke(main, command[1:])
