@@ -10,7 +10,7 @@ import secrets
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -363,7 +363,7 @@ def header_of(
 
 def plain(configuration: Configuration) -> dict[str, Any]:
     """Return a configuration as JSON has it."""
-    converted: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(asdict(configuration), order="sorted"))
+    converted: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(configuration, order="sorted"))
     return converted
 
 
@@ -450,10 +450,7 @@ def bytes_of(place: _Place) -> int:
     """Return an array's bytes. Raises ValueError where it can't be one."""
     if place.dtype not in DTYPES or min(place.shape, default=0) < 0 or place.start % ALIGNMENT or place.start < 0:
         raise ValueError(f"{said(place.name)} is no array of numbers")
-    size = np.dtype(place.dtype).itemsize
-    for extent in place.shape:
-        size *= extent
-    return size
+    return prod(place.shape, start=int(place.dtype[2:]))
 
 
 def said(value: object) -> str:

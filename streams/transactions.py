@@ -126,12 +126,13 @@ class TransactionalDelivery:
     async def commit(self, partition: int, next_offset: int) -> None:
         """Commit what was sent, and that the input below `next_offset` is done with, as one.
 
+        Below what is committed already, where the input is only folded again, there is nothing to commit.
         Raises DeliveryError if anything failed, or stayed unconfirmed too long (whether it is committed is open then,
         and the next `open` tells), TakenOverError where somebody else has the partition.
         """
         transactions = self._partitions[partition]
         await transactions.lane.confirm_done()
-        if transactions.began_at is None and transactions.committed == next_offset:
+        if transactions.began_at is None and (transactions.committed or 0) >= next_offset:
             return
         place = TopicPartition(self._topics.interactions, partition)
         await transactions.commit(place, next_offset, self._group)
