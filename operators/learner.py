@@ -138,8 +138,9 @@ class Workspace(NamedTuple):
     `vectors`, `gradients` float32 [fields + interests, d]; `weighted` float32 [d]; `total` float64 [d], a sum of
     behaviours; `dots` float32 [fields + interests], padded; `present` int32 [fields + interests], the places that have
     a vector, and `counts` int32 [2], how many of these are fields, and how many there are; `values` int32 [fields], how
-    many each field has; `keys` uint64 [fields + recent items], their first values'; `steps` float32 [2 fields + 2],
-    padded; `signs` float32 [groups * tau] and `bits` float32 [K * L], projections of SDIM and of the error memory.
+    many each field has; `keys` uint64 [fields + recent items], the first values of the named fields and behind them the
+    recent items'; `steps` float32 [2 fields + 2], padded; `signs` float32 [groups * tau] and `bits` float32 [K * L],
+    projections of SDIM and of the error memory.
     """
 
     vectors: npt.NDArray[np.float32]

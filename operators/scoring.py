@@ -156,7 +156,7 @@ def derive_values(state: State, parameters: Parameters, slot: int, user: int) ->
         row = behaviors.row[user, parameters.acted, place]
         if is_current(state.features, row, behaviors.generation[user, parameters.acted, place]):
             key = derived_key(RECENT, state.features.key[row])
-            parameters.workspace.keys[first + len(DERIVED) + back] = key
+            parameters.workspace.keys[first + back] = key
             add_value(state, parameters, slot, first + RECENT, key, -1)
 
 

@@ -86,7 +86,7 @@ class SimulatedDisk:
         """All that it holds, to be compared; of a file's name what chance gave it does not count."""
         numbers: dict[_File, int] = {}
 
-        def of(path: Path, file: _File | None) -> tuple[str, int | None]:
+        def of(path: Path, file: _File | None) -> tuple[str, _File | int | None]:
             return path.parent.name + path.name[:20] + path.suffix, file and numbers.setdefault(file, len(numbers))
 
         files = [tuple(sorted(of(*item) for item in each.items())) for each in (self._files, self._durable_files)]
