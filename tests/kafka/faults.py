@@ -145,7 +145,10 @@ class Follower:
     def _follow(self) -> None:
         topic = self._workers.loaded.topics.scores
         servers = self._workers.loaded.kafka.bootstrap_servers
-        consumer = KafkaConsumer(bootstrap_servers=servers, isolation_level="read_committed", group_id=None)
+        # its own waits are not to be those of the workers
+        consumer = KafkaConsumer(
+            bootstrap_servers=servers, isolation_level="read_committed", group_id=None, reconnect_backoff_max_ms=200
+        )
         with closing(consumer):
             consumer.assign([TopicPartition(topic, number) for number in self._arrivals])
             consumer.seek_to_end()
