@@ -68,8 +68,14 @@ class Load:
 
     def __init__(self, workers: Workers, rate: float = RATE) -> None:
         self._ending = threading.Event()
-        self.produced = 0
+        self.produced, self._rate, self._began = 0, rate, time.monotonic()
+        self.events_per_s = 0.0
         self._producing = Producing(lambda: workers.produce(self._lines(), rate), 60)
+
+    @property
+    def is_on_time(self) -> bool:
+        """Whether less is missing than half a second's events: what brokers that were gone did not take is made up."""
+        return self.produced > (time.monotonic() - self._began - 0.5) * self._rate
 
     def _lines(self) -> Iterator[bytes]:
         for line in events(FOREVER):
@@ -83,6 +89,7 @@ class Load:
         """Wait until all is confirmed; raise what the producer raised."""
         self._ending.set()
         self._producing.join()
+        self.events_per_s = self.produced / (time.monotonic() - self._began)
 
     def __enter__(self) -> "Load":
         return self
@@ -175,21 +182,29 @@ def ready(workers: Workers) -> subprocess.Popen[bytes]:
     return worker
 
 
+class Moving(NamedTuple):
+    """Events on their way, and the reader of their scores."""
+
+    load: Load
+    follower: Follower
+
+
 @contextmanager
-def moving(workers: Workers) -> Iterator[Follower]:
+def moving(workers: Workers) -> Iterator[Moving]:
     """Have events on their way while the block lasts, which begins when all scores move; after it all is settled."""
     with Load(workers) as load, Follower(workers) as follower:
         follower.wait_moving(now())
-        yield follower
+        yield Moving(load, follower)
         load.end()
         settled(workers)
+        workers.events_per_s.append(load.events_per_s)
 
 
 def kills(workers: Workers, times: int) -> list[float]:
     """SIGKILL the worker with outputs behind its newest checkpoint, and start another one at once."""
     recoveries = []
     worker = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (_, follower):
         for _ in range(times):
             workers.kill_with_outputs_beyond(worker)
             killed_at = now()
@@ -203,11 +218,13 @@ def broker_kills(workers: Workers, times: int, *, broker: Broker) -> list[float]
     """SIGKILL the only broker and start it again; the times are from when it serves again."""
     recoveries = []
     worker = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (load, follower):
         for _ in range(times):
             broker.kill()
             broker.start()
             recoveries.append(follower.wait_moving(now(), written_since=False))
+            # a producer gives up what it could not send for a minute, and brokers that die at once take nothing
+            workers.wait(lambda: load.is_on_time, "events that were held up have been sent")
     assert workers.stop(worker) == 0, workers.log(worker)
     return recoveries
 
@@ -216,7 +233,7 @@ def zombies(workers: Workers, times: int) -> list[float]:
     """Stop a worker past its session, have another one take over, wake the first."""
     recoveries = []
     first = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (_, follower):
         for _ in range(times):
             workers.wait(lambda: workers.scores_beyond_checkpoints() > 100, "outputs that no checkpoint knows of")
             first.send_signal(signal.SIGSTOP)
@@ -246,7 +263,7 @@ def rebalances(workers: Workers, times: int) -> list[float]:
     """One worker, two, three, a zombie among them, and back to one, over all partitions."""
     recoveries = []
     first = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (_, follower):
         for _ in range(times):
             others: list[subprocess.Popen[bytes]] = []
             for _ in range(2):
@@ -272,7 +289,7 @@ def full_disks(workers: Workers, times: int) -> list[float]:
     """Let no file grow past what a checkpoint needs: the worker ends with one line, and the next goes on."""
     recoveries = []
     worker = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (_, follower):
         for _ in range(times):
             partitions = workers.loaded.topics.partitions
             workers.wait(lambda: len(newest_checkpoints(workers)) == partitions, "checkpoints")  # noqa: B023
@@ -307,6 +324,7 @@ def restarts(workers: Workers, times: int) -> list[float]:
             worker = workers.start()
             recoveries.append(follower.wait_moving(ended_at))
         load.end()
+        workers.events_per_s.append(load.events_per_s)
     worker = workers.start()
     settled(workers)
     assert workers.stop(worker) == 0, workers.log(worker)

@@ -77,6 +77,7 @@ class Workers:
         self.folder = folder
         self.workers: list[subprocess.Popen[bytes]] = []
         self.stopped: list[subprocess.Popen[bytes]] = []
+        self.events_per_s: list[float] = []
 
     @property
     def loaded(self) -> Loaded:
