@@ -4,30 +4,38 @@ Each scenario runs workers under load, harms them, and returns how long readers 
 scores moved again. What readers got in the end is compared, output by output, with the fold over each partition's log.
 """
 
+import asyncio
 import resource
 import signal
 import subprocess
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from aiokafka import AIOKafkaProducer
+from aiokafka.partitioner import DefaultPartitioner
 from kafka import KafkaConsumer, TopicPartition
 
 from examples.live.events import events
 from streams.consume import cause_of
+from streams.produce import key_of
 from tests.kafka.broker import Broker
 from tests.kafka.fleet import committed, end_offsets
 from tests.kafka.scoring import Producing, Sent, Workers
 
 RATE = 2_500
+TURN_S, TURN_MAX, UNCONFIRMED_MAX = 0.02, 1_000, 64
+"""The load sends what is due this often, so many events at most at a time, and waits for so many batches at most."""
+BROKER_AWAY_S = 180.0
 SESSION_S = 6
 COMPILE_S = 180
 """What the first worker of all may take, which compiles the fold."""
 FOREVER = 10_000_000
+partition_of = DefaultPartitioner()
 SETTINGS = {"CHECKPOINT__INTERVAL_MS": 2000, "WORKER__SESSION_TIMEOUT_MS": SESSION_S * 1000}
 
 
@@ -64,26 +72,56 @@ def difference(workers: Workers) -> Difference:
 
 
 class Load:
-    """Events on their way to the input topic, RATE a second, until it is ended; as a context, ended at its end."""
+    """Events on their way to the input topic, RATE a second, until it is ended; as a context, ended at its end.
+
+    Whole batches, so that a machine of few cores has them left for what is looked at.
+    """
 
     def __init__(self, workers: Workers, rate: float = RATE) -> None:
+        self._workers, self._rate = workers, rate
         self._ending = threading.Event()
-        self.produced, self._rate, self._began = 0, rate, time.monotonic()
+        self._lines = events(FOREVER)
+        self.produced, self._began = 0, time.monotonic()
         self.events_per_s = 0.0
-        self._producing = Producing(lambda: workers.produce(self._lines(), rate), 60)
+        self._producing = Producing(lambda: asyncio.run(self._produce()), 60)
 
     @property
     def is_on_time(self) -> bool:
         """Whether less is missing than half a second's events: what brokers that were gone did not take is made up."""
         return self.produced > (time.monotonic() - self._began - 0.5) * self._rate
 
-    def _lines(self) -> Iterator[bytes]:
-        for line in events(FOREVER):
-            if self._ending.is_set():
-                return
+    async def _produce(self) -> None:
+        servers, topic = self._workers.loaded.kafka.bootstrap_servers, self._workers.source
+        options = {"acks": "all", "enable_idempotence": True, "max_batch_size": 1 << 20}
+        options["request_timeout_ms"] = int(BROKER_AWAY_S * 1000)
+        unconfirmed: deque[asyncio.Future[Any]] = deque()
+        async with AIOKafkaProducer(bootstrap_servers=servers, **options) as producer:
+            while not self._ending.is_set():
+                due = int((time.monotonic() - self._began) * self._rate) - self.produced
+                for partition, lines in self._next(min(due, TURN_MAX)).items():
+                    batch = producer.create_batch()
+                    for line in lines:
+                        assert batch.append(key=key_of(line), value=line, timestamp=None) is not None
+                    unconfirmed.append(await producer.send_batch(batch, topic, partition=partition))
+                while len(unconfirmed) > UNCONFIRMED_MAX or (unconfirmed and unconfirmed[0].done()):
+                    await unconfirmed.popleft()
+                await asyncio.sleep(TURN_S)
+            for each in unconfirmed:
+                await each
+
+    def _next(self, count: int) -> dict[int, list[bytes]]:
+        """Return the next lines by partition, some of them what a producer should not send."""
+        partitions = list(range(self._workers.loaded.topics.partitions))
+        found: dict[int, list[bytes]] = {}
+        for _ in range(count):
             self.produced += 1
-            # some of what a producer should not send
-            yield b'{"type": "impression", "n": %d}' % self.produced if self.produced % 997 == 0 else line.rstrip(b"\n")
+            line = next(self._lines).rstrip(b"\n")
+            if self.produced % 997 == 0:
+                line = b'{"type": "impression", "n": %d}' % self.produced
+            key = key_of(line)
+            partition = 0 if key is None else partition_of(key, partitions, partitions)
+            found.setdefault(partition, []).append(line)
+        return found
 
     def end(self) -> None:
         """Wait until all is confirmed; raise what the producer raised."""
@@ -223,7 +261,7 @@ def broker_kills(workers: Workers, times: int, *, broker: Broker) -> list[float]
             broker.kill()
             broker.start()
             recoveries.append(follower.wait_moving(now(), written_since=False))
-            # a producer gives up what it could not send for a minute, and brokers that die at once take nothing
+            # brokers that die again at once take nothing
             workers.wait(lambda: load.is_on_time, "events that were held up have been sent")
     assert workers.stop(worker) == 0, workers.log(worker)
     return recoveries
