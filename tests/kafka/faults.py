@@ -12,13 +12,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
-from kafka import KafkaConsumer, TopicPartition
 
 from examples.live.events import events
 from streams.consume import cause_of
@@ -188,17 +187,18 @@ class Follower:
         return max(at for at in moved() if at is not None) - since.monotonic
 
     def _follow(self) -> None:
-        topic = self._workers.loaded.topics.scores
+        asyncio.run(self._read())
+
+    async def _read(self) -> None:
         servers = self._workers.loaded.kafka.bootstrap_servers
-        # its own waits are not to be those of the workers
-        consumer = KafkaConsumer(
-            bootstrap_servers=servers, isolation_level="read_committed", group_id=None, reconnect_backoff_max_ms=200
-        )
-        with closing(consumer):
-            consumer.assign([TopicPartition(topic, number) for number in self._arrivals])
-            consumer.seek_to_end()
+        places = [TopicPartition(self._workers.loaded.topics.scores, number) for number in self._arrivals]
+        async with AIOKafkaConsumer(
+            bootstrap_servers=servers, isolation_level="read_committed", enable_auto_commit=False
+        ) as consumer:
+            consumer.assign(places)
+            await consumer.seek_to_end(*places)
             while not self._ending.is_set():
-                for place, records in consumer.poll(timeout_ms=50, max_records=5000).items():
+                for place, records in (await consumer.getmany(timeout_ms=50, max_records=5000)).items():
                     written = max(record.timestamp for record in records) / 1000
                     self._arrivals[place.partition].append(Arrival(time.monotonic(), written))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as AiokafkaPartition
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import RetriableError
@@ -118,7 +119,7 @@ def send(servers: str, topic: str, values: Mapping[int, Sequence[bytes]], **sett
 
 def records_of(servers: str, topic: str, partition: int, isolation_level: str = "read_uncommitted") -> list[Any]:
     """Every record of a partition up to the end that there is now, in order; fails where they do not come."""
-    place = TopicPartition(topic, partition)
+    place = AiokafkaPartition(topic, partition)
     deadline = time.monotonic() + READ_TIMEOUT_S
 
     async def read() -> list[Any]:
