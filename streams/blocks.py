@@ -175,7 +175,7 @@ def _say(refusal: Refusal) -> None:
 
 
 class NoTables(TableManager):
-    """Faust's tables, of which there are none: it starts without the second that Faust leaves others to make some in."""
+    """Faust's tables, of which there are none: it starts without the second that Faust gives others to make some."""
 
     async def on_start(self) -> None:
         """Let the consumer subscribe."""
