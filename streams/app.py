@@ -22,7 +22,7 @@ BLOCK_RECORDS, BLOCK_BYTES = 10_000, 8 << 20
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that reads or encodes a block keeps the interpreter while the event loop waits for it.
 
-With Python's own 5 ms a partition that catches up makes the opening of another, hundreds of short steps, a second longer.
+With Python's own 5 ms, one partition that catches up makes the opening of another, many short steps, a second longer.
 """
 
 log = logging.getLogger("thalweg.worker")
