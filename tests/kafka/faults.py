@@ -58,9 +58,13 @@ def compared(written: list[Sent], expected: list[Sent]) -> Difference:
 
 
 def difference(workers: Workers) -> Difference:
-    """Compare all that readers of all topics and partitions got with the fold over each partition's log."""
+    """Compare all that readers of all topics and partitions got with the fold over each partition's log.
+
+    Of every record the last checkpoint must know a fate.
+    """
     total = Difference()
     for number in range(workers.loaded.topics.partitions):
+        assert workers.accounted(number) == len(workers.records_of(workers.source, number))
         (written, _), expected = workers.written(number), workers.expected(number)
         assert len(expected[0]) > 1000
         assert len(expected[1]) > 1000
