@@ -101,6 +101,8 @@ class Delivery:
                 **aiokafka_arguments(self._kafka),
                 acks="all",
                 enable_idempotence=True,
+                # the client's own limit, of 40 s, would come first where brokers are away
+                request_timeout_ms=int(self._delivery_timeout_s * 1000),
                 max_batch_size=BATCH_BYTES,
                 compression_type=self._compression_type,
             )
