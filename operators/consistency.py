@@ -16,7 +16,7 @@ from operators.configuration import Configuration
 from operators.contexts import field_names
 from operators.deadlines import Deadlines
 from operators.index import FIRST_BUCKETS, STASH_CELLS, Index
-from operators.joiner import CLOSED, EARLY, FREE, WAITING, Waiting
+from operators.joiner import CLOSED, EARLY, FREE, WAITING, Waiting, list_feedback
 from operators.owned import Owned
 from operators.pool import EVER_USED, FREED, Pool
 from operators.sdim import UNIT_MAX
@@ -129,6 +129,7 @@ def refuse_inconsistent(state: Any, configuration: Configuration) -> None:
     closed = waiting.status[:slots] == CLOSED
     refuse_order("closed impressions", waiting.older, waiting.newer, waiting.ends, closed, slots)
     refuse_kept(waiting, configuration, slots)
+    refuse_held(waiting, in_use, len(known))
     refuse_behaviors(state)
     refuse_seen(state, configuration, slots)
 
@@ -219,9 +220,14 @@ def refuse_owned(what: str, owned: Owned, owners: Table, things: Array) -> None:
     seen = np.zeros(count, np.uint8)
     lengths = np.bincount(owner[theirs] - 1, minlength=people).astype(np.int64)
     require(walk_all(owned.next[:count], owned.first[:people], lengths, seen), f"lists of owned {what}")
+    require(np.array_equal(owned.held[:people], lengths), f"counts of owned {what}")
+    require(within(owned.last[:people], 0, count), f"lists of owned {what}")
+    require(np.array_equal(owned.last[:people] == 0, first == 0), f"lists of owned {what}")
     heads = np.flatnonzero(first)
     require(np.all(owned.previous[first[heads] - 1] == 0), f"lists of owned {what}")
     require(np.array_equal(owner[first[heads] - 1], heads + 1), f"lists of owned {what}")
+    ends = owned.last[heads].astype(np.int64) - 1
+    require(np.all(owned.next[ends] == 0) and np.array_equal(owner[ends], heads + 1), f"lists of owned {what}")
     linked = theirs[owned.next[theirs] != 0]
     after = owned.next[linked].astype(np.int64) - 1
     require(within(after, 0, count - 1), f"lists of owned {what}")
@@ -266,6 +272,23 @@ def refuse_kept(waiting: Waiting, configuration: Configuration, slots: int) -> N
     seen = np.zeros(blocks, np.uint8)
     require(walk_all(texts.next[:blocks], heads, (lengths + BLOCK_BYTES - 1) // BLOCK_BYTES, seen), "texts")
     refuse_pool("blocks of text", texts.pool, seen != 0)
+
+
+def refuse_held(waiting: Waiting, in_use: Array, people: int) -> None:
+    """Raise InconsistentError where what each of the users ever used is said to hold is not what the slots in use hold.
+
+    `refuse_kept` comes before.
+    """
+    feedbacks, slots = waiting.feedbacks, np.flatnonzero(in_use)
+    owner, counts = waiting.users.owner[slots].astype(np.int64) - 1, waiting.feedback_count[slots].astype(np.int64)
+    nodes = np.zeros(int(counts.sum()), np.int64)
+    list_feedback(feedbacks, waiting.feedback[slots], nodes)
+    lengths = np.concatenate([waiting.length[slots], feedbacks.length[nodes]]).astype(np.int64)
+    owners = np.concatenate([owner, np.repeat(owner, counts)])
+    blocks = np.bincount(owners, weights=(lengths + BLOCK_BYTES - 1) // BLOCK_BYTES, minlength=people)
+    require(np.array_equal(waiting.held_blocks[:people], blocks), "texts that users hold")
+    feedback = np.bincount(owner, weights=counts, minlength=people)
+    require(np.array_equal(waiting.held_feedbacks[:people], feedback), "feedback that users hold")
 
 
 def refuse_behaviors(state: Any) -> None:

@@ -19,7 +19,7 @@ from operators.order import link, oldest, unlink
 from operators.owned import Owned, detach, new_owned
 from operators.pool import Pool, available, give, new_pool, take
 from operators.reserve import reserve
-from operators.texts import Texts, has_room, new_texts, release_text, write_text
+from operators.texts import BLOCK_BYTES, Texts, blocks_of, has_room, new_texts, release_text, write_text
 
 FREE, EARLY, WAITING, CLOSED = range(4)
 UNLEARNED = -1.0
@@ -40,7 +40,9 @@ class JoinerConfiguration:
     `negative_sample_rate`: the share of negatives that is learned, with the log-odds corrected. `waiting_limit`:
     impressions kept at most, waiting and late; at the limit the late ones go first, then the oldest waiting one is
     closed unlearned. `feedback_limit`, `feedbacks_per_impression`: feedback kept at most, in all and for one
-    impression. `text_bytes`: original text kept at most.
+    impression. `text_bytes`: original text kept at most. `user_share`: the part of `waiting_limit`, `feedback_limit`
+    and `text_bytes` that one user may fill; beyond it the user's late impressions go first, then new ones are scored
+    and no more: neither kept, nor counted, nor learned from. 1: users have no limit of their own.
     """
 
     attribution_window_ms: int = 600_000
@@ -53,6 +55,7 @@ class JoinerConfiguration:
     feedback_limit: int = 1 << 20
     feedbacks_per_impression: int = 64
     text_bytes: int = 1 << 29
+    user_share: float = 1 / 16
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value makes no sense."""
@@ -78,6 +81,8 @@ class JoinerConfiguration:
             raise ValueError("waiting_limit, feedback_limit and feedbacks_per_impression must be at least 1")
         if self.text_bytes < 1 << 18:
             raise ValueError("text_bytes must be at least 262144, room for the longest records")
+        if not 0.0 < self.user_share <= 1.0:
+            raise ValueError("user_share must lie above 0 and be at most 1")
 
     def windows_ms(self) -> dict[str, int]:
         """Return the attribution window of each positive action."""
@@ -86,9 +91,11 @@ class JoinerConfiguration:
 
 
 class JoinerParameters(NamedTuple):
-    """The configuration as the compiled code takes it; `log_rate` is ln(negative_sample_rate).
+    """The configuration as the compiled code takes it.
 
-    `attribution_window_ms` is the longest of the positive actions' windows.
+    `attribution_window_ms` is the longest of the positive actions' windows; `log_rate` is ln(negative_sample_rate);
+    `slots_per_user`, `feedbacks_per_user` and `blocks_per_user` are one user's share of impressions, feedback and
+    blocks of text.
     """
 
     attribution_window_ms: int
@@ -97,6 +104,9 @@ class JoinerParameters(NamedTuple):
     log_rate: float
     provisional_share: float
     feedbacks_per_impression: int
+    slots_per_user: int
+    feedbacks_per_user: int
+    blocks_per_user: int
 
 
 class Feedbacks(NamedTuple):
@@ -124,7 +134,8 @@ class Waiting(NamedTuple):
     `learned` float64: the label learned from so far, or `UNLEARNED`; `older`, `newer` int32 and `ends` int32 [2]:
     `CLOSED` slots in the order of closing; `closed_ms` int64; `label` uint8; `offset`, `ts_ms` int64; `feedback`,
     `feedback_count` int32; `text`, `length` int32; `scores` float64 [slots, 5]: base score (nan is none), raw logit,
-    model score, correction, score.
+    model score, correction, score; `held_feedbacks`, `held_blocks` int32 [users]: feedback and blocks of text that each
+    user fills.
     """
 
     lookup: Index
@@ -147,13 +158,19 @@ class Waiting(NamedTuple):
     text: npt.NDArray[np.int32]
     length: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float64]
+    held_feedbacks: npt.NDArray[np.int32]
+    held_blocks: npt.NDArray[np.int32]
     pool: Pool
     feedbacks: Feedbacks
     texts: Texts
 
 
 def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
-    """Return what the compiled code needs of the configuration."""
+    """Return what the compiled code needs of the configuration: a share is at least one of each."""
+    limits = (configuration.waiting_limit, configuration.feedback_limit, configuration.text_bytes // BLOCK_BYTES)
+    # a whole share is no limit: nobody gets to twice what there is
+    part = configuration.user_share if configuration.user_share < 1.0 else 2.0
+    shares = (max(1, int(limit * part)) for limit in limits)
     return JoinerParameters(
         max(configuration.windows_ms().values()),
         configuration.late_window_ms,
@@ -161,6 +178,7 @@ def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
         float(log(configuration.negative_sample_rate)),
         configuration.provisional_share,
         configuration.feedbacks_per_impression,
+        *shares,
     )
 
 
@@ -200,6 +218,8 @@ def new_waiting(configuration: JoinerConfiguration, users: int) -> Waiting:
         text=reserve(slots, np.int32),
         length=reserve(slots, np.int32),
         scores=reserve((slots, 5), np.float64),
+        held_feedbacks=reserve(users, np.int32),
+        held_blocks=reserve(users, np.int32),
         pool=new_pool(slots),
         feedbacks=feedbacks,
         texts=new_texts(configuration.text_bytes),
@@ -269,11 +289,32 @@ def _wipe_feedback(feedbacks: Feedbacks, node: int) -> None:
 
 
 @compiled
+def hold(waiting: Waiting, slot: int, feedbacks: int, blocks: int) -> None:
+    """Count what the owner of a slot fills: so much more feedback, so many more blocks of text."""
+    owner = int64(waiting.users.owner[slot]) - 1
+    if owner >= 0:
+        waiting.held_feedbacks[owner] += feedbacks
+        waiting.held_blocks[owner] += blocks
+
+
+@compiled
+def fits_share(waiting: Waiting, user: int, slots: int, length: int, parameters: JoinerParameters) -> bool:
+    """Return whether so many more impressions and a text of `length` bytes fit into a user's share.
+
+    Whoever has nothing may keep one, however long its text is.
+    """
+    held = int64(waiting.users.held[user])
+    blocks = waiting.held_blocks[user] + blocks_of(length)
+    return bool(held == 0 or (held + slots <= parameters.slots_per_user and blocks <= parameters.blocks_per_user))
+
+
+@compiled
 def drop_feedback(waiting: Waiting, slot: int) -> None:
     """Forget a slot's feedback."""
     node = int64(waiting.feedback[slot])
     while node != 0:
         following = int64(waiting.feedbacks.next[node - 1])
+        hold(waiting, slot, -1, -blocks_of(int64(waiting.feedbacks.length[node - 1])))
         release_text(waiting.texts, waiting.feedbacks.text[node - 1])
         _wipe_feedback(waiting.feedbacks, node - 1)
         give(waiting.feedbacks.pool, node - 1)
@@ -291,6 +332,7 @@ def drop_slot(waiting: Waiting, slot: int) -> None:
         remove_deadline(waiting.deadlines, slot)
         remove_deadline(waiting.provisional, slot)
     drop_feedback(waiting, slot)
+    hold(waiting, slot, 0, -blocks_of(int64(waiting.length[slot])))
     release_text(waiting.texts, waiting.text[slot])
     remove(waiting.lookup, waiting.key[slot])
     detach(waiting.users, slot)
@@ -331,9 +373,12 @@ def fits(waiting: Waiting, length: int) -> bool:
 
 @compiled
 def can_remember(waiting: Waiting, slot: int, parameters: JoinerParameters) -> bool:
-    """Return whether one more feedback of the impression can be remembered."""
+    """Return whether one more feedback of the impression, which has an owner, can be remembered."""
+    held = waiting.held_feedbacks[int64(waiting.users.owner[slot]) - 1]
     return bool(
-        waiting.feedback_count[slot] < parameters.feedbacks_per_impression and available(waiting.feedbacks.pool) > 0
+        waiting.feedback_count[slot] < parameters.feedbacks_per_impression
+        and held < parameters.feedbacks_per_user
+        and available(waiting.feedbacks.pool) > 0
     )
 
 
@@ -352,6 +397,7 @@ def add_feedback(waiting: Waiting, slot: int, key: int, offset: int, ts_ms: int,
     feedbacks.next[node] = waiting.feedback[slot]
     waiting.feedback[slot] = node + 1
     waiting.feedback_count[slot] += 1
+    hold(waiting, slot, 1, 0)
     return node
 
 
@@ -374,9 +420,18 @@ def has_positive(waiting: Waiting, slot: int, grace_ms: int) -> bool:
 
 
 @compiled
-def write_early(waiting: Waiting, node: int, text: npt.NDArray[np.uint8], start: int, end: int) -> None:
+def write_record(waiting: Waiting, slot: int, text: npt.NDArray[np.uint8], start: int, end: int) -> None:
+    """Keep the record `text[start:end]` of an impression that has none kept."""
+    waiting.length[slot] = end - start
+    waiting.text[slot] = write_text(waiting.texts, text, start, end)
+    hold(waiting, slot, 0, blocks_of(end - start))
+
+
+@compiled
+def write_early(waiting: Waiting, slot: int, node: int, text: npt.NDArray[np.uint8], start: int, end: int) -> None:
     """Keep the record `text[start:end]` of an early feedback in place of what was kept; an empty one keeps nothing."""
     feedbacks = waiting.feedbacks
+    hold(waiting, slot, 0, blocks_of(end - start) - blocks_of(int64(feedbacks.length[node])))
     release_text(waiting.texts, feedbacks.text[node])
     feedbacks.text[node] = write_text(waiting.texts, text, start, end)
     feedbacks.length[node] = end - start

@@ -12,10 +12,13 @@ from operators.reserve import reserve
 class Owned(NamedTuple):
     """Who owns what (row + 1 everywhere, 0 is none).
 
-    `first` int32 [owners]: an owner's first thing; `owner`, `next`, `previous` int32 [things].
+    `first`, `last` int32 [owners]: an owner's newest thing and the oldest; `held` int32 [owners]: how many there are;
+    `owner`, `next`, `previous` int32 [things].
     """
 
     first: npt.NDArray[np.int32]
+    last: npt.NDArray[np.int32]
+    held: npt.NDArray[np.int32]
     owner: npt.NDArray[np.int32]
     next: npt.NDArray[np.int32]
     previous: npt.NDArray[np.int32]
@@ -23,7 +26,8 @@ class Owned(NamedTuple):
 
 def new_owned(owners: int, things: int) -> Owned:
     """Return a world without property."""
-    return Owned(reserve(owners, np.int32), *(reserve(things, np.int32) for _ in range(3)))
+    sizes = (owners, owners, owners, things, things, things)
+    return Owned(*(reserve(size, np.int32) for size in sizes))
 
 
 @compiled
@@ -35,7 +39,10 @@ def attach(owned: Owned, owner: int, thing: int) -> None:
     owned.previous[thing] = 0
     if first != 0:
         owned.previous[first - 1] = thing + 1
+    else:
+        owned.last[owner] = thing + 1
     owned.first[owner] = thing + 1
+    owned.held[owner] += 1
 
 
 @compiled
@@ -52,6 +59,9 @@ def detach(owned: Owned, thing: int) -> None:
         owned.first[owner - 1] = following
     if following != 0:
         owned.previous[following - 1] = previous
+    else:
+        owned.last[owner - 1] = previous
+    owned.held[owner - 1] -= 1
     owned.owner[thing] = 0
     owned.next[thing] = 0
     owned.previous[thing] = 0
@@ -59,5 +69,11 @@ def detach(owned: Owned, thing: int) -> None:
 
 @compiled
 def first_of(owned: Owned, owner: int) -> int:
-    """Return an owner's first thing, or -1."""
+    """Return an owner's first thing, the newest, or -1."""
     return int64(owned.first[owner]) - 1
+
+
+@compiled
+def last_of(owned: Owned, owner: int) -> int:
+    """Return an owner's last thing, the oldest, or -1."""
+    return int64(owned.last[owner]) - 1

@@ -40,6 +40,7 @@ from operators.joiner import (
     drop_feedback,
     find_slot,
     fits,
+    fits_share,
     has_positive,
     is_in_time,
     knows_feedback,
@@ -47,7 +48,9 @@ from operators.joiner import (
     open_slot,
     wait_until,
     write_early,
+    write_record,
 )
+from operators.owned import last_of
 from operators.reference import by_reference
 from operators.scoring import (
     correct_slot,
@@ -77,12 +80,13 @@ from operators.state import (
     IMPRESSIONS,
     LABELLED,
     LATE_POSITIVES,
+    OVER_USER_SHARE,
     POSITIVES,
     Parameters,
     State,
 )
 from operators.table import find_row
-from operators.texts import read_text, write_text
+from operators.texts import read_text
 from operators.users import ensure_user, forget_user, orphan, own_slot, release_slot, sweep_users, sweep_values
 from schemas.reasons import Reason
 
@@ -288,12 +292,15 @@ def on_impression(state: State, parameters: Parameters, columns: Columns, emitte
     if slot >= 0 and waiting.status[slot] != EARLY:
         settle(state, emitted, event, FATE_DUPLICATE)
         return -1
-    user, slot = open_impression(state, parameters, columns, emitted, event)
+    is_new = slot < 0 or waiting.user_key[slot] != columns.user[event]
+    length = columns.text_end[event] - columns.text_start[event]
+    is_kept = make_own_room(state, parameters, columns.user[event], int64(is_new), length)
+    user, slot = open_impression(state, parameters, columns, emitted, event, is_kept)
     if slot < 0:
         dead_letter(state, emitted, event, NO_ROOM)
         return -1
-    resolve_values(state, parameters, columns, event, slot, user)
-    read_features(state, parameters, slot, user)
+    resolve_values(state, parameters, columns, event, slot, user, is_kept)
+    read_features(state, parameters, slot, user, is_kept)
     score_slot(state, parameters, slot)
     return slot
 
@@ -302,27 +309,35 @@ def on_impression(state: State, parameters: Parameters, columns: Columns, emitte
 def complete_impression(
     state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, slot: int
 ) -> None:
-    """Correct an impression's score, count and emit it; it waits for its outcome from then on."""
+    """Correct an impression's score and emit it; it counts, and waits for its outcome, unless its user has no room."""
     waiting = state.waiting
     correct_slot(state, parameters, columns, event, slot)
-    count_exposure(state, parameters, slot, int64(waiting.users.owner[slot]) - 1)
-    if waiting.label[slot] == 1:
-        take_positive(state, parameters, slot)
     copy_row(waiting.scores[slot], emitted.scores[event])
     if emitted.inputs.shape[0] > 0:
         copy_row(state.seen.inputs[slot], emitted.inputs[event])
     state.tallies[IMPRESSIONS] += 1
     settle(state, emitted, event, FATE_SCORED)
+    if waiting.length[slot] == 0:  # nothing of it is kept
+        state.tallies[OVER_USER_SHARE] += 1
+        release_slot(state, slot)
+        return
+    count_exposure(state, parameters, slot, int64(waiting.users.owner[slot]) - 1)
+    if waiting.label[slot] == 1:
+        take_positive(state, parameters, slot)
 
 
 @compiled
 def open_impression(
-    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, is_kept: bool
 ) -> tuple[int, int]:
-    """Return the user's row and the impression's slot, early feedback joined; slot -1 where there is no room."""
+    """Return the user's row and the impression's slot, early feedback joined; slot -1 where there is no room.
+
+    Of an impression that is not kept the text is not either.
+    """
     waiting = state.waiting
     key = columns.key[event]
-    start, end = columns.text_start[event], columns.text_end[event]
+    start = columns.text_start[event]
+    end = columns.text_end[event] if is_kept else start
     make_room(state, end - start)
     user = ensure_user(state, parameters, columns.user[event])
     if user < 0:
@@ -339,8 +354,7 @@ def open_impression(
     waiting.offset[slot] = columns.offset[event]
     waiting.ts_ms[slot] = columns.ts_ms[event]
     waiting.scores[slot, BASE] = columns.base_score[event]
-    waiting.length[slot] = end - start
-    waiting.text[slot] = write_text(waiting.texts, columns.text, start, end)
+    write_record(waiting, slot, columns.text, start, end)
     deadline_ms = columns.ts_ms[event] + parameters.joiner.attribution_window_ms
     wait_until(waiting, slot, deadline_ms, state.clock.arrivals[0])
     elapsed_ms = state.delays.times_ms[ELAPSED]
@@ -370,7 +384,7 @@ def join_early(
                 waiting.label[slot] = 1
         else:
             state.fates[FATE_LATE] += 1
-        write_early(waiting, node - 1, columns.text, 0, 0)
+        write_early(waiting, slot, node - 1, columns.text, 0, 0)
         node = int64(feedbacks.next[node - 1])
     if is_same_user:
         return slot
@@ -395,7 +409,11 @@ def on_feedback(state: State, parameters: Parameters, columns: Columns, emitted:
         settle(state, emitted, event, FATE_DUPLICATE)
         return
     if slot < 0 or waiting.status[slot] == EARLY:
-        make_room(state, columns.text_end[event] - columns.text_start[event])
+        length = columns.text_end[event] - columns.text_start[event]
+        if not make_own_room(state, parameters, columns.user[event], int64(slot < 0), length):
+            dead_letter(state, emitted, event, TOO_MANY_FEEDBACKS)
+            return
+        make_room(state, length)
     user = ensure_user(state, parameters, columns.user[event])
     slot = find_slot(waiting, columns.impression[event])
     if slot < 0 and user >= 0:
@@ -435,7 +453,7 @@ def join(state: State, parameters: Parameters, columns: Columns, emitted: Emitte
         columns.window_ms[event],
     )
     if waiting.status[slot] == EARLY:
-        write_early(waiting, node, columns.text, columns.text_start[event], columns.text_end[event])
+        write_early(waiting, slot, node, columns.text, columns.text_start[event], columns.text_end[event])
         settle(state, emitted, event, FATE_EARLY)
         return
     is_first = positive and waiting.label[slot] == 0
@@ -489,17 +507,37 @@ def make_room(state: State, length: int) -> None:
     waiting = state.waiting
     while not fits(waiting, length):
         slot = oldest_closed(waiting)
-        if slot >= 0:
-            release_slot(state, slot)
-            continue
-        slot = next_due(waiting.deadlines)
+        if slot < 0:
+            slot = next_due(waiting.deadlines)
         if slot < 0:
             return
-        if waiting.status[slot] == EARLY:
-            orphan(state, slot)
-        else:
-            state.tallies[CLOSED_UNLEARNED] += 1
-            release_slot(state, slot)
+        give_up(state, slot)
+
+
+@compiled
+def make_own_room(state: State, parameters: Parameters, user_key: int, slots: int, length: int) -> bool:
+    """Make room in a user's share, at the user's own cost: the oldest go first, but none that waits; False: no room.
+
+    The order in which a user's came is that of their first records, impression or early feedback.
+    """
+    waiting = state.waiting
+    user = find(state.users.lookup, user_key)
+    while user >= 0 and not fits_share(waiting, user, slots, length, parameters.joiner):
+        slot = last_of(waiting.users, user)
+        if waiting.status[slot] == WAITING:
+            return False
+        give_up(state, slot)
+    return True
+
+
+@compiled
+def give_up(state: State, slot: int) -> None:
+    """Forget an impression before its time: what waits stays unlearned, what never came is orphaned."""
+    if state.waiting.status[slot] == EARLY:
+        orphan(state, slot)
+        return
+    state.tallies[CLOSED_UNLEARNED] += state.waiting.status[slot] == WAITING
+    release_slot(state, slot)
 
 
 @compiled

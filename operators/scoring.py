@@ -41,7 +41,7 @@ from operators.rates import (
 )
 from operators.sdim import oldest_of
 from operators.state import INTERESTS, LONG, MACHINE, OTHERS, OVERALL, SHORT, Parameters, State
-from operators.table import TOUCHED, is_current, update_row
+from operators.table import NONE, TOUCHED, find_row, is_current, update_row
 from operators.users import forget_values
 
 SECOND_MS = 1_000.0
@@ -53,8 +53,13 @@ LINE_INPUTS = 16  # float32 in a cache line
 
 
 @compiled
-def resolve_values(state: State, parameters: Parameters, columns: Columns, event: int, slot: int, user: int) -> None:
-    """Resolve the ids of an impression, and of its crosses, to rows, and remember them in its slot."""
+def resolve_values(
+    state: State, parameters: Parameters, columns: Columns, event: int, slot: int, user: int, is_kept: bool
+) -> None:
+    """Resolve the ids of an impression, and of its crosses, to rows, and remember them in its slot.
+
+    One that is not kept makes no rows.
+    """
     workspace = parameters.workspace
     clear(workspace.keys)
     state.seen.counts[slot] = 0
@@ -63,30 +68,34 @@ def resolve_values(state: State, parameters: Parameters, columns: Columns, event
         key = columns.value_key[value]
         if workspace.keys[field] == 0:
             workspace.keys[field] = key
-        add_value(state, parameters, slot, field, key, user if field == USER else -1)
+        add_value(state, parameters, slot, field, key, user if field == USER else -1, is_kept)
     crosses = parameters.crosses
     for which in range(crosses.field.shape[0]):
         key = cross_keys(crosses, which, workspace.keys)
         if key != uint64(0):
             is_private = crosses.first[which] == USER or crosses.second[which] == USER
-            add_value(state, parameters, slot, crosses.field[which], key, user if is_private else -1)
+            add_value(state, parameters, slot, crosses.field[which], key, user if is_private else -1, is_kept)
 
 
 @compiled
-def add_value(state: State, parameters: Parameters, slot: int, field: int, key: int, user: int) -> None:
-    """Add one value to an impression; a value that is not admitted has no row."""
+def add_value(state: State, parameters: Parameters, slot: int, field: int, key: int, user: int, is_kept: bool) -> None:
+    """Add one value to an impression; a value that is not admitted has no row, nor a new one of what is not kept."""
     now_ms = state.clock.stream_time_ms[0]
-    row, is_new, freed = resolve(
-        state.features,
-        state.admission,
-        parameters.admission,
-        state.private,
-        parameters.expire_time_ms,
-        key,
-        field,
-        user,
-        now_ms,
-    )
+    row, is_new, freed = NONE, False, NONE
+    if is_kept:
+        row, is_new, freed = resolve(
+            state.features,
+            state.admission,
+            parameters.admission,
+            state.private,
+            parameters.expire_time_ms,
+            key,
+            field,
+            user,
+            now_ms,
+        )
+    else:
+        row = find_row(state.features, key, now_ms, parameters.expire_time_ms)
     if freed >= 0 and not is_new:  # a new row is the one just freed, and starts anew
         forget_values(state, freed)
     if is_new:
@@ -133,7 +142,7 @@ def look_ahead_at_rows(state: State, slot: int) -> None:
 
 
 @compiled
-def derive_values(state: State, parameters: Parameters, slot: int, user: int) -> None:
+def derive_values(state: State, parameters: Parameters, slot: int, user: int, is_kept: bool) -> None:
     """Add what no event says but the state knows: how long the user was away, how often shown anything, acted on what.
 
     Gap and exposures are labels of nothing, so they are never late.
@@ -144,9 +153,9 @@ def derive_values(state: State, parameters: Parameters, slot: int, user: int) ->
     gap = DERIVED_BUCKETS - 1
     if shown > 0:
         gap = power_of_two((state.clock.stream_time_ms[0] - behaviors.shown_ms[user]) / SECOND_MS)
-    add_value(state, parameters, slot, first + USER_GAP, derived_key(USER_GAP, gap), -1)
+    add_value(state, parameters, slot, first + USER_GAP, derived_key(USER_GAP, gap), -1, is_kept)
     exposures = derived_key(USER_EXPOSURES, power_of_two(float(shown)))
-    add_value(state, parameters, slot, first + USER_EXPOSURES, exposures, -1)
+    add_value(state, parameters, slot, first + USER_EXPOSURES, exposures, -1, is_kept)
     if parameters.acted < 0:
         return
     length = behaviors.row.shape[2]
@@ -157,7 +166,7 @@ def derive_values(state: State, parameters: Parameters, slot: int, user: int) ->
         if is_current(state.features, row, behaviors.generation[user, parameters.acted, place]):
             key = derived_key(RECENT, state.features.key[row])
             parameters.workspace.keys[first + back] = key
-            add_value(state, parameters, slot, first + RECENT, key, -1)
+            add_value(state, parameters, slot, first + RECENT, key, -1, is_kept)
 
 
 @compiled
@@ -167,9 +176,9 @@ def derived_key(which: int, value: int) -> int:
 
 
 @compiled
-def read_features(state: State, parameters: Parameters, slot: int, user: int) -> None:
+def read_features(state: State, parameters: Parameters, slot: int, user: int, is_kept: bool) -> None:
     """Read all that the learner is to see of an impression into its slot: derived values, rates, interests."""
-    derive_values(state, parameters, slot, user)
+    derive_values(state, parameters, slot, user, is_kept)
     read_rates(state, parameters, slot)
     read_interests(state, parameters, slot, user)
 

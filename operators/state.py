@@ -49,8 +49,16 @@ from operators.table import Table, new_table
 FATES = ("scored", "joined", "late", "duplicate", "early", "orphaned", "erased", "ranked", "dead_lettered")
 FATE_SCORED, FATE_JOINED, FATE_LATE, FATE_DUPLICATE, FATE_EARLY = range(5)
 FATE_ORPHANED, FATE_ERASED, FATE_RANKED, FATE_DEAD_LETTERED = range(5, 9)
-TALLIES = ("closed_unlearned", "late_positives", "labelled", "positives", "impressions", "feedback")
-CLOSED_UNLEARNED, LATE_POSITIVES, LABELLED, POSITIVES, IMPRESSIONS, FEEDBACKS = range(6)
+TALLIES = (
+    "closed_unlearned",
+    "late_positives",
+    "labelled",
+    "positives",
+    "impressions",
+    "feedback",
+    "over_user_share",
+)
+CLOSED_UNLEARNED, LATE_POSITIVES, LABELLED, POSITIVES, IMPRESSIONS, FEEDBACKS, OVER_USER_SHARE = range(7)
 PROJECTION_SALT, REPRESENTATION_SALT = 0x5D1, 0xE44
 INTERESTS = 2  # of each kind of behaviour: the short sequence and the long history
 SHORT, LONG = range(INTERESTS)
@@ -62,7 +70,7 @@ class State(NamedTuple):
     """Everything that a partition knows.
 
     `names` uint8 [fields, 256]: the fields in their places; `clock`; `fates` int64 [9]: events by fate; `tallies` int64
-    [6]: other counts; `features`: rows of values; `admission`: sightings of values without a row; `private`: which user
+    [7]: other counts; `features`: rows of values; `admission`: sightings of values without a row; `private`: which user
     owns which row; `users`: rows of users; `behaviors`: what they did; `waiting`: what waits for its outcome; `delays`:
     how long positives take; `seen` and `recalled`: what each waiting impression was scored with; `learner`; `memory`:
     errors.
@@ -198,7 +206,7 @@ def used(state: State) -> State:
     histories, feedbacks, texts = behaviors.histories, waiting.feedbacks, waiting.texts
     return state._replace(
         features=_used_table(state.features),
-        private=_cut(state.private, features, first=state.private.first[:users]),
+        private=_used_owned(state.private, users, features),
         users=_used_table(state.users),
         behaviors=_cut(
             behaviors,
@@ -209,7 +217,9 @@ def used(state: State) -> State:
             waiting,
             slots,
             lookup=_used_index(waiting.lookup),
-            users=_cut(waiting.users, slots, first=waiting.users.first[:users]),
+            users=_used_owned(waiting.users, users, slots),
+            held_feedbacks=waiting.held_feedbacks[:users],
+            held_blocks=waiting.held_blocks[:users],
             deadlines=_cut(waiting.deadlines, slots, size=waiting.deadlines.size),
             provisional=_cut(waiting.provisional, slots, size=waiting.provisional.size),
             ends=waiting.ends,
@@ -236,6 +246,11 @@ def _cut(tree: Any, rows: int, **others: Any) -> Any:
     """Return a named tuple with its arrays cut to their first `rows` rows, those named in `others` replaced."""
     parts = zip(tree._fields, tree, strict=True)
     return type(tree)(*(others[name] if name in others else part[:rows] for name, part in parts))
+
+
+def _used_owned(owned: Owned, owners: int, things: int) -> Any:
+    of_owners = {name: getattr(owned, name)[:owners] for name in ("first", "last", "held")}
+    return _cut(owned, things, **of_owners)
 
 
 def _used_pool(pool: Pool) -> Pool:

@@ -29,17 +29,22 @@ def new_texts(limit_bytes: int) -> Texts:
 
 
 @compiled
+def blocks_of(length: int) -> int:
+    """Return how many blocks a text of `length` bytes fills."""
+    return (length + BLOCK_BYTES - 1) // BLOCK_BYTES
+
+
+@compiled
 def has_room(texts: Texts, length: int) -> bool:
     """Return whether a text of `length` bytes fits."""
-    needed = (length + BLOCK_BYTES - 1) // BLOCK_BYTES
-    return available(texts.pool) >= needed
+    return available(texts.pool) >= blocks_of(length)
 
 
 @compiled
 def write_text(texts: Texts, data: npt.NDArray[np.uint8], start: int, end: int) -> int:
     """Keep `data[start:end]`, for which there is room, and return its first block + 1 (0 for an empty text)."""
     head = int64(0)
-    blocks = (end - start + BLOCK_BYTES - 1) // BLOCK_BYTES
+    blocks = blocks_of(end - start)
     for number in range(blocks - 1, -1, -1):
         block = take(texts.pool)
         at = start + number * BLOCK_BYTES

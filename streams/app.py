@@ -5,6 +5,7 @@ With `faust -A` the configuration is the file that THALWEG_CONFIG names, and THA
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,11 @@ from streams.worker import Scoring
 
 # Larger than a block of the fold: of what one fetch brings, one part is folded while others are read and written.
 BLOCK_RECORDS, BLOCK_BYTES = 10_000, 8 << 20
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread that reads or encodes a block keeps the interpreter while the event loop waits for it.
+
+With Python's own 5 ms, one partition that catches up makes the opening of another, many short steps, a second longer.
+"""
 
 log = logging.getLogger("thalweg.worker")
 
@@ -41,6 +47,7 @@ def make_app(loaded: Loaded) -> BlockApp:
 
     def prepare() -> None:
         """Answer questions, look at the topics and compile, all before the group counts on this worker."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         server.start()
         check(loaded.kafka, loaded.topics)
         tell("making the fold ready: its first run compiles it, which takes up to a minute")

@@ -46,6 +46,7 @@ from typing import Any, NoReturn, cast
 
 import faust
 from aiokafka.errors import KafkaError
+from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, TransportT
 from mode import ServiceT
@@ -133,6 +134,7 @@ def block_app(
         "topic_allow_declare": False,
         "topic_disable_leader": True,
         "Worker": BlockWorker,
+        "TableManager": NoTables,
     }
     app = BlockApp(name, **(defaults | settings | fixed))
     app.source, app.handler, app.limits = source, handler, limits or BlockLimits()
@@ -170,6 +172,15 @@ def _say(refusal: Refusal) -> None:
     # Faust may have redirected sys.stderr into its log
     message = " ".join(refusal.message.split())
     print(f"Error: {message}", file=sys.__stderr__, flush=True)
+
+
+class NoTables(TableManager):
+    """Faust's tables, of which there are none: it starts without the second that Faust gives others to make some."""
+
+    async def on_start(self) -> None:
+        """Let the consumer subscribe."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class BlockConsumer(driver.Consumer):

@@ -28,6 +28,7 @@ BATCH_BYTES = 128 * 1024
 STOP_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 OPEN_TRANSACTION_PAUSE_S = 0.05
+FETCH_PAUSE_MS = 20
 
 Isolation = Literal["read_uncommitted", "read_committed"]
 
@@ -100,6 +101,8 @@ class Delivery:
                 **aiokafka_arguments(self._kafka),
                 acks="all",
                 enable_idempotence=True,
+                # the client's own limit, of 40 s, would come first where brokers are away
+                request_timeout_ms=int(self._delivery_timeout_s * 1000),
                 max_batch_size=BATCH_BYTES,
                 compression_type=self._compression_type,
             )
@@ -347,11 +350,16 @@ async def _highest_cause(consumer: Any, place: TopicPartition, end: int, source:
 
 
 async def _fetch(consumer: Any, place: TopicPartition, max_records: int | None = None) -> Sequence[Any]:
-    """Fetch until there are records or the position moved. Raises TimeoutError where neither happens for long."""
+    """Fetch until there are records or the position moved. Raises TimeoutError where neither happens for long.
+
+    It looks often: the client tells nobody that the position moved past the marker of a transaction, which is what a
+    topic of committed outputs ends with.
+    """
     before = await consumer.position(place)
     deadline = now() + READ_TIMEOUT_S
     while now() < deadline:
-        fetched: Sequence[Any] = (await consumer.getmany(place, timeout_ms=500, max_records=max_records)).get(place, ())
+        found = await consumer.getmany(place, timeout_ms=FETCH_PAUSE_MS, max_records=max_records)
+        fetched: Sequence[Any] = found.get(place, ())
         if fetched or await consumer.position(place) > before:
             return fetched
     raise TimeoutError(f"nothing came for {READ_TIMEOUT_S:g} s")

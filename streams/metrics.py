@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from operators.pool import EVER_USED, FREED, Pool
-from operators.state import FATES, State, state_bytes
+from operators.state import CLOSED_UNLEARNED, FATES, OVER_USER_SHARE, State, state_bytes
 from streams.commands import Refusal
 from streams.configuration import MetricsSection
 from streams.partition_run import PartitionProgress
@@ -23,6 +23,8 @@ from streams.worker import AssignedPartition, Scoring
 
 Progress = Callable[[], Sequence[PartitionProgress]]
 Metric = CounterMetricFamily | GaugeMetricFamily
+UNLEARNED = {"all": CLOSED_UNLEARNED, "user": OVER_USER_SHARE}
+"""What closed or passed over an impression: a limit of all users, or one user's share of it."""
 
 
 def rows_of(state: State) -> dict[str, int]:
@@ -63,6 +65,9 @@ def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
     suppressed = CounterMetricFamily(
         "thalweg_suppressed_outputs", "Outputs not sent, being on their topic already.", labels=by
     )
+    unlearned = CounterMetricFamily(
+        "thalweg_unlearned_impressions", "Impressions that came to no label, by the limit.", labels=[*by, "limit"]
+    )
     stream_time = GaugeMetricFamily(
         "thalweg_stream_time_seconds", "Largest event time seen so far, since 1970.", labels=by
     )
@@ -75,11 +80,13 @@ def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
         for reason, count in sorted(each.dead_letters.copy().items()):
             letters.add_metric([number, reason], count)
         suppressed.add_metric([number], each.suppressed)
+        for limit, tally in UNLEARNED.items():
+            unlearned.add_metric([number, limit], int(state.tallies[tally]))
         stream_time.add_metric([number], int(state.clock.stream_time_ms[0]) / 1000)
         for operator, count in rows_of(state).items():
             rows.add_metric([number, operator], count)
         size.add_metric([number], state_bytes(state))
-    yield from (events, letters, suppressed, stream_time, rows, size)
+    yield from (events, letters, suppressed, unlearned, stream_time, rows, size)
 
 
 def _of_checkpoints(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:

@@ -43,6 +43,8 @@ class BlockLimits(NamedTuple):
     idle_ms: int = 1_000
     taken_over_ms: int = 10_000
     """How long a partition that somebody else took over waits to be revoked before it is opened again."""
+    first_records_max: int = 1_000
+    """Records of a block of the first fetch after a partition is opened: what has waited is seen the sooner."""
 
 
 class PartitionHandler(Protocol):
@@ -106,7 +108,7 @@ class PartitionRun:
         self._pending_records = self._pending_bytes = 0
         self._arrived = asyncio.Event()
         self._closing = asyncio.Event()
-        self._handled = self._opened = False
+        self._handled = self._opened = self._is_first = False
         self._fetched = self._folded = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -143,10 +145,14 @@ class PartitionRun:
         if self._closing.is_set() or not self._opened:
             return
         first = records[0].offset
+        limits = self._limits
+        if self._is_first:
+            self._is_first = False
+            limits = limits._replace(block_records_max=min(limits.block_records_max, limits.first_records_max))
         if first != self._fetched:
             await self._refuse_truncation(first)
         self._fetched = records[-1].offset + 1
-        for block, block_bytes in cut(records, self._limits):
+        for block, block_bytes in cut(records, limits):
             self._blocks.append(block)
             self._pending_records += len(block)
             self._pending_bytes += block_bytes
@@ -189,7 +195,7 @@ class PartitionRun:
         self._handled = True
         self._fetched = self._folded = start
         if await self._unless_closing(self._client.seek(start)):
-            self._opened = True
+            self._opened = self._is_first = True
             self._client.folded()
 
     async def _unless_closing(self, asking: Coroutine[Any, Any, Answer]) -> Answer | None:

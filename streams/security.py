@@ -20,6 +20,9 @@ from streams.commands import Refusal
 
 PASSWORD_VARIABLE = "THALWEG_KAFKA_PASSWORD"
 KEY_PASSWORD_VARIABLE = "THALWEG_KAFKA_SSL_KEY_PASSWORD"
+RECONNECT_BACKOFF_MAX_MS = 1_000
+"""As Kafka's own clients have it. kafka-python's default has a producer wait for half a minute beside a broker that is
+back."""
 
 
 class KafkaSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,7 +70,10 @@ def kafka_python_arguments(kafka: KafkaSection, environ: Mapping[str, str] = os.
     arguments = aiokafka_arguments(kafka, environ)
     if "ssl_context" in arguments:
         arguments["ssl_check_hostname"] = kafka.ssl_check_hostname
-    return arguments | {"bootstrap_timeout_ms": kafka.connect_timeout_ms}
+    return arguments | {
+        "bootstrap_timeout_ms": kafka.connect_timeout_ms,
+        "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MAX_MS,
+    }
 
 
 def aiokafka_arguments(kafka: KafkaSection, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -169,6 +169,8 @@ class TransactionalDelivery:
             acks="all",
             transactional_id=name,
             transaction_timeout_ms=self._transaction_timeout_ms,
+            # the client's own limit, of 40 s, would come first where brokers are away
+            request_timeout_ms=int(self._delivery_timeout_s * 1000),
             max_batch_size=BATCH_BYTES,
         )
         return _Transactions(producer, name, partition, self._delivery_timeout_s)

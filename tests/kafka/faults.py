@@ -4,30 +4,37 @@ Each scenario runs workers under load, harms them, and returns how long readers 
 scores moved again. What readers got in the end is compared, output by output, with the fold over each partition's log.
 """
 
+import asyncio
 import resource
 import signal
 import subprocess
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
 
 from examples.live.events import events
 from streams.consume import cause_of
+from streams.produce import key_of
 from tests.kafka.broker import Broker
 from tests.kafka.fleet import committed, end_offsets
 from tests.kafka.scoring import Producing, Sent, Workers
 
 RATE = 2_500
+TURN_S, TURN_MAX, UNCONFIRMED_MAX = 0.02, 1_000, 64
+"""The load sends what is due this often, so many events at most at a time, and waits for so many batches at most."""
+BROKER_AWAY_S = 180.0
 SESSION_S = 6
 COMPILE_S = 180
 """What the first worker of all may take, which compiles the fold."""
 FOREVER = 10_000_000
+partition_of = DefaultPartitioner()
 SETTINGS = {"CHECKPOINT__INTERVAL_MS": 2000, "WORKER__SESSION_TIMEOUT_MS": SESSION_S * 1000}
 
 
@@ -51,9 +58,13 @@ def compared(written: list[Sent], expected: list[Sent]) -> Difference:
 
 
 def difference(workers: Workers) -> Difference:
-    """Compare all that readers of all topics and partitions got with the fold over each partition's log."""
+    """Compare all that readers of all topics and partitions got with the fold over each partition's log.
+
+    Of every record the last checkpoint must know a fate.
+    """
     total = Difference()
     for number in range(workers.loaded.topics.partitions):
+        assert workers.accounted(number) == len(workers.records_of(workers.source, number))
         (written, _), expected = workers.written(number), workers.expected(number)
         assert len(expected[0]) > 1000
         assert len(expected[1]) > 1000
@@ -64,25 +75,62 @@ def difference(workers: Workers) -> Difference:
 
 
 class Load:
-    """Events on their way to the input topic, RATE a second, until it is ended; as a context, ended at its end."""
+    """Events on their way to the input topic, RATE a second, until it is ended; as a context, ended at its end.
+
+    Whole batches, so that a machine of few cores has them left for what is looked at.
+    """
 
     def __init__(self, workers: Workers, rate: float = RATE) -> None:
+        self._workers, self._rate = workers, rate
         self._ending = threading.Event()
-        self.produced = 0
-        self._producing = Producing(lambda: workers.produce(self._lines(), rate), 60)
+        self._lines = events(FOREVER)
+        self.produced, self._began = 0, time.monotonic()
+        self.events_per_s = 0.0
+        self._producing = Producing(lambda: asyncio.run(self._produce()), 60)
 
-    def _lines(self) -> Iterator[bytes]:
-        for line in events(FOREVER):
-            if self._ending.is_set():
-                return
+    @property
+    def is_on_time(self) -> bool:
+        """Whether less is missing than half a second's events: what brokers that were gone did not take is made up."""
+        return self.produced > (time.monotonic() - self._began - 0.5) * self._rate
+
+    async def _produce(self) -> None:
+        servers, topic = self._workers.loaded.kafka.bootstrap_servers, self._workers.source
+        options = {"acks": "all", "enable_idempotence": True, "max_batch_size": 1 << 20}
+        options["request_timeout_ms"] = int(BROKER_AWAY_S * 1000)
+        unconfirmed: deque[asyncio.Future[Any]] = deque()
+        async with AIOKafkaProducer(bootstrap_servers=servers, **options) as producer:
+            while not self._ending.is_set():
+                due = int((time.monotonic() - self._began) * self._rate) - self.produced
+                for partition, lines in self._next(min(due, TURN_MAX)).items():
+                    batch = producer.create_batch()
+                    for line in lines:
+                        assert batch.append(key=key_of(line), value=line, timestamp=None) is not None
+                    unconfirmed.append(await producer.send_batch(batch, topic, partition=partition))
+                while len(unconfirmed) > UNCONFIRMED_MAX or (unconfirmed and unconfirmed[0].done()):
+                    await unconfirmed.popleft()
+                await asyncio.sleep(TURN_S)
+            for each in unconfirmed:
+                await each
+
+    def _next(self, count: int) -> dict[int, list[bytes]]:
+        """Return the next lines by partition, some of them what a producer should not send."""
+        partitions = list(range(self._workers.loaded.topics.partitions))
+        found: dict[int, list[bytes]] = {}
+        for _ in range(count):
             self.produced += 1
-            # some of what a producer should not send
-            yield b'{"type": "impression", "n": %d}' % self.produced if self.produced % 997 == 0 else line.rstrip(b"\n")
+            line = next(self._lines).rstrip(b"\n")
+            if self.produced % 997 == 0:
+                line = b'{"type": "impression", "n": %d}' % self.produced
+            key = key_of(line)
+            partition = 0 if key is None else partition_of(key, partitions, partitions)
+            found.setdefault(partition, []).append(line)
+        return found
 
     def end(self) -> None:
         """Wait until all is confirmed; raise what the producer raised."""
         self._ending.set()
         self._producing.join()
+        self.events_per_s = self.produced / (time.monotonic() - self._began)
 
     def __enter__(self) -> "Load":
         return self
@@ -143,14 +191,18 @@ class Follower:
         return max(at for at in moved() if at is not None) - since.monotonic
 
     def _follow(self) -> None:
-        topic = self._workers.loaded.topics.scores
+        asyncio.run(self._read())
+
+    async def _read(self) -> None:
         servers = self._workers.loaded.kafka.bootstrap_servers
-        consumer = KafkaConsumer(bootstrap_servers=servers, isolation_level="read_committed", group_id=None)
-        with closing(consumer):
-            consumer.assign([TopicPartition(topic, number) for number in self._arrivals])
-            consumer.seek_to_end()
+        places = [TopicPartition(self._workers.loaded.topics.scores, number) for number in self._arrivals]
+        async with AIOKafkaConsumer(
+            bootstrap_servers=servers, isolation_level="read_committed", enable_auto_commit=False
+        ) as consumer:
+            consumer.assign(places)
+            await consumer.seek_to_end(*places)
             while not self._ending.is_set():
-                for place, records in consumer.poll(timeout_ms=50, max_records=5000).items():
+                for place, records in (await consumer.getmany(timeout_ms=50, max_records=5000)).items():
                     written = max(record.timestamp for record in records) / 1000
                     self._arrivals[place.partition].append(Arrival(time.monotonic(), written))
 
@@ -172,21 +224,29 @@ def ready(workers: Workers) -> subprocess.Popen[bytes]:
     return worker
 
 
+class Moving(NamedTuple):
+    """Events on their way, and the reader of their scores."""
+
+    load: Load
+    follower: Follower
+
+
 @contextmanager
-def moving(workers: Workers) -> Iterator[Follower]:
+def moving(workers: Workers) -> Iterator[Moving]:
     """Have events on their way while the block lasts, which begins when all scores move; after it all is settled."""
     with Load(workers) as load, Follower(workers) as follower:
         follower.wait_moving(now())
-        yield follower
+        yield Moving(load, follower)
         load.end()
         settled(workers)
+        workers.events_per_s.append(load.events_per_s)
 
 
 def kills(workers: Workers, times: int) -> list[float]:
     """SIGKILL the worker with outputs behind its newest checkpoint, and start another one at once."""
     recoveries = []
     worker = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (_, follower):
         for _ in range(times):
             workers.kill_with_outputs_beyond(worker)
             killed_at = now()
@@ -200,11 +260,13 @@ def broker_kills(workers: Workers, times: int, *, broker: Broker) -> list[float]
     """SIGKILL the only broker and start it again; the times are from when it serves again."""
     recoveries = []
     worker = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (load, follower):
         for _ in range(times):
             broker.kill()
             broker.start()
             recoveries.append(follower.wait_moving(now(), written_since=False))
+            # brokers that die again at once take nothing
+            workers.wait(lambda: load.is_on_time, "events that were held up have been sent")
     assert workers.stop(worker) == 0, workers.log(worker)
     return recoveries
 
@@ -213,7 +275,7 @@ def zombies(workers: Workers, times: int) -> list[float]:
     """Stop a worker past its session, have another one take over, wake the first."""
     recoveries = []
     first = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (_, follower):
         for _ in range(times):
             workers.wait(lambda: workers.scores_beyond_checkpoints() > 100, "outputs that no checkpoint knows of")
             first.send_signal(signal.SIGSTOP)
@@ -243,7 +305,7 @@ def rebalances(workers: Workers, times: int) -> list[float]:
     """One worker, two, three, a zombie among them, and back to one, over all partitions."""
     recoveries = []
     first = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (_, follower):
         for _ in range(times):
             others: list[subprocess.Popen[bytes]] = []
             for _ in range(2):
@@ -269,7 +331,7 @@ def full_disks(workers: Workers, times: int) -> list[float]:
     """Let no file grow past what a checkpoint needs: the worker ends with one line, and the next goes on."""
     recoveries = []
     worker = ready(workers)
-    with moving(workers) as follower:
+    with moving(workers) as (_, follower):
         for _ in range(times):
             partitions = workers.loaded.topics.partitions
             workers.wait(lambda: len(newest_checkpoints(workers)) == partitions, "checkpoints")  # noqa: B023
@@ -304,6 +366,7 @@ def restarts(workers: Workers, times: int) -> list[float]:
             worker = workers.start()
             recoveries.append(follower.wait_moving(ended_at))
         load.end()
+        workers.events_per_s.append(load.events_per_s)
     worker = workers.start()
     settled(workers)
     assert workers.stop(worker) == 0, workers.log(worker)

@@ -1,5 +1,6 @@
 """Workers in processes of their own, and what the brokers and the workers' folder say of them."""
 
+import asyncio
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as AiokafkaPartition
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import RetriableError
@@ -116,24 +119,22 @@ def send(servers: str, topic: str, values: Mapping[int, Sequence[bytes]], **sett
 
 def records_of(servers: str, topic: str, partition: int, isolation_level: str = "read_uncommitted") -> list[Any]:
     """Every record of a partition up to the end that there is now, in order; fails where they do not come."""
-    place = TopicPartition(topic, partition)
+    place = AiokafkaPartition(topic, partition)
     deadline = time.monotonic() + READ_TIMEOUT_S
 
-    def read() -> list[Any]:
-        consumer = KafkaConsumer(
-            bootstrap_servers=servers, isolation_level=isolation_level, auto_offset_reset="earliest", group_id=None
-        )
-        with closing(consumer):
+    async def read() -> list[Any]:
+        options = {"isolation_level": isolation_level, "auto_offset_reset": "earliest", "enable_auto_commit": False}
+        async with AIOKafkaConsumer(bootstrap_servers=servers, **options) as consumer:
             consumer.assign([place])
-            end = consumer.end_offsets([place])[place]
+            end = (await consumer.end_offsets([place]))[place]
             records: list[Any] = []
-            while (at := consumer.position(place, timeout_ms=10_000) or 0) < end:
-                for batch in consumer.poll(timeout_ms=500, max_records=10_000).values():
+            while (at := await consumer.position(place)) < end:
+                for batch in (await consumer.getmany(place, timeout_ms=500)).values():
                     records += batch
                 assert time.monotonic() < deadline, f"{topic}-{partition} was read up to {at} only, not to {end}"
             return records
 
-    return within(READ_TIMEOUT_S + 5, f"reading {topic}-{partition}", read)
+    return within(READ_TIMEOUT_S + 5, f"reading {topic}-{partition}", lambda: asyncio.run(read()))
 
 
 def log_of(servers: str, topic: str, partition: int) -> list[tuple[int, bytes]]:

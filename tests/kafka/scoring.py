@@ -31,8 +31,10 @@ SMALL = {
 }
 """Limits under which a state is quickly made and soon full."""
 
+_WORKER = [sys.executable, "-c", "from streams.commands import main; main()", "worker"]
 COMMANDS = {
-    "thalweg": [sys.executable, "-c", "from streams.commands import main; main()", "worker"],
+    "thalweg": _WORKER,
+    "thalweg, verbose": [*_WORKER, "--log-level", "debug"],
     "faust": [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"],
 }
 
@@ -77,6 +79,7 @@ class Workers:
         self.folder = folder
         self.workers: list[subprocess.Popen[bytes]] = []
         self.stopped: list[subprocess.Popen[bytes]] = []
+        self.events_per_s: list[float] = []
 
     @property
     def loaded(self) -> Loaded:
@@ -146,6 +149,11 @@ class Workers:
                 known += read(paths[-1]).header.outputs[topic].end_offset or 0
         servers, partitions = self.loaded.kafka.bootstrap_servers, self.loaded.topics.partitions
         return sum(end_offsets(servers, topic, partitions, "read_committed").values()) - known
+
+    def accounted(self, partition: int) -> int:
+        """How many records have a fate in a partition's newest checkpoint."""
+        newest = max((self.folder / "checkpoints" / f"{self.source}-{partition}").glob("*.checkpoint"))
+        return int(read(newest).part("")["fates"].sum())
 
     def wait(self, what: Callable[[], Any], why: str, seconds: float = 120.0) -> None:
         """Wait for something to become true; fail with its log when a worker ends meanwhile that nobody stopped."""

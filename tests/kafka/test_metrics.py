@@ -75,6 +75,7 @@ def test_a_worker_tells_its_figures(broker: str, unique: Unique, tmp_path: Path)
         assert fates["0", "dead_lettered"] == len(letters) == sum(found["thalweg_dead_letters_total"].values())
         assert found["thalweg_dead_letters_total"]["0", "not_json"] == 1
         assert found["thalweg_suppressed_outputs_total"] == {("0",): 0}
+        assert set(found["thalweg_unlearned_impressions_total"]) == {("0", "all"), ("0", "user")}
         assert 1_700_000_000 < found["thalweg_stream_time_seconds"]["0",] < 1_700_010_000
         assert 0 <= found["thalweg_checkpoint_age_seconds"]["0",] < 240
         newest = max((tmp_path / "workers" / "checkpoints").rglob("*.checkpoint"))

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from examples.live.events import events
 from schemas.records import Cause, Output, Outputs
-from streams.commands import Refusal
+from streams.commands import Refusal, main
 from streams.consume import consume
 from streams.delivery import Delivery, tail
 from streams.produce import produce
@@ -23,9 +25,11 @@ from streams.security import (
 )
 from streams.topics import TopicsSection, check, create
 from tests.kafka.broker import PASSWORD, USERNAME, Broker
-from tests.kafka.fleet import Fleet, wait_until
+from tests.kafka.fleet import Fleet, committed, wait_until
+from tests.kafka.scoring import Workers
 
 Unique = Callable[[str], str]
+GIVEN = ("security_protocol", "sasl_mechanism", "sasl_username", "ssl_ca_file")
 
 
 def secured(broker: Broker, mechanism: str = "SCRAM-SHA-256") -> KafkaSection:
@@ -92,6 +96,27 @@ def test_worker_over_sasl_ssl(
         wait_until(lambda: fleet.folded() == 10, "all events folded")
         assert fleet.stop(worker) == 0
         assert PASSWORD not in fleet.log(worker)
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("mode", ["suppress", "transactional"])
+def test_a_worker_that_tells_all_does_not_tell_the_password(
+    own_broker: Broker, unique: Unique, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """The whole worker, which hands the password itself over, shows it in no log of all it does, nor when asked."""
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    kafka = secured(own_broker, "PLAIN")
+    given = {f"KAFKA__{name.upper()}": getattr(kafka, name) for name in GIVEN}
+    with Workers(kafka.bootstrap_servers, unique, tmp_path / "workers", DELIVERY__MODE=mode, **given) as workers:
+        workers.produce(list(events(500)))
+        worker = workers.start(by="thalweg, verbose")
+        servers = own_broker.bootstrap_servers
+        workers.wait(lambda: committed(servers, workers.group, workers.source) == {0: 500}, "all events are done with")
+        assert workers.stop(worker) == 0
+        assert "[DEBUG]" in workers.log(worker)
+        assert PASSWORD not in workers.log(worker)
+        told = CliRunner().invoke(main, ["config", "show"], env=workers.environ)
+        assert (told.exit_code, USERNAME in told.output, PASSWORD in told.output) == (0, True, False)
 
 
 @pytest.mark.broker

@@ -23,6 +23,7 @@ from operators.joiner import (
     drop_slot,
     find_slot,
     fits,
+    fits_share,
     joiner_parameters,
     knows_feedback,
     new_waiting,
@@ -30,13 +31,15 @@ from operators.joiner import (
     open_slot,
     wait_until,
     write_early,
+    write_record,
 )
 from operators.owned import attach, first_of
 from operators.pool import available
-from operators.texts import read_text, write_text
+from operators.texts import read_text
 
 SLOTS, NODES, PER_IMPRESSION, USERS = 5, 7, 3, 3
 CONFIGURATION = JoinerConfiguration(
+    user_share=0.5,
     waiting_limit=SLOTS,
     feedback_limit=NODES,
     feedbacks_per_impression=PER_IMPRESSION,
@@ -98,8 +101,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
 
     def write(self, key: int, text: bytes) -> None:
         known = self.model[key]
-        self.waiting.text[known.slot] = write_text(self.waiting.texts, np.frombuffer(text, np.uint8), 0, len(text))
-        self.waiting.length[known.slot] = len(text)
+        write_record(self.waiting, known.slot, np.frombuffer(text, np.uint8), 0, len(text))
         known.text = text
 
     @rule(data=st.data(), deadline_ms=st.integers(0, 5), text=st.binary(max_size=100))
@@ -111,7 +113,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
         known = self.model[key]
         node = int(self.waiting.feedback[known.slot])
         while node:
-            write_early(self.waiting, node - 1, np.zeros(0, np.uint8), 0, 0)
+            write_early(self.waiting, known.slot, node - 1, np.zeros(0, np.uint8), 0, 0)
             node = int(self.waiting.feedbacks.next[node - 1])
         known.feedback = [(feedback, b"") for feedback, _ in known.feedback]
         self.waiting.status[known.slot] = known.status = WAITING
@@ -129,13 +131,14 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
         is_known = knows_feedback(self.waiting, known.slot, np.uint64(feedback))
         assert is_known == (feedback in [k for k, _ in known.feedback])
         used = sum(len(other.feedback) for other in self.model.values())
-        room = len(known.feedback) < PER_IMPRESSION and used < NODES
+        theirs = sum(len(other.feedback) for other in self.model.values() if other.user == known.user)
+        room = len(known.feedback) < PER_IMPRESSION and used < NODES and theirs < NODES // 2
         assert can_remember(self.waiting, known.slot, self.parameters) == room
         if is_known or not room:
             return
         node = add_feedback(self.waiting, known.slot, np.uint64(feedback), self.order, 7, np.uint8(1), 9)
         if known.status == EARLY:
-            write_early(self.waiting, node, np.frombuffer(b"xx" + text, np.uint8), 2, 2 + len(text))
+            write_early(self.waiting, known.slot, node, np.frombuffer(b"xx" + text, np.uint8), 2, 2 + len(text))
         known.feedback.insert(0, (feedback, text if known.status == EARLY else b""))
 
     @rule(data=st.data(), now_ms=st.integers(0, 9))
@@ -202,6 +205,20 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
         blocks = sum(-(-len(text) // 64) for text in texts)
         assert available(waiting.texts.pool) == CONFIGURATION.text_bytes // 64 - blocks
 
+    @invariant()
+    def what_users_hold_agrees(self) -> None:
+        for user in range(USERS):
+            theirs = [known for known in self.model.values() if known.user == user]
+            texts = [text for known in theirs for text in (known.text, *(text for _, text in known.feedback))]
+            blocks = sum(-(-len(text) // 64) for text in texts)
+            assert int(self.waiting.held_feedbacks[user]) == sum(len(known.feedback) for known in theirs)
+            assert int(self.waiting.held_blocks[user]) == blocks
+            share = SLOTS // 2, CONFIGURATION.text_bytes // 64 // 2
+            for slots, length in ((1, 64), (0, 65), (1, CONFIGURATION.text_bytes)):
+                room = len(theirs) + slots <= share[0] and blocks - (-length // 64) <= share[1]
+                found = fits_share(self.waiting, user, slots, length, self.parameters)
+                assert found == (room or not theirs)
+
     @precondition(lambda self: self.model)
     @rule()
     def forget_all(self) -> None:
@@ -245,6 +262,8 @@ def test_the_log_odds_correction_is_the_logarithm_of_the_rate() -> None:
         {"provisional_share": 1.1},
         {"waiting_limit": 0},
         {"text_bytes": 1_000},
+        {"user_share": 0.0},
+        {"user_share": 1.1},
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:

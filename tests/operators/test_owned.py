@@ -4,13 +4,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from operators.owned import attach, detach, first_of, new_owned
+from operators.owned import attach, detach, first_of, last_of, new_owned
 
 OWNERS, THINGS = 4, 9
 
 
 class OwnedAgainstLists(RuleBasedStateMachine):
-    """The last thing attached is the first found; what is detached leaves its neighbours in order."""
+    """The last thing attached is the first found, the first is the last; what is detached leaves the rest in order."""
 
     @initialize()
     def start(self) -> None:
@@ -41,6 +41,8 @@ class OwnedAgainstLists(RuleBasedStateMachine):
                 at = int(self.owned.next[at - 1])
             assert found == things
             assert first_of(self.owned, owner) == (things[0] if things else -1)
+            assert last_of(self.owned, owner) == (things[-1] if things else -1)
+            assert int(self.owned.held[owner]) == len(things)
             for before, after in zip([None, *things], things, strict=False):
                 assert int(self.owned.previous[after]) == (0 if before is None else before + 1)
             assert all(int(self.owned.owner[thing]) == owner + 1 for thing in things)

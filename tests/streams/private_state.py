@@ -15,6 +15,7 @@ from operators.table import Table, rows_by_key
 from operators.texts import read_texts
 
 Array = npt.NDArray[Any]
+OF_OWNERS = ("first", "last", "held")
 
 
 def private_state(state: State) -> dict[str, Any]:
@@ -94,15 +95,17 @@ def _pools(state: State) -> Iterator[tuple[str, Pool, dict[str, Array]]]:
     waiting, behaviors, rates = state.waiting, state.behaviors, state.learner.rates
     learned = {"learned": state.learner.features, "rates": rates.sums, "rates at": rates.at_ms}
     yield "features", state.features.pool, _rows_of(state.features) | learned | _things(state.private)
-    firsts = {"private": state.private.first, "slots": waiting.users.first}
-    yield "users", state.users.pool, _rows_of(state.users) | _arrays(behaviors) | firsts
+    held = {name: getattr(waiting, name) for name in ("held_feedbacks", "held_blocks")}
+    for what, owned in (("private", state.private), ("slots", waiting.users)):
+        held |= {f"{what} {name}": getattr(owned, name) for name in OF_OWNERS}
+    yield "users", state.users.pool, _rows_of(state.users) | _arrays(behaviors) | held
     due = {
         f"{when} {name}": array
         for when in ("deadlines", "provisional")
         for name, array in _arrays(getattr(waiting, when)).items()
         if name not in ("heap", "size")
     }
-    slots = {name: array for name, array in _arrays(waiting).items() if name != "ends"}
+    slots = {name: array for name, array in _arrays(waiting).items() if name != "ends" and name not in held}
     scored = dict(arrays_of(state.seen, "seen.")) | dict(arrays_of(state.recalled, "recalled."))
     yield "waiting", waiting.pool, slots | due | scored | _things(waiting.users)
     yield "feedbacks", waiting.feedbacks.pool, _arrays(waiting.feedbacks)
@@ -122,7 +125,7 @@ def _rows_of(table: Table) -> dict[str, Array]:
 
 
 def _things(owned: Owned) -> dict[str, Array]:
-    return {f"owned {name}": array for name, array in _arrays(owned).items() if name != "first"}
+    return {f"owned {name}": array for name, array in _arrays(owned).items() if name not in OF_OWNERS}
 
 
 def _has_left(index: Index) -> bool:
