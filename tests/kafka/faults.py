@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
 from examples.live.events import events
@@ -202,7 +203,12 @@ class Follower:
             consumer.assign(places)
             await consumer.seek_to_end(*places)
             while not self._ending.is_set():
-                for place, records in (await consumer.getmany(timeout_ms=50, max_records=5000)).items():
+                try:
+                    found = await consumer.getmany(timeout_ms=50, max_records=5000)
+                except KafkaError:  # the brokers are away
+                    await asyncio.sleep(0.05)
+                    continue
+                for place, records in found.items():
                     written = max(record.timestamp for record in records) / 1000
                     self._arrivals[place.partition].append(Arrival(time.monotonic(), written))
 
