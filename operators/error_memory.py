@@ -54,7 +54,7 @@ class ErrorMemoryConfiguration:
 
     arrays: int = 4
     bits: int = 12
-    keyed_bits: int = 19
+    keyed_bits: int = 20
     crosses: tuple[str, ...] | None = None
     gamma: float = 0.0
     half_life_ms: int = 172_800_000

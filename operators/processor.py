@@ -1,11 +1,12 @@
 """The fold: (state, events) -> (state, outputs). One partition is one deterministic fold over its log.
 
-Every event first moves stream time, then releases each impression whose window that closes, then is processed itself:
+Every event first moves stream time, then lets go on what has waited long enough, then is processed itself:
 
     impression   resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
     feedback     join -> set the label -> extend the user's sequence
     erase        forget the user
-    released     learn -> remember the error -> update the rows -> emit the example
+    provisional  learn -> remember the error, once most positives would have come
+    released     learn, or set right what was learned -> remember the error -> update the rows -> emit the example
 
 Nothing here reads a clock, a file or chance, and nothing depends on how the log was cut into batches.
 """

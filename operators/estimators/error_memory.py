@@ -22,6 +22,7 @@ from operators.estimators.feature_vector import FeatureVector, key_in, time_of
 from operators.sdim import projections
 
 PROBABILITY_MIN = 1e-6
+BASE_MIN = 0.01  # a tree says 0 or 1 of a leaf with few examples; in log-odds that could not be set right
 # A correction leaves a tenth of the probability of either outcome: an error that is added may take a small one to
 # zero, and one such event costs more log loss than hundreds of corrections win.
 SHARE_MIN = 0.1
@@ -86,7 +87,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
 
     >>> model = preprocessing.StandardScaler() | ErrorMemory(linear_model.LogisticRegression())
     >>> evaluate.progressive_val_score(datasets.Phishing(), model, metrics.LogLoss())  # doctest: +ELLIPSIS
-    LogLoss: 0.272...
+    LogLoss: 0.278...
 
     """
 
@@ -100,7 +101,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         half_life: int = 500,
         time: str | None = None,
         prior: float = 5.0,
-        lambda_max: float = 1.0,
+        lambda_max: float = 2.0,
         learn: bool = True,
         seed: int = 0,
     ) -> None:
@@ -183,13 +184,12 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         return {False: 1.0 - corrected, True: corrected}
 
     def _model_probability(self, x: dict[Any, Any], **kwargs: Any) -> float:
-        """Return the model's probability of True: a half before it knows both labels."""
+        """Return the model's probability of True, at least `BASE_MIN` from either end: a half before it knows both."""
         probabilities = self.model.predict_proba_one(x, **kwargs)
         if not probabilities:
             return 0.5
-        if True in probabilities:
-            return float(probabilities[True])
-        return 1.0 - float(probabilities.get(False, 0.5))
+        found = probabilities[True] if True in probabilities else 1.0 - probabilities.get(False, 0.5)
+        return min(max(float(found), BASE_MIN), 1.0 - BASE_MIN)
 
     def _locate(self, x: dict[Any, Any], probability: float) -> Recalled:
         """Return the buckets of an example in each memory."""

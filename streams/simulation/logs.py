@@ -35,9 +35,10 @@ def smallest() -> Configuration:
             feedback_limit=32,
             feedbacks_per_impression=4,
             text_bytes=1 << 18,
+            user_share=0.5,
         ),
         learner=replace(c.learner, latent_size=2, recent_items=1),
-        error_memory=replace(c.error_memory, arrays=1, bits=4),
+        error_memory=replace(c.error_memory, arrays=1, bits=4, keyed_bits=4),
     )
 
 
