@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.quality import delays, monolith, own_model, peers, river_model, sdim, settings, table
+from benchmarks.quality import delays, drift, frozen, monolith, own_model, peers, river_model, sdim, settings, table
 from benchmarks.quality.tables import Options, write_part
 from benchmarks.real_logs import DATA, GLOBO_CLICKS
 
@@ -16,6 +16,8 @@ PARTS = {
     "peers": peers.tables,
     "settings": settings.tables,
     "delays": delays.tables,
+    "frozen": frozen.tables,
+    "drift": drift.tables,
     "sdim": sdim.tables,
     "monolith": monolith.tables,
     "table": table.tables,

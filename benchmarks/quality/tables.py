@@ -41,6 +41,13 @@ def number(value: float, places: int = 4) -> str:
     return f"{value:.{places}f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.{places}f}"
 
 
+def told(cells: str) -> str:
+    """Return cells as a line of a table, told to standard error as well."""
+    text = f"| {cells} |"
+    print(text, file=sys.stderr)
+    return text
+
+
 def said(flags: Sequence[str]) -> str:
     """Return flags as a table's line shows them."""
     return " ".join(f"`{flag}`" for flag in flags)
