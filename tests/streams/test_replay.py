@@ -343,7 +343,7 @@ def refusal(*arguments: str) -> str:
     [
         ("absent.jsonl", None, "no such file"),
         ("empty.jsonl", b"", "is empty"),
-        ("empty.jsonl.gz", gzip.compress(b""), "is empty"),
+        ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("plain.jsonl.gz", b'{"a":1}\n', "is not gzip data"),
         ("table.parquet", b"PAR1xxxx", "thalweg import"),
     ],
