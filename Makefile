@@ -67,8 +67,11 @@ kuairand: $(VENV)/.installed-test
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/kuairand/import.sh "$(TABLE)" build/kuairand/kuairand.jsonl.zst
 	$(BIN)/thalweg replay build/kuairand/kuairand.jsonl.zst --config $(CONFIG) --out build/kuairand/scores.jsonl
 
-peer quality: $(VENV)/.installed-bench
-	$(BIN)/python -m benchmarks.$@
+peer: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.peer
+
+quality: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.quality --write
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.faults --kills $(KILLS) --broker-kills $(BROKER_KILLS) --rebalances $(REBALANCES) \

@@ -323,7 +323,7 @@ def refuse_seen(state: Any, configuration: Configuration, slots: int) -> None:
     require(within(seen.row[:slots], -1, items - 1), "rows of values")
     memory = configuration.error_memory
     require(within(state.recalled.near[:slots], 0, (1 << memory.bits) - 1), "buckets of errors")
-    require(within(state.recalled.keyed[:slots], 0, 1 << memory.keyed_bits), "keyed buckets of errors")
+    require(within(state.recalled.keyed[:slots], 0, len(state.memory.keyed)), "keyed buckets of errors")
     scored = np.flatnonzero(state.waiting.status[:slots] >= WAITING)
     row = seen.row[scored].astype(np.int64)
     known = (row >= 0) & (np.arange(values) < seen.counts[scored][:, None])

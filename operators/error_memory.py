@@ -36,6 +36,7 @@ COUNT, LABELS, PREDICTIONS = range(3)
 SCALE_MAX = 1_048_576.0
 BASES = ("model", "base_score")
 CROSSED = ("user", "item")
+KEYED_BITS, CROSSED_BITS = 16, 20
 SCORE_STEPS = 4.0  # buckets of the score, a unit of log-odds
 MIDDLE = 1 << 10  # makes their numbers positive
 
@@ -45,16 +46,16 @@ class ErrorMemoryConfiguration:
     """How errors are remembered (`[error_memory]`).
 
     `arrays` and `bits`: K arrays of 2**L buckets by the representation. `keyed_bits`: 2**keyed_bits buckets for all
-    keyed memories together (12 bytes each). `crosses`: which of user and item are seen together with every other field
-    and with the items acted on last, besides each field alone and with the score; by default both where the base that
-    is corrected stands still (`correction.base` is "base_score", or `learner.frozen_from_ms` is set), else none, and no
-    fields. `gamma`: 0, the residual form, to 1, the paper's. `half_life_ms`: of what is remembered. `prior`:
-    pseudo-impressions without an error.
+    keyed memories together, 12 bytes each; by default 20 with crosses, 16 without. `crosses`: which of user and item
+    are seen together with every other field and with the items acted on last, besides each field alone and with the
+    score; by default both where the base that is corrected stands still (`correction.base` is "base_score", or
+    `learner.frozen_from_ms` is set), else none, and no fields. `gamma`: 0, the residual form, to 1, the paper's.
+    `half_life_ms`: of what is remembered. `prior`: pseudo-impressions without an error.
     """
 
     arrays: int = 4
     bits: int = 12
-    keyed_bits: int = 20
+    keyed_bits: int | None = None
     crosses: tuple[str, ...] | None = None
     gamma: float = 0.0
     half_life_ms: int = 172_800_000
@@ -64,16 +65,19 @@ class ErrorMemoryConfiguration:
         """Raise ValueError where a value makes no sense."""
         if not 1 <= self.arrays <= 256:
             raise ValueError("arrays must lie within 1 and 256")
-        if not 1 <= self.bits <= 20 or not 1 <= self.keyed_bits <= 24:
+        if not 1 <= self.bits <= 20 or not 1 <= (self.keyed_bits or KEYED_BITS) <= 24 or self.keyed_bits == 0:
             raise ValueError("bits must lie within 1 and 20, keyed_bits within 1 and 24")
-        if any(name not in CROSSED for name in self.crosses or ()) or len(set(self.crosses or ())) != len(
-            self.crosses or ()
-        ):
+        crosses = self.crosses or ()
+        if any(name not in CROSSED for name in crosses) or len(set(crosses)) != len(crosses):
             raise ValueError(f"crosses must name none or some of {', '.join(CROSSED)}, each once")
         if not 0.0 <= self.gamma <= 1.0:
             raise ValueError("gamma must lie within 0 and 1")
         if self.half_life_ms < 1 or self.prior <= 0.0:
             raise ValueError("half_life_ms must be at least 1, prior above 0")
+
+    def cells(self, crosses: Sequence[str] | None) -> int:
+        """Return how many buckets the keyed memories share, with these crosses."""
+        return 1 << (self.keyed_bits or (KEYED_BITS if crosses is None else CROSSED_BITS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +90,7 @@ class CorrectionConfiguration:
 
     base: str = "model"
     lambda_max: float = 2.0
-    lambda_initial: float = 0.5
+    lambda_initial: float = 0.2
     lambda_alpha: float = 0.1
 
     def __post_init__(self) -> None:
@@ -175,11 +179,13 @@ def memories_of(fields: int, recent_items: int, crosses: Sequence[str] | None) -
     return Memories(first.copy(), second.copy())
 
 
-def new_error_memory(memory: ErrorMemoryConfiguration, correction: CorrectionConfiguration, count: int) -> ErrorMemory:
-    """Return `count` memories of no errors."""
+def new_error_memory(
+    memory: ErrorMemoryConfiguration, correction: CorrectionConfiguration, count: int, cells: int
+) -> ErrorMemory:
+    """Return `count` memories of no errors, the keyed ones in `cells` buckets."""
     return ErrorMemory(
         buckets=reserve((memory.arrays, 1 << memory.bits, 3), np.float32),
-        keyed=reserve((1 << memory.keyed_bits, 3), np.float32),
+        keyed=reserve((cells, 3), np.float32),
         scale=np.ones(1),
         scale_at_ms=reserve(1, np.int64),
         trust=np.full(count, min(correction.lambda_initial, correction.lambda_max)),
@@ -391,6 +397,6 @@ def _learn_trust(memory: ErrorMemory, which: int, gradient: float, parameters: E
     memory.trust[which] = min(max(memory.trust[which] - step, 0.0), parameters.lambda_max)
 
 
-def memory_bytes(configuration: ErrorMemoryConfiguration) -> int:
-    """Return the size of the buckets."""
-    return 12 * (configuration.arrays * (1 << configuration.bits) + (1 << configuration.keyed_bits))
+def memory_bytes(configuration: ErrorMemoryConfiguration, crosses: Sequence[str] | None) -> int:
+    """Return the size of the buckets, with these crosses."""
+    return 12 * (configuration.arrays * (1 << configuration.bits) + configuration.cells(crosses))

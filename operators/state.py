@@ -131,13 +131,17 @@ def input_count(configuration: Configuration) -> int:
     return 2 * field_count(configuration) + OTHERS + interests
 
 
-def error_memories(configuration: Configuration) -> Memories:
-    """Return the error memories of a configuration: those of crossed fields by default where the base stands still."""
+def error_crosses(configuration: Configuration) -> tuple[str, ...] | None:
+    """Return what the error memories cross with every field: by default both where the base stands still, else None."""
     c = configuration
-    crosses = c.error_memory.crosses
-    if crosses is None and (c.correction.base == "base_score" or c.learner.frozen_from_ms > 0):
-        crosses = CROSSED
-    return memories_of(c.features.places(), c.learner.recent_items, crosses)
+    stands_still = c.correction.base == "base_score" or c.learner.frozen_from_ms > 0
+    return CROSSED if c.error_memory.crosses is None and stands_still else c.error_memory.crosses
+
+
+def error_memories(configuration: Configuration) -> Memories:
+    """Return the error memories of a configuration."""
+    c = configuration
+    return memories_of(c.features.places(), c.learner.recent_items, error_crosses(c))
 
 
 def new_state(configuration: Configuration) -> State:
@@ -165,7 +169,7 @@ def new_state(configuration: Configuration) -> State:
         seen=new_seen(slots, values, input_count(c)),
         recalled=new_recalled(slots, c.error_memory.arrays, memories),
         learner=new_learner(c.learner, rows, fields, interest_count(c)),
-        memory=new_error_memory(c.error_memory, c.correction, memories),
+        memory=new_error_memory(c.error_memory, c.correction, memories, c.error_memory.cells(error_crosses(c))),
     )
 
 

@@ -37,7 +37,8 @@ def main() -> int:
     started = time.monotonic()
     options = Options(given.data, given.log)
     for name in given.only or PARTS:
-        text = f"<!-- Globo: sampled negatives, first {GLOBO_CLICKS} clicks -->\n\n{PARTS[name](options)}"
+        command = f"python -m benchmarks.quality --only {name}"
+        text = f"<!-- {command}; Globo: sampled negatives, first {GLOBO_CLICKS} clicks -->\n\n{PARTS[name](options)}"
         if given.write:
             write_part(name, text)
         else:

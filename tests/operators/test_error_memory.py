@@ -55,7 +55,7 @@ def made(
     correction = CorrectionConfiguration(lambda_max=lambda_max, lambda_initial=lambda_initial)
     matrix = projections(2 * SIZE, ARRAYS * BITS, 5)
     return (
-        new_error_memory(configuration(gamma), correction, COUNT),
+        new_error_memory(configuration(gamma), correction, COUNT, 1 << KEYED_BITS),
         new_recalled(slots, ARRAYS, COUNT),
         error_memory_parameters(configuration(gamma), correction, matrix, MEMORIES),
     )
@@ -278,9 +278,10 @@ def test_lambda_max_zero_switches_the_correction_off() -> None:
 def test_the_default_memory_holds_at_most_16_mib() -> None:
     """The stated size is the size of the buckets, and the default is small enough."""
     for each in (ErrorMemoryConfiguration(), configuration()):
-        memory = new_error_memory(each, CorrectionConfiguration(), COUNT)
-        assert memory_bytes(each) == memory.buckets.nbytes + memory.keyed.nbytes
-    assert memory_bytes(ErrorMemoryConfiguration()) <= 16 << 20
+        for crosses in (None, ("user", "item")):
+            memory = new_error_memory(each, CorrectionConfiguration(), COUNT, each.cells(crosses))
+            assert memory_bytes(each, crosses) == memory.buckets.nbytes + memory.keyed.nbytes
+            assert memory_bytes(each, crosses) <= 16 << 20
 
 
 @pytest.mark.parametrize(
