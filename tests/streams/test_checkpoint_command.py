@@ -48,6 +48,7 @@ def run(directory: str, *arguments: str) -> Result:
         "behaviors.users_limit": c.behaviors.users_limit,
         "joiner.waiting_limit": c.joiner.waiting_limit,
         "joiner.feedback_limit": c.joiner.feedback_limit,
+        "joiner.user_share": c.joiner.user_share,
         "joiner.text_bytes": c.joiner.text_bytes,
     }
     words = [word for name, value in flags.items() for word in ("--set", f"{name}={value}")]
