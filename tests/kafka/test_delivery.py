@@ -154,7 +154,7 @@ def test_brokers_that_are_gone_fail_the_delivery(own_broker: Broker, unique: Uni
     topics = made_topics(kafka, unique)
 
     async def deliver() -> None:
-        async with Delivery(kafka, topics, delivery_timeout_ms=1500) as delivery:
+        async with Delivery(kafka, topics, delivery_timeout_ms=6_000) as delivery:
             await delivery.send(0, outputs(topics, range(10)))
             assert (await delivery.flush(0))[topics.scores] == 10
             own_broker.kill()

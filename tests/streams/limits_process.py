@@ -47,6 +47,7 @@ def narrowest(threshold: int) -> Configuration:
             text_bytes=1 << 18,
             attribution_window_ms=60_000,
             late_window_ms=60_000,
+            user_share=1.0,
         ),
         learner=replace(c.learner, latent_size=2),
         error_memory=replace(c.error_memory, arrays=1, bits=3),

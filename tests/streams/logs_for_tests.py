@@ -45,7 +45,7 @@ def small(
         c,
         table=replace(c.table, rows_limit=rows),
         behaviors=replace(c.behaviors, users_limit=users),
-        joiner=replace(c.joiner, waiting_limit=waiting, feedback_limit=2 * waiting, text_bytes=1 << 20),
+        joiner=replace(c.joiner, waiting_limit=waiting, feedback_limit=2 * waiting, text_bytes=1 << 20, user_share=1.0),
         sdim=sdim,
     )
 
