@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from operators.configuration import Configuration
+from operators.joiner import JoinerConfiguration
 from operators.state import FATES, TALLIES
 from schemas.events import Event, Feedback, Impression, encode_event
 from schemas.records import LogRecord
@@ -47,6 +48,12 @@ def quarrels(seed: int, count: int) -> Iterator[Impression | Feedback]:
             yield Impression(of, user, f"item-{n % 5}", ts - chance.choice((0, 0, 30_000)), {})
         else:
             yield Feedback(f"{of}:{chance.randrange(5)}", of, user, f"item-{n % 5}", ts, "click")
+
+
+def a_sixteenth_each() -> Configuration:
+    """Return small limits of which one user may fill what is the default."""
+    c = small(rows=4_096, waiting=1_000)
+    return replace(c, joiner=replace(c.joiner, user_share=JoinerConfiguration().user_share))
 
 
 @pytest.mark.parametrize(("slots", "feedback", "user_share"), [(16, 24, 0.25), (40, 20, 0.25), (12, 12, 1.0)])
@@ -104,7 +111,7 @@ FLOODS: dict[str, Callable[[int, int], Event]] = {
 
 def outcome_of(records: list[LogRecord]) -> tuple[list[tuple[object, ...]], Partition]:
     """Return all that others than eve get: scored impressions, examples with their labels, dead letters."""
-    partition = Partition(small(rows=4_096, waiting=1_000))
+    partition = Partition(a_sixteenth_each())
     outputs = [partition.process(records), partition.close_all()]
     found: list[tuple[object, ...]] = []
     for each in outputs:
@@ -157,7 +164,7 @@ def test_what_is_beyond_a_users_share_moves_nobodys_scores() -> None:
                     for i in range(burst)
                 ]
             log.append(event)
-        partition = Partition(small(rows=4_096, waiting=1_000))
+        partition = Partition(a_sixteenth_each())
         outputs = partition.process([LogRecord(n, encode_event(event)) for n, event in enumerate(log)])
         scores = [msgspec.json.decode(output.value or b"") for output in outputs.scores]
         found.append([(each["id"], each["score"]) for each in scores if each["user"] != "eve"])
