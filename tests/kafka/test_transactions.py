@@ -196,7 +196,8 @@ def test_a_transaction_outlives_its_broker(own_broker: Broker, unique: Unique) -
             await committing
 
     asyncio.run(deliver())
-    assert seen(kafka, topics.scores) == ids(range(20))
+    # a broker that comes back has its high watermark to find first
+    wait_until(lambda: seen(kafka, topics.scores) == ids(range(20)), "all is there, once")
     assert committed_offset(kafka, GROUP, topics.interactions, 0) == 20
 
 
