@@ -163,7 +163,8 @@ def memories_of(fields: int, recent_items: int, crosses: Sequence[str] | None) -
 
     >>> memories_of(4, 1, None).first.tolist()  # all, score, item, user, representation
     [-1, -2, 1, 0, -3]
-    >>> [pair for pair in zip(*map(list, memories_of(3, 1, ("item",)))) if pair[1] != NOTHING]
+    >>> found = memories_of(3, 1, ("item",))
+    >>> [pair for pair in zip(found.first.tolist(), found.second.tolist()) if pair[1] != NOTHING]
     [(2, -2), (1, 2), (1, 3)]
     """
     context = range(2, fields)
