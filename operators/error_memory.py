@@ -28,6 +28,7 @@ import numpy.typing as npt
 from operators.compiled import clear, compiled, float32, int64, uint64
 from operators.hashing import cross, mix
 from operators.numerics import half_life_factor, log_odds, log_of_ratio, sigmoid
+from operators.prefetch import prefetch
 from operators.reserve import reserve
 from operators.sdim import project
 
@@ -36,9 +37,10 @@ COUNT, LABELS, PREDICTIONS = range(3)
 SCALE_MAX = 1_048_576.0
 BASES = ("model", "base_score")
 CROSSED = ("user", "item")
-KEYED_BITS, CROSSED_BITS = 16, 20
+KEYED_BITS, STANDING_KEYED_BITS = 18, 20
 SCORE_STEPS = 4.0  # buckets of the score, a unit of log-odds
 MIDDLE = 1 << 10  # makes their numbers positive
+VISITS = 2  # how long the user was away, how often shown anything
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,17 +48,16 @@ class ErrorMemoryConfiguration:
     """How errors are remembered (`[error_memory]`).
 
     `arrays` and `bits`: K arrays of 2**L buckets by the representation. `keyed_bits`: 2**keyed_bits buckets for all
-    keyed memories together, 12 bytes each; by default 20 with crosses, 16 without. `crosses`: which of user and item
-    are seen together with every other field and with the items acted on last, besides each field alone and with the
-    score; by default both where the base that is corrected stands still (`correction.base` is "base_score", or
-    `learner.frozen_from_ms` is set), else none, and no fields. `gamma`: 0, the residual form, to 1, the paper's.
-    `half_life_ms`: of what is remembered. `prior`: pseudo-impressions without an error.
+    keyed memories together, 12 bytes each; by default 20 where the base that is corrected stands still
+    (`correction.base` is "base_score", or `learner.frozen_from_ms` is set), else 18. `crosses`: which of user and item
+    are seen together with every other field, the item also with the items acted on last. `gamma`: 0, the residual form,
+    to 1, the paper's. `half_life_ms`: of what is remembered. `prior`: pseudo-impressions without an error.
     """
 
     arrays: int = 4
     bits: int = 12
     keyed_bits: int | None = None
-    crosses: tuple[str, ...] | None = None
+    crosses: tuple[str, ...] = CROSSED
     gamma: float = 0.0
     half_life_ms: int = 172_800_000
     prior: float = 30.0
@@ -67,17 +68,16 @@ class ErrorMemoryConfiguration:
             raise ValueError("arrays must lie within 1 and 256")
         if not 1 <= self.bits <= 20 or not 1 <= (self.keyed_bits or KEYED_BITS) <= 24 or self.keyed_bits == 0:
             raise ValueError("bits must lie within 1 and 20, keyed_bits within 1 and 24")
-        crosses = self.crosses or ()
-        if any(name not in CROSSED for name in crosses) or len(set(crosses)) != len(crosses):
+        if any(name not in CROSSED for name in self.crosses) or len(set(self.crosses)) != len(self.crosses):
             raise ValueError(f"crosses must name none or some of {', '.join(CROSSED)}, each once")
         if not 0.0 <= self.gamma <= 1.0:
             raise ValueError("gamma must lie within 0 and 1")
         if self.half_life_ms < 1 or self.prior <= 0.0:
             raise ValueError("half_life_ms must be at least 1, prior above 0")
 
-    def cells(self, crosses: Sequence[str] | None) -> int:
-        """Return how many buckets the keyed memories share, with these crosses."""
-        return 1 << (self.keyed_bits or (KEYED_BITS if crosses is None else CROSSED_BITS))
+    def cells(self, stands_still: bool) -> int:
+        """Return how many buckets the keyed memories share, behind a base that stands still or one that learns."""
+        return 1 << (self.keyed_bits or (STANDING_KEYED_BITS if stands_still else KEYED_BITS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +106,8 @@ class CorrectionConfiguration:
 class Memories(NamedTuple):
     """Which memories there are, in their order: `first`, `second` int64 [memories], the places of what keys each.
 
-    A place is that of a field or, behind the fields, of an item acted on lately; or `ALL`, `SCORE`, `REPRESENTATION`.
+    A place is that of a field or, behind the fields, of an item acted on lately, of how long the user was away, of how
+    often shown anything; or `ALL`, `SCORE`, `REPRESENTATION`.
     `second` is `NOTHING` where one value alone is the key.
     """
 
@@ -148,8 +149,8 @@ class Recalled(NamedTuple):
     """What a waiting impression recalled.
 
     `near` int32 [slots, K], its buckets by the representation; `keyed` int32 [slots, memories], its bucket by key + 1,
-    0 where a memory has nothing to go by; `before` and `estimate` float32 [slots, memories]: the probability as those
-    before had corrected it, and the error that the memory foresaw.
+    0 where a memory has nothing to go by; `before` float32 [slots, memories + 1]: the probability as those before each
+    had corrected it, and in the end all; `estimate` float32 [slots, memories]: the error that each foresaw.
     """
 
     near: npt.NDArray[np.int32]
@@ -158,23 +159,29 @@ class Recalled(NamedTuple):
     estimate: npt.NDArray[np.float32]
 
 
-def memories_of(fields: int, recent_items: int, crosses: Sequence[str] | None) -> Memories:
+def memories_of(fields: int, recent_items: int, crosses: Sequence[str], stands_still: bool) -> Memories:
     """Return the memories over `fields` fields, user and item the first of them: coarse before fine.
 
-    >>> memories_of(4, 1, None).first.tolist()  # all, score, item, user, representation
+    A base that learns knows each field and how often the user was here; one that stands still may not know them any
+    more, nor how they go with its score and with each other.
+
+    >>> memories_of(4, 1, (), False).first.tolist()  # all, score, item, user, representation
     [-1, -2, 1, 0, -3]
-    >>> found = memories_of(3, 1, ("item",))
+    >>> found = memories_of(3, 1, ("item",), True)
     >>> [pair for pair in zip(found.first.tolist(), found.second.tolist()) if pair[1] != NOTHING]
-    [(2, -2), (1, 2), (1, 3)]
+    [(2, -2), (4, 2), (5, 2), (1, 2), (1, 3)]
     """
     context = range(2, fields)
     found = [(ALL, NOTHING), (SCORE, NOTHING)]
-    if crosses is not None:
+    if stands_still:
+        visits = range(fields + recent_items, fields + recent_items + VISITS)
+        found += [(place, NOTHING) for place in visits]
         found += [(place, NOTHING) for place in context] + [(place, SCORE) for place in context]
+        found += [(visit, place) for visit in visits for place in context]
     found += [(1, NOTHING), (0, NOTHING), (REPRESENTATION, NOTHING)]
-    for name in crosses or ():
+    for name in crosses:
         found += [(CROSSED.index(name), place) for place in context]
-    if crosses is not None and "item" in crosses:
+    if "item" in crosses:
         found += [(1, fields + back) for back in range(recent_items)]
     first, second = np.array(found, np.int64).T
     return Memories(first.copy(), second.copy())
@@ -199,7 +206,7 @@ def new_recalled(slots: int, arrays: int, memories: int) -> Recalled:
     return Recalled(
         reserve((slots, arrays), np.int32),
         reserve((slots, memories), np.int32),
-        reserve((slots, memories), np.float32),
+        reserve((slots, memories + 1), np.float32),
         reserve((slots, memories), np.float32),
     )
 
@@ -222,6 +229,15 @@ def error_memory_parameters(
         correction.lambda_max,
         correction.lambda_alpha,
     )
+
+
+@compiled
+def look_ahead_at_errors(memory: ErrorMemory, recalled: Recalled, slot: int) -> None:
+    """Ask for the buckets of an impression in the keyed memories, which lie anywhere."""
+    for which in range(recalled.keyed.shape[1]):
+        place = recalled.keyed[slot, which]
+        if place > 0:
+            prefetch(memory.keyed, place - 1)
 
 
 @compiled
@@ -310,6 +326,7 @@ def read_error(
             recalled.estimate[slot, which] = estimate
             logit += memory.trust[which] * float(recalled.estimate[slot, which])
             before = sigmoid(logit)
+    recalled.before[slot, recalled.keyed.shape[1]] = before
     return before
 
 
@@ -317,15 +334,17 @@ def read_error(
 def write_error(
     memory: ErrorMemory, recalled: Recalled, slot: int, label: float, now_ms: int, parameters: ErrorMemoryParameters
 ) -> None:
-    """Remember a label and what was predicted for it, and learn how far the estimates are to be believed."""
+    """Remember a label and what was predicted for it, and learn how far the estimates are to be believed.
+
+    That is learned from the error behind each memory as it was served: delayed gradients, which cost no logarithm.
+    """
     _grow_scale(memory, now_ms, parameters)
     weight = float32(memory.scale[0])
     _add(memory, recalled, slot, weight, weight * float32(label), weight, parameters)
     for which in range(recalled.keyed.shape[1]):
         estimate = float(recalled.estimate[slot, which])
         if estimate != 0.0:
-            before = log_odds(float(recalled.before[slot, which]))
-            error = sigmoid(before + memory.trust[which] * estimate) - label
+            error = float(recalled.before[slot, which + 1]) - label
             _learn_trust(memory, which, error * estimate, parameters)
 
 
@@ -398,6 +417,6 @@ def _learn_trust(memory: ErrorMemory, which: int, gradient: float, parameters: E
     memory.trust[which] = min(max(memory.trust[which] - step, 0.0), parameters.lambda_max)
 
 
-def memory_bytes(configuration: ErrorMemoryConfiguration, crosses: Sequence[str] | None) -> int:
-    """Return the size of the buckets, with these crosses."""
-    return 12 * (configuration.arrays * (1 << configuration.bits) + configuration.cells(crosses))
+def memory_bytes(configuration: ErrorMemoryConfiguration, stands_still: bool) -> int:
+    """Return the size of the buckets."""
+    return 12 * (configuration.arrays * (1 << configuration.bits) + configuration.cells(stands_still))

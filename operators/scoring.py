@@ -5,7 +5,7 @@ import numpy as np
 from operators.behaviors import append_behavior, extend_sequence, read_long_interest, read_short_interest
 from operators.columns import Columns
 from operators.compiled import clear, compiled, float32, int64, uint64
-from operators.error_memory import amend_label, locate, read_error, write_error
+from operators.error_memory import amend_label, locate, look_ahead_at_errors, read_error, write_error
 from operators.features import ITEM, USER, cross_keys, resolve
 from operators.ftrl import WEIGHT
 from operators.hashing import cross, uniform
@@ -124,14 +124,18 @@ def look_ahead_at_slot(state: State, slot: int) -> None:
         prefetch(seen.generation, slot)
         prefetch(state.waiting.scores, slot)
         prefetch(state.waiting.label, slot)
-        prefetch(state.recalled.keyed, slot)
+        for part in range(0, state.recalled.keyed.shape[1], LINE_INPUTS):
+            prefetch(state.recalled.keyed[slot], part)
+            prefetch(state.recalled.before[slot], part)
+            prefetch(state.recalled.estimate[slot], part)
         for part in range(0, seen.inputs.shape[1], LINE_INPUTS):
             prefetch(seen.inputs[slot], part)
 
 
 @compiled
 def look_ahead_at_rows(state: State, slot: int) -> None:
-    """Ask for the rows that will learn from an impression, all cache lines of each."""
+    """Ask for the rows that will learn from an impression, all cache lines of each, and the errors near it."""
+    look_ahead_at_errors(state.memory, state.recalled, slot)
     for value in range(state.seen.counts[slot]):
         row = state.seen.row[slot, value]
         if row >= 0:
@@ -153,9 +157,11 @@ def derive_values(state: State, parameters: Parameters, slot: int, user: int, is
     gap = DERIVED_BUCKETS - 1
     if shown > 0:
         gap = power_of_two((state.clock.stream_time_ms[0] - behaviors.shown_ms[user]) / SECOND_MS)
-    add_value(state, parameters, slot, first + USER_GAP, derived_key(USER_GAP, gap), -1, is_kept)
-    exposures = derived_key(USER_EXPOSURES, power_of_two(float(shown)))
-    add_value(state, parameters, slot, first + USER_EXPOSURES, exposures, -1, is_kept)
+    visits = first + parameters.learner.recent_items
+    for which, value in ((USER_GAP, gap), (USER_EXPOSURES, power_of_two(float(shown)))):
+        key = derived_key(which, value)
+        parameters.workspace.keys[visits + which] = key
+        add_value(state, parameters, slot, first + which, key, -1, is_kept)
     if parameters.acted < 0:
         return
     length = behaviors.row.shape[2]
@@ -298,6 +304,7 @@ def correct_slot(state: State, parameters: Parameters, columns: Columns, event: 
         state.memory.keyed.shape[0],
         parameters.workspace.bits,
     )
+    look_ahead_at_errors(state.memory, state.recalled, slot)
     now_ms = state.clock.stream_time_ms[0]
     score = read_error(state.memory, state.recalled, slot, base, now_ms, parameters.memory)
     lowest = max(base * KEPT_SHARE, SCORE_MIN)

@@ -18,7 +18,6 @@ from operators.consistency import refuse_inconsistent, refuse_sizes
 from operators.contexts import NAME_BYTES, write_name
 from operators.delay import Delays, new_delays
 from operators.error_memory import (
-    CROSSED,
     ErrorMemory,
     ErrorMemoryParameters,
     Memories,
@@ -131,17 +130,15 @@ def input_count(configuration: Configuration) -> int:
     return 2 * field_count(configuration) + OTHERS + interests
 
 
-def error_crosses(configuration: Configuration) -> tuple[str, ...] | None:
-    """Return what the error memories cross with every field: by default both where the base stands still, else None."""
-    c = configuration
-    stands_still = c.correction.base == "base_score" or c.learner.frozen_from_ms > 0
-    return CROSSED if c.error_memory.crosses is None and stands_still else c.error_memory.crosses
+def base_stands_still(configuration: Configuration) -> bool:
+    """Return whether what the error memories correct does not learn, or not for long."""
+    return configuration.correction.base == "base_score" or configuration.learner.frozen_from_ms > 0
 
 
 def error_memories(configuration: Configuration) -> Memories:
     """Return the error memories of a configuration."""
     c = configuration
-    return memories_of(c.features.places(), c.learner.recent_items, error_crosses(c))
+    return memories_of(c.features.places(), c.learner.recent_items, c.error_memory.crosses, base_stands_still(c))
 
 
 def new_state(configuration: Configuration) -> State:
@@ -169,7 +166,7 @@ def new_state(configuration: Configuration) -> State:
         seen=new_seen(slots, values, input_count(c)),
         recalled=new_recalled(slots, c.error_memory.arrays, memories),
         learner=new_learner(c.learner, rows, fields, interest_count(c)),
-        memory=new_error_memory(c.error_memory, c.correction, memories, c.error_memory.cells(error_crosses(c))),
+        memory=new_error_memory(c.error_memory, c.correction, memories, c.error_memory.cells(base_stands_still(c))),
     )
 
 

@@ -120,8 +120,8 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         memory = ErrorMemoryConfiguration(arrays=arrays, bits=bits, half_life_ms=half_life, prior=prior)
         correction = CorrectionConfiguration(lambda_max=lambda_max)
         projection = projections(2 * HALF, arrays * bits, seed)
-        memories = memories_of(2, 0, None)
-        self._memory = new_error_memory(memory, correction, len(memories.first), memory.cells(None))
+        memories = memories_of(2, 0, (), False)
+        self._memory = new_error_memory(memory, correction, len(memories.first), memory.cells(False))
         self._parameters = error_memory_parameters(memory, correction, projection, memories)
         self._representation = FeatureVector(2 * HALF, seed, excluded=(time,))
         self._now = 0

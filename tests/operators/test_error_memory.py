@@ -36,7 +36,7 @@ from operators.sdim import projections
 HALF_LIFE_MS = 1_000_000
 START_MS = 1_700_000_000_000
 ARRAYS, BITS, KEYED_BITS, SIZE = 3, 4, 10, 6
-MEMORIES = memories_of(3, 1, ("item",))
+MEMORIES = memories_of(3, 1, ("item",), stands_still=True)
 COUNT = len(MEMORIES.first)
 PAIRS = list(zip(MEMORIES.first.tolist(), MEMORIES.second.tolist(), strict=True))
 ALONE = PAIRS.index((REPRESENTATION, NOTHING))
@@ -206,7 +206,8 @@ def test_buckets_are_signs_of_the_representation_and_hashes_of_the_keys() -> Non
     memory, recalled, parameters = made(2)
     user, item = np.random.default_rng(3).normal(size=(2, SIZE)).astype(np.float32)
     totals = np.zeros(ARRAYS * BITS, np.float32)
-    keys = np.array([2**63 + 5, 7, 0, 11], np.uint64)  # user, item, a field without a value, the item acted on last
+    # user, item, a field without a value, the item acted on last, away for how long, shown how often
+    keys = np.array([2**63 + 5, 7, 0, 11, 3, 4], np.uint64)
     locate(recalled, 1, parameters, user, item, keys, 0.2, len(memory.keyed), totals)
     signs = np.concatenate([user, item]).astype(float) @ parameters.projection.astype(float) > 0
     expected = (signs.reshape(ARRAYS, BITS) * (1 << np.arange(BITS))).sum(axis=1)
@@ -278,10 +279,10 @@ def test_lambda_max_zero_switches_the_correction_off() -> None:
 def test_the_default_memory_holds_at_most_16_mib() -> None:
     """The stated size is the size of the buckets, and the default is small enough."""
     for each in (ErrorMemoryConfiguration(), configuration()):
-        for crosses in (None, ("user", "item")):
-            memory = new_error_memory(each, CorrectionConfiguration(), COUNT, each.cells(crosses))
-            assert memory_bytes(each, crosses) == memory.buckets.nbytes + memory.keyed.nbytes
-            assert memory_bytes(each, crosses) <= 16 << 20
+        for stands_still in (False, True):
+            memory = new_error_memory(each, CorrectionConfiguration(), COUNT, each.cells(stands_still))
+            assert memory_bytes(each, stands_still) == memory.buckets.nbytes + memory.keyed.nbytes
+            assert memory_bytes(each, stands_still) <= 16 << 20
 
 
 @pytest.mark.parametrize(
