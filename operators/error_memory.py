@@ -8,13 +8,14 @@ a field's value, two values together. The keyed memories share one array of buck
 The memories stand one behind the other, coarse before fine. Each takes the probability p as those before it have
 corrected it, and estimates how far it is off near here in log-odds,
 
-    error = log-odds of (sum y + m p) / (count + m)  -  log-odds of (sum q + m p) / (count + m),
+    error = log-odds of (sum y + m b) / (count + m)  -  log-odds of (sum q + m b) / (count + m),
     q     = (1 - gamma) p' + gamma p,
 
-with p' what was predicted for the remembered ones at this place and m pseudo-impressions without an error: gamma 0 is
-the residual form, gamma 1 the paper's, which sets the labels near here against this prediction. How far each memory is
-believed (the paper's lambda) is learned by logistic regression with per-coordinate rates: on a stream whose errors
-can't be foreseen the estimates are near zero, behind a frozen model they are not. docs/adr/0019 has the figures.
+with p' what was predicted for the remembered ones at this place, b the base's probability and m pseudo-impressions of
+it without an error: gamma 0 is the residual form, gamma 1 the paper's, which sets the labels near here against this
+prediction. How far each memory is believed (the paper's lambda) is learned by logistic regression with per-coordinate
+rates: on a stream whose errors can't be foreseen the estimates are near zero, behind a frozen model they are not.
+docs/adr/0019 has the figures.
 """
 
 import math
@@ -27,7 +28,7 @@ import numpy.typing as npt
 
 from operators.compiled import clear, compiled, float32, int64, uint64
 from operators.hashing import cross, mix
-from operators.numerics import half_life_factor, log_odds, log_of_ratio, sigmoid
+from operators.numerics import half_life_factor, log_odds, log_of_ratio, rough_sigmoid, sigmoid
 from operators.prefetch import prefetch
 from operators.reserve import reserve
 from operators.sdim import project
@@ -296,15 +297,17 @@ def read_error(
     decayed = max(half_life_factor(now_ms - memory.scale_at_ms[0], parameters.half_life_ms), 1e-30)
     prior = parameters.prior * memory.scale[0] / decayed
     logit = log_odds(base)
-    before = sigmoid(logit)
+    probability = sigmoid(logit)
+    before = probability
     for which in range(recalled.keyed.shape[1]):
         recalled.before[slot, which] = before
         recalled.estimate[slot, which] = 0.0
         count = 0.0
         labels = 0.0
         predictions = 0.0
+        positive = prior * probability
+        negative = prior - positive
         place = recalled.keyed[slot, which]
-        pseudo = prior
         if place > 0:
             bucket = memory.keyed[place - 1]
             count, labels, predictions = float(bucket[COUNT]), float(bucket[LABELS]), float(bucket[PREDICTIONS])
@@ -314,18 +317,20 @@ def read_error(
                 count += float(bucket[COUNT])
                 labels += float(bucket[LABELS])
                 predictions += float(bucket[PREDICTIONS])
-            pseudo = prior * recalled.near.shape[1]
+            positive *= recalled.near.shape[1]
+            negative *= recalled.near.shape[1]
         if count > 0.0:
-            promised = (1.0 - parameters.gamma) * predictions + parameters.gamma * count * before
-            positive = pseudo * before
-            negative = pseudo - positive
+            # without gamma nothing here waits for the memories before, so that a processor works at several at once
+            promised = predictions
+            if parameters.gamma > 0.0:
+                promised += parameters.gamma * (count * before - predictions)
             estimate = log_of_ratio(
                 (max(labels, 0.0) + positive) * (max(count - promised, 0.0) + negative),
                 (max(count - labels, 0.0) + negative) * (max(promised, 0.0) + positive),
             )
             recalled.estimate[slot, which] = estimate
             logit += memory.trust[which] * float(recalled.estimate[slot, which])
-            before = sigmoid(logit)
+            before = rough_sigmoid(logit)
     recalled.before[slot, recalled.keyed.shape[1]] = before
     return before
 

@@ -89,8 +89,8 @@ class Dictionary:
             for place in self.places(recalled, slot, which):
                 self.events.setdefault(place, []).append((now_ms, count, label, count * before))
 
-    def estimate(self, recalled: Recalled, slot: int, which: int, before: float, now_ms: int) -> float:
-        """Log-odds of labels less those of predictions, each with pseudo-impressions of the probability before."""
+    def estimate(self, recalled: Recalled, slot: int, which: int, base: float, now_ms: int) -> float:
+        """Log-odds of labels less those of predictions, each with pseudo-impressions of the base's probability."""
         places = list(self.places(recalled, slot, which))
         known = [event for place in places for event in self.events.get(place, [])]
         weights = np.array([2.0 ** (-(now_ms - at_ms) / HALF_LIFE_MS) for at_ms, *_ in known])
@@ -100,9 +100,10 @@ class Dictionary:
         if count <= 0.0:
             return 0.0
         prior = configuration().prior * len(places)
+        before = float(recalled.before[slot, which])
         promised = (1.0 - self.gamma) * predictions + self.gamma * count * before
-        return math.log((labels + prior * before) / (count - labels + prior * (1.0 - before))) - math.log(
-            (promised + prior * before) / (count - promised + prior * (1.0 - before))
+        return math.log((labels + prior * base) / (count - labels + prior * (1.0 - base))) - math.log(
+            (promised + prior * base) / (count - promised + prior * (1.0 - base))
         )
 
 
@@ -132,10 +133,10 @@ def test_estimates_equal_a_dictionary_of_buckets(steps: list[tuple[int, float, b
         for which in range(COUNT):
             before = 1.0 / (1.0 + math.exp(-logit))
             assert recalled.before[slot, which] == pytest.approx(before, rel=1e-4)
-            expected = model.estimate(recalled, slot, which, before, now_ms)
+            expected = model.estimate(recalled, slot, which, base, now_ms)
             assert recalled.estimate[slot, which] == pytest.approx(expected, rel=2e-3, abs=2e-4)
             logit += memory.trust[which] * float(recalled.estimate[slot, which])
-        assert score == pytest.approx(1.0 / (1.0 + math.exp(-logit)), rel=1e-9)
+        assert score == pytest.approx(1.0 / (1.0 + math.exp(-logit)), rel=1e-8)
         write_error(memory, recalled, slot, float(label), now_ms, parameters)
         model.write(recalled, slot, 1.0, float(label), now_ms)
         assert ((memory.trust >= 0.0) & (memory.trust <= 0.2)).all()
