@@ -211,7 +211,8 @@ ftrl.descend_vector(coordinates, 0, 0, x, np.float32(0.5), rate)
 numerics.log_of_ratio(2.0, 3.0)
 numerics.rough_sigmoid(0.5)
 checked = [numerics.exp, numerics.log, numerics.sigmoid, numerics.log_odds, numerics.arc_cosine,
-           numerics.log_of_ratio, numerics.rough_sigmoid, numerics.half_life_factor, sdim.signature, sdim.kernel, ftrl.descend, ftrl.descend_vector]
+           numerics.log_of_ratio, numerics.rough_sigmoid, numerics.half_life_factor,
+           sdim.signature, sdim.kernel, ftrl.descend, ftrl.descend_vector]
 for dispatcher in checked:
     assert dispatcher.inspect_asm(), dispatcher
     print(dispatcher.__name__, sorted(faults(dispatcher)))
