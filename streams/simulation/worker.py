@@ -161,6 +161,8 @@ class SimulatedWorker(Owner):
 
     def fail(self, error: Exception) -> None:
         """End because of an error in one partition, after the others are closed in order."""
+        if not self.is_alive:
+            return  # `wait_for` takes a cancellation for nothing where its answer has just come: the dead ran on
         self.world.on_failure(self, error)
         if not self.is_ending:
             self.start(self._end())
