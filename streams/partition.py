@@ -198,7 +198,8 @@ class Partition:
         self._rooms.reverse()
         room = self._rooms[0]
         if room is None or len(room.fate) < events:
-            size = max(events, self._block_events if events else 0)
+            # filled up, so that blocks a little larger than the last do not each need a new one
+            size = max(events, min(1 << events.bit_length(), self._block_events))
             room = self._rooms[0] = new_emitted(self.configuration, size, input_count(self.configuration))
         return room
 

@@ -26,6 +26,7 @@ from streams.configuration import Loaded, load
 from streams.consume import Reader
 from streams.partition import Partition
 from streams.partition_run import BlockLimits
+from streams.simulation.known import Known
 from streams.simulation.log import Log, SimulatedRecord
 from streams.simulation.logs import make_log, smallest
 from streams.simulation.loop import DeadlockError, run
@@ -127,16 +128,17 @@ def simulate_setting(
     *,
     begin: Callable[[World], None] | None = None,
     on_point: OnPoint | None = None,
+    known: Known | None = None,
 ) -> World:
     """Run a world of one's own making, and return it with what is `wrong` in it.
 
     `due`: of each log, what is to come of it; `begin` may put something there before anybody works; `on_point` is told
-    each point that a worker passes.
+    each point that a worker passes; `known`: what was computed in worlds before.
     """
     worlds: list[World] = []
 
     async def live() -> None:
-        worlds.append(World(loaded, setting, logs, random, [each.causes for each in due], on_point))
+        worlds.append(World(loaded, setting, logs, random, [each.causes for each in due], on_point, known))
         if begin is not None:
             begin(worlds[0])
         await worlds[0].live()

@@ -17,6 +17,7 @@ from streams.partition_run import BlockLimits
 from streams.simulate import Due, due_of, loaded_for, simulate_setting
 from streams.simulation.broker import SimulatedBrokers
 from streams.simulation.disk import SimulatedDisk
+from streams.simulation.known import Known
 from streams.simulation.log import SimulatedRecord
 from streams.simulation.worker import SimulatedWorker
 from streams.simulation.world import Mode, OnPoint, Setting, World
@@ -56,6 +57,7 @@ class Crashes:
         self._due: dict[int, list[Due]] = {}
         self._loaded = loaded_for(1, 1, CHECKPOINT_MS, 1_000)
         self._seen: set[Any] = set()
+        self._known = Known()
         self.passed: dict[str, set[int]] = defaultdict(set)
         self.wrong: list[str] = []
         self.runs = 0
@@ -102,7 +104,9 @@ class Crashes:
         if len(log) not in self._due:
             self._due[len(log)] = due_of(self._loaded, [log])
         due = self._due[len(log)]
-        world = simulate_setting(self._loaded, setting, [log], Random(0), due, begin=put, on_point=on_point)
+        world = simulate_setting(
+            self._loaded, setting, [log], Random(0), due, begin=put, on_point=on_point, known=self._known
+        )
         if world.wrong:
             told = "" if remains is None else f" after {remains.told}"
             self.wrong.append(f"{self._mode}, {len(log)} records{told}: {world.wrong[0]}")

@@ -107,6 +107,11 @@ class SimulatedDisk:
         """Return the names in a folder."""
         return [path.name for path in self._files if path.parent == folder]
 
+    def contents(self, folder: Path, ending: str) -> tuple[tuple[str, bytes], ...]:
+        """Return names and bytes of the files in a folder whose names end so."""
+        found = (item for item in self._files.items() if item[0].parent == folder and item[0].suffix == ending)
+        return tuple((path.name, bytes(file.data)) for path, file in found)
+
     def status(self, path: Path) -> FileStatus:
         """Return a file's time and size."""
         file = self._file(path)

@@ -64,7 +64,7 @@ class SimulatedWorker(Owner):
         self._awake = asyncio.Event()
         self._awake.set()
         self._calls_when_awake: list[Callable[[], None]] = []
-        ports = Ports(_Brokers(self), _delivery(self), _Disk(self), _Clock(self), self.in_thread)
+        ports = Ports(_Brokers(self), _delivery(self), _Disk(self), _Clock(self), self.in_thread, world.new_fold)
         self.scoring = Scoring(world.loaded, log=_Silent(), ports=ports)
 
     def __repr__(self) -> str:
@@ -446,15 +446,11 @@ class _Disk:
 
 
 class _WorkersFile:
-    PARTS_PER_POINT = 40
-
     def __init__(self, worker: SimulatedWorker, file: NewFile) -> None:
-        self._worker, self._file, self._parts = worker, file, 0
+        self._worker, self._file = worker, file
 
     def write(self, part: memoryview) -> None:
-        if self._parts % self.PARTS_PER_POINT == 0:
-            self._worker.point("before 8 write")
-        self._parts += 1
+        self._worker.point("before 8 write")
         self._file.write(part)
 
     def sync(self) -> None:

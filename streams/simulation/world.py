@@ -3,6 +3,7 @@
 import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Literal, NamedTuple
@@ -10,10 +11,12 @@ from typing import Literal, NamedTuple
 from schemas.records import Cause
 from streams.checkpoints import ENDING, CheckpointError, CheckpointStore, Header, Identity
 from streams.configuration import Loaded
+from streams.partition import Partition
 from streams.partition_run import BlockLimits
 from streams.simulation.broker import SimulatedBrokers
 from streams.simulation.disk import SimulatedDisk
 from streams.simulation.group import Group
+from streams.simulation.known import Known
 from streams.simulation.log import SimulatedRecord
 from streams.simulation.loop import NOBODY
 from streams.simulation.wire import Request
@@ -111,11 +114,12 @@ class World:
         random: Random,
         causes: Sequence[Causes] = (),
         on_point: "OnPoint | None" = None,
+        known: Known | None = None,
     ) -> None:
         """Make it, within a running loop.
 
         `causes`: by partition and topic, those of all outputs that are to be there; `on_point` is told each point
-        that is passed.
+        that is passed; `known`: what was computed in worlds before, which is not computed again.
         """
         self.loaded, self.setting, self.random = loaded, setting, random
         self.topics = loaded.topics
@@ -129,6 +133,8 @@ class World:
         self._everybody: list[SimulatedWorker] = []
         self.group = Group(self)
         self.on_point = on_point
+        self.new_fold = Partition if known is None else known.partition
+        self._known = known or Known()
         self.faults = Faults(self)
         self.on_wire: dict[int, Request] = {}
         self._logs, self._causes = logs, causes
@@ -220,6 +226,10 @@ class World:
         return None if header is None else header.digest
 
     def _newest(self, partition: int, disk: SimulatedDisk) -> Header | None:
+        key = (partition, disk.contents(self._folder(partition), ENDING))
+        return self._known.answer(key, partial(self._load, partition, disk))
+
+    def _load(self, partition: int, disk: SimulatedDisk) -> Header | None:
         identity = Identity(self.topics.interactions, partition, self.loaded.configuration, self.setting.partitions)
         checkpoint = CheckpointStore(self._folder(partition), self.loaded.checkpoint.keep, disk=disk).load(identity)
         return None if checkpoint is None else checkpoint.header
