@@ -71,6 +71,7 @@ class Partition:
         self._names = field_names(self.state.names)
         self._parameters: Parameters = parameters_of(configuration, self._names)
         self._rooms: list[Emitted | None] = [None, None]
+        self._rooms_used = 0
         self._executor: ThreadPoolExecutor | None = None
 
     def process(self, records: Sequence[Record]) -> Outputs:
@@ -79,6 +80,7 @@ class Partition:
         While one block is folded, which holds no lock of Python's, the next one is read and the one before is written.
         """
         outputs = Outputs([], [], [])
+        self._rooms_used = 0  # what was emitted before is written: one room does where blocks come one at a time
         with uncollected():
             before: _Folding | None = None
             for folding in self._foldings(records):
@@ -195,12 +197,13 @@ class Partition:
 
     def _room(self, events: int) -> Emitted:
         """Return room for what a block emits: one of two, since one block is written while the next is folded."""
-        self._rooms.reverse()
-        room = self._rooms[0]
+        at = self._rooms_used % 2
+        self._rooms_used += 1
+        room = self._rooms[at]
         if room is None or len(room.fate) < events:
             # filled up, so that blocks a little larger than the last do not each need a new one
             size = max(events, min(1 << events.bit_length(), self._block_events))
-            room = self._rooms[0] = new_emitted(self.configuration, size, input_count(self.configuration))
+            room = self._rooms[at] = new_emitted(self.configuration, size, input_count(self.configuration))
         return room
 
 
