@@ -25,6 +25,9 @@ from streams.tally import Tally
 
 BLOCK_EVENTS = 2_500
 
+Rooms = list[Emitted | None]
+"""Where blocks put what they emit, by turns: one is written while the next is folded."""
+
 
 class Partition:
     """The fold over one partition's log, with what stands around it: decoding before, encoding after.
@@ -45,12 +48,14 @@ class Partition:
         tally: Tally | None = None,
         block_events: int = BLOCK_EVENTS,
         seal: Seal | None = None,
+        rooms: Rooms | None = None,
     ) -> None:
         """Start empty, or from the `arrays` of a snapshot.
 
         `partitions` is the number of the topic's partitions, 0 where a log has none: then no record lies in the wrong
         one. `block_events`: events folded in one go; it bounds memory and changes no result. `seal`: the key of
-        snapshots where a River classifier is the model.
+        snapshots where a River classifier is the model. `rooms`: shared with partitions of the same configuration
+        that never fold at the same time.
 
         Raises ValueError where a snapshot does not fit the configuration, Refusal where there is no such model.
         """
@@ -70,7 +75,7 @@ class Partition:
         self._encoder = Encoder(configuration, topic, partition)
         self._names = field_names(self.state.names)
         self._parameters: Parameters = parameters_of(configuration, self._names)
-        self._rooms: list[Emitted | None] = [None, None]
+        self._rooms: Rooms = [None, None] if rooms is None else rooms
         self._rooms_used = 0
         self._executor: ThreadPoolExecutor | None = None
 

@@ -12,9 +12,12 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
+from schemas.records import Outputs
 from streams.checkpoints import WRITING
+from streams.configuration import Loaded
+from streams.partition import Partition
 from streams.partition_run import BlockLimits
-from streams.simulate import Due, due_of, loaded_for, simulate_setting
+from streams.simulate import Due, loaded_for, simulate_setting
 from streams.simulation.broker import SimulatedBrokers
 from streams.simulation.disk import SimulatedDisk
 from streams.simulation.known import Known
@@ -54,8 +57,8 @@ class Crashes:
         undisturbed fold there, from which the rest of the log was gone through once, without a crash.
         """
         self._log, self._mode, self._crashes_max, self._more = log, mode, crashes_max, more
-        self._due: dict[int, list[Due]] = {}
         self._loaded = loaded_for(1, 1, CHECKPOINT_MS, 1_000)
+        self._due = _DueOfBeginnings(self._loaded, log)
         self._seen: set[Any] = set()
         self._known = Known()
         self.passed: dict[str, set[int]] = defaultdict(set)
@@ -101,9 +104,7 @@ class Crashes:
             block_limits=BlockLimits(block_records_max=100),
         )
         put = None if remains is None else remains.put
-        if len(log) not in self._due:
-            self._due[len(log)] = due_of(self._loaded, [log])
-        due = self._due[len(log)]
+        due = [self._due.of(len(log))]
         world = simulate_setting(
             self._loaded, setting, [log], Random(0), due, begin=put, on_point=on_point, known=self._known
         )
@@ -159,6 +160,30 @@ class Crashes:
                 left = disk.copied()
                 left.lose_power(Random(seed))
                 yield left
+
+
+class _DueOfBeginnings:
+    """What is to come of a log's first records, however many: folded one by one, once."""
+
+    def __init__(self, loaded: Loaded, log: Sequence[SimulatedRecord]) -> None:
+        self._log = log
+        self._fold = Partition(loaded.configuration, topic=loaded.topics.interactions, partitions=1)
+        self._outputs = Outputs([], [], [])
+        self._digests = [self._fold.digest()]
+        self._known: dict[int, Due] = {}
+
+    def of(self, count: int) -> Due:
+        while len(self._digests) <= count:
+            made = self._fold.process([self._log[len(self._digests) - 1]])
+            for all_, more in zip(self._outputs, made, strict=True):
+                all_ += more
+            self._digests.append(self._fold.digest())
+        if count not in self._known:
+            end = self._log[count - 1].offset + 1 if count else 0
+            outputs = Outputs(*([output for output in each if output.cause.offset < end] for each in self._outputs))
+            causes = tuple([output.cause for output in each] for each in outputs)
+            self._known[count] = Due(outputs, causes, self._digests[count])
+        return self._known[count]
 
 
 def _still(world: World) -> World:

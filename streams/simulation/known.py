@@ -1,4 +1,4 @@
-"""What was computed once from the same bytes is not computed again: runs through every crash fold the same time and again.
+"""What was computed once from the same bytes is not computed again: all crashes' runs fold the same over and over.
 
 A fold is a function of the state that it begins with and of the records since, and a header one of a file's bytes. So
 what a `KnownPartition` answers is what the real one answered for the very same bytes and blocks; nothing is assumed
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from schemas.records import Outputs, Record
-from streams.partition import Partition
+from streams.partition import Partition, Rooms
 
 Answer = TypeVar("Answer")
 Block = tuple[Record, ...]
@@ -23,6 +23,7 @@ class Known:
         """Know nothing."""
         self._folds: dict[Any, _Fold] = {}
         self._answers: dict[Any, Any] = {}
+        self._rooms: Rooms = [None, None]
 
     def partition(self, configuration: Any, *, arrays: dict[str, Any] | None, **named: Any) -> Any:
         """Return what stands for a partition: it answers the same, having asked a real one if need be.
@@ -32,7 +33,7 @@ class Known:
         key = (id(configuration), named["partition"], named["partitions"], None if arrays is None else sha_of(arrays))
         fold = self._folds.get(key)
         if fold is None:
-            fold = self._folds[key] = _Fold(lambda: Partition(configuration, arrays=arrays, **named))
+            fold = self._folds[key] = _Fold(lambda: Partition(configuration, arrays=arrays, rooms=self._rooms, **named))
             fold.real()
         return KnownPartition(fold)
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, cast
 
 
 class DeadlockError(Exception):
@@ -63,10 +63,11 @@ class _Call:
         return self._when_s
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
+class VirtualLoop:
     """Makes calls in the order of their time, those of one time in the order in which they were asked for.
 
-    It never sleeps, and has no more of a loop than a simulation needs; the same program runs the same way each time.
+    It never sleeps, and has no more of an `AbstractEventLoop` than tasks, futures and timeouts ask of one; the same
+    program runs the same way each time.
     """
 
     def __init__(self) -> None:
@@ -93,9 +94,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._ready.append(call)
         return call
 
-    def call_later(
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> Any:
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         """Call when so many seconds are over."""
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
@@ -108,11 +107,11 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         """Return a future."""
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=cast(asyncio.AbstractEventLoop, self))
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:
         """Start a task, which belongs to the owner of the one that starts it."""
-        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        task = asyncio.Task(coro, loop=cast(asyncio.AbstractEventLoop, self), name=name, context=context)
         owner = _owner.get()
         owner.tasks[task] = None
         forget: Callable[[Any], Any] = lambda done: owner.tasks.pop(done, None)  # noqa: E731
@@ -124,7 +123,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
         Raises DeadlockError where nothing is left that could ever happen.
         """
-        events._set_running_loop(self)
+        events._set_running_loop(cast(asyncio.AbstractEventLoop, self))
         try:
             task = self.create_task(future)
             while not task.done():
@@ -156,7 +155,7 @@ def run(coroutine: Any) -> Any:
     try:
         return loop.run_until_complete(coroutine)
     finally:
-        left = asyncio.all_tasks(loop)
+        left = asyncio.all_tasks(cast(asyncio.AbstractEventLoop, loop))
         for task in left:
             task.cancel()
         if left:

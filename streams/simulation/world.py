@@ -133,7 +133,7 @@ class World:
         self._everybody: list[SimulatedWorker] = []
         self.group = Group(self)
         self.on_point = on_point
-        self.new_fold = Partition if known is None else known.partition
+        self.new_fold = partial(Partition, rooms=[None, None]) if known is None else known.partition
         self._known = known or Known()
         self.faults = Faults(self)
         self.on_wire: dict[int, Request] = {}
