@@ -38,7 +38,8 @@ STEPS: dict[Mode, Sequence[str]] = {
         *("before arrival of 7 end", "after arrival of 7 end", "after 7 commit", *SAVING),
     ),
 }
-PART = 5
+PARTS = 8
+"""How many parts the records are gone through in: within one, nothing is folded the same way twice."""
 
 
 class Gone(NamedTuple):
@@ -51,7 +52,7 @@ class Gone(NamedTuple):
 
 def go_through(first: int, records: int, mode: Mode, crashes_max: int, more: int) -> Gone:
     crashes = Crashes(tuple(make_log(Random(records), 0, 1, records, holes=0.0)), mode, crashes_max, more)
-    for record in range(first, min(first + PART, records)):
+    for record in range(first, min(first + records // PARTS, records)):
         crashes.at(record)
     return Gone(crashes.passed, crashes.runs, crashes.wrong)
 
@@ -66,7 +67,7 @@ def all_of(executor: ProcessPoolExecutor, records: int, mode: Mode, crashes_max:
     """Go through all records, where nothing may be wrong, and return at which of them who died at each point."""
     passed: dict[str, set[int]] = defaultdict(set)
     gone = partial(go_through, records=records, mode=mode, crashes_max=crashes_max, more=more)
-    for part in executor.map(gone, range(0, records, PART)):
+    for part in executor.map(gone, range(0, records, records // PARTS)):
         assert not part.wrong, part.wrong[0]
         for point, at in part.passed.items():
             passed[point] |= at
