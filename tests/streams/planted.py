@@ -153,21 +153,6 @@ def take_any_epoch(patch: Patch) -> None:
     patch.setattr(SimulatedBrokers, "_refuse_stale", lambda *told: None)
 
 
-def take_over_without_an_abort(patch: Patch) -> None:
-    """Leave what the last owner has open to whoever comes."""
-
-    def init_producer(self: Any, name: str, timeout_s: float) -> tuple[int, int]:
-        known = self.ids.get(name)
-        if known is None or known.state != "ongoing":
-            answer: tuple[int, int] = original(self, name, timeout_s)
-            return answer
-        self.ids[name] = known = known._replace(epoch=known.epoch + 1)
-        return known.producer, known.epoch
-
-    original: Any = SimulatedBrokers.init_producer
-    patch.setattr(SimulatedBrokers, "init_producer", init_producer)
-
-
 def commit_the_offset_by_itself(patch: Patch) -> None:
     """Commit outputs, and then, outside of their transaction, the offset."""
 
@@ -199,19 +184,6 @@ def commit_one_record_too_far(patch: Patch) -> None:
 
     original: Any = TransactionalDelivery.commit
     patch.setattr(TransactionalDelivery, "commit", commit)
-
-
-def commit_on_the_way_out(patch: Patch) -> None:
-    """Commit what is open, instead of aborting it, where a partition is given up."""
-
-    async def close(self: Any) -> None:
-        if self.began_at is not None and not self.lane.failed:
-            await self._producer.commit_transaction()
-            self.began_at = None
-        await original(self)
-
-    original: Any = _Transactions.close
-    patch.setattr(_Transactions, "close", close)
 
 
 def checkpoint_ahead_of_the_commit(patch: Patch) -> None:
@@ -271,11 +243,9 @@ SUPPRESSING: Sequence[Mutation] = (
 TRANSACTIONAL: Sequence[Mutation] = (
     share_no_transactional_id,
     take_any_epoch,
-    take_over_without_an_abort,
     commit_the_offset_by_itself,
     commit_before_the_deliveries,
     commit_one_record_too_far,
-    commit_on_the_way_out,
     checkpoint_ahead_of_the_commit,
     emit_below_the_offset,
     suppress_one_too_many,
