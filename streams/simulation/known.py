@@ -33,8 +33,9 @@ class Known:
         key = (id(configuration), named["partition"], named["partitions"], None if arrays is None else sha_of(arrays))
         fold = self._folds.get(key)
         if fold is None:
-            fold = self._folds[key] = _Fold(lambda: Partition(configuration, arrays=arrays, rooms=self._rooms, **named))
+            fold = _Fold(lambda: Partition(configuration, arrays=arrays, rooms=self._rooms, **named))
             fold.real()
+            self._folds[key] = fold
         return KnownPartition(fold)
 
     def answer(self, key: Any, compute: Callable[[], Answer]) -> Answer:

@@ -14,6 +14,16 @@ import pytest
 from streams.simulation.crashes import Crashes
 from streams.simulation.logs import make_log
 from streams.simulation.world import Mode
+from tests.streams.planted import (
+    Mutation,
+    checkpoint_ahead_of_the_commit,
+    checkpoint_before_the_deliveries,
+    commit_the_offset_by_itself,
+    leave_part_of_the_state_out,
+    read_the_tail_of_one_topic_only,
+    suppress_one_too_many,
+    sync_no_folder,
+)
 
 OPENING = (
     *("2 bounds", "before 1 load", "before 8 list", "before 8 read", "after 1 load", "2 record"),
@@ -38,6 +48,12 @@ STEPS: dict[Mode, Sequence[str]] = {
         *("before arrival of 7 end", "after arrival of 7 end", "after 7 commit", *SAVING),
     ),
 }
+PLANTED: Sequence[tuple[Mode, Mutation]] = (
+    *(("suppress", checkpoint_before_the_deliveries), ("suppress", leave_part_of_the_state_out)),
+    *(("suppress", read_the_tail_of_one_topic_only), ("suppress", suppress_one_too_many), ("suppress", sync_no_folder)),
+    *(("transactional", checkpoint_ahead_of_the_commit), ("transactional", commit_the_offset_by_itself)),
+    ("transactional", suppress_one_too_many),
+)
 PARTS = 8
 """How many parts the records are gone through in: within one, nothing is folded the same way twice."""
 
@@ -79,6 +95,14 @@ def test_a_crash_at_every_step_and_every_record(executor: ProcessPoolExecutor, m
     """Whoever dies between any two calls to the world, at any of 200 records, nothing is lost, twice or different."""
     passed = all_of(executor, 200, mode, crashes_max=1, more=3)
     assert {point: len(passed[point]) for point in STEPS[mode] if len(passed[point]) < 190} == {}
+
+
+@pytest.mark.parametrize(("mode", "mutation"), PLANTED, ids=lambda value: getattr(value, "__name__", value))
+def test_a_planted_bug_is_found_by_some_crash(mode: Mode, mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What shows after one crash shows at some of 20 records, or the crashes look past it."""
+    mutation(monkeypatch)
+    crashes = Crashes(tuple(make_log(Random(20), 0, 1, 20, holes=0.0)), mode, 1, 3)
+    assert any(crashes.at(record) or crashes.wrong for record in range(4, 20))
 
 
 @pytest.mark.parametrize("mode", STEPS)
