@@ -25,7 +25,7 @@ from streams.simulation.log import SimulatedRecord
 from streams.simulation.worker import SimulatedWorker
 from streams.simulation.world import Mode, OnPoint, Setting, World
 
-CHECKPOINT_MS = 4_000
+CHECKPOINT_MS, TRANSACTION_MS = 4_000, 100
 POWER_LOSSES = 4
 """In how many ways power is lost at a point where something is not synced."""
 
@@ -59,6 +59,7 @@ class Crashes:
         self._log, self._mode, self._crashes_max, self._more = log, mode, crashes_max, more
         self._loaded = loaded_for(1, 1, CHECKPOINT_MS, 1_000)
         self._due = _DueOfBeginnings(self._loaded, log)
+        self._idle_ms = TRANSACTION_MS if mode == "transactional" else CHECKPOINT_MS // 4
         self._seen: set[Any] = set()
         self._known = Known()
         self.passed: dict[str, set[int]] = defaultdict(set)
@@ -68,10 +69,12 @@ class Crashes:
     def at(self, record: int) -> None:
         """Die wherever a worker may that comes to a record: what it folds there is behind its checkpoint.
 
-        Up to half of the way all is in a checkpoint; then come the rest and the record itself, each as a block, and a
-        checkpoint behind it. Then the worker is ended in order, and another one goes on.
+        Up to half of the way all is in a checkpoint; then come the rest and the record itself, each as a block. With it
+        the events of a checkpoint are full, which has to await what is still on its way. Then the worker is ended in
+        order, and another one goes on.
         """
         half = record // 2
+        self._loaded = loaded_for(1, 1, CHECKPOINT_MS, record + 1 - half)
         log = self._log[: record + 1]
         arrivals = [0.5] * half + [7.0] * (record - half) + [7.6]
         left: list[Remains] = []
@@ -101,7 +104,8 @@ class Crashes:
             fetch_records_min=1_000,
             fetch_records=1_000,
             batch_records=64,
-            block_limits=BlockLimits(block_records_max=100),
+            block_limits=BlockLimits(block_records_max=100, idle_ms=self._idle_ms),
+            transaction_interval_ms=TRANSACTION_MS,
         )
         put = None if remains is None else remains.put
         due = [self._due.of(len(log))]
