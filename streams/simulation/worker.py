@@ -164,10 +164,11 @@ class SimulatedWorker(Owner):
         if not self.is_alive:
             return  # `wait_for` takes a cancellation for nothing where its answer has just come: the dead ran on
         self.world.on_failure(self, error)
-        if not self.is_ending:
-            self.start(self._end())
+        self.start(self._end())
 
     async def _end(self) -> None:
+        if self.is_ending:
+            return  # another partition failed as well, or the worker was ended: who ends it must not be dropped
         await self.stop()
         self.drop()
 

@@ -78,6 +78,25 @@ def fail_without_a_reason(world: World, is_alive: bool) -> None:
     worker.fail(DeliveryError("outputs unconfirmed for too long"))
 
 
+def test_a_worker_of_which_two_partitions_fail_ends_once() -> None:
+    """Another one takes its place, whoever failed first."""
+    log = make_log(Random(0), 0, 1, 5, holes=0.0)
+    loaded = loaded_for(1, 1, 1_000, 5)
+    setting = Setting(partitions=1, workers=1, arrivals=((0.0,) * 5,), failed_deliveries=1.0)
+    failing: list[SimulatedWorker] = []
+
+    def fail_twice(world: World, worker: SimulatedWorker, name: str) -> None:
+        if name == "after 5 fold" and not failing:
+            failing.append(worker)
+            worker.fail(DeliveryError("outputs unconfirmed for too long"))
+            worker.fail(DeliveryError("outputs refused"))
+
+    world = simulate_setting(loaded, setting, [log], Random(0), due_of(loaded, [log]), on_point=fail_twice)
+    assert world.wrong == []
+    assert failing
+    assert not failing[0].is_alive
+
+
 @pytest.mark.parametrize("is_alive", [False, True])
 def test_the_failure_of_a_dead_worker_is_nobodys(is_alive: bool) -> None:
     """A task of the dead that took its cancellation for nothing may yet run into a timeout; the living must not."""
