@@ -219,6 +219,10 @@ class SimulatedWorker(Owner):
                 self.world.group.commit(self, number, self._acknowledged[number])
                 self.point("after 9 commit")
 
+    def acknowledged(self, partition: int) -> int:
+        """Return the next offset that it commits of a partition, 0 where there is none."""
+        return self._acknowledged.get(partition, 0)
+
     def acknowledge(self, partition: int, next_offset: int) -> None:
         """Note what will be committed."""
         self.point("before 9 acknowledge")

@@ -202,7 +202,9 @@ class World:
     def position(self, worker: SimulatedWorker) -> int:
         """Return how far a worker has folded partition 0, as far as it got if it does not have it."""
         assigned = worker.scoring.partitions.get(0)
-        return self.brokers.committed.get(0, 0) if assigned is None else assigned.next_offset
+        if assigned is not None:
+            return assigned.next_offset
+        return max(self.brokers.committed.get(0, 0), worker.acknowledged(0))
 
     def verify_durable(self, partition: int, next_offset: int) -> None:
         """Verify that what is acknowledged is in a checkpoint that any loss of power leaves there."""

@@ -1,4 +1,7 @@
-"""Bugs to plant in the worker, its deliveries or the simulation's brokers, one at a time: each must be found."""
+"""Bugs to plant in the worker, its deliveries or the simulation's brokers, one at a time: each must be found.
+
+Each is listed with a seed that it showed at, which is looked at first.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -224,33 +227,33 @@ def set_the_offset_back(patch: Patch) -> None:
     patch.setattr(TransactionalDelivery, "commit", commit)
 
 
-SUPPRESSING: Sequence[Mutation] = (
-    acknowledge_before_the_checkpoint,
-    checkpoint_before_the_deliveries,
-    sync_no_file,
-    sync_no_folder,
-    write_in_place,
-    never_suppress,
-    suppress_one_too_many,
-    read_the_tail_of_one_topic_only,
-    take_a_stale_acknowledgement,
-    take_a_stale_checkpoint,
-    go_on_one_record_too_far,
-    pass_a_failed_delivery_over,
-    let_the_newest_checkpoints_go,
-    leave_part_of_the_state_out,
+SUPPRESSING: Sequence[tuple[Mutation, int]] = (
+    (acknowledge_before_the_checkpoint, 0),
+    (checkpoint_before_the_deliveries, 20),
+    (sync_no_file, 0),
+    (sync_no_folder, 0),
+    (write_in_place, 3),
+    (never_suppress, 1),
+    (suppress_one_too_many, 1),
+    (read_the_tail_of_one_topic_only, 7),
+    (take_a_stale_acknowledgement, 21),
+    (take_a_stale_checkpoint, 21),
+    (go_on_one_record_too_far, 1),
+    (pass_a_failed_delivery_over, 21),
+    (let_the_newest_checkpoints_go, 0),
+    (leave_part_of_the_state_out, 2),
 )
-TRANSACTIONAL: Sequence[Mutation] = (
-    share_no_transactional_id,
-    take_any_epoch,
-    commit_the_offset_by_itself,
-    commit_before_the_deliveries,
-    commit_one_record_too_far,
-    checkpoint_ahead_of_the_commit,
-    emit_below_the_offset,
-    suppress_one_too_many,
-    take_aborted_outputs_for_written,
-    set_the_offset_back,
-    pass_a_failed_delivery_over,
-    go_on_one_record_too_far,
+TRANSACTIONAL: Sequence[tuple[Mutation, int]] = (
+    (share_no_transactional_id, 26),
+    (take_any_epoch, 13),
+    (commit_the_offset_by_itself, 0),
+    (commit_before_the_deliveries, 17),
+    (commit_one_record_too_far, 0),
+    (checkpoint_ahead_of_the_commit, 1),
+    (emit_below_the_offset, 1),
+    (suppress_one_too_many, 1),
+    (take_aborted_outputs_for_written, 3),
+    (set_the_offset_back, 59),
+    (pass_a_failed_delivery_over, 12),
+    (go_on_one_record_too_far, 1),
 )
