@@ -198,7 +198,8 @@ def differences(name: str, log: Log, outputs: Sequence[Output], has_rule: bool) 
     reader = Reader()
     seen = [cause for record, cause in log.committed() if not has_rule or reader.keep_record(record)]
     twice = [cause for cause, count in Counter(seen).items() if count > 1]
-    lost = [output.cause for output in outputs if output.cause not in set(seen)]
+    had = set(seen)
+    lost = [output.cause for output in outputs if output.cause not in had]
     if twice:
         yield f"{name} has {len(twice)} outputs twice, the first of cause {twice[0].offset}:{twice[0].ordinal}"
     elif seen != sorted(seen):
