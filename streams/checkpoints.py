@@ -8,7 +8,7 @@ same bytes. A file appears whole or not at all: it is written beside, synced, re
 import hashlib
 import secrets
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from math import prod
 from pathlib import Path
@@ -28,9 +28,11 @@ WRITING = ".writing"
 LOOKS_MAX = 10
 ASIDE = "aside"
 ALIGNMENT = 64
+PIECE_BYTES = 1 << 13
 SHA_BYTES = 32
 SAID_MAX = 200
-DTYPES = frozenset(("|b1", "|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"))
+NUMBERS = ("|b1", "|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")
+DTYPES = {name: np.dtype(name) for name in NUMBERS}
 
 _LENGTHS = struct.Struct("<IQ")  # the format's version, bytes of the header
 
@@ -381,12 +383,29 @@ def encoded(checkpoint: Checkpoint) -> Iterator[memoryview]:
     head = MAGIC + _LENGTHS.pack(FORMAT, len(contents)) + contents
     sha = hashlib.sha256()
     parts = [memoryview(head), *(memory(array) for array in arrays.values())]
-    for part in parts:
-        for piece in (part, memoryview(bytes(padded(len(part)) - len(part)))):
-            if len(piece):
-                sha.update(piece)
-                yield piece
+    for piece in joined(parts):
+        sha.update(piece)
+        yield piece
     yield memoryview(sha.digest())
+
+
+def joined(parts: Iterable[memoryview]) -> Iterator[memoryview]:
+    """Yield parts, each filled up to the alignment: small ones as one, since each piece is a call to the system."""
+    small = bytearray()
+    for part in parts:
+        if len(part) < PIECE_BYTES:
+            small += part
+            small += bytes(-len(part) % ALIGNMENT)
+            if len(small) < PIECE_BYTES:
+                continue
+        if small:
+            yield memoryview(bytes(small))
+            small.clear()
+        if len(part) >= PIECE_BYTES:
+            yield part
+            small += bytes(-len(part) % ALIGNMENT)
+    if small:
+        yield memoryview(small)
 
 
 def memory(array: npt.NDArray[Any]) -> memoryview:
@@ -439,18 +458,20 @@ def refuse_overlaps(places: list[_Place]) -> None:
         raise ValueError("two arrays have one name")
     end = 0
     for place in sorted(places, key=lambda place: place.start):
-        if not bytes_of(place):
+        size = bytes_of(place)
+        if not size:
             continue
         if place.start < end:
             raise ValueError(f"{said(place.name)} overlaps another array")
-        end = place.start + bytes_of(place)
+        end = place.start + size
 
 
 def bytes_of(place: _Place) -> int:
     """Return an array's bytes. Raises ValueError where it can't be one."""
-    if place.dtype not in DTYPES or min(place.shape, default=0) < 0 or place.start % ALIGNMENT or place.start < 0:
+    dtype = DTYPES.get(place.dtype)
+    if dtype is None or min(place.shape, default=0) < 0 or place.start % ALIGNMENT or place.start < 0:
         raise ValueError(f"{said(place.name)} is no array of numbers")
-    return prod(place.shape, start=int(place.dtype[2:]))
+    return prod(place.shape, start=dtype.itemsize)
 
 
 def said(value: object) -> str:
@@ -465,7 +486,7 @@ def cut(body: npt.NDArray[np.uint8], place: _Place) -> npt.NDArray[Any]:
     size = bytes_of(place)
     if place.start + size > len(body):
         raise ValueError(f"{said(place.name)} ends behind the file")
-    return body[place.start : place.start + size].view(place.dtype).reshape(place.shape)
+    return body[place.start : place.start + size].view(DTYPES[place.dtype]).reshape(place.shape)
 
 
 def refuse_other(path: Any, header: Header, identity: Identity) -> None:

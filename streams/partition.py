@@ -25,6 +25,9 @@ from streams.tally import Tally
 
 BLOCK_EVENTS = 2_500
 
+Rooms = list[Emitted | None]
+"""Where blocks put what they emit, by turns: one is written while the next is folded."""
+
 
 class Partition:
     """The fold over one partition's log, with what stands around it: decoding before, encoding after.
@@ -45,12 +48,14 @@ class Partition:
         tally: Tally | None = None,
         block_events: int = BLOCK_EVENTS,
         seal: Seal | None = None,
+        rooms: Rooms | None = None,
     ) -> None:
         """Start empty, or from the `arrays` of a snapshot.
 
         `partitions` is the number of the topic's partitions, 0 where a log has none: then no record lies in the wrong
         one. `block_events`: events folded in one go; it bounds memory and changes no result. `seal`: the key of
-        snapshots where a River classifier is the model.
+        snapshots where a River classifier is the model. `rooms`: shared with partitions of the same configuration
+        that never fold at the same time.
 
         Raises ValueError where a snapshot does not fit the configuration, Refusal where there is no such model.
         """
@@ -70,7 +75,8 @@ class Partition:
         self._encoder = Encoder(configuration, topic, partition)
         self._names = field_names(self.state.names)
         self._parameters: Parameters = parameters_of(configuration, self._names)
-        self._rooms: list[Emitted | None] = [None, None]
+        self._rooms: Rooms = [None, None] if rooms is None else rooms
+        self._rooms_used = 0
         self._executor: ThreadPoolExecutor | None = None
 
     def process(self, records: Sequence[Record]) -> Outputs:
@@ -79,6 +85,7 @@ class Partition:
         While one block is folded, which holds no lock of Python's, the next one is read and the one before is written.
         """
         outputs = Outputs([], [], [])
+        self._rooms_used = 0  # what was emitted before is written: one room does where blocks come one at a time
         with uncollected():
             before: _Folding | None = None
             for folding in self._foldings(records):
@@ -195,11 +202,13 @@ class Partition:
 
     def _room(self, events: int) -> Emitted:
         """Return room for what a block emits: one of two, since one block is written while the next is folded."""
-        self._rooms.reverse()
-        room = self._rooms[0]
+        at = self._rooms_used % 2
+        self._rooms_used += 1
+        room = self._rooms[at]
         if room is None or len(room.fate) < events:
-            size = max(events, self._block_events if events else 0)
-            room = self._rooms[0] = new_emitted(self.configuration, size, input_count(self.configuration))
+            # filled up, so that blocks a little larger than the last do not each need a new one
+            size = max(events, min(1 << events.bit_length(), self._block_events))
+            room = self._rooms[at] = new_emitted(self.configuration, size, input_count(self.configuration))
         return room
 
 

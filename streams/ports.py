@@ -12,6 +12,7 @@ from schemas.records import Outputs
 from streams.configuration import Loaded
 from streams.delivery import Delivery, OpenTransactionError, Tail, end_of, record_at, tail
 from streams.disk import Disk, LocalDisk
+from streams.partition import Partition
 from streams.topics import check
 from streams.transactions import TransactionalDelivery
 
@@ -101,13 +102,14 @@ class InThread(Protocol):
 
 
 class Ports(NamedTuple):
-    """All that a worker has of the world."""
+    """All that a worker has of the world; `new_fold` makes what folds a partition."""
 
     brokers: Brokers
     delivery: OutputDelivery
     disk: Disk
     clock: Clock
     in_thread: InThread
+    new_fold: Callable[..., Partition] = Partition
 
 
 class KafkaBrokers:

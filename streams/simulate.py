@@ -1,21 +1,23 @@
 """The simulator: the worker's own code in a made-up world, whose every choice is drawn from one seed.
 
-What is real: `Partition`, `Scoring`, `AssignedPartition`, `PartitionRun`, `Delivery`, `CheckpointStore`. Made up are
-brokers, producer, consumer and group, the disk, time (`streams.simulation`). What must hold is the fold over each
-partition's log, uncrashed: its readers, who drop what is not above the highest cause seen, get all of it, once, byte
-for byte; and nothing is acknowledged that is not in a checkpoint which a loss of power leaves there.
+What is real: `Partition`, `Scoring`, `AssignedPartition`, `PartitionRun`, both deliveries, `CheckpointStore`. Made up
+are brokers with their transactions, producers, consumer and group, the disk, time (`streams.simulation`). What must
+hold is the fold over each partition's log, uncrashed: readers get all of it, once, byte for byte, and the newest
+checkpoint holds its state. In the mode `suppress` they drop what is not above the highest cause seen, and nothing is
+acknowledged that is not in a checkpoint which a loss of power leaves there. In the mode `transactional` they read what
+is committed and drop nothing, and after every transaction they see what the input below the group's offset makes.
 
     failure = simulate(seed)          None, or what went wrong; the same seed goes wrong the same way
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -24,55 +26,62 @@ from streams.configuration import Loaded, load
 from streams.consume import Reader
 from streams.partition import Partition
 from streams.partition_run import BlockLimits
-from streams.simulation.broker import Log, SimulatedRecord
+from streams.simulation.known import Known
+from streams.simulation.log import Log, SimulatedRecord
 from streams.simulation.logs import make_log, smallest
 from streams.simulation.loop import DeadlockError, run
-from streams.simulation.world import Setting, World
+from streams.simulation.world import Causes, Mode, OnPoint, Setting, World
 
 RECORDS_MAX = 50
+
+Modes = Literal["suppress", "transactional", "changing"]
+"""How a seed's workers deliver: one way all the while, or now one way and now the other."""
 
 
 class Simulated(NamedTuple):
     """How a run went: `wrong`, what did not hold; `points`: how often each point was passed; and how many died."""
 
     seed: int
+    mode: Modes
     wrong: list[str]
     points: dict[str, int]
     deaths: int
-    crashes_left: int
     seconds: float
 
     @property
     def message(self) -> str:
         """Say what went wrong first, and how to see it again."""
-        return f"seed {self.seed}: {self.wrong[0]}; `thalweg simulate --seed {self.seed}` repeats it"
+        again = f"thalweg simulate --seed {self.seed} --mode {self.mode}"
+        return f"seed {self.seed}: {self.wrong[0]}; `{again}` repeats it"
 
 
-def simulate(seed: int) -> Simulated:
-    """Run the world of a seed, with faults of all kinds mixed."""
+def simulate(seed: int, mode: Modes | None = None) -> Simulated:
+    """Run the world of a seed, with faults of all kinds mixed; without a mode that is drawn, too."""
     random = Random(seed)
+    drawn: Modes = random.choice(("suppress", "suppress", "transactional", "transactional", "changing"))
+    mode = mode or drawn
     partitions = random.choice((1, 1, 1, 2, 3))
     counts = [random.randint(10, RECORDS_MAX) for _ in range(partitions)]
     holes = random.choice((0.0, 0.1))
     logs = [make_log(random, number, partitions, counts[number], holes) for number in range(partitions)]
-    setting = drawn_setting(random, counts)
+    setting = drawn_setting(random, counts, mode)
     keep = random.choice((1, 2, 3))
     interval_ms, interval_events = random.choice((1_000, 4_000)), random.choice((5, 20, 1_000))
-    return simulate_setting(
-        setting, logs, random, seed=seed, keep=keep, interval_ms=interval_ms, interval_events=interval_events
-    )
+    loaded = loaded_for(partitions, keep, interval_ms, interval_events)
+    world = simulate_setting(loaded, setting, logs, random, due_of(loaded, logs))
+    return Simulated(seed, mode, world.wrong, world.points, world.faults.deaths, world.loop.time())
 
 
-def simulate_all(seeds: Iterable[int], processes: int = 1) -> Iterator[Simulated]:
+def simulate_all(seeds: Iterable[int], processes: int = 1, mode: Modes | None = None) -> Iterator[Simulated]:
     """Run the worlds of several seeds and yield how they went, in the order of the seeds."""
     if processes == 1:
-        yield from map(simulate, seeds)
+        yield from map(partial(simulate, mode=mode), seeds)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
-        yield from executor.map(simulate, seeds, chunksize=10)
+        yield from executor.map(partial(simulate, mode=mode), seeds, chunksize=10)
 
 
-def drawn_setting(random: Random, counts: Sequence[int]) -> Setting:
+def drawn_setting(random: Random, counts: Sequence[int], mode: Modes) -> Setting:
     """Draw what a run is like."""
     faults_until_s = random.choice((10.0, 30.0))
     arrivals = [sorted(random.uniform(0.0, faults_until_s) for _ in range(count)) for count in counts]
@@ -80,7 +89,14 @@ def drawn_setting(random: Random, counts: Sequence[int]) -> Setting:
     def some(*shares: float) -> float:
         return random.choice((0.0, *shares))
 
+    begins: Mode = random.choice(("suppress", "transactional"))
+    interval_ms = random.choice((100, 1_000, 3_000))
+    limits = BlockLimits(block_records_max=random.choice((1, 5, 5, 20, 20)))
+    if mode != "suppress":
+        limits = limits._replace(idle_ms=min(limits.idle_ms, interval_ms))
     return Setting(
+        mode=begins if mode == "changing" else mode,
+        mode_changes=0.1 if mode == "changing" else 0.0,
         partitions=len(counts),
         workers=random.choice((1, 2, 3)),
         arrivals=tuple(map(tuple, arrivals)),
@@ -90,32 +106,41 @@ def drawn_setting(random: Random, counts: Sequence[int]) -> Setting:
         pauses=some(0.1, 0.3),
         comings=some(0.1),
         full_disks=some(0.1),
-        lost_batches=some(0.1),
+        lost_requests=some(0.1),
         failed_deliveries=some(0.02),
+        slow_markers=some(0.1, 0.5),
+        offset_losses=random.choice((0.0, 0.0, 0.0, 0.1)),
         holes=some(0.1),
         batch_records=random.choice((1, 3, 8)),
         fetch_records=random.choice((5, 40)),
         in_flight_batches_max=random.choice((1, 2, 8)),
-        block_limits=BlockLimits(block_records_max=random.choice((1, 5, 5, 20, 20))),
+        block_limits=limits,
+        transaction_interval_ms=interval_ms,
     )
 
 
 def simulate_setting(
+    loaded: Loaded,
     setting: Setting,
     logs: Sequence[Sequence[SimulatedRecord]],
     random: Random,
+    due: "Sequence[Due]",
     *,
-    seed: int,
-    keep: int = 3,
-    interval_ms: int = 4_000,
-    interval_events: int = 1_000,
-) -> Simulated:
-    """Run a world of one's own making."""
-    loaded = loaded_for(setting.partitions, keep, interval_ms, interval_events)
+    begin: Callable[[World], None] | None = None,
+    on_point: OnPoint | None = None,
+    known: Known | None = None,
+) -> World:
+    """Run a world of one's own making, and return it with what is `wrong` in it.
+
+    `due`: of each log, what is to come of it; `begin` may put something there before anybody works; `on_point` is told
+    each point that a worker passes; `known`: what was computed in worlds before.
+    """
     worlds: list[World] = []
 
     async def live() -> None:
-        worlds.append(World(loaded, setting, logs, random))
+        worlds.append(World(loaded, setting, logs, random, [each.causes for each in due], on_point, known))
+        if begin is not None:
+            begin(worlds[0])
         await worlds[0].live()
 
     try:
@@ -123,40 +148,64 @@ def simulate_setting(
     except DeadlockError as error:
         worlds[0].wrong.append(str(error))
     world = worlds[0]
+    world.let_go()
     if not world.wrong:
-        world.wrong += verify(world, logs)
-    seconds = world.loop.time()
-    return Simulated(seed, world.wrong, world.points, world.faults.deaths, len(world.faults.left), seconds)
+        world.wrong += verify(world, due)
+    return world
 
 
-def verify(world: World, logs: Sequence[Sequence[SimulatedRecord]]) -> Iterator[str]:
-    """Yield what readers of the output topics would not find as the fold over each log makes it."""
+class Due(NamedTuple):
+    """What the fold makes of a log when nothing ever goes wrong: its outputs, by topic, and the state's digest."""
+
+    outputs: Outputs
+    causes: Causes
+    digest: str
+
+
+def due_of(loaded: Loaded, logs: Sequence[Sequence[SimulatedRecord]]) -> list[Due]:
+    """Return what is to come of each partition's log."""
+    found = []
     for number, log in enumerate(logs):
-        for topic, outputs in zip(world.topics.outputs, expected(world.loaded, number, len(logs), log), strict=True):
-            yield from differences(f"{topic}-{number}", world.brokers.log(topic, number), outputs)
+        topic = loaded.topics.interactions
+        fold = Partition(loaded.configuration, topic=topic, partition=number, partitions=len(logs))
+        outputs = fold.process(log)
+        found.append(Due(outputs, tuple([output.cause for output in each] for each in outputs), fold.digest()))
+    return found
 
 
-def differences(name: str, log: Log, outputs: Sequence[Output]) -> Iterator[str]:
-    """Yield what is lost, twice or different for a reader of an output partition."""
+def verify(world: World, due: Sequence[Due]) -> Iterator[str]:
+    """Yield what is not as the fold over each log makes it: for readers of the output topics, and in checkpoints."""
+    has_rule = world.setting.mode == "suppress" or world.setting.mode_changes > 0
+    for number, each in enumerate(due):
+        for topic, outputs in zip(world.topics.outputs, each.outputs, strict=True):
+            yield from differences(f"{topic}-{number}", world.brokers.log(topic, number), outputs, has_rule)
+        if world.newest_digest(number) != each.digest:
+            yield f"the newest checkpoint of partition {number} holds another state than the undisturbed fold"
+
+
+def differences(name: str, log: Log, outputs: Sequence[Output], has_rule: bool) -> Iterator[str]:
+    """Yield what is lost, twice or different for a reader of an output partition.
+
+    `has_rule`: it drops what is not above the highest cause seen.
+    """
     due = {output.cause: output for output in outputs}
     for record, cause in zip(log.records, log.causes, strict=True):
         output = due.get(cause)
         if output is None or (output.value, output.key, output.headers) != (record.value, record.key, record.headers):
             yield f"{name} has something different at offset {record.offset}, of cause {cause.offset}:{cause.ordinal}"
+    if log.stable_end < log.end:
+        yield f"{name} has a transaction that is open since offset {log.stable_end}"
     reader = Reader()
-    seen = [cause for record, cause in zip(log.records, log.causes, strict=True) if reader.keep_record(record)]
+    seen = [cause for record, cause in log.committed() if not has_rule or reader.keep_record(record)]
     twice = [cause for cause, count in Counter(seen).items() if count > 1]
-    lost = [output.cause for output in outputs if output.cause not in set(seen)]
+    had = set(seen)
+    lost = [output.cause for output in outputs if output.cause not in had]
     if twice:
         yield f"{name} has {len(twice)} outputs twice, the first of cause {twice[0].offset}:{twice[0].ordinal}"
+    elif seen != sorted(seen):
+        yield f"{name} has outputs in another order than that of their causes"
     if lost:
         yield f"{name} lacks {len(lost)} outputs, the first of cause {lost[0].offset}:{lost[0].ordinal}"
-
-
-def expected(loaded: Loaded, number: int, partitions: int, log: Sequence[SimulatedRecord]) -> Outputs:
-    """Return what the fold makes of a log when nothing ever goes wrong."""
-    topic = loaded.topics.interactions
-    return Partition(loaded.configuration, topic=topic, partition=number, partitions=partitions).process(log)
 
 
 @cache

@@ -30,7 +30,6 @@ from streams.checkpoints import Checkpoint, CheckpointError, Header, Identity, O
 from streams.commands import Refusal
 from streams.configuration import Loaded
 from streams.delivery import Tail
-from streams.partition import Partition
 from streams.partition_run import LogBounds, TakenOverError
 from streams.ports import Ports, ports_of
 from streams.seal import seal_of
@@ -67,7 +66,7 @@ class AssignedPartition:
             if checkpoint is not None:
                 self.store.make_durable()
             self.header: Header | None = None if checkpoint is None else checkpoint.header
-            self.fold = Partition(
+            self.fold = ports.new_fold(
                 loaded.configuration,
                 topic=topic,
                 partition=partition,

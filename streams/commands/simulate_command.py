@@ -1,5 +1,7 @@
 """`thalweg simulate`: run workers in a made-up world, all of whose faults are drawn from a seed."""
 
+from typing import Any
+
 import click
 
 
@@ -9,7 +11,12 @@ import click
 @click.option(
     "--processes", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Run on so many cores."
 )
-def command(seed: int, runs: int, processes: int) -> None:
+@click.option(
+    "--mode",
+    type=click.Choice(["suppress", "transactional", "changing"]),
+    help="How outputs are delivered, or now one way and now the other. Without it each seed draws one.",
+)
+def command(seed: int, runs: int, processes: int, mode: Any) -> None:
     """Run workers through crashes, losses of power, rebalances and bad disks, and compare with the undisturbed fold.
 
     It needs no Kafka: brokers, disk and time are made up, the worker's code is the real one. The same seed always
@@ -23,7 +30,7 @@ def command(seed: int, runs: int, processes: int) -> None:
     from streams.simulate import simulate_all
 
     deaths = done = 0
-    for simulated in simulate_all(range(seed, seed + runs), processes):
+    for simulated in simulate_all(range(seed, seed + runs), processes, mode):
         done += 1
         deaths += simulated.deaths
         if simulated.wrong:

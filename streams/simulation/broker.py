@@ -1,93 +1,92 @@
-"""Brokers in memory: logs with holes in their offsets, an idempotent producer's numbering, and a group's offsets."""
+"""Brokers in memory: logs with holes in their offsets, producers' numbers, transactions, and a group's offsets."""
 
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aiokafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumber
+from aiokafka.errors import (
+    ConcurrentTransactions,
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    InvalidTxnState,
+    OutOfOrderSequenceNumber,
+)
 
-from schemas.records import Cause, Headers
-from streams.consume import cause_of
+from streams.simulation.log import Log
 
 if TYPE_CHECKING:
-    from streams.simulation.worker import SimulatedWorker
+    from streams.simulation.world import World
 
 Place = tuple[str, int]
-
-
-class SimulatedRecord(NamedTuple):
-    """A record of the input or of an output, with what Kafka's clients tell of one."""
-
-    offset: int
-    value: bytes | None
-    key: bytes | None = None
-    headers: Headers = ()
-    partition: int = 0
-
-    @property
-    def serialized_key_size(self) -> int:
-        """Bytes of the key."""
-        return len(self.key or b"")
-
-    @property
-    def serialized_value_size(self) -> int:
-        """Bytes of the value."""
-        return len(self.value or b"")
-
-
-class Appended(NamedTuple):
-    """What a producer is told of a batch: the offset of its first record."""
-
-    offset: int
-
-
-class Log:
-    """One partition of an output topic."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.records: list[SimulatedRecord] = []
-        self.causes: list[Cause] = []
-        self.end = 0
-
-    def append(self, partition: int, records: Sequence[Any], hole: int) -> int:
-        """Append a batch behind a hole of so many offsets, and return the offset of its first record."""
-        first = self.end + hole
-        for number, (value, key, headers) in enumerate(records):
-            record = SimulatedRecord(first + number, value, key, headers, partition)
-            found = cause_of(record)
-            assert found is not None
-            self.records.append(record)
-            self.causes.append(found[1])
-        self.end = first + len(records)
-        return first
-
-    def highest_cause(self, from_offset: int) -> Cause | None:
-        """Return the highest cause from an offset on."""
-        found = [cause for record, cause in zip(self.records, self.causes, strict=True) if record.offset >= from_offset]
-        return max(found, default=None)
+OFFSETS = "offsets"
+"""Where a group's offsets lie: a topic of the brokers' own."""
+MARKERS_S, SLOW_MARKERS_S = 0.02, 2.0
+"""How long after a transaction's end was answered its markers are there, and how long at times."""
 
 
 class Numbering(NamedTuple):
     """What a partition knows of a producer: the next number it expects, and the last batch for when it comes again."""
 
+    epoch: int
     expected: int
     last: int
     offset: int
 
 
-class SimulatedBrokers:
-    """Logs and committed offsets. `holes`: how likely a batch lies behind a hole, as transactions' markers make."""
+class Transactional(NamedTuple):
+    """What the coordinator knows of a transactional id.
 
-    def __init__(self, random: Random, holes: float) -> None:
+    `state`: empty, ongoing, committing, aborting, committed, aborted; `places`: what belongs to its transaction, and of
+    an ended one where its marker is still to be written; `offset`: the group's, as the transaction has it.
+    """
+
+    producer: int
+    epoch: int = 0
+    state: str = "empty"
+    transaction: int = 0
+    places: tuple[Place, ...] = ()
+    offset: int | None = None
+    timeout_s: float = 60.0
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the end is decided, and not yet told to all places."""
+        return self.state in ("committing", "aborting")
+
+
+class SimulatedBrokers:
+    """Logs, committed offsets and a transaction coordinator, which behaves as Kafka's does.
+
+    Whoever is told that a transaction has ended may still find it open in the logs: markers are written afterwards.
+    """
+
+    def __init__(self, world: "World") -> None:
         """Start without topics."""
-        self._random, self._holes = random, holes
+        self._world = world
         self.outputs: dict[Place, Log] = {}
         self.committed: dict[int, int] = {}
+        self.ids: dict[str, Transactional] = {}
         self._numberings: dict[tuple[int, Place], Numbering] = {}
         self._producers = 0
+
+    def copied(self, world: "World") -> "SimulatedBrokers":
+        """Return brokers of another world with the same logs; what they are at goes on there."""
+        copied = SimulatedBrokers(world)
+        copied.outputs = {place: log.copied() for place, log in self.outputs.items()}
+        copied.committed, copied.ids = dict(self.committed), dict(self.ids)
+        copied._numberings, copied._producers = dict(self._numberings), self._producers
+        return copied
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """All that they hold, to be compared. Ids of producers that can't come back do not count."""
+        logs = tuple((place, log.key) for place, log in sorted(self.outputs.items()))
+        return (logs, tuple(sorted(self.committed.items())), tuple(sorted(self.ids.items())))
+
+    def go_on(self) -> None:
+        """Go on with what copied brokers were at: timeouts of transactions, markers that are to be written."""
+        for name, known in self.ids.items():
+            self._watch(name, known)
 
     def log(self, topic: str, partition: int) -> Log:
         """Return an output partition's log."""
@@ -98,130 +97,136 @@ class SimulatedBrokers:
         self._producers += 1
         return self._producers
 
-    def append(self, producer: int, place: Place, number: int, records: Sequence[Any]) -> int:
+    def append(
+        self, producer: int, place: Place, number: int, records: Sequence[Any], epoch: int = 0, name: str | None = None
+    ) -> int:
         """Append a producer's batch, whose first record has this number, and return its offset.
 
-        One that is there already is not appended again. Raises OutOfOrderSequenceNumber for one behind a gap.
+        One that is there already is not appended again. `name`: the transactional id, in whose transaction it is.
+        Raises OutOfOrderSequenceNumber for one behind a gap, InvalidProducerEpoch and InvalidTxnState for one of a
+        producer that was taken over, or of a transaction that is over.
         """
+        log = self.log(*place)
+        if name is not None:
+            self._refuse_stale(log, producer, epoch, name, place)
         known = self._numberings.get((producer, place))
-        if known is not None and number == known.last:
-            return known.offset
-        if known is not None and number != known.expected:
+        if known is not None and known.epoch == epoch:
+            if number == known.last:
+                return known.offset
+            if number != known.expected:
+                raise OutOfOrderSequenceNumber
+        elif known is not None and number:
             raise OutOfOrderSequenceNumber
-        hole = self._random.randint(1, 3) if self._random.random() < self._holes else 0
-        offset = self.log(*place).append(place[1], records, hole)
-        self._numberings[producer, place] = Numbering(number + len(records), number, offset)
+        hole = self._world.random.randint(1, 3) if self._world.happens(self._world.setting.holes) else 0
+        offset = log.append(place[1], records, hole, None if name is None else producer)
+        self._numberings[producer, place] = Numbering(epoch, number + len(records), number, offset)
         return offset
 
+    def _refuse_stale(self, log: Log, producer: int, epoch: int, name: str, place: Place) -> None:
+        """Refuse what is of an older epoch; the first batch of a transaction is asked about at the coordinator."""
+        if epoch < log.epochs.get(producer, 0):
+            raise InvalidProducerEpoch
+        if not log.is_open(producer):
+            known = self._known(name, producer, epoch)
+            if known.state != "ongoing" or place not in known.places:
+                raise InvalidTxnState
+        log.epochs[producer] = epoch
 
-class _Batch:
-    """What the client fills and sends as one."""
+    # What the coordinator is asked.
 
-    def __init__(self, records_max: int) -> None:
-        self._records_max = records_max
-        self.records: list[Any] = []
-        self.number = 0
-        self.delivered: Any = None
-
-    def append(self, *, timestamp: None, key: bytes | None, value: bytes | None, headers: Any) -> object | None:
-        if len(self.records) == self._records_max:
-            return None
-        self.records.append((value, key, tuple(headers)))
-        return self
-
-
-class SimulatedProducer:
-    """What `Delivery` takes for aiokafka's producer: of each partition one batch is on the wire, the others wait.
-
-    A batch or its answer gets lost at times and is sent again; at times the client gives one up, which may have
-    arrived. What is on the wire when the worker dies arrives late, or not at all.
-    """
-
-    def __init__(self, worker: "SimulatedWorker") -> None:
-        """Make a worker's producer."""
-        self._worker, self._world = worker, worker.world
-        self._id = self._world.brokers.new_producer_id()
-        self._waiting: dict[Place, deque[_Batch]] = {}
-        self._busy: dict[Place, _Batch] = {}
-        self._numbers: dict[Place, int] = {}
-
-    async def start(self) -> None:
-        """Connect."""
-        await self._worker.pass_time(0.02)
-
-    async def stop(self) -> None:
-        """Disconnect."""
-        await self._worker.pass_time(0.02)
-
-    def create_batch(self) -> _Batch:
-        """Return an empty batch."""
-        return _Batch(self._world.setting.batch_records)
-
-    async def send_batch(self, batch: _Batch, topic: str, *, partition: int) -> Any:
-        """Put a batch on its way and return a future of what the brokers answer."""
-        self._worker.point(f"6 send {topic}")
-        await self._worker.pass_time(0.002)
-        batch.delivered = self._world.loop.create_future()
-        place = (topic, partition)
-        self._waiting.setdefault(place, deque()).append(batch)
-        self._pump(place)
-        return batch.delivered
-
-    def _pump(self, place: Place) -> None:
-        if place in self._busy or not self._waiting[place] or not self._worker.is_alive:
-            return
-        batch = self._busy[place] = self._waiting[place].popleft()
-        batch.number = self._numbers.get(place, 0)
-        self._numbers[place] = batch.number + len(batch.records)
-        self._send(place, batch)
-
-    def _send(self, place: Place, batch: _Batch) -> None:
-        self._later(0.01, partial(self._arrive, place, batch))
-
-    def _arrive(self, place: Place, batch: _Batch) -> None:
-        world = self._world
-        if not self._worker.is_alive:
-            # what a dead worker had on the wire: late, or never
-            if not world.happens(0.5):
-                return
-            if world.happens(0.5):
-                self._later(20.0, partial(self._arrive, place, batch))
-                return
-        if world.faults_happen(world.setting.lost_batches):
-            self._later(0.1, partial(self._arrive, place, batch))
-            return
-        is_given_up = world.faults_happen(world.setting.failed_deliveries)
-        if is_given_up and world.happens(0.5):
-            self._later(0.5, partial(self._answer, place, batch, None, KafkaTimeoutError()))
-            return
-        try:
-            if not self._worker.survives(f"6 before arrival {place[0]}") and world.happens(0.5):
-                return
-            offset = world.brokers.append(self._id, place, batch.number, batch.records)
-            self._worker.survives(f"6 after arrival {place[0]}")
-        except OutOfOrderSequenceNumber as error:
-            self._later(0.01, partial(self._answer, place, batch, None, error))
-            return
-        if is_given_up:
-            self._later(0.5, partial(self._answer, place, batch, None, KafkaTimeoutError()))
-        elif world.faults_happen(world.setting.lost_batches):
-            self._later(0.1, partial(self._arrive, place, batch))
+    def init_producer(self, name: str, timeout_s: float) -> tuple[int, int]:
+        """Give a transactional id to whoever asks; what its last owner has open is aborted first."""
+        known = self.ids.get(name)
+        if known is None:
+            known = Transactional(self.new_producer_id(), timeout_s=timeout_s)
+        elif known.state == "ongoing":
+            self._end(name, known._replace(epoch=known.epoch + 1), "aborting")
+            raise ConcurrentTransactions
+        elif known.is_ending:
+            raise ConcurrentTransactions
         else:
-            self._later(0.01, partial(self._answer, place, batch, Appended(offset), None))
+            known = known._replace(epoch=known.epoch + 1, state="empty", timeout_s=timeout_s)
+        self.ids[name] = known
+        return known.producer, known.epoch
 
-    def _answer(self, place: Place, batch: _Batch, appended: Appended | None, error: Exception | None) -> None:
-        if not self._worker.is_alive:
-            return
-        if self._worker.is_paused:
-            self._worker.when_awake(partial(self._answer, place, batch, appended, error))
-            return
-        del self._busy[place]
-        if not batch.delivered.done():
-            if error is None:
-                batch.delivered.set_result(appended)
-            else:
-                batch.delivered.set_exception(error)
-        self._pump(place)
+    def add_partition(self, name: str, producer: int, epoch: int, place: Place) -> None:
+        """Have a partition belong to the transaction; the first one begins it."""
+        known = self._known(name, producer, epoch)
+        if known.is_ending:
+            raise ConcurrentTransactions
+        if known.state != "ongoing":
+            known = known._replace(state="ongoing", transaction=known.transaction + 1, places=(), offset=None)
+            self._watch(name, known)
+        places = known.places if place in known.places else (*known.places, place)
+        self.ids[name] = known._replace(places=places)
 
-    def _later(self, seconds_max: float, call: Any) -> None:
-        self._world.loop.call_later(self._world.random.uniform(0.0, seconds_max), call)
+    def commit_offset(self, name: str, producer: int, epoch: int, partition: int, offset: int) -> None:
+        """Have the group's offset of a partition be part of the transaction."""
+        known = self._known(name, producer, epoch)
+        if known.state != "ongoing" or (OFFSETS, partition) not in known.places:
+            raise InvalidTxnState
+        self.ids[name] = known._replace(offset=offset)
+
+    def end_transaction(self, name: str, producer: int, epoch: int, is_committed: bool) -> None:
+        """Decide a transaction. That is answered at once; its markers come later."""
+        known = self._known(name, producer, epoch)
+        if known.is_ending:
+            raise ConcurrentTransactions
+        if known.state == "ongoing":
+            self._end(name, known, "committing" if is_committed else "aborting")
+        elif known.state != ("committed" if is_committed else "aborted"):
+            raise InvalidTxnState
+
+    def stable_offset(self, partition: int) -> int | None:
+        """Return the group's offset. Raises ConcurrentTransactions where a transaction that is open may change it."""
+        for known in self.ids.values():
+            is_open = known.state == "ongoing" or known.is_ending
+            if is_open and known.offset is not None and (OFFSETS, partition) in known.places:
+                raise ConcurrentTransactions
+        return self.committed.get(partition)
+
+    def _known(self, name: str, producer: int, epoch: int) -> Transactional:
+        known = self.ids.get(name)
+        if known is None or known.producer != producer:
+            raise InvalidProducerIdMapping
+        if known.epoch != epoch:
+            raise InvalidProducerEpoch
+        return known
+
+    def _end(self, name: str, known: Transactional, state: str) -> None:
+        self.ids[name] = known = known._replace(state=state)
+        self._watch(name, known)
+
+    def _watch(self, name: str, known: Transactional) -> None:
+        """See to it that an open transaction is aborted in time, and that of an ended one all are told."""
+        world = self._world
+        if known.state == "ongoing":
+            world.loop.call_later(known.timeout_s, partial(self._expire, name, known.transaction))
+        elif known.is_ending:
+            for place in known.places:
+                slow = world.faults_happen(world.setting.slow_markers)
+                delay_s = world.random.uniform(0.0, SLOW_MARKERS_S if slow else MARKERS_S)
+                world.loop.call_later(delay_s, partial(self._mark, name, known.transaction, place))
+
+    def _expire(self, name: str, transaction: int) -> None:
+        known = self.ids[name]
+        if known.transaction == transaction and known.state == "ongoing":
+            self._end(name, known._replace(epoch=known.epoch + 1), "aborting")
+
+    def _mark(self, name: str, transaction: int, place: Place) -> None:
+        known = self.ids[name]
+        if known.transaction != transaction or place not in known.places:
+            return
+        is_committed = known.state == "committing"
+        if place[0] == OFFSETS:
+            if is_committed and known.offset is not None:
+                self._world.on_offset(place[1], self.committed.get(place[1], 0), known.offset)
+                self.committed[place[1]] = known.offset
+        else:
+            self.log(*place).mark(known.producer, known.epoch, is_committed)
+        known = known._replace(places=tuple(left for left in known.places if left != place))
+        if not known.places:
+            known = known._replace(state="committed" if is_committed else "aborted")
+        self.ids[name] = known
+        if not known.places and is_committed:
+            self._world.on_transaction(place[1], self.committed.get(place[1], 0))

@@ -15,13 +15,21 @@ class _File:
     """A file's bytes: as they are read, and as they were when they were last synced."""
 
     def __init__(self) -> None:
-        self.data = bytearray()
+        self.data: bytes | bytearray = b""
         self.durable: bytes = b""
         self.modified_at_s = 0.0
 
     @property
     def is_synced(self) -> bool:
         return self.data == self.durable
+
+    def sync(self) -> None:
+        self.durable = self.data = bytes(self.data)
+
+    def copied(self) -> "_File":
+        copied = _File()
+        copied.data, copied.durable, copied.modified_at_s = bytes(self.data), self.durable, self.modified_at_s
+        return copied
 
 
 class _Change(NamedTuple):
@@ -49,9 +57,60 @@ class SimulatedDisk:
         self._durable_folders: dict[Path, None] = {Path(): None}
         self._pending: dict[Path, list[_Change]] = {}
 
+    def copied(self) -> "SimulatedDisk":
+        """Return a disk of its own that holds the same, synced and not."""
+        made: dict[_File, _File] = {}
+
+        def of(file: _File) -> _File:
+            if file not in made:
+                made[file] = file.copied()
+            return made[file]
+
+        copied = SimulatedDisk(self.now_s)
+        copied._files = {path: of(file) for path, file in self._files.items()}
+        copied._durable_files = {path: of(file) for path, file in self._durable_files.items()}
+        copied._folders, copied._durable_folders = dict(self._folders), dict(self._durable_folders)
+        copied._pending = {
+            folder: [change._replace(file=change.file and of(change.file)) for change in changes]
+            for folder, changes in self._pending.items()
+        }
+        return copied
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether a loss of power would change nothing."""
+        return not any(self._pending.values()) and all(file.is_synced for file in self._files.values())
+
+    def key(self, unread: str) -> tuple[object, ...]:
+        """All that it holds, to be compared; of a file's name what chance gave it does not count.
+
+        `unread`: how the names end of files that nobody reads, so that their bytes do not count either: unless one is
+        also there, or was, or may be after a loss of power, under another name.
+        """
+        numbers: dict[_File, int] = {}
+
+        def of(path: Path, file: _File | None) -> tuple[str, _File | int | None]:
+            return path.parent.name + path.name[:20] + path.suffix, file and numbers.setdefault(file, len(numbers))
+
+        files = [tuple(sorted(of(*item) for item in each.items())) for each in (self._files, self._durable_files)]
+        pending = [
+            (*of(change.path, change.file), change.old is None) for each in self._pending.values() for change in each
+        ]
+        folders = (*self._folders, *self._durable_folders)
+        named = [item for each in (self._files, self._durable_files) for item in each.items()]
+        named += [(change.path, change.file) for each in self._pending.values() for change in each if change.file]
+        read = {file for path, file in named if path.suffix != unread}
+        contents = tuple((bytes(file.data), file.durable) if file in read else None for file in numbers)
+        return (*files, tuple(pending), folders, contents)
+
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder."""
         return [path.name for path in self._files if path.parent == folder]
+
+    def contents(self, folder: Path, ending: str) -> tuple[tuple[str, bytes], ...]:
+        """Return names and bytes of the files in a folder whose names end so."""
+        found = (item for item in self._files.items() if item[0].parent == folder and item[0].suffix == ending)
+        return tuple((path.name, bytes(file.data)) for path, file in found)
 
     def status(self, path: Path) -> FileStatus:
         """Return a file's time and size."""
@@ -70,7 +129,7 @@ class SimulatedDisk:
         if file is None:
             file = _File()
             self._change(_Change(path, file))
-        file.data = bytearray()
+        file.data = b""
         return _Handle(self, file)
 
     def rename(self, old: Path, new: Path) -> None:
@@ -110,8 +169,8 @@ class SimulatedDisk:
         self._durable_files, self._durable_folders = dict(self._files), dict(self._folders)
         for file in self._files.values():
             if not file.is_synced:
-                file.data = bytearray(_torn(file, random))
-                file.durable = bytes(file.data)
+                file.data = _torn(file, random)
+                file.sync()
 
     def certain(self) -> "SimulatedDisk":
         """Return the disk as any loss of power would leave it at least: what is certain to be there, and whole."""
@@ -148,6 +207,8 @@ class _Handle:
         if self._disk.is_full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         data, end = self._file.data, self._position + len(part)
+        if isinstance(data, bytes):
+            data = self._file.data = bytearray(data)
         if len(data) < self._position:
             data.extend(bytes(self._position - len(data)))
         data[self._position : end] = part
@@ -155,7 +216,7 @@ class _Handle:
         self._file.modified_at_s = self._disk.now_s
 
     def sync(self) -> None:
-        self._file.durable = bytes(self._file.data)
+        self._file.sync()
 
     def close(self) -> None:
         """Nothing is held."""

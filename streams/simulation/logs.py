@@ -11,7 +11,7 @@ import msgspec
 from operators.configuration import Configuration
 from operators.hashing import partition_of
 from streams.driver import START_MS
-from streams.simulation.broker import SimulatedRecord
+from streams.simulation.log import SimulatedRecord
 
 WINDOW_MS = 60_000
 USERS = 6
@@ -26,7 +26,7 @@ def smallest() -> Configuration:
         features=replace(c.features, fields_limit=6, values_limit=6),
         table=replace(c.table, rows_limit=1_024, filter_cells=1_024),
         behaviors=replace(c.behaviors, users_limit=25, short_length=3),
-        sdim=replace(c.sdim, groups=2, tau=2, histories_limit=4),
+        sdim=replace(c.sdim, groups=2, tau=2, histories_limit=4, window_behaviors=4, window_generations=2),
         joiner=replace(
             c.joiner,
             attribution_window_ms=WINDOW_MS,

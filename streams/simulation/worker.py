@@ -9,13 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from aiokafka.errors import ConcurrentTransactions
+
+from schemas.records import Outputs
 from streams.commands import Refusal
-from streams.delivery import Delivery, OutputsLostError, Tail
+from streams.delivery import Delivery, OpenTransactionError, OutputsLostError, Tail
 from streams.disk import Content, FileStatus, NewFile
 from streams.partition_run import LogBounds, PartitionRun
-from streams.ports import Ports
-from streams.simulation.broker import SimulatedProducer
+from streams.ports import OPEN_TRANSACTION_MS, OutputDelivery, Ports
 from streams.simulation.loop import Owner
+from streams.simulation.producer import SimulatedProducer, TransactionalProducer
+from streams.transactions import TransactionalDelivery
 from streams.worker import Scoring
 
 if TYPE_CHECKING:
@@ -25,6 +29,9 @@ P = ParamSpec("P")
 Answer = TypeVar("Answer")
 
 CONNECTIONS_S = 0.02
+PAUSE_S = 0.05
+UNDECIDED_S = 60.0
+"""How long a transaction that is open, or an offset in it, is waited for."""
 
 
 class Died(BaseException):
@@ -45,6 +52,7 @@ class SimulatedWorker(Owner):
         """Make it; `start` begins."""
         super().__init__()
         self.world, self.number = world, number
+        self.mode = world.mode
         self.is_alive = True
         self.is_ending = False
         self.generation = -1
@@ -56,7 +64,7 @@ class SimulatedWorker(Owner):
         self._awake = asyncio.Event()
         self._awake.set()
         self._calls_when_awake: list[Callable[[], None]] = []
-        ports = Ports(_Brokers(self), _delivery(self), _Disk(self), _Clock(self), self.in_thread)
+        ports = Ports(_Brokers(self), _delivery(self), _Disk(self), _Clock(self), self.in_thread, world.new_fold)
         self.scoring = Scoring(world.loaded, log=_Silent(), ports=ports)
 
     def __repr__(self) -> str:
@@ -153,11 +161,14 @@ class SimulatedWorker(Owner):
 
     def fail(self, error: Exception) -> None:
         """End because of an error in one partition, after the others are closed in order."""
+        if not self.is_alive:
+            return  # `wait_for` takes a cancellation for nothing where its answer has just come: the dead ran on
         self.world.on_failure(self, error)
-        if not self.is_ending:
-            self.start(self._end())
+        self.start(self._end())
 
     async def _end(self) -> None:
+        if self.is_ending:
+            return  # another partition failed as well, or the worker was ended: who ends it must not be dropped
         await self.stop()
         self.drop()
 
@@ -188,7 +199,7 @@ class SimulatedWorker(Owner):
             for number, run in list(self.runs.items()):
                 if not run.has_room or number not in self.positions:
                     continue
-                count = world.random.randint(1, world.setting.fetch_records)
+                count = world.random.randint(world.setting.fetch_records_min, world.setting.fetch_records)
                 records = world.fetch(number, self.positions[number], count)
                 await self.pass_time(0.02)
                 if records and self.runs.get(number) is run:
@@ -207,6 +218,10 @@ class SimulatedWorker(Owner):
                 self.point("before 9 commit")
                 self.world.group.commit(self, number, self._acknowledged[number])
                 self.point("after 9 commit")
+
+    def acknowledged(self, partition: int) -> int:
+        """Return the next offset that it commits of a partition, 0 where there is none."""
+        return self._acknowledged.get(partition, 0)
 
     def acknowledge(self, partition: int, next_offset: int) -> None:
         """Note what will be committed."""
@@ -254,13 +269,30 @@ class _Brokers:
 
     async def tail(self, topic: str, partition: int, from_offset: int) -> Tail:
         self._worker.point(f"before 3 tail {topic}")
+        if self._worker.mode == "transactional":
+            found = await self._tail(topic, partition, from_offset, UNDECIDED_S)
+        else:
+            try:
+                found = await self._tail(topic, partition, from_offset, OPEN_TRANSACTION_MS / 1000)
+            except OpenTransactionError:
+                await _transactional(self._worker).fence(partition)
+                found = await self._tail(topic, partition, from_offset, UNDECIDED_S)
+        self._worker.point(f"after 3 tail {topic}")
+        return found
+
+    async def _tail(self, topic: str, partition: int, from_offset: int, wait_s: float) -> Tail:
         await self._worker.pass_time(CONNECTIONS_S)
         log = self._world.brokers.log(topic, partition)
-        if log.end < from_offset:
-            raise OutputsLostError(f"{topic}-{partition} ends at offset {log.end}, but {from_offset} was reached")
-        found = Tail(log.end, log.highest_cause(from_offset))
+        end, deadline = log.end, self._world.loop.time() + wait_s
+        if end < from_offset:
+            raise OutputsLostError(f"{topic}-{partition} ends at offset {end}, but {from_offset} was reached")
         await self._worker.pass_time(CONNECTIONS_S)
-        self._worker.point(f"after 3 tail {topic}")
+        while log.stable_end < end:
+            if self._world.loop.time() > deadline:
+                raise OpenTransactionError(f"{topic}-{partition} holds a transaction that is open")
+            await self._worker.pass_time(PAUSE_S)
+        found = Tail(end, log.highest_cause(from_offset))
+        await self._worker.pass_time(CONNECTIONS_S)
         return found
 
     async def end(self, partition: int) -> int:
@@ -284,7 +316,7 @@ class _Clock:
         return self._world.loop.time()
 
 
-class _SimulatedDelivery(Delivery):
+class _Suppressing(Delivery):
     """The real delivery over a simulated producer, which may die where it waits."""
 
     worker: SimulatedWorker
@@ -298,16 +330,75 @@ class _SimulatedDelivery(Delivery):
         return ends
 
 
-def _delivery(worker: SimulatedWorker) -> Delivery:
-    setting = worker.world.setting
-    delivery = _SimulatedDelivery(
+class _Transactional(TransactionalDelivery):
+    """The real delivery in transactions over simulated producers."""
+
+    worker: SimulatedWorker
+
+    async def open(self, partition: int) -> int | None:
+        """Take the outputs over, and ask for the offset."""
+        self.worker.point("before 1 fence")
+        emitted = await super().open(partition)
+        self.worker.point("after 2 offset")
+        return emitted
+
+    async def send(self, partition: int, outputs: Outputs) -> None:
+        """Begin a transaction if need be, and send."""
+        self.worker.point("before 6 begin")
+        await super().send(partition, outputs)
+
+    async def commit(self, partition: int, next_offset: int) -> None:
+        """Commit outputs and offset."""
+        self.worker.point("before 7 commit")
+        await super().commit(partition, next_offset)
+        self.worker.point("after 7 commit")
+
+    async def close(self, partition: int) -> None:
+        """Abort what is open."""
+        self.worker.point("before 7 abort")
+        await super().close(partition)
+
+
+def _delivery(worker: SimulatedWorker) -> OutputDelivery:
+    if worker.mode == "transactional":
+        return _transactional(worker)
+    made = _Suppressing(
         worker.world.loaded.kafka,
         worker.world.loaded.topics,
-        in_flight_batches_max=setting.in_flight_batches_max,
+        in_flight_batches_max=worker.world.setting.in_flight_batches_max,
         new_producer=lambda **named: SimulatedProducer(worker),
     )
-    delivery.worker = worker
-    return delivery
+    made.worker = worker
+    return made
+
+
+def _transactional(worker: SimulatedWorker) -> _Transactional:
+    world = worker.world
+
+    async def offset_of(partition: int) -> int | None:
+        worker.point("before 2 offset")
+        deadline = world.loop.time() + UNDECIDED_S
+        while world.loop.time() < deadline:
+            await worker.pass_time(CONNECTIONS_S)
+            try:
+                return world.brokers.stable_offset(partition)
+            except ConcurrentTransactions:
+                await worker.pass_time(PAUSE_S)
+        raise OpenTransactionError(f"the group's offset of partition {partition} is in a transaction that is open")
+
+    made = _Transactional(
+        world.loaded.kafka,
+        world.loaded.topics,
+        world.loaded.worker.group,
+        interval_ms=world.setting.transaction_interval_ms,
+        in_flight_batches_max=world.setting.in_flight_batches_max,
+        new_producer=lambda **named: TransactionalProducer(
+            worker, named["transactional_id"], named["transaction_timeout_ms"] / 1000
+        ),
+        offset_of=offset_of,
+    )
+    made.worker = worker
+    return made
 
 
 class _Disk:
@@ -360,15 +451,11 @@ class _Disk:
 
 
 class _WorkersFile:
-    PARTS_PER_POINT = 40
-
     def __init__(self, worker: SimulatedWorker, file: NewFile) -> None:
-        self._worker, self._file, self._parts = worker, file, 0
+        self._worker, self._file = worker, file
 
     def write(self, part: memoryview) -> None:
-        if self._parts % self.PARTS_PER_POINT == 0:
-            self._worker.point("before 8 write")
-        self._parts += 1
+        self._worker.point("before 8 write")
         self._file.write(part)
 
     def sync(self) -> None:

@@ -1,53 +1,64 @@
 """One run of the simulation: its setting, its faults, and what must hold all the while."""
 
 import asyncio
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from streams.checkpoints import ENDING, CheckpointError, CheckpointStore, Identity
+from schemas.records import Cause
+from streams.checkpoints import ENDING, CheckpointError, CheckpointStore, Header, Identity
 from streams.configuration import Loaded
+from streams.partition import Partition
 from streams.partition_run import BlockLimits
-from streams.simulation.broker import SimulatedBrokers, SimulatedRecord
+from streams.simulation.broker import SimulatedBrokers
 from streams.simulation.disk import SimulatedDisk
 from streams.simulation.group import Group
+from streams.simulation.known import Known
+from streams.simulation.log import SimulatedRecord
 from streams.simulation.loop import NOBODY
+from streams.simulation.wire import Request
 from streams.simulation.worker import SimulatedWorker
+from streams.worker import BELOW_ALL
 
-
-class Crash(NamedTuple):
-    """Die at the named point, the first time that partition 0 stands at `offset` or behind it; `power`: everybody."""
-
-    point: str
-    offset: int
-    power: bool = False
+Mode = Literal["suppress", "transactional"]
+Causes = tuple[list[Cause], ...]
+"""Of each output topic, the causes of all that is to be there."""
+STOPPING_S = 30.0
 
 
 class Setting(NamedTuple):
     """What is drawn once for a run, or chosen by an exhaustive one. Shares are probabilities for each occasion.
 
     `arrivals`: by partition, seconds at which each record arrives; `faults_until_s`: after it nothing goes wrong any
-    more; `deaths`: points passed from one random death to the next, on average, 0 for none.
+    more; `deaths`: points passed from one random death to the next, on average, 0 for none; `mode_changes`: once a
+    second all workers are ended, and started with the other mode; `offset_losses`: the group's offsets are lost.
     """
 
     partitions: int
     workers: int
     arrivals: tuple[tuple[float, ...], ...]
-    crashes: tuple[Crash, ...] = ()
+    mode: Mode = "suppress"
+    mode_changes: float = 0.0
+    offset_losses: float = 0.0
     faults_until_s: float = 0.0
     deaths: float = 0.0
     power_losses: float = 0.0
     pauses: float = 0.0
     comings: float = 0.0
     full_disks: float = 0.0
-    lost_batches: float = 0.0
+    lost_requests: float = 0.0
     failed_deliveries: float = 0.0
+    slow_markers: float = 0.0
     holes: float = 0.0
     batch_records: int = 8
+    fetch_records_min: int = 1
     fetch_records: int = 40
     in_flight_batches_max: int = 2
     block_limits: BlockLimits = BlockLimits(block_records_max=20)
+    transaction_interval_ms: int = 100
     commit_interval_s: float = 1.0
     session_timeout_s: float = 6.0
     restart_s: float = 1.0
@@ -60,7 +71,6 @@ class Faults:
     def __init__(self, world: "World") -> None:
         """Draw the first one."""
         self._world = world
-        self._left = list(world.setting.crashes)
         self._countdown = self._draw()
         self.deaths = 0
 
@@ -68,18 +78,13 @@ class Faults:
         """Let a worker die here, or everybody, if it is to be."""
         world = self._world
         world.points[name] = world.points.get(name, 0) + 1
-        if self._left and self._left[0].point == name and world.position(worker) >= self._left[0].offset:
-            self._strike(worker, self._left.pop(0).power)
-        elif world.setting.deaths and world.is_faulty:
+        if world.on_point is not None:
+            world.on_point(world, worker, name)
+        if world.setting.deaths and world.is_faulty:
             self._countdown -= 1
             if self._countdown <= 0:
                 self._countdown = self._draw()
                 self._strike(worker, world.happens(world.setting.power_losses))
-
-    @property
-    def left(self) -> Sequence[Crash]:
-        """Crashes that were asked for and have not happened yet."""
-        return self._left
 
     def _draw(self) -> float:
         return self._world.random.expovariate(1 / self._world.setting.deaths) if self._world.setting.deaths else 0.0
@@ -102,21 +107,39 @@ class World:
     """
 
     def __init__(
-        self, loaded: Loaded, setting: Setting, logs: Sequence[Sequence[SimulatedRecord]], random: Random
+        self,
+        loaded: Loaded,
+        setting: Setting,
+        logs: Sequence[Sequence[SimulatedRecord]],
+        random: Random,
+        causes: Sequence[Causes] = (),
+        on_point: "OnPoint | None" = None,
+        known: Known | None = None,
     ) -> None:
-        """Make it, within a running loop."""
+        """Make it, within a running loop.
+
+        `causes`: by partition and topic, those of all outputs that are to be there; `on_point` is told each point
+        that is passed; `known`: what was computed in worlds before, which is not computed again.
+        """
         self.loaded, self.setting, self.random = loaded, setting, random
         self.topics = loaded.topics
         self.loop = asyncio.get_running_loop()
-        self.brokers = SimulatedBrokers(random, setting.holes)
+        self.mode = setting.mode
+        self.brokers = SimulatedBrokers(self)
         self.disk = SimulatedDisk()
         self.points: dict[str, int] = {}
         self.wrong: list[str] = []
         self.workers: list[SimulatedWorker] = []
+        self._everybody: list[SimulatedWorker] = []
         self.group = Group(self)
+        self.on_point = on_point
+        self.new_fold = partial(Partition, rooms=[None, None]) if known is None else known.partition
+        self._known = known or Known()
         self.faults = Faults(self)
-        self._logs = logs
-        self._made = 0
+        self.on_wire: dict[int, Request] = {}
+        self._logs, self._causes = logs, causes
+        self._made = self._sent = 0
+        self._is_changing = False
         self._verified: dict[int, int] = {}
 
     @property
@@ -134,8 +157,7 @@ class World:
 
     async def live(self) -> None:
         """Run until every log is checkpointed up to its end, and everybody has stopped in order."""
-        for coroutine in (self.group.coordinate(), self.group.watch(), self._disturb()):
-            NOBODY.start(coroutine)
+        tasks = [NOBODY.start(each) for each in (self.group.coordinate(), self.group.watch(), self._disturb())]
         for _ in range(self.setting.workers):
             self._new_worker()
         while not self._is_done() and not self.wrong:
@@ -148,7 +170,14 @@ class World:
         for worker in list(self.workers):
             if worker.is_alive:
                 await asyncio.wait({worker.start(worker.stop())})  # it may die over it
-        await asyncio.sleep(60.0)  # what dead workers had on the wire
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(90.0)  # what dead workers had on the wire; transactions that they left open
+
+    def let_go(self) -> None:
+        """Let states of folds go at once: worlds are full of cycles, which are collected late."""
+        for worker in self._everybody:
+            worker.scoring.partitions.clear()
 
     def fetch(self, partition: int, position: int, count: int) -> list[SimulatedRecord]:
         """Return so many records from an offset on that have arrived."""
@@ -173,38 +202,84 @@ class World:
     def position(self, worker: SimulatedWorker) -> int:
         """Return how far a worker has folded partition 0, as far as it got if it does not have it."""
         assigned = worker.scoring.partitions.get(0)
-        return self.brokers.committed.get(0, 0) if assigned is None else assigned.next_offset
+        if assigned is not None:
+            return assigned.next_offset
+        return max(self.brokers.committed.get(0, 0), worker.acknowledged(0))
 
     def verify_durable(self, partition: int, next_offset: int) -> None:
         """Verify that what is acknowledged is in a checkpoint that any loss of power leaves there."""
         if next_offset in (self._verified.get(partition), 0):
             return
         self._verified[partition] = next_offset
-        identity = Identity(self.topics.interactions, partition, self.loaded.configuration, self.setting.partitions)
-        folder = self._folder(partition)
-        store = CheckpointStore(folder, self.loaded.checkpoint.keep, disk=self.disk.certain())
         try:
-            checkpoint = store.load(identity)
+            header = self._newest(partition, self.disk.certain())
         except CheckpointError as error:
-            self.wrong.append(f"{folder}: {error}")
+            self.wrong.append(str(error))
             return
-        durable = 0 if checkpoint is None else checkpoint.header.next_offset
+        durable = 0 if header is None else header.next_offset
         if durable < next_offset:
-            self.wrong.append(f"{folder.name} acknowledged {next_offset}, its durable checkpoint is at {durable}")
+            self.wrong.append(
+                f"partition {partition} acknowledged {next_offset}, its durable checkpoint is at {durable}"
+            )
+
+    def newest_digest(self, partition: int) -> str | None:
+        """Return the digest of a partition's state as its newest checkpoint has it."""
+        header = self._newest(partition, self.disk)
+        return None if header is None else header.digest
+
+    def _newest(self, partition: int, disk: SimulatedDisk) -> Header | None:
+        key = (partition, disk.contents(self._folder(partition), ENDING))
+        return self._known.answer(key, partial(self._load, partition, disk))
+
+    def _load(self, partition: int, disk: SimulatedDisk) -> Header | None:
+        identity = Identity(self.topics.interactions, partition, self.loaded.configuration, self.setting.partitions)
+        checkpoint = CheckpointStore(self._folder(partition), self.loaded.checkpoint.keep, disk=disk).load(identity)
+        return None if checkpoint is None else checkpoint.header
 
     def on_commit(self, partition: int, offset: int) -> None:
-        """Take a committed offset."""
-        before = self.brokers.committed.get(partition, 0)
-        if offset < before:
-            self.wrong.append(f"partition {partition} was acknowledged up to {before}, and up to {offset} afterwards")
+        """Take an offset that a group's member commits."""
+        self.on_offset(partition, self.brokers.committed.get(partition, 0), offset)
         if offset > self._verified.get(partition, 0):
             self.verify_durable(partition, offset)
         self.brokers.committed[partition] = offset
+
+    def on_offset(self, partition: int, before: int, offset: int) -> None:
+        """Verify that the group's offset does not go back.
+
+        It may after a change of mode: transactions left it ahead of a checkpoint.
+        """
+        if offset < before and not self.setting.mode_changes:
+            self.wrong.append(f"partition {partition} was committed up to {before}, and up to {offset} afterwards")
+
+    def on_transaction(self, partition: int, offset: int) -> None:
+        """Verify a transaction that is committed: all outputs below the group's offset are there, and no others."""
+        if self.setting.mode_changes or self.setting.offset_losses:
+            return
+        for topic, due in zip(self.topics.outputs, self._causes[partition], strict=True):
+            found = [cause for _, cause in self.brokers.log(topic, partition).committed()]
+            below = bisect_left(due, Cause(offset, BELOW_ALL))
+            if found != due[:below]:
+                self.wrong.append(
+                    f"{topic}-{partition} has {len(found)} outputs where the group's offset is {offset}, and {below} "
+                    "are to be there"
+                )
+
+    def put_on_wire(self, request: Request) -> int:
+        """Note a request that is on its way, and return its number."""
+        self._sent += 1
+        self.on_wire[self._sent] = request
+        return self._sent
+
+    def take_off_wire(self, number: int) -> None:
+        """Note that a request has arrived."""
+        self.on_wire.pop(number, None)
 
     def on_death(self, worker: SimulatedWorker) -> None:
         """Start another worker some time after one has died."""
         if worker in self.workers:
             self.workers.remove(worker)
+            if self._is_changing:
+                return
             delay_s = self.random.uniform(0.0, 2 * self.setting.restart_s)
             self.loop.call_later(delay_s, self._replace)
 
@@ -217,13 +292,14 @@ class World:
             self.wrong.append(f"{worker} ended: {type(error).__name__}: {told}")
 
     def _replace(self) -> None:
-        if len(self.workers) < self.setting.workers and not self._is_done():
+        if len(self.workers) < self.setting.workers and not self._is_changing and not self._is_done():
             self._new_worker()
 
     def _new_worker(self) -> None:
         self._made += 1
         worker = SimulatedWorker(self, self._made)
         self.workers.append(worker)
+        self._everybody.append(worker)
         worker.begin()
 
     def _is_done(self) -> bool:
@@ -253,4 +329,28 @@ class World:
                 else:
                     self._new_worker()
             self.disk.is_full = self.faults_happen(self.setting.full_disks)
+            if self.faults_happen(self.setting.offset_losses):
+                self.brokers.committed.clear()
+            if self.faults_happen(self.setting.mode_changes):
+                await self._change_mode()
         self.disk.is_full = False
+
+    async def _change_mode(self) -> None:
+        """End all workers, in order or not, and start others with the other mode: there are never two at work."""
+        self._is_changing = True
+        self.disk.is_full = False
+        for worker in list(self.workers):
+            if worker.is_paused or self.happens(0.5):
+                worker.kill()
+        ending = {worker.start(worker.stop()) for worker in self.workers}
+        if ending:
+            await asyncio.wait(ending, timeout=STOPPING_S)
+        for worker in list(self.workers):
+            worker.kill()
+        self.mode = "transactional" if self.mode == "suppress" else "suppress"
+        self._is_changing = False
+        for _ in range(self.setting.workers):
+            self._new_worker()
+
+
+OnPoint = Callable[[World, SimulatedWorker, str], None]

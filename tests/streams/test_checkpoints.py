@@ -14,6 +14,7 @@ import pytest
 from streams.checkpoints import (
     FORMAT,
     MAGIC,
+    PIECE_BYTES,
     Checkpoint,
     CheckpointError,
     CheckpointStore,
@@ -22,6 +23,7 @@ from streams.checkpoints import (
     OutputEnd,
     encoded,
     header_of,
+    joined,
     padded,
     read,
 )
@@ -75,6 +77,16 @@ def test_the_same_state_gives_the_same_bytes() -> None:
     other = Checkpoint(one.header, dict(reversed(one.arrays.items())))
     other.arrays["a.b"] = np.asfortranarray(other.arrays["a.b"]).astype(">i4")
     assert b"".join(encoded(one)) == b"".join(encoded(other))
+
+
+def test_small_arrays_are_written_as_one() -> None:
+    """A piece is a call to the system; what is large is not copied, and everything keeps its place."""
+    sizes = (10, 0, 64, PIECE_BYTES, PIECE_BYTES + 1, *[100] * 200, 3 * PIECE_BYTES - 5, 1)
+    parts = [memoryview(bytes([number % 251 + 1]) * size) for number, size in enumerate(sizes)]
+    pieces = list(joined(parts))
+    assert b"".join(pieces) == b"".join(bytes(part).ljust(padded(len(part)), b"\0") for part in parts)
+    assert len(pieces) < 12
+    assert {id(part.obj) for part in parts if len(part) >= PIECE_BYTES} <= {id(piece.obj) for piece in pieces}
 
 
 def test_a_real_state_goes_on(tmp_path: Path) -> None:

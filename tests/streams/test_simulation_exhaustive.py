@@ -1,89 +1,78 @@
-"""A crash at every step of the protocol and every record, and two crashes at every pair of steps."""
+"""A crash at every step of the protocol and every record, and two crashes at every pair of steps and every record."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import partial
 from multiprocessing import get_context
 from random import Random
 from typing import NamedTuple
 
 import pytest
 
-from streams.partition_run import BlockLimits
-from streams.simulate import Simulated, simulate_setting
-from streams.simulation.broker import SimulatedRecord
+from streams.simulation.crashes import Crashes
 from streams.simulation.logs import make_log
-from streams.simulation.world import Crash, Setting
+from streams.simulation.world import Mode
+from tests.streams.planted import (
+    Mutation,
+    checkpoint_ahead_of_the_commit,
+    checkpoint_before_the_deliveries,
+    commit_the_offset_by_itself,
+    leave_part_of_the_state_out,
+    read_the_tail_of_one_topic_only,
+    suppress_one_too_many,
+    sync_no_folder,
+)
 
 OPENING = (
-    *("before 1 load", "after 1 load", "2 bounds", "2 record", "before 3 tail scores", "after 3 tail interactions.dlq"),
-    *("before 4 seek", "after 4 seek"),
+    *("2 bounds", "before 1 load", "before 8 list", "before 8 read", "after 1 load", "2 record"),
+    *("before 3 tail scores", "after 3 tail interactions.dlq", "before 4 seek", "after 4 seek"),
 )
-FOLDING = ("before 5 fold", "after 5 fold", "6 send scores", "6 after arrival scores")
-CHECKPOINTING = (
-    *("before 7 flush", "after 7 flush", "before 8 save", "after 8 save", "before 9 acknowledge", "after 9 commit"),
-)
-STEPS = (*OPENING, *FOLDING, *CHECKPOINTING)
-WITHIN_STEPS = (
-    *("after 3 tail scores", "before 3 tail examples", "after 3 tail examples", "before 3 tail interactions.dlq"),
-    *("6 send examples", "6 before arrival scores", "6 before arrival examples", "6 after arrival examples"),
-    *("6 before arrival interactions.dlq", "6 after arrival interactions.dlq"),
-    *("before 8 look", "before 8 create", "before 8 write", "before 8 sync file", "after 8 sync file"),
+SAVING = (
+    *("before 8 save", "before 8 look", "before 8 create", "before 8 write", "before 8 sync file", "after 8 sync file"),
     *("before 8 rename", "after 8 rename", "before 8 sync folder", "after 8 sync folder", "before 8 list"),
-    *("before 8 unlink", "before 8 status", "after 9 acknowledge", "before 9 commit"),
+    *("before 8 unlink", "before 8 status", "after 8 save"),
 )
-STEADY_MS = 4_000
-"""A checkpoint is written so long after the one before."""
+SENDING = ("before 5 fold", "after 5 fold", "6 send scores", "before arrival of 6 scores", "after arrival of 6 scores")
+STEPS: dict[Mode, Sequence[str]] = {
+    "suppress": (
+        *(*OPENING, *SENDING, "before 7 flush", "after 7 flush", *SAVING),
+        *("before 9 acknowledge", "after 9 acknowledge", "before 9 commit", "after 9 commit"),
+    ),
+    "transactional": (
+        *("before 1 fence", "before 1 id", "before arrival of 1 id", "after arrival of 1 id", "before 2 offset"),
+        *("after 2 offset", *OPENING, *SENDING, "before 6 begin", "before 6 add scores"),
+        *("before arrival of 6 add scores", "after arrival of 6 add scores", "before 7 commit", "before 6 add offsets"),
+        *("before 7 offset", "before arrival of 7 offset", "after arrival of 7 offset", "before 7 end"),
+        *("before arrival of 7 end", "after arrival of 7 end", "after 7 commit", *SAVING),
+    ),
+}
+PLANTED: Sequence[tuple[Mode, Mutation]] = (
+    *(("suppress", checkpoint_before_the_deliveries), ("suppress", leave_part_of_the_state_out)),
+    *(("suppress", read_the_tail_of_one_topic_only), ("suppress", suppress_one_too_many), ("suppress", sync_no_folder)),
+    *(("transactional", checkpoint_ahead_of_the_commit), ("transactional", commit_the_offset_by_itself)),
+    ("transactional", suppress_one_too_many),
+)
+SINGLE_RECORDS, PAIR_RECORDS = 200, 20
+QUARTER = SINGLE_RECORDS // 4
+QUARTER_MIN, PAIRS_MIN = 45, 18
+"""At how many records a worker dies at each step, at least: the first records make no scores, so that none are sent."""
 
 
-class Case(NamedTuple):
-    """Two bursts of records and a rest, cut at a record; the crashes come when that one is reached."""
+class Gone(NamedTuple):
+    """What went through a part of the records: where workers died, in how many runs, and what was wrong."""
 
-    records: int
-    record: int
-    points: tuple[str, ...]
-    power: bool
-
-    def __str__(self) -> str:
-        """Say it as a failing test shows it."""
-        what = "power lost" if self.power else "killed"
-        return f"{what} at {' and then '.join(self.points)}, record {self.record} of {self.records}"
+    passed: dict[str, set[int]]
+    runs: int
+    wrong: list[str]
 
 
-@cache
-def log_of(records: int) -> tuple[SimulatedRecord, ...]:
-    return tuple(make_log(Random(records), 0, 1, records, holes=0.0))
-
-
-def crashes_of(case: Case) -> Iterator[Crash]:
-    # to die while opening a partition at a record, a worker must have died there before
-    if is_opening(case.points[0]) and case.record:
-        yield Crash("after 5 fold", case.record)
-    for point in case.points:
-        yield Crash(point, 0 if is_opening(point) else case.record, case.power)
-
-
-def is_opening(point: str) -> bool:
-    return point in OPENING or " 3 " in point
-
-
-def run_case(case: Case) -> tuple[Case, Simulated]:
-    first, last = case.record // 2, case.record
-    # up to `first` all is in a checkpoint; what follows the record comes at once, or after a checkpoint at the record
-    rest_s = 14.0 if case.points[0] in (*CHECKPOINTING, *WITHIN_STEPS) else 7.5
-    arrivals = [0.5] * first + [7.0] * (last - first) + [rest_s] * (case.records - last)
-    setting = Setting(
-        partitions=1,
-        workers=1,
-        arrivals=(tuple(arrivals),),
-        crashes=tuple(crashes_of(case)),
-        fetch_records=100,
-        batch_records=16,
-        block_limits=BlockLimits(block_records_max=60),
-        restart_s=0.5,
-    )
-    return case, simulate_setting(setting, [log_of(case.records)], Random(0), seed=0, interval_ms=STEADY_MS, keep=2)
+def go_through(at: Sequence[int], records: int, mode: Mode, crashes_max: int, more: int) -> Gone:
+    crashes = Crashes(tuple(make_log(Random(records), 0, 1, records, holes=0.0)), mode, crashes_max, more)
+    for record in at:
+        crashes.at(record)
+    return Gone(crashes.passed, crashes.runs, crashes.wrong)
 
 
 @pytest.fixture(scope="module")
@@ -92,29 +81,39 @@ def executor() -> Iterator[ProcessPoolExecutor]:
         yield made
 
 
-def deaths(executor: ProcessPoolExecutor, cases: Iterable[Case]) -> int:
-    """Run cases, in none of which anything may be wrong, and return in how many all that was to die did."""
-    died = 0
-    for case, simulated in executor.map(run_case, cases, chunksize=10):
-        assert not simulated.wrong, f"{case}: {simulated.wrong[0]}"
-        died += not simulated.crashes_left
-    return died
+def all_of(
+    executor: ProcessPoolExecutor, at: range, records: int, mode: Mode, crashes_max: int, more: int
+) -> dict[str, set[int]]:
+    """Go through records, where nothing may be wrong, and return at which of them who died at each point."""
+    passed: dict[str, set[int]] = defaultdict(set)
+    gone = partial(go_through, records=records, mode=mode, crashes_max=crashes_max, more=more)
+    half = len(at) // 2
+    for part in executor.map(gone, (at[:half], at[half:])):
+        assert not part.wrong, part.wrong[0]
+        for point, offsets in part.passed.items():
+            passed[point] |= offsets
+    return passed
 
 
-@pytest.mark.parametrize("point", STEPS)
-def test_a_crash_at_every_step_and_every_record(executor: ProcessPoolExecutor, point: str) -> None:
-    """Whoever dies before or after any step, at any of 200 records, nothing is lost, twice or different."""
-    assert deaths(executor, (Case(200, record, (point,), bool(record % 2)) for record in range(200))) >= 190
+@pytest.mark.parametrize("first", range(0, SINGLE_RECORDS, QUARTER))
+@pytest.mark.parametrize("mode", STEPS)
+def test_a_crash_at_every_step_and_every_record(executor: ProcessPoolExecutor, mode: Mode, first: int) -> None:
+    """Whoever dies between any two calls to the world, at any of 200 records, nothing is lost, twice or different."""
+    passed = all_of(executor, range(first, first + QUARTER), SINGLE_RECORDS, mode, crashes_max=1, more=3)
+    assert {point: len(passed[point]) for point in STEPS[mode] if len(passed[point]) < QUARTER_MIN} == {}
 
 
-@pytest.mark.parametrize("point", WITHIN_STEPS)
-def test_a_crash_between_any_two_calls(executor: ProcessPoolExecutor, point: str) -> None:
-    """The same between any two calls to the brokers and the disk, at every twentieth record."""
-    assert deaths(executor, (Case(200, r, (point,), power) for r in range(7, 200, 20) for power in (False, True))) >= 16
+@pytest.mark.parametrize(("mode", "mutation"), PLANTED, ids=lambda value: getattr(value, "__name__", value))
+def test_a_planted_bug_is_found_by_some_crash(mode: Mode, mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What shows after one crash shows at some of 20 records, or the crashes look past it."""
+    mutation(monkeypatch)
+    crashes = Crashes(tuple(make_log(Random(20), 0, 1, 20, holes=0.0)), mode, 1, 3)
+    assert any(crashes.at(record) or crashes.wrong for record in range(4, 20))
 
 
-@pytest.mark.parametrize("first", STEPS)
-def test_two_crashes_at_every_pair_of_steps(executor: ProcessPoolExecutor, first: str) -> None:
-    """Whoever dies twice, before or after any two steps, on a log of 20 records."""
-    cases = (Case(20, r, (first, second), bool(r % 2)) for r in (8, 17) for second in STEPS)
-    assert deaths(executor, cases) >= 2 * len(STEPS) - 8
+@pytest.mark.parametrize("mode", STEPS)
+def test_two_crashes_at_every_pair_of_steps_and_every_record(executor: ProcessPoolExecutor, mode: Mode) -> None:
+    """Whoever dies at any step, at any of 20 records, and again at any step of what comes after, to the log's end."""
+    records = range(PAIR_RECORDS)
+    passed = all_of(executor, records, PAIR_RECORDS, mode, crashes_max=2, more=PAIR_RECORDS)
+    assert {point: len(passed[point]) for point in STEPS[mode] if len(passed[point]) < PAIRS_MIN} == {}
