@@ -164,17 +164,19 @@ def memories_of(fields: int, recent_items: int, crosses: Sequence[str], stands_s
     """Return the memories over `fields` fields, user and item the first of them: coarse before fine.
 
     A base that learns knows each field and how often the user was here; one that stands still may not know them any
-    more, nor how they go with its score and with each other.
+    more, nor how they go with its score and with each other, nor what is likely at all. The last see to it that the
+    others' corrections add up.
 
-    >>> memories_of(4, 1, (), False).first.tolist()  # all, score, item, user, representation
-    [-1, -2, 1, 0, -3]
+    >>> memories_of(4, 1, (), False).first.tolist()  # item, user, representation, score, all
+    [1, 0, -3, -2, -1]
     >>> found = memories_of(3, 1, ("item",), True)
     >>> [pair for pair in zip(found.first.tolist(), found.second.tolist()) if pair[1] != NOTHING]
     [(2, -2), (4, 2), (5, 2), (1, 2), (1, 3)]
     """
     context = range(2, fields)
-    found = [(ALL, NOTHING), (SCORE, NOTHING)]
+    found = []
     if stands_still:
+        found += [(ALL, NOTHING), (SCORE, NOTHING)]
         visits = range(fields + recent_items, fields + recent_items + VISITS)
         found += [(place, NOTHING) for place in visits]
         found += [(place, NOTHING) for place in context] + [(place, SCORE) for place in context]
@@ -184,6 +186,7 @@ def memories_of(fields: int, recent_items: int, crosses: Sequence[str], stands_s
         found += [(CROSSED.index(name), place) for place in context]
     if "item" in crosses:
         found += [(1, fields + back) for back in range(recent_items)]
+    found += [(SCORE, NOTHING), (ALL, NOTHING)]
     first, second = np.array(found, np.int64).T
     return Memories(first.copy(), second.copy())
 
