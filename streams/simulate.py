@@ -27,9 +27,9 @@ from streams.consume import Reader
 from streams.partition import Partition
 from streams.partition_run import BlockLimits
 from streams.simulation.known import Known
-from streams.simulation.log import Log, SimulatedRecord
 from streams.simulation.logs import make_log, smallest
 from streams.simulation.loop import DeadlockError, run
+from streams.simulation.topic import Log, SimulatedRecord
 from streams.simulation.world import Causes, Mode, OnPoint, Setting, World
 
 RECORDS_MAX = 50

@@ -87,7 +87,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
 
     >>> model = preprocessing.StandardScaler() | ErrorMemory(linear_model.LogisticRegression())
     >>> evaluate.progressive_val_score(datasets.Phishing(), model, metrics.LogLoss())  # doctest: +ELLIPSIS
-    LogLoss: 0.281...
+    LogLoss: 0.280...
 
     """
 

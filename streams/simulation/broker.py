@@ -12,7 +12,7 @@ from aiokafka.errors import (
     OutOfOrderSequenceNumber,
 )
 
-from streams.simulation.log import Log
+from streams.simulation.topic import Log
 
 if TYPE_CHECKING:
     from streams.simulation.world import World

@@ -21,7 +21,7 @@ from streams.simulate import Due, loaded_for, simulate_setting
 from streams.simulation.broker import SimulatedBrokers
 from streams.simulation.disk import SimulatedDisk
 from streams.simulation.known import Known
-from streams.simulation.log import SimulatedRecord
+from streams.simulation.topic import SimulatedRecord
 from streams.simulation.worker import SimulatedWorker
 from streams.simulation.world import Mode, OnPoint, Setting, World
 

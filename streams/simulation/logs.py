@@ -11,7 +11,7 @@ import msgspec
 from operators.configuration import Configuration
 from operators.hashing import partition_of
 from streams.driver import START_MS
-from streams.simulation.log import SimulatedRecord
+from streams.simulation.topic import SimulatedRecord
 
 WINDOW_MS = 60_000
 USERS = 6

@@ -17,8 +17,8 @@ from streams.simulation.broker import SimulatedBrokers
 from streams.simulation.disk import SimulatedDisk
 from streams.simulation.group import Group
 from streams.simulation.known import Known
-from streams.simulation.log import SimulatedRecord
 from streams.simulation.loop import NOBODY
+from streams.simulation.topic import SimulatedRecord
 from streams.simulation.wire import Request
 from streams.simulation.worker import SimulatedWorker
 from streams.worker import BELOW_ALL

@@ -16,7 +16,7 @@ from streams.delivery import Lane, Tail
 from streams.partition import Partition
 from streams.simulation.broker import SimulatedBrokers, Transactional
 from streams.simulation.group import Group
-from streams.simulation.log import Log
+from streams.simulation.topic import Log
 from streams.transactions import TransactionalDelivery, _Transactions
 from streams.worker import AssignedPartition, Scoring
 
