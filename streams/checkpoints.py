@@ -107,6 +107,10 @@ class _Contents(msgspec.Struct, frozen=True):
     arrays: list[_Place]
 
 
+_decode_contents = msgspec.json.Decoder(_Contents).decode
+"""Made once: threads that make the same decoder at the same time end the process (msgspec 0.22)."""
+
+
 class Store(Protocol):
     """Where the checkpoints of one partition lie. What a place is, is the store's own; as text it is for messages.
 
@@ -444,7 +448,7 @@ def decoded(path: Any, content: Content) -> Checkpoint:
         start = len(MAGIC) + _LENGTHS.size
         if not version or length > size:
             raise ValueError("its format or its header's length can't be")
-        contents = msgspec.json.decode(content[start : start + length].data, type=_Contents)
+        contents = _decode_contents(content[start : start + length].data)
         refuse_overlaps(contents.arrays)
         body = content[padded(start + length) : -SHA_BYTES]
         return Checkpoint(contents.header, {place.name: cut(body, place) for place in contents.arrays})

@@ -301,13 +301,16 @@ def input_partition(letter: DeadLetter, partitions: int) -> int:
     if letter.key is not None:
         return partition_of(letter.key, partitions)
     try:
-        return partition_of(msgspec.json.decode(letter.raw or b"", type=_Keyed).user.encode(), partitions)
+        return partition_of(_decode_keyed(letter.raw or b"").user.encode(), partitions)
     except (msgspec.MsgspecError, UnicodeError, ValueError):
         return min(parse_origin(letter.origin).partition, partitions - 1)
 
 
 class _Keyed(msgspec.Struct):
     user: str
+
+
+_decode_keyed = msgspec.json.Decoder(_Keyed).decode
 
 
 def kept_headers(letter: DeadLetter) -> Headers:

@@ -163,7 +163,7 @@ class Driver:
     def close_windows(self) -> Piped:
         """Close every window, as at the end of a log; the examples are returned only."""
         outputs = self.partition.close_all()
-        return Piped([], [msgspec.json.decode(o.value or b"", type=Example) for o in outputs.examples], [])
+        return Piped([], [_decode_example(o.value or b"") for o in outputs.examples], [])
 
     def snapshot(self) -> None:
         """Take a snapshot, to which the next crash falls back."""
@@ -282,10 +282,10 @@ class Driver:
         fresh = Outputs(*(self._unseen(which, outputs[which]) for which in range(len(outputs))))
         for which, kind in enumerate(fresh):
             self.bytes[which].extend(kind)
-        self.scores += [msgspec.json.decode(output.value or b"", type=Score) for output in fresh.scores]
-        self.examples += [msgspec.json.decode(output.value or b"", type=Example) for output in fresh.examples]
+        self.scores += [_decode_score(output.value or b"") for output in fresh.scores]
+        self.examples += [_decode_example(output.value or b"") for output in fresh.examples]
         letters = [dead_letter_line(output).value or b"" for output in fresh.dead_letters]
-        self.dead_letters += [msgspec.json.decode(letter, type=DeadLetter) for letter in letters]
+        self.dead_letters += [_decode_dead_letter(letter) for letter in letters]
 
     def _unseen(self, which: int, outputs: list[Output]) -> list[Output]:
         last = self._last[which]
@@ -301,7 +301,7 @@ class Driver:
         items = set()
         for record in self._log:
             try:
-                items.add(msgspec.json.decode(record.value or b"", type=_WithItem).item)
+                items.add(_decode_with_item(record.value or b"").item)
             except msgspec.MsgspecError:
                 continue
         return items
@@ -309,6 +309,12 @@ class Driver:
 
 class _WithItem(msgspec.Struct):
     item: str
+
+
+_decode_score = msgspec.json.Decoder(Score).decode
+_decode_example = msgspec.json.Decoder(Example).decode
+_decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
+_decode_with_item = msgspec.json.Decoder(_WithItem).decode
 
 
 def row_of(table: Table, key: int) -> int | None:

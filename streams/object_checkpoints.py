@@ -49,6 +49,9 @@ class Manifest(msgspec.Struct, frozen=True):
     sha256: str
 
 
+_decode_manifest = msgspec.json.Decoder(Manifest).decode
+
+
 class Place(NamedTuple):
     """Where a checkpoint's manifest lies: `path` as the file system takes it, `shown` as messages say it."""
 
@@ -218,7 +221,7 @@ class ObjectCheckpointStore:
             except FileNotFoundError:
                 raise DamagedError(f"{path} is gone") from None
         try:
-            manifest = msgspec.json.decode(content, type=Manifest)
+            manifest = _decode_manifest(content)
         except (msgspec.MsgspecError, UnicodeError):
             raise DamagedError(f"{path} is damaged: it is no manifest") from None
         if not _BLOB.match(manifest.file) or not manifest.file.startswith(path.stem):

@@ -22,6 +22,9 @@ class _Caused(msgspec.Struct):
     cause: str
 
 
+_decode_caused = msgspec.json.Decoder(_Caused).decode
+
+
 class Ending(NamedTuple):
     """Where the last whole line of a file ends, and its cause (None: there is no line)."""
 
@@ -131,7 +134,7 @@ def ending_of(path: Path) -> Ending:
     if not whole:
         return Ending(0, None)
     try:
-        cause = parse_cause(msgspec.json.decode(whole.rstrip(b"\n").rsplit(b"\n", 1)[-1], type=_Caused).cause)[1]
+        cause = parse_cause(_decode_caused(whole.rstrip(b"\n").rsplit(b"\n", 1)[-1]).cause)[1]
     except (ValueError, msgspec.MsgspecError):
         raise LogError(f"{path} is there and holds no outputs: write to another file") from None
     return Ending(size - len(tail) + len(whole), cause)
