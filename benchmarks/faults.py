@@ -24,6 +24,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from operators.configuration import Configuration
+from streams.partition import Partition
 from tests.kafka.broker import Broker
 from tests.kafka.faults import (
     RATE,
@@ -101,6 +103,9 @@ def main() -> int:
     parser.add_argument("--mode", choices=MODES, action="append", help="one delivery mode only")
     options = parser.parse_args()
     logging.disable(logging.ERROR)
+    Partition(
+        Configuration()
+    ).warm_up()  # workers load the machine code: whatever is waited for, it is not the compiler
     columns = ("times", "lost", "twice", "different", "wait p50, s", "p95, s", "max, s", "events/s", "minutes")
     table = Table("fault", "mode", *columns)
     failed = False
