@@ -103,9 +103,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=MODES, action="append", help="one delivery mode only")
     options = parser.parse_args()
     logging.disable(logging.ERROR)
-    Partition(
-        Configuration()
-    ).warm_up()  # workers load the machine code: whatever is waited for, it is not the compiler
+    Partition(Configuration()).warm_up()  # whatever workers are waited for, it is not the compiler
     columns = ("times", "lost", "twice", "different", "wait p50, s", "p95, s", "max, s", "events/s", "minutes")
     table = Table("fault", "mode", *columns)
     failed = False
