@@ -246,6 +246,7 @@ def look_ahead_at_errors(memory: ErrorMemory, recalled: Recalled, slot: int) -> 
 
 @compiled
 def locate(
+    memory: ErrorMemory,
     recalled: Recalled,
     slot: int,
     parameters: ErrorMemoryParameters,
@@ -253,13 +254,12 @@ def locate(
     item_vector: npt.NDArray[np.float32],
     keys: npt.NDArray[np.uint64],
     base: float,
-    cells: int,
     totals: npt.NDArray[np.float32],
 ) -> None:
-    """Write the buckets of an impression, scored `base`, in each memory.
+    """Write the buckets of an impression, scored `base`, in each memory, and ask for those of the keyed ones.
 
     The vectors [d] of user and item together are its representation; `keys` uint64 [places], 0 where there is no value;
-    `cells`: how many buckets the keyed memories share; `totals` [K * L] is scratch.
+    `totals` [K * L] is scratch.
     """
     clear(totals)
     project(parameters.projection, user_vector, 0, totals)
@@ -282,7 +282,9 @@ def locate(
             if second == uint64(0):
                 continue
             key = cross(first, second, uint64(which))
-        recalled.keyed[slot, which] = int64(mix(key, which) & uint64(cells - 1)) + 1
+        place = int64(mix(key, which) & uint64(memory.keyed.shape[0] - 1))
+        prefetch(memory.keyed, place)
+        recalled.keyed[slot, which] = place + 1
 
 
 @compiled

@@ -294,6 +294,7 @@ def correct_slot(state: State, parameters: Parameters, columns: Columns, event: 
     vectors = parameters.workspace.vectors
     base = base_of(state, parameters, slot)
     locate(
+        state.memory,
         state.recalled,
         slot,
         parameters.memory,
@@ -301,10 +302,8 @@ def correct_slot(state: State, parameters: Parameters, columns: Columns, event: 
         vectors[ITEM],
         parameters.workspace.keys,
         base,
-        state.memory.keyed.shape[0],
         parameters.workspace.bits,
     )
-    look_ahead_at_errors(state.memory, state.recalled, slot)
     now_ms = state.clock.stream_time_ms[0]
     score = read_error(state.memory, state.recalled, slot, base, now_ms, parameters.memory)
     lowest = max(base * KEPT_SHARE, SCORE_MIN)

@@ -38,7 +38,6 @@ def decoder(limits: LimitsConfiguration) -> Decode:
     Traceback (most recent call last):
     schemas.reasons.Unusable: id_empty: user is empty
     """
-    decode_json: Callable[[bytes], Event] = Decoder(Event).decode
     record_bytes, depth = limits.record_bytes, limits.depth
 
     def decode(raw: bytes | None) -> Event:
@@ -56,7 +55,7 @@ def decoder(limits: LimitsConfiguration) -> Decode:
         if raw.count(b"{") + raw.count(b"[") > depth and is_deeper(raw, depth):
             raise Unusable(Reason.TOO_DEEP, f"nested deeper than {depth}")
         try:
-            event = decode_json(raw)
+            event = decode_plain(raw)
         except UNDECODABLE:
             raise refusal(raw, limits) from None
         if is_over(event, limits):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from msgspec.json import Encoder
+from msgspec.json import Decoder, Encoder
 
 from schemas.origin import Origin
 from schemas.reasons import Reason
@@ -64,6 +64,9 @@ class DeadLetter(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True
     headers: list[tuple[str, bytes]] = []
 
 
+decode_score = Decoder(Score).decode
+decode_example = Decoder(Example).decode
+decode_dead_letter = Decoder(DeadLetter).decode
 _ENCODE = Encoder().encode
 _ENCODE_LINES = Encoder().encode_lines
 

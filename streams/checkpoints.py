@@ -395,19 +395,17 @@ def encoded(checkpoint: Checkpoint) -> Iterator[memoryview]:
 
 def joined(parts: Iterable[memoryview]) -> Iterator[memoryview]:
     """Yield parts, each filled up to the alignment: small ones as one, since each piece is a call to the system."""
-    small = bytearray()
+    small = b""
     for part in parts:
+        filling = bytes(padded(len(part)) - len(part))
         if len(part) < PIECE_BYTES:
-            small += part
-            small += bytes(-len(part) % ALIGNMENT)
-            if len(small) < PIECE_BYTES:
-                continue
-        if small:
-            yield memoryview(bytes(small))
-            small.clear()
+            small += bytes(part) + filling
+        if small and (len(part) >= PIECE_BYTES or len(small) >= PIECE_BYTES):
+            yield memoryview(small)
+            small = b""
         if len(part) >= PIECE_BYTES:
             yield part
-            small += bytes(-len(part) % ALIGNMENT)
+            small = filling
     if small:
         yield memoryview(small)
 

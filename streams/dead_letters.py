@@ -20,12 +20,13 @@ from operators.configuration import Configuration
 from operators.hashing import partition_of
 from operators.state import new_state
 from schemas.origin import Origin, parse_origin
-from schemas.outputs import DeadLetter
+from schemas.outputs import DeadLetter, decode_dead_letter
 from schemas.reasons import Reason
 from schemas.records import Headers, LogRecord
 from streams.commands import Refusal
 from streams.consume import consume
 from streams.logs import LogReader
+from streams.produce import key_of
 from streams.security import KafkaSection, kafka_python_arguments, one_line, refusing
 from streams.sinks import LINE_BYTES_MAX, dead_letter_of
 from streams.topics import DEAD_LETTER_BYTES_MAX, TopicsSection, check
@@ -108,12 +109,11 @@ def letters_of_file(path: str, wanted: Wanted) -> Iterator[Letter]:
     """Give the letters of a file that `thalweg replay --dead-letters` wrote. Raises LogError, or Refusal for a line
     that is none.
     """
-    decode = msgspec.json.Decoder(DeadLetter).decode
     with LogReader(path, block_lines=1_000, line_bytes_max=LINE_BYTES_MAX) as reader:
         for block in reader:
             for record in block:
                 try:
-                    letter = decode(record.value or b"")
+                    letter = decode_dead_letter(record.value or b"")
                     partition = parse_origin(letter.origin).partition
                 except (ValueError, msgspec.MsgspecError):
                     raise Refusal(
@@ -298,19 +298,8 @@ class Redrive:
 
 def input_partition(letter: DeadLetter, partitions: int) -> int:
     """Return the input partition that a letter goes back to: its key's, without a key that of its user or its own."""
-    if letter.key is not None:
-        return partition_of(letter.key, partitions)
-    try:
-        return partition_of(_decode_keyed(letter.raw or b"").user.encode(), partitions)
-    except (msgspec.MsgspecError, UnicodeError, ValueError):
-        return min(parse_origin(letter.origin).partition, partitions - 1)
-
-
-class _Keyed(msgspec.Struct):
-    user: str
-
-
-_decode_keyed = msgspec.json.Decoder(_Keyed).decode
+    key = key_of(letter.raw or b"") if letter.key is None else letter.key
+    return min(parse_origin(letter.origin).partition, partitions - 1) if key is None else partition_of(key, partitions)
 
 
 def kept_headers(letter: DeadLetter) -> Headers:

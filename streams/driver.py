@@ -24,7 +24,7 @@ from operators.hashing import field_seed, key_of
 from operators.state import FATES, TALLIES
 from operators.table import Table, rows_by_key
 from schemas.events import Context, Erase, Event, Feedback, Impression, Request, encode_event
-from schemas.outputs import DeadLetter, Example, Score
+from schemas.outputs import DeadLetter, Example, Score, decode_dead_letter, decode_example, decode_score
 from schemas.records import Cause, LogRecord, Output, Outputs
 from streams.partition import Partition
 from streams.seal import Seal
@@ -163,7 +163,7 @@ class Driver:
     def close_windows(self) -> Piped:
         """Close every window, as at the end of a log; the examples are returned only."""
         outputs = self.partition.close_all()
-        return Piped([], [_decode_example(o.value or b"") for o in outputs.examples], [])
+        return Piped([], [decode_example(o.value or b"") for o in outputs.examples], [])
 
     def snapshot(self) -> None:
         """Take a snapshot, to which the next crash falls back."""
@@ -282,10 +282,10 @@ class Driver:
         fresh = Outputs(*(self._unseen(which, outputs[which]) for which in range(len(outputs))))
         for which, kind in enumerate(fresh):
             self.bytes[which].extend(kind)
-        self.scores += [_decode_score(output.value or b"") for output in fresh.scores]
-        self.examples += [_decode_example(output.value or b"") for output in fresh.examples]
+        self.scores += [decode_score(output.value or b"") for output in fresh.scores]
+        self.examples += [decode_example(output.value or b"") for output in fresh.examples]
         letters = [dead_letter_line(output).value or b"" for output in fresh.dead_letters]
-        self.dead_letters += [_decode_dead_letter(letter) for letter in letters]
+        self.dead_letters += [decode_dead_letter(letter) for letter in letters]
 
     def _unseen(self, which: int, outputs: list[Output]) -> list[Output]:
         last = self._last[which]
@@ -311,9 +311,6 @@ class _WithItem(msgspec.Struct):
     item: str
 
 
-_decode_score = msgspec.json.Decoder(Score).decode
-_decode_example = msgspec.json.Decoder(Example).decode
-_decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 _decode_with_item = msgspec.json.Decoder(_WithItem).decode
 
 

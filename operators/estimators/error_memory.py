@@ -120,8 +120,8 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         memory = ErrorMemoryConfiguration(arrays=arrays, bits=bits, half_life_ms=half_life, prior=prior)
         correction = CorrectionConfiguration(lambda_max=lambda_max)
         projection = projections(2 * HALF, arrays * bits, seed)
-        memories = memories_of(2, 0, (), False)
-        self._memory = new_error_memory(memory, correction, len(memories.first), memory.cells(False))
+        memories = memories_of(2, 0, (), stands_still=False)
+        self._memory = new_error_memory(memory, correction, len(memories.first), memory.cells(stands_still=False))
         self._parameters = error_memory_parameters(memory, correction, projection, memories)
         self._representation = FeatureVector(2 * HALF, seed, excluded=(time,))
         self._now = 0
@@ -198,6 +198,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         names = {"user": self.user, "item": self.item}
         keys = [0 if name is None else key_in(kind, str(x.get(name)), self.seed) for kind, name in names.items()]
         locate(
+            self._memory,
             recalled,
             0,
             self._parameters,
@@ -205,7 +206,6 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
             vector[HALF:],
             np.array(keys, np.uint64),
             probability,
-            len(self._memory.keyed),
             np.zeros(self.arrays * self.bits, np.float32),
         )
         return recalled

@@ -209,7 +209,7 @@ def test_buckets_are_signs_of_the_representation_and_hashes_of_the_keys() -> Non
     totals = np.zeros(ARRAYS * BITS, np.float32)
     # user, item, a field without a value, the item acted on last, away for how long, shown how often
     keys = np.array([2**63 + 5, 7, 0, 11, 3, 4], np.uint64)
-    locate(recalled, 1, parameters, user, item, keys, 0.2, len(memory.keyed), totals)
+    locate(memory, recalled, 1, parameters, user, item, keys, 0.2, totals)
     signs = np.concatenate([user, item]).astype(float) @ parameters.projection.astype(float) > 0
     expected = (signs.reshape(ARRAYS, BITS) * (1 << np.arange(BITS))).sum(axis=1)
     assert recalled.near[1].tolist() == expected.tolist()
