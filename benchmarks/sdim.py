@@ -162,15 +162,15 @@ class Bench:
         read_together(*known, self.candidates, self.bits, self.directions, self.out)
 
 
-def best_of(runs: int, calls: Sequence[Callable[[], None]], between: Callable[[], None]) -> list[float]:
-    """Return the shortest processor time of each call in seconds; calls take turns, after `between`, not timed."""
+def best_of(runs: int, calls: Sequence[Callable[[], None]], between: Sequence[Callable[[], None]]) -> list[float]:
+    """Return the shortest processor time of each call in seconds; calls take turns, each after its own `between`."""
     best = [math.inf] * len(calls)
     for call in calls:  # which compiles
         call()
     for run in range(runs):
         for turn in range(len(calls)):
             place = (turn + run) % len(calls)
-            between()
+            between[place]()
             started = time.thread_time()
             calls[place]()
             best[place] = min(best[place], time.thread_time() - started)
@@ -178,10 +178,14 @@ def best_of(runs: int, calls: Sequence[Callable[[], None]], between: Callable[[]
 
 
 def costs(size: int, runs: int) -> list[str]:
-    """Return what extending and reading cost, by length."""
-    bench, users = Bench(size, SHORT_LENGTH, LENGTHS), range(len(LENGTHS))
-    calls = [partial(call, user) for call in (bench.extend, bench.read, bench.read_together) for user in users]
-    best = best_of(runs, calls, bench.restore)
+    """Return what extending and reading cost, by length.
+
+    Each length has arrays of its own, restored before each call: of several users in the same arrays the caches hold
+    the last one's rows better than the first one's.
+    """
+    benches = [Bench(size, SHORT_LENGTH, [length]) for length in LENGTHS]
+    calls = [partial(call, each, 0) for call in (Bench.extend, Bench.read, Bench.read_together) for each in benches]
+    best = best_of(runs, calls, [each.restore for each in benches] * 3)
     added, one, many = (best[first : first + len(LENGTHS)] for first in range(0, len(best), len(LENGTHS)))
     out = [
         "| length | an add, µs (ratio) | a read, µs (ratio) | 1 000 candidates at once, ms (ratio) |",
@@ -193,7 +197,7 @@ def costs(size: int, runs: int) -> list[str]:
             for best, count, unit in ((added, ADDED, US), (one, CANDIDATES, US), (many, 1, MS))
         ]
         out.append(f"| {spaced(length)} | {' | '.join(cells)} |")
-    (ring,) = best_of(runs, [partial(bench.read_exactly, 0)], bench.restore)
+    (ring,) = best_of(runs, [partial(benches[0].read_exactly, 0)], [benches[0].restore])
     return [*out, "", f"Exact attention of 1 000 candidates over a ring of {SHORT_LENGTH}: {ring * MS:.2f} ms."]
 
 
@@ -203,7 +207,7 @@ def ratios(size: int, runs: int) -> list[str]:
     exact = [Bench(size, length, [length]) for length in LENGTHS]
     calls = [partial(each.read_exactly, 0, FEW) for each in exact]
     calls += [partial(call, user) for call in (bench.read, bench.read_together) for user in range(len(LENGTHS))]
-    best = best_of(runs, calls, bench.restore)
+    best = best_of(runs, calls, [bench.restore] * len(calls))
     out = [
         "| length | exact, µs a candidate | times a read of SDIM | times one of 1 000 at once |",
         "|---|---|---|---|",
