@@ -17,7 +17,7 @@ from operators.compiled import clear, compiled, float32, int64
 from operators.order import link, oldest, unlink
 from operators.pool import available, give, take
 from operators.prefetch import prefetch
-from operators.reserve import reserve
+from operators.reserve import reserve_rows
 from operators.sdim import (
     Histories,
     SdimConfiguration,
@@ -79,26 +79,25 @@ class Behaviors(NamedTuple):
 def new_behaviors(configuration: BehaviorsConfiguration, sdim: SdimConfiguration, size: int) -> Behaviors:
     """Return behaviours of nobody, over item vectors of `size` coordinates."""
     users, kinds = configuration.users_limit, len(configuration.kinds)
-    ring = (users, kinds, configuration.short_length)
-    return Behaviors(
-        row=reserve(ring, np.int32),
-        generation=reserve(ring, np.uint32),
-        ts_ms=reserve(ring, np.int64),
-        counts=reserve((users, kinds), np.int64),
-        history=reserve((users, kinds), np.int32),
-        shown=reserve(users, np.int64),
-        shown_ms=reserve(users, np.int64),
-        histories=new_histories(sdim, size),
+    ring = (kinds, configuration.short_length)
+    of_users = reserve_rows(
+        users,
+        is_dense=True,
+        row=(np.int32, ring),
+        generation=(np.uint32, ring),
+        ts_ms=(np.int64, ring),
+        counts=(np.int64, (kinds,)),
+        history=(np.int32, (kinds,)),
+        shown=np.int64,
+        shown_ms=np.int64,
     )
+    return Behaviors(**of_users, histories=new_histories(sdim, size))
 
 
 @compiled
 def look_ahead_at_user(behaviors: Behaviors, user: int) -> None:
     """Ask for what will be read of a user."""
-    prefetch(behaviors.shown, user)
-    prefetch(behaviors.shown_ms, user)
-    prefetch(behaviors.counts, user)
-    prefetch(behaviors.history, user)
+    prefetch(behaviors.counts, user)  # and what else there is one of
     prefetch(behaviors.row, user)
     prefetch(behaviors.generation, user)
 

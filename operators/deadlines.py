@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.compiled import compiled, int64
-from operators.reserve import reserve
+from operators.reserve import reserve, reserve_rows
 
 
 class Deadlines(NamedTuple):
@@ -25,13 +25,8 @@ class Deadlines(NamedTuple):
 
 def new_deadlines(slots: int) -> Deadlines:
     """Return an empty heap over `slots` slots."""
-    return Deadlines(
-        reserve(slots, np.int32),
-        reserve(slots, np.int32),
-        reserve(1, np.int64),
-        reserve(slots, np.int64),
-        reserve(slots, np.int64),
-    )
+    of_slots = reserve_rows(slots, place=np.int32, deadline_ms=np.int64, arrival=np.int64)
+    return Deadlines(heap=reserve(slots, np.int32), size=reserve(1, np.int64), **of_slots)
 
 
 @compiled

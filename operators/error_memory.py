@@ -34,7 +34,8 @@ from operators.reserve import reserve
 from operators.sdim import project
 
 ALL, SCORE, REPRESENTATION, NOTHING = -1, -2, -3, -4
-COUNT, LABELS, PREDICTIONS = range(3)
+SUMS, SCRATCH = 3, 6
+COUNT, LABELS, PREDICTIONS, POSITIVE, NEGATIVE, LOGITS = range(SCRATCH)
 SCALE_MAX = 1_048_576.0
 BASES = ("model", "base_score")
 CROSSED = ("user", "item")
@@ -197,7 +198,7 @@ def new_error_memory(
     """Return `count` memories of no errors, the keyed ones in `cells` buckets."""
     return ErrorMemory(
         buckets=reserve((memory.arrays, 1 << memory.bits, 3), np.float32),
-        keyed=reserve((cells, 3), np.float32),
+        keyed=reserve((cells, 3), np.float32, is_dense=True),
         scale=np.ones(1),
         scale_at_ms=reserve(1, np.int64),
         trust=np.full(count, min(correction.lambda_initial, correction.lambda_max)),
@@ -213,6 +214,13 @@ def new_recalled(slots: int, arrays: int, memories: int) -> Recalled:
         reserve((slots, memories + 1), np.float32),
         reserve((slots, memories), np.float32),
     )
+
+
+def new_scratch(memories: int) -> npt.NDArray[np.float64]:
+    """Return room for what each memory has near one impression: count, labels and predictions, the pseudo-impressions
+    positive and negative, and the log-odds as corrected so far.
+    """
+    return np.zeros((SCRATCH, memories))
 
 
 def error_memory_parameters(
@@ -296,48 +304,83 @@ def _key_at(keys: npt.NDArray[np.uint64], place: int, score_key: int) -> int:
 
 @compiled
 def read_error(
-    memory: ErrorMemory, recalled: Recalled, slot: int, base: float, now_ms: int, parameters: ErrorMemoryParameters
+    memory: ErrorMemory,
+    recalled: Recalled,
+    slot: int,
+    base: float,
+    now_ms: int,
+    parameters: ErrorMemoryParameters,
+    scratch: npt.NDArray[np.float64],
 ) -> float:
-    """Return the base score as the memories correct it, and keep what each foresaw with the impression."""
+    """Return the base score as the memories correct it, and keep what each foresaw with the impression.
+
+    `scratch` is from `new_scratch`. Loops over the memories are apart, so that a processor works at several at once.
+    """
     decayed = max(half_life_factor(now_ms - memory.scale_at_ms[0], parameters.half_life_ms), 1e-30)
     prior = parameters.prior * memory.scale[0] / decayed
     logit = log_odds(base)
     probability = sigmoid(logit)
+    count, labels, predictions = scratch[COUNT], scratch[LABELS], scratch[PREDICTIONS]
+    positive, negative, logits = scratch[POSITIVE], scratch[NEGATIVE], scratch[LOGITS]
+    for which in range(count.shape[0]):
+        _gather(memory, recalled, slot, which, parameters, scratch)
+        positive[which] *= prior * probability
+        negative[which] *= prior * (1.0 - probability)
+    estimates = recalled.estimate[slot]
+    for which in range(count.shape[0]):
+        promised = predictions[which]
+        estimates[which] = _estimate(count[which], labels[which], promised, positive[which], negative[which])
     before = probability
-    for which in range(recalled.keyed.shape[1]):
-        recalled.before[slot, which] = before
-        recalled.estimate[slot, which] = 0.0
-        count = 0.0
-        labels = 0.0
-        predictions = 0.0
-        positive = prior * probability
-        negative = prior - positive
-        place = recalled.keyed[slot, which]
-        if place > 0:
-            bucket = memory.keyed[place - 1]
-            count, labels, predictions = float(bucket[COUNT]), float(bucket[LABELS]), float(bucket[PREDICTIONS])
-        elif parameters.memories.first[which] == REPRESENTATION:
-            for k in range(recalled.near.shape[1]):
-                bucket = memory.buckets[k, recalled.near[slot, k]]
-                count += float(bucket[COUNT])
-                labels += float(bucket[LABELS])
-                predictions += float(bucket[PREDICTIONS])
-            positive *= recalled.near.shape[1]
-            negative *= recalled.near.shape[1]
-        if count > 0.0:
-            # without gamma nothing here waits for the memories before, so that a processor works at several at once
-            promised = predictions
-            if parameters.gamma > 0.0:
-                promised += parameters.gamma * (count * before - predictions)
-            estimate = log_of_ratio(
-                (max(labels, 0.0) + positive) * (max(count - promised, 0.0) + negative),
-                (max(count - labels, 0.0) + negative) * (max(promised, 0.0) + positive),
-            )
-            recalled.estimate[slot, which] = estimate
-            logit += memory.trust[which] * float(recalled.estimate[slot, which])
-            before = rough_sigmoid(logit)
-    recalled.before[slot, recalled.keyed.shape[1]] = before
-    return before
+    for which in range(count.shape[0]):
+        if parameters.gamma > 0.0:  # only then does a memory wait for those before it
+            promised = predictions[which] + parameters.gamma * (count[which] * before - predictions[which])
+            estimates[which] = _estimate(count[which], labels[which], promised, positive[which], negative[which])
+            before = rough_sigmoid(logit + memory.trust[which] * float(estimates[which]))
+        logit += memory.trust[which] * float(estimates[which])
+        logits[which] = logit
+    recalled.before[slot, 0] = probability
+    behind = recalled.before[slot, 1:]
+    for which in range(count.shape[0]):
+        behind[which] = rough_sigmoid(logits[which])
+    return sigmoid(logit)
+
+
+@compiled
+def _gather(
+    memory: ErrorMemory,
+    recalled: Recalled,
+    slot: int,
+    which: int,
+    parameters: ErrorMemoryParameters,
+    scratch: npt.NDArray[np.float64],
+) -> None:
+    """Write what a memory has of an impression to the scratch: its sums, and how many buckets they are of."""
+    buckets = int64(1)
+    place = recalled.keyed[slot, which]
+    if place > 0:
+        for part in range(SUMS):
+            scratch[part, which] = memory.keyed[place - 1, part]
+    else:
+        for part in range(SUMS):
+            scratch[part, which] = 0.0
+        if parameters.memories.first[which] == REPRESENTATION:
+            buckets = int64(recalled.near.shape[1])
+            for k in range(buckets):
+                for part in range(SUMS):
+                    scratch[part, which] += memory.buckets[k, recalled.near[slot, k], part]
+    scratch[POSITIVE, which], scratch[NEGATIVE, which] = buckets, buckets
+
+
+@compiled
+def _estimate(count: float, labels: float, promised: float, positive: float, negative: float) -> float:
+    """Return how far what came of `count` impressions is, in log-odds, from what was promised; 0 where there are none.
+
+    `positive` and `negative` are the pseudo-impressions.
+    """
+    return log_of_ratio(
+        (max(labels, 0.0) + positive) * (max(count - promised, 0.0) + negative),
+        (max(count - labels, 0.0) + negative) * (max(promised, 0.0) + positive),
+    )
 
 
 @compiled

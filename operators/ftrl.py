@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from operators.compiled import compiled, float32
 from operators.lanes import LANES, descend_lanes
-from operators.reserve import reserve
+from operators.reserve import reserve_rows
 
 WEIGHT, INITIAL, Z, N, D = range(5)
 PARTS = 5
@@ -41,7 +41,7 @@ def rate(alpha: float, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0) -> R
 
 def new_coordinates(rows: int, size: int, initial: float = 0.0) -> Coordinates:
     """Return coordinates that have learned nothing; with `initial` 0 no memory is touched."""
-    coordinates = reserve((rows, PARTS, size), np.float32)
+    coordinates = reserve_rows(rows, is_dense=True, parts=(np.float32, (PARTS, size)))["parts"]
     if initial != 0.0:
         coordinates[:, WEIGHT:Z] = initial
     return coordinates

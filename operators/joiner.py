@@ -18,7 +18,7 @@ from operators.numerics import log
 from operators.order import link, oldest, unlink
 from operators.owned import Owned, detach, new_owned
 from operators.pool import Pool, available, give, new_pool, take
-from operators.reserve import reserve
+from operators.reserve import reserve, reserve_rows
 from operators.texts import BLOCK_BYTES, Texts, blocks_of, has_room, new_texts, release_text, write_text
 
 FREE, EARLY, WAITING, CLOSED = range(4)
@@ -186,42 +186,46 @@ def new_waiting(configuration: JoinerConfiguration, users: int) -> Waiting:
     """Return a joiner that has seen nothing, for at most `users` users."""
     slots = configuration.waiting_limit
     nodes = configuration.feedback_limit
-    feedbacks = Feedbacks(
-        key=reserve(nodes, np.uint64),
-        next=reserve(nodes, np.int32),
-        offset=reserve(nodes, np.int64),
-        ts_ms=reserve(nodes, np.int64),
-        positive=reserve(nodes, np.uint8),
-        window_ms=reserve(nodes, np.int64),
-        text=reserve(nodes, np.int32),
-        length=reserve(nodes, np.int32),
-        pool=new_pool(nodes),
+    of_feedbacks = reserve_rows(
+        nodes,
+        key=np.uint64,
+        next=np.int32,
+        offset=np.int64,
+        ts_ms=np.int64,
+        positive=np.uint8,
+        window_ms=np.int64,
+        text=np.int32,
+        length=np.int32,
+    )
+    of_slots = reserve_rows(
+        slots,
+        status=np.uint8,
+        key=np.uint64,
+        user_key=np.uint64,
+        learned=np.float64,
+        older=np.int32,
+        newer=np.int32,
+        closed_ms=np.int64,
+        label=np.uint8,
+        offset=np.int64,
+        ts_ms=np.int64,
+        feedback=np.int32,
+        feedback_count=np.int32,
+        text=np.int32,
+        length=np.int32,
+        scores=(np.float64, (5,)),
     )
     return Waiting(
+        **of_slots,
         lookup=new_index(slots),
-        status=reserve(slots, np.uint8),
-        key=reserve(slots, np.uint64),
-        user_key=reserve(slots, np.uint64),
         users=new_owned(users, slots),
         deadlines=new_deadlines(slots),
         provisional=new_deadlines(slots),
-        learned=reserve(slots),
-        older=reserve(slots, np.int32),
-        newer=reserve(slots, np.int32),
         ends=reserve(2, np.int32),
-        closed_ms=reserve(slots, np.int64),
-        label=reserve(slots, np.uint8),
-        offset=reserve(slots, np.int64),
-        ts_ms=reserve(slots, np.int64),
-        feedback=reserve(slots, np.int32),
-        feedback_count=reserve(slots, np.int32),
-        text=reserve(slots, np.int32),
-        length=reserve(slots, np.int32),
-        scores=reserve((slots, 5), np.float64),
         held_feedbacks=reserve(users, np.int32),
         held_blocks=reserve(users, np.int32),
         pool=new_pool(slots),
-        feedbacks=feedbacks,
+        feedbacks=Feedbacks(**of_feedbacks, pool=new_pool(nodes)),
         texts=new_texts(configuration.text_bytes),
     )
 

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.compiled import clear, compiled, float32
+from operators.error_memory import new_scratch
 from operators.features import ITEM
 from operators.ftrl import INITIAL, WEIGHT, Coordinates, Rate, descend, descend_vector, new_coordinates, rate
 from operators.hashing import uniform
 from operators.lanes import LANES, add_scaled_lanes, dot_lanes, learn_pairs_lanes, padded, score_pairs_lanes
 from operators.numerics import bits_of
-from operators.rates import Rates, RatesParameters, new_rates
+from operators.rates import NUMBERS, SUMS, Rates, RatesParameters, new_rates
 
 DERIVED = ("user_gap", "user_exposures", "recent")
 USER_GAP, USER_EXPOSURES, RECENT = range(len(DERIVED))
@@ -139,8 +140,9 @@ class Workspace(NamedTuple):
     behaviours; `dots` float32 [fields + interests], padded; `present` int32 [fields + interests], the places that have
     a vector, and `counts` int32 [2], how many of these are fields, and how many there are; `values` int32 [fields], how
     many each field has; `keys` uint64 [fields + recent items], the first values of the named fields and behind them the
-    recent items'; `steps` float32 [2 fields + 2], padded; `signs` float32 [groups * tau] and `bits` float32 [K * L],
-    projections of SDIM and of the error memory.
+    recent items'; `sums` float64 [5, values] and `odds` float64 [2, values], rates and what they say; `steps` float32
+    [2 fields + 2], padded; `signs` float32 [groups * tau] and `bits` float32 [K * L], projections of SDIM and of the
+    error memory; `near` float64, the error memory's (`error_memory.new_scratch`).
     """
 
     vectors: npt.NDArray[np.float32]
@@ -152,9 +154,12 @@ class Workspace(NamedTuple):
     counts: npt.NDArray[np.int32]
     values: npt.NDArray[np.int32]
     keys: npt.NDArray[np.uint64]
+    sums: npt.NDArray[np.float64]
+    odds: npt.NDArray[np.float64]
     steps: npt.NDArray[np.float32]
     signs: npt.NDArray[np.float32]
     bits: npt.NDArray[np.float32]
+    near: npt.NDArray[np.float64]
 
 
 def learner_parameters(configuration: LearnerConfiguration, seed: int) -> LearnerParameters:
@@ -188,7 +193,9 @@ def new_learner(configuration: LearnerConfiguration, rows: int, fields: int, int
     return Learner(new_coordinates(rows, 1 + c.latent_size), pairs, dense, new_rates(rows))
 
 
-def new_workspace(fields: int, recent_items: int, interests: int, size: int, signs: int, bits: int) -> Workspace:
+def new_workspace(
+    fields: int, recent_items: int, values: int, interests: int, size: int, signs: int, bits: int, memories: int
+) -> Workspace:
     """Return scratch for one impression."""
     places = fields + interests
     return Workspace(
@@ -201,9 +208,12 @@ def new_workspace(fields: int, recent_items: int, interests: int, size: int, sig
         np.zeros(2, np.int32),
         np.zeros(fields, np.int32),
         np.zeros(fields + recent_items, np.uint64),
+        np.zeros((SUMS, values)),
+        np.zeros((NUMBERS, values)),
         np.zeros(padded(2 * fields + 2), np.float32),
         np.zeros(signs, np.float32),
         np.zeros(bits, np.float32),
+        new_scratch(memories),
     )
 
 
@@ -331,7 +341,8 @@ def learn_pairs(learner: Learner, workspace: Workspace, error: float, parameters
                 add_scaled(gradient, weights[g], vectors[g, whole:])
                 add_scaled(gradients[g, whole:], weights[g], vector)
                 dots[g] += dot(vector, vectors[g, whole:])
-        descend_vector(learner.pairs, f, 0, dots, error, parameters.pair)
+        first = (f + 1) // LANES * LANES  # what lies before it are pairs with fields that had their turn
+        descend_vector(learner.pairs, f, first, dots[first:], error, parameters.pair)
 
 
 @compiled

@@ -18,12 +18,12 @@ from operators.compiled import compiled, int64
 LN2_HIGH = 6.93147180369123816490e-01  # its last 32 bits are zero, so k * LN2_HIGH is exact for |k| < 2**20
 LN2_LOW = 1.90821492927058770002e-10
 INVERSE_LN2 = 1.44269504088896338700
-SQRT_TWO = 1.41421356237309504880
 SMALLEST_NORMAL = 2.0**-1022
 MANTISSA_BITS = (1 << 52) - 1
 ONE_BITS = 1023 << 52
-POWERS_OF_TWO = np.array([2.0**exponent for exponent in range(-1022, 1024)])
+HALF_ROOT_BITS = 0x3FE6A09E667F3BCD  # of the square root of a half
 LOGIT_LIMIT = 30.0
+LAST_BITS = 2.0**52 + 1023.0
 
 
 def _bits_of(context: Any, x: Any) -> Any:
@@ -47,6 +47,12 @@ float_of = cast(Callable[[int], float], intrinsic(_float_of))
 
 
 @compiled
+def _power_of_two(k: int) -> float:
+    """Return 2**k, k within -1022 and 1023."""
+    return float_of((k + 1023) << 52)
+
+
+@compiled
 def exp(x: float) -> float:
     """Return e to the power of x within 2 ulp; 0 below -708, e**709 above 709, nan of nan.
 
@@ -59,32 +65,21 @@ def exp(x: float) -> float:
         x = 709.0
     k = int64(math.floor(x * INVERSE_LN2 + 0.5))
     r = (x - k * LN2_HIGH) - k * LN2_LOW
-    # Taylor's series by Horner's rule: |r| <= ln(2)/2, so the 14th term lies below half an ulp.
-    total = 1.0 + r * (1.0 / 13.0)
-    total = 1.0 + r * (1.0 / 12.0) * total
-    total = 1.0 + r * (1.0 / 11.0) * total
-    total = 1.0 + r * (1.0 / 10.0) * total
-    total = 1.0 + r * (1.0 / 9.0) * total
-    total = 1.0 + r * (1.0 / 8.0) * total
-    total = 1.0 + r * (1.0 / 7.0) * total
-    total = 1.0 + r * (1.0 / 6.0) * total
-    total = 1.0 + r * (1.0 / 5.0) * total
-    total = 1.0 + r * (1.0 / 4.0) * total
-    total = 1.0 + r * (1.0 / 3.0) * total
-    total = 1.0 + r * (1.0 / 2.0) * total
-    total = 1.0 + r * total
-    return total * POWERS_OF_TWO[k + 1022]  # type: ignore[no-any-return]
+    # Taylor's series: |r| <= ln(2)/2, so the 14th term lies below half an ulp. In parts that overlap.
+    s = r * r
+    t = s * s
+    low = (1.0 / 2.0 + r * (1.0 / 6.0)) + s * (1.0 / 24.0 + r * (1.0 / 120.0))
+    middle = (1.0 / 720.0 + r * (1.0 / 5_040.0)) + s * (1.0 / 40_320.0 + r * (1.0 / 362_880.0))
+    high = (1.0 / 3_628_800.0 + r * (1.0 / 39_916_800.0)) + s * (1.0 / 479_001_600.0 + r * (1.0 / 6_227_020_800.0))
+    return (1.0 + (r + s * (low + t * (middle + t * high)))) * _power_of_two(k)
 
 
 @compiled
 def _reduced(x: float) -> tuple[float, int]:
     """Return s and k with log(x) = k log(2) + 2 artanh(s), |s| <= 0.1716, of a positive, normal number."""
-    bits = bits_of(x)
+    bits = bits_of(x) + (ONE_BITS - HALF_ROOT_BITS)  # from the root of a half on, the exponent is the next one
     k = (bits >> 52) - 1023
-    mantissa = float_of((bits & MANTISSA_BITS) | ONE_BITS)
-    if mantissa > SQRT_TWO:
-        mantissa *= 0.5
-        k += 1
+    mantissa = float_of((bits & MANTISSA_BITS) + HALF_ROOT_BITS)
     return (mantissa - 1.0) / (mantissa + 1.0), k
 
 
@@ -115,16 +110,9 @@ def log_of_ratio(numerator: float, denominator: float) -> float:
     (0.0, -0.6931472)
     """
     above, below = bits_of(numerator), bits_of(denominator)
-    k = (above >> 52) - (below >> 52)
-    high = float_of((above & MANTISSA_BITS) | ONE_BITS)
-    low = float_of((below & MANTISSA_BITS) | ONE_BITS)
-    if high > SQRT_TWO * low:
-        high *= 0.5
-        k += 1
-    elif low > SQRT_TWO * high:
-        low *= 0.5
-        k -= 1
-    s = (high - low) / (high + low)  # the one division: ln(high / low) = 2 artanh(s), |s| <= 0.1716
+    mantissas = float_of((above & MANTISSA_BITS) | ONE_BITS) / float_of((below & MANTISSA_BITS) | ONE_BITS)
+    s, k = _reduced(mantissas)
+    k += (above >> 52) - (below >> 52)
     t = s * s
     u = t * t
     series = ((1.0 / 11.0) * t + 1.0 / 9.0) * (u * u) + ((1.0 / 7.0) * t + 1.0 / 5.0) * u + ((1.0 / 3.0) * t + 1.0)
@@ -149,15 +137,18 @@ def rough_sigmoid(logit: float) -> float:
     (0.5, 0.0)
     """
     x = -min(max(logit, -LOGIT_LIMIT), LOGIT_LIMIT)
-    k = math.floor(x * INVERSE_LN2 + 0.5)
+    k = float(np.floor(x * INVERSE_LN2 + 0.5))
     r = x - k * (LN2_HIGH + LN2_LOW)
     # Taylor's series to the eighth power, in halves that overlap.
     s = r * r
     t = s * s
     low = (1.0 + r) + s * (1.0 / 2.0 + r * (1.0 / 6.0))
     high = (1.0 / 24.0 + r * (1.0 / 120.0)) + s * (1.0 / 720.0 + r * (1.0 / 5_040.0))
-    power = (low + t * (high + t * (1.0 / 40_320.0))) * POWERS_OF_TWO[int64(k) + 1022]
-    return 1.0 / (1.0 + power)  # type: ignore[no-any-return]
+    power_of_two = float_of(
+        bits_of(k + LAST_BITS) << 52
+    )  # k as the last bits of a float64: no conversion, eight at once
+    power = (low + t * (high + t * (1.0 / 40_320.0))) * power_of_two
+    return 1.0 / (1.0 + power)
 
 
 @compiled

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.compiled import compiled, int64
-from operators.reserve import reserve
+from operators.reserve import reserve_rows
 
 
 class Owned(NamedTuple):
@@ -26,8 +26,8 @@ class Owned(NamedTuple):
 
 def new_owned(owners: int, things: int) -> Owned:
     """Return a world without property."""
-    sizes = (owners, owners, owners, things, things, things)
-    return Owned(*(reserve(size, np.int32) for size in sizes))
+    of_owners = reserve_rows(owners, first=np.int32, last=np.int32, held=np.int32)
+    return Owned(**of_owners, **reserve_rows(things, owner=np.int32, next=np.int32, previous=np.int32))
 
 
 @compiled

@@ -5,8 +5,8 @@ Every event first moves stream time, then lets go on what has waited long enough
     impression   resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
     feedback     join -> set the label -> extend the user's sequence
     erase        forget the user
-    provisional  learn -> remember the error, once most positives would have come
-    released     learn, or set right what was learned -> remember the error -> update the rows -> emit the example
+    provisional  learn -> remember the error -> update the rows, once most positives would have come
+    released     the same, or set right what was learned -> emit the example
 
 Nothing here reads a clock, a file or chance, and nothing depends on how the log was cut into batches.
 """
@@ -62,11 +62,11 @@ from operators.scoring import (
     learn_label,
     look_ahead_at_rows,
     look_ahead_at_slot,
+    look_ahead_at_value,
     read_features,
     resolve_values,
     score_replaced,
     score_slot,
-    update_rows,
 )
 from operators.state import (
     CLOSED_UNLEARNED,
@@ -189,7 +189,7 @@ def begin_event(state: State, columns: Columns, event: int) -> None:
 
 @compiled
 def look_ahead_of(state: State, columns: Columns, event: int) -> None:
-    """Ask for what the next events will read: where ids will be looked for, two ahead; the user, one ahead."""
+    """Ask for what the next events will read: where ids will be looked for, two ahead; their rows, one ahead."""
     following = event + 2
     if following < columns.kind.shape[0]:
         look_ahead(state.users.lookup, columns.user[following])
@@ -201,6 +201,8 @@ def look_ahead_of(state: State, columns: Columns, event: int) -> None:
         user = find(state.users.lookup, columns.user[event + 1])
         if user >= 0:
             look_ahead_at_user(state.behaviors, user)
+        for value in range(columns.value_start[event + 1], columns.value_start[event + 2]):
+            look_ahead_at_value(state, find(state.features.lookup, columns.value_key[value]))
 
 
 @compiled
@@ -264,16 +266,14 @@ def learn_due(state: State, parameters: Parameters) -> None:
             elapsed_ms = now_ms - waiting.ts_ms[slot]
             label = provisional_label(state.delays, waiting.scores[slot, MODEL], elapsed_ms)
             learn_label(state, parameters, slot, label)
-        update_rows(state, slot)
 
 
 @compiled
 def release(state: State, parameters: Parameters, emitted: Emitted, slot: int) -> None:
-    """Take an impression's outcome: learn -> remember the error -> update the rows -> emit the example."""
+    """Take an impression's outcome: learn it, unless it is what was learned provisionally -> emit the example."""
     look_ahead_at_rows(state, slot)
     positive = state.waiting.label[slot] == 1
     learn_label(state, parameters, slot, float(state.waiting.label[slot]))
-    update_rows(state, slot)
     if not positive:
         user = int64(state.waiting.users.owner[slot]) - 1
         item = state.seen.row[slot, 1]
@@ -478,7 +478,6 @@ def take_late_positive(state: State, parameters: Parameters, emitted: Emitted, s
     state.tallies[LATE_POSITIVES] += 1
     state.waiting.learned[slot] = UNLEARNED
     learn_label(state, parameters, slot, 1.0)
-    update_rows(state, slot)
     emit_example(state, emitted, slot, 1, True)
 
 

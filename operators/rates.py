@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from operators.compiled import clear, compiled
 from operators.numerics import half_life_factor, log_of_ratio
-from operators.reserve import reserve
+from operators.reserve import reserve, reserve_rows
 
 SHOWN, ACTED, LATELY_SHOWN, LATELY_ACTED, LATELY_EXPECTED = range(5)
 SUMS = 5
-RATE, RESIDUAL = range(2)
+NUMBERS = 2
+RATE, RESIDUAL = range(NUMBERS)
 RATE_MAX = 0.98
 
 
@@ -52,7 +53,8 @@ class Prior(NamedTuple):
 
 def new_rates(rows: int) -> Rates:
     """Return rates of nothing."""
-    return Rates(reserve((rows, SUMS)), reserve(rows, np.int64), reserve((1, SUMS)), reserve(1, np.int64))
+    of_rows = reserve_rows(rows, is_dense=True, sums=(np.float64, (SUMS,)), at_ms=np.int64)
+    return Rates(**of_rows, overall=reserve((1, SUMS)), overall_at_ms=reserve(1, np.int64))
 
 
 @compiled
@@ -102,19 +104,17 @@ def overall_prior(rates: Rates, parameters: RatesParameters) -> Prior:
 
 
 @compiled
-def read_rate(sums: npt.NDArray[np.float64], row: int, prior: Prior) -> float:
-    """Return the log-odds of a value's rate, less those of the overall rate."""
+def read_rate(shown: float, acted: float, prior: Prior) -> float:
+    """Return the log-odds of a value's rate, of exposures and positives of all time, less those of the overall rate."""
     positive = prior.prior * prior.mean
     negative = prior.prior - positive
-    shown, acted = sums[row, SHOWN], sums[row, ACTED]
     return log_of_ratio((acted + positive) * negative, (max(shown - acted, 0.0) + negative) * positive)
 
 
 @compiled
-def read_residual(sums: npt.NDArray[np.float64], row: int, prior: Prior) -> float:
+def read_residual(shown: float, acted: float, expected: float, prior: Prior) -> float:
     """Return the log-odds of a value's rate lately, less those of the rate that its scores had promised."""
     positive = prior.prior * prior.lately
     negative = prior.prior - positive
-    shown, acted, expected = sums[row, LATELY_SHOWN], sums[row, LATELY_ACTED], sums[row, LATELY_EXPECTED]
     numerator = (acted + positive) * (max(shown - expected, 0.0) + negative)
     return log_of_ratio(numerator, (max(shown - acted, 0.0) + negative) * (expected + positive))

@@ -1,23 +1,65 @@
 """Arrays reserved at their limit: an untouched page costs nothing.
 
 `np.zeros` promises that only for the first large arrays of a process: later ones may lie in recycled memory that has to
-be cleared, and large ones ask for huge pages, which makes a touched byte cost 2 MiB.
+be cleared, and large ones ask for huge pages, which makes a touched byte cost 2 MiB. That is asked for here only where
+rows are used from the first on and read in any order: there each row would else be a page of its own to look up.
 """
 
+import contextlib
 import math
 import mmap
+import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 MAPPED_BYTES_MIN = 1 << 16
+LINE_BYTES = 64  # of a cache
 
 
-def reserve(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
-    """Return an array of zeros whose pages become resident when they are first written."""
+def reserve(
+    shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float64, *, is_dense: bool = False
+) -> npt.NDArray[Any]:
+    """Return an array of zeros whose pages become resident when they are first written; huge ones if `is_dense`."""
     dtype = np.dtype(dtype)
     size = dtype.itemsize * (shape if isinstance(shape, int) else math.prod(shape))
     if size < MAPPED_BYTES_MIN:
         return np.zeros(shape, dtype)
-    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+    made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if is_dense and sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a kernel without them
+            made.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(made, dtype).reshape(shape)
+
+
+def reserve_rows(rows: int, *, is_dense: bool = False, **columns: Any) -> dict[str, npt.NDArray[Any]]:
+    """Return arrays [rows, ...] of zeros by their names, a row of all of them side by side in memory.
+
+    What is read of one row then lies in one cache line, or in as few as its bytes allow; each array by itself would
+    cost one. A column is a dtype, or a dtype and the shape of what a row has of it; `is_dense` as for `reserve`.
+
+    >>> made = reserve_rows(3, key=np.uint64, sums=(np.float64, (5,)), linked=np.uint8)
+    >>> {name: (array.shape, array.strides) for name, array in made.items()}
+    {'key': ((3,), (64,)), 'sums': ((3, 5), (64, 8)), 'linked': ((3,), (64,))}
+    """
+    types = {name: np.dtype(column) for name, column in columns.items()}
+    names = sorted(types, key=lambda name: -types[name].base.itemsize)  # each then starts at a multiple of its size
+    ends = np.cumsum([types[name].itemsize for name in names])
+    formats = [types[name] for name in names]
+    offsets = [end - dtype.itemsize for end, dtype in zip(ends, formats, strict=True)]
+    size = int(ends[-1])
+    whole = -(-size // LINE_BYTES) * LINE_BYTES if size > LINE_BYTES else 1 << (size - 1).bit_length()
+    dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": whole})
+    made = reserve(rows, dtype, is_dense=is_dense)
+    return {name: made[name] for name in columns}
+
+
+def reserved_bytes(arrays: list[npt.NDArray[Any]]) -> int:
+    """Return the bytes of arrays, of those that lie side by side with what fills their rows up."""
+    rows: dict[int, int] = {}
+    for array in arrays:
+        if array.size and array.strides[0] != array.nbytes // len(array):
+            rows[id(array.base)] = len(array) * array.strides[0]
+    apart = sum(array.nbytes for array in arrays if id(array.base) not in rows)
+    return apart + sum(rows.values())

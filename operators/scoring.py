@@ -28,9 +28,14 @@ from operators.learner import (
 from operators.numerics import log, sigmoid
 from operators.prefetch import prefetch
 from operators.rates import (
+    ACTED,
+    LATELY_ACTED,
+    LATELY_EXPECTED,
+    LATELY_SHOWN,
     RATE,
     RESIDUAL,
     SHOWN,
+    SUMS,
     add_exposure,
     add_positive,
     decay,
@@ -101,16 +106,22 @@ def add_value(state: State, parameters: Parameters, slot: int, field: int, key: 
     if is_new:
         wipe_feature(state.learner, row, key, parameters.learner)
         wipe_rates(state.learner.rates, row, now_ms)
-    if row >= 0:
-        prefetch(state.learner.rates.sums, row)
-        prefetch(state.learner.rates.at_ms, row)
-        prefetch(state.learner.features, row)
+    look_ahead_at_value(state, row)
     seen = state.seen
     value = seen.counts[slot]
     seen.field[slot, value] = field
     seen.row[slot, value] = row
     seen.generation[slot, value] = state.features.generation[row] if row >= 0 else np.uint32(0)
     seen.counts[slot] = value + 1
+
+
+@compiled
+def look_ahead_at_value(state: State, row: int) -> None:
+    """Ask for what is read of a value when it is scored; -1 is none."""
+    if row >= 0:
+        prefetch(state.features.key, row)  # and what else the table has of it
+        prefetch(state.learner.rates.sums, row)
+        prefetch(state.learner.features, row)
 
 
 @compiled
@@ -207,13 +218,25 @@ def read_rates(state: State, parameters: Parameters, slot: int) -> None:
     decay(rates.overall, rates.overall_at_ms, 0, now_ms, parameters.learner.rates)
     prior = overall_prior(rates, parameters.learner.rates)
     inputs[2 * fields + OVERALL] = float32(log(prior.mean / (1.0 - prior.mean)))
-    for value in range(seen.counts[slot]):
+    sums, odds = parameters.workspace.sums, parameters.workspace.odds
+    count = int64(seen.counts[slot])
+    for value in range(count):
         row = seen.row[slot, value]
-        if row >= 0 and rates.sums[row, SHOWN] > 0.0:
+        is_known = row >= 0 and rates.sums[row, SHOWN] > 0.0
+        if is_known:
             decay(rates.sums, rates.at_ms, row, now_ms, parameters.learner.rates)
+        for part in range(SUMS):
+            sums[part, value] = rates.sums[row, part] if is_known else 0.0
+    for value in range(count):  # apart, so that a processor works at several values at once
+        odds[RATE, value] = read_rate(sums[SHOWN, value], sums[ACTED, value], prior)
+    for value in range(count):
+        shown, acted, expected = sums[LATELY_SHOWN, value], sums[LATELY_ACTED, value], sums[LATELY_EXPECTED, value]
+        odds[RESIDUAL, value] = read_residual(shown, acted, expected, prior)
+    for value in range(count):
+        if sums[SHOWN, value] > 0.0:
             field = int64(seen.field[slot, value])
-            inputs[2 * field + RATE] += float32(read_rate(rates.sums, row, prior) / values[field])
-            inputs[2 * field + RESIDUAL] += float32(read_residual(rates.sums, row, prior) / values[field])
+            inputs[2 * field + RATE] += float32(odds[RATE, value] / values[field])
+            inputs[2 * field + RESIDUAL] += float32(odds[RESIDUAL, value] / values[field])
 
 
 @compiled
@@ -305,7 +328,8 @@ def correct_slot(state: State, parameters: Parameters, columns: Columns, event: 
         parameters.workspace.bits,
     )
     now_ms = state.clock.stream_time_ms[0]
-    score = read_error(state.memory, state.recalled, slot, base, now_ms, parameters.memory)
+    near = parameters.workspace.near
+    score = read_error(state.memory, state.recalled, slot, base, now_ms, parameters.memory, near)
     lowest = max(base * KEPT_SHARE, SCORE_MIN)
     highest = min(1.0 - (1.0 - base) * KEPT_SHARE, 1.0 - SCORE_MIN)
     scores[SCORE] = min(max(score, lowest), highest)
@@ -355,7 +379,7 @@ def count_positive(state: State, parameters: Parameters, slot: int) -> None:
 
 @compiled
 def learn_label(state: State, parameters: Parameters, slot: int, label: float) -> None:
-    """Learn from a label and remember its error, or what the label learned before was wrong by."""
+    """Learn from a label, remember its error and update the rows; one learned before is set right by the difference."""
     waiting = state.waiting
     if waiting.learned[slot] != label:
         frozen_from_ms = parameters.learner.frozen_from_ms
@@ -363,6 +387,7 @@ def learn_label(state: State, parameters: Parameters, slot: int, label: float) -
         if not is_frozen and (label > 0.0 or is_sampled(state, parameters, slot)):
             learn_slot(state, parameters, slot, label)
         remember_error(state, parameters, slot, label)
+        update_rows(state, slot)
     waiting.learned[slot] = label
 
 

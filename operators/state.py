@@ -42,6 +42,7 @@ from operators.learner import (
 )
 from operators.owned import Owned, new_owned
 from operators.pool import EVER_USED, FREED, Pool
+from operators.reserve import reserved_bytes
 from operators.sdim import Window, projections, window_of
 from operators.table import Table, new_table
 
@@ -141,6 +142,12 @@ def error_memories(configuration: Configuration) -> Memories:
     return memories_of(c.features.places(), c.learner.recent_items, c.error_memory.crosses, base_stands_still(c))
 
 
+def value_count(configuration: Configuration) -> int:
+    """Return how many values an impression has at most, those that are derived included."""
+    c = configuration
+    return c.features.values_limit + len(DERIVED) - 1 + c.learner.recent_items
+
+
 def new_state(configuration: Configuration) -> State:
     """Return the state of a partition that has seen nothing; memory is reserved, not touched."""
     c = configuration
@@ -150,7 +157,6 @@ def new_state(configuration: Configuration) -> State:
     for place, name in enumerate(c.features.declared_fields()):
         write_name(names, place, name)
     slots = c.joiner.waiting_limit
-    values = c.features.values_limit + len(DERIVED) - 1 + c.learner.recent_items
     return State(
         names=names,
         clock=new_clock(),
@@ -163,7 +169,7 @@ def new_state(configuration: Configuration) -> State:
         behaviors=new_behaviors(c.behaviors, c.sdim, size),
         waiting=new_waiting(c.joiner, c.behaviors.users_limit),
         delays=new_delays(),
-        seen=new_seen(slots, values, input_count(c)),
+        seen=new_seen(slots, value_count(c), input_count(c)),
         recalled=new_recalled(slots, c.error_memory.arrays, memories),
         learner=new_learner(c.learner, rows, fields, interest_count(c)),
         memory=new_error_memory(c.error_memory, c.correction, memories, c.error_memory.cells(base_stands_still(c))),
@@ -181,6 +187,7 @@ def parameters_of(configuration: Configuration, names: list[str]) -> Parameters:
         salts[place] = field_seed(name, c.seed)
     signs, bits = c.sdim.groups * c.sdim.tau, c.error_memory.arrays * c.error_memory.bits
     representation = projections(2 * size, bits, c.seed + REPRESENTATION_SALT)
+    memories = error_memories(c)
     acted, skipped = (c.behaviors.kinds.index(kind) if kind in c.behaviors.kinds else -1 for kind in KINDS)
     return Parameters(
         c.limits.time_jump_ms,
@@ -190,13 +197,15 @@ def parameters_of(configuration: Configuration, names: list[str]) -> Parameters:
         admission_parameters(c.table),
         joiner_parameters(c.joiner),
         learner_parameters(c.learner, c.seed),
-        error_memory_parameters(c.error_memory, c.correction, representation, error_memories(c)),
+        error_memory_parameters(c.error_memory, c.correction, representation, memories),
         projections(size, signs, c.seed + PROJECTION_SALT),
         c.sdim.tau,
         window_of(c.sdim),
         acted,
         skipped,
-        new_workspace(fields, c.learner.recent_items, interest_count(c), size, signs, bits),
+        new_workspace(
+            fields, c.learner.recent_items, value_count(c), interest_count(c), size, signs, bits, len(memories.first)
+        ),
     )
 
 
@@ -279,7 +288,7 @@ def arrays_of(tree: Any, path: str = "") -> Iterator[tuple[str, npt.NDArray[Any]
 
 def state_bytes(state: State) -> int:
     """Return the bytes of all that was ever used: an upper bound of what is resident of the state."""
-    return sum(array.nbytes for _, array in arrays_of(used(state)))
+    return reserved_bytes([array for _, array in arrays_of(used(state))])
 
 
 def snapshot(state: State) -> dict[str, npt.NDArray[Any]]:

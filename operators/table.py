@@ -2,7 +2,7 @@
 
 Two different keys never share a row. Rows of a list stand in the order of their last update, so that expiry and, at the
 limit, eviction take the one that was not updated for longest. A freed row's generation moves on: whoever remembers
-(row, generation) reads zero from then on. A row costs 35 bytes here and at most 14.2 in the index, besides its values.
+(row, generation) reads zero from then on. A row costs 36 bytes here and at most 14.2 in the index, besides its values.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from operators.compiled import compiled
 from operators.index import Index, find, insert, new_index, remove
 from operators.order import link, oldest, unlink
 from operators.pool import EVER_USED, Pool, available, give, new_pool, take
-from operators.reserve import reserve
+from operators.reserve import reserve, reserve_rows
 
 NONE = -1
 EVICTED, EXPIRED, REFUSED = range(3)
@@ -48,19 +48,20 @@ class Table(NamedTuple):
 
 def new_table(limit: int, lists: int) -> Table:
     """Return an empty table of at most `limit` rows in `lists` lists."""
+    rows = reserve_rows(
+        limit,
+        is_dense=True,
+        key=np.uint64,
+        list_of=np.uint8,
+        generation=np.uint32,
+        updated_ms=np.int64,
+        older=np.int32,
+        newer=np.int32,
+        linked=np.uint8,
+        touched=np.uint8,
+    )
     return Table(
-        new_index(limit),
-        key=reserve(limit, np.uint64),
-        list_of=reserve(limit, np.uint8),
-        generation=reserve(limit, np.uint32),
-        updated_ms=reserve(limit, np.int64),
-        older=reserve(limit, np.int32),
-        newer=reserve(limit, np.int32),
-        linked=reserve(limit, np.uint8),
-        ends=reserve((lists, 2), np.int32),
-        touched=reserve(limit, np.uint8),
-        pool=new_pool(limit),
-        counts=reserve(3, np.int64),
+        new_index(limit), **rows, ends=reserve((lists, 2), np.int32), pool=new_pool(limit), counts=reserve(3, np.int64)
     )
 
 

@@ -15,6 +15,7 @@ from operators.error_memory import (
     memories_of,
     new_error_memory,
     new_recalled,
+    new_scratch,
     read_error,
     write_error,
 )
@@ -156,7 +157,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         self._now = time_of(x, self.time, self._now)
         probability = self._model_probability(x)
         recalled = self._locate(x, probability)
-        read_error(self._memory, recalled, 0, probability, self._now, self._parameters)
+        self._read(recalled, probability, self._now)
         write_error(self._memory, recalled, 0, float(y), self._now, self._parameters)
         if self.learn:
             self.model.learn_one(x, y, **kwargs)
@@ -178,7 +179,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         """
         now = time_of(x, self.time, self._now) if self.time else self._now
         probability = self._model_probability(x, **kwargs)
-        corrected = read_error(self._memory, self._locate(x, probability), 0, probability, now, self._parameters)
+        corrected = self._read(self._locate(x, probability), probability, now)
         corrected = min(max(corrected, SHARE_MIN * probability), 1.0 - SHARE_MIN * (1.0 - probability))
         corrected = min(max(corrected, PROBABILITY_MIN), 1.0 - PROBABILITY_MIN)
         return {False: 1.0 - corrected, True: corrected}
@@ -209,3 +210,8 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
             np.zeros(self.arrays * self.bits, np.float32),
         )
         return recalled
+
+    def _read(self, recalled: Recalled, probability: float, now: int) -> float:
+        """Return the probability as the memories correct it."""
+        scratch = new_scratch(recalled.keyed.shape[1])
+        return read_error(self._memory, recalled, 0, probability, now, self._parameters, scratch)

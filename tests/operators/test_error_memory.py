@@ -27,6 +27,7 @@ from operators.error_memory import (
     memory_bytes,
     new_error_memory,
     new_recalled,
+    new_scratch,
     read_error,
     write_error,
 )
@@ -40,6 +41,7 @@ MEMORIES = memories_of(3, 1, ("item",), stands_still=True)
 COUNT = len(MEMORIES.first)
 PAIRS = list(zip(MEMORIES.first.tolist(), MEMORIES.second.tolist(), strict=True))
 ALONE = PAIRS.index((REPRESENTATION, NOTHING))
+SCRATCH = new_scratch(len(MEMORIES.first))
 
 
 def configuration(gamma: float = 0.0) -> ErrorMemoryConfiguration:
@@ -128,7 +130,7 @@ def test_estimates_equal_a_dictionary_of_buckets(steps: list[tuple[int, float, b
     model, now_ms = Dictionary(gamma), START_MS
     for slot, base, label, elapsed_ms in steps:
         now_ms += elapsed_ms
-        score = read_error(memory, recalled, slot, base, now_ms, parameters)
+        score = read_error(memory, recalled, slot, base, now_ms, parameters, SCRATCH)
         logit = math.log(base / (1.0 - base))
         for which in range(COUNT):
             before = 1.0 / (1.0 + math.exp(-logit))
@@ -148,8 +150,8 @@ def test_a_label_that_is_amended_is_the_label() -> None:
     twice, again, _ = made(1)
     for where in (recalled, again):
         scatter(where, 2, 3)
-    read_error(once, recalled, 0, 0.3, START_MS, parameters)
-    read_error(twice, again, 0, 0.3, START_MS, parameters)
+    read_error(once, recalled, 0, 0.3, START_MS, parameters, SCRATCH)
+    read_error(twice, again, 0, 0.3, START_MS, parameters, SCRATCH)
     write_error(once, recalled, 0, 1.0, START_MS, parameters)
     write_error(twice, again, 0, 0.25, START_MS, parameters)
     amend_label(twice, again, 0, 0.75, START_MS, parameters)
@@ -166,14 +168,14 @@ def test_rescaling_changes_no_estimate() -> None:
     for _ in range(1_500):
         now_ms += int(rng.integers(0, HALF_LIFE_MS // 12))
         slot, label = int(rng.integers(0, 16)), float(rng.integers(0, 2))
-        read_error(memory, recalled, slot, 0.4, now_ms, parameters)
+        read_error(memory, recalled, slot, 0.4, now_ms, parameters, SCRATCH)
         before = float(memory.scale[0])
         write_error(memory, recalled, slot, label, now_ms, parameters)
         model.write(recalled, slot, 1.0, label, now_ms)
         assert 1.0 <= memory.scale[0] <= SCALE_MAX
         if memory.scale[0] < before:
             rescaled += 1
-            read_error(memory, recalled, slot, 0.4, now_ms, parameters)
+            read_error(memory, recalled, slot, 0.4, now_ms, parameters, SCRATCH)
             expected = model.estimate(recalled, slot, 0, 0.4, now_ms)
             assert recalled.estimate[slot, 0] == pytest.approx(expected, rel=1e-3, abs=1e-4)
     assert rescaled >= 2
@@ -183,13 +185,13 @@ def test_a_pause_of_any_length_leaves_finite_numbers() -> None:
     """After a hundred years without an event what was remembered is gone, and the next event counts in full."""
     memory, recalled, parameters = made(1)
     scatter(recalled, 4, 1)
-    read_error(memory, recalled, 0, 0.5, START_MS, parameters)
+    read_error(memory, recalled, 0, 0.5, START_MS, parameters, SCRATCH)
     write_error(memory, recalled, 0, 1.0, START_MS, parameters)
     later_ms = START_MS + 100 * 365 * 86_400_000
-    read_error(memory, recalled, 0, 0.5, later_ms, parameters)
+    read_error(memory, recalled, 0, 0.5, later_ms, parameters, SCRATCH)
     assert np.abs(recalled.estimate).max() < 1e-9
     write_error(memory, recalled, 0, 0.0, later_ms, parameters)
-    read_error(memory, recalled, 0, 0.5, later_ms, parameters)
+    read_error(memory, recalled, 0, 0.5, later_ms, parameters, SCRATCH)
     assert recalled.estimate[0, 0] == pytest.approx(math.log(1.0 / 2.0), rel=1e-5)  # labels 0 of 1 with a prior of 2
     assert np.isfinite(memory.keyed).all()
     assert np.isfinite(memory.buckets).all()
@@ -198,7 +200,7 @@ def test_a_pause_of_any_length_leaves_finite_numbers() -> None:
 def test_what_was_never_seen_is_no_error() -> None:
     """Empty buckets leave the score as it was, to a rounding."""
     memory, recalled, parameters = made(1)
-    assert read_error(memory, recalled, 0, 0.37, START_MS, parameters) == pytest.approx(0.37, rel=1e-15)
+    assert read_error(memory, recalled, 0, 0.37, START_MS, parameters, SCRATCH) == pytest.approx(0.37, rel=1e-15)
     assert not recalled.estimate.any()
 
 
@@ -238,7 +240,7 @@ def simulate(
         recalled.keyed[user, memories["user"]] = 1 + user
         recalled.keyed[user, memories["item"]] = 500 + int(rng.integers(0, 20))
         now_ms = START_MS + number * 1_000
-        score = read_error(memory, recalled, user, prediction, now_ms, parameters)
+        score = read_error(memory, recalled, user, prediction, now_ms, parameters, SCRATCH)
         truth = prediction + float(error_of[user])
         write_error(memory, recalled, user, float(rng.random() < truth), now_ms, parameters)
         if number > events // 2:

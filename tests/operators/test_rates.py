@@ -13,7 +13,6 @@ from operators.rates import (
     LATELY_SHOWN,
     RATE_MAX,
     SHOWN,
-    SUMS,
     Prior,
     RatesParameters,
     add_exposure,
@@ -91,21 +90,20 @@ def test_wiped_rates_are_those_of_a_new_row() -> None:
 @given(st.floats(0.001, 0.98), st.floats(0.001, 0.98), st.floats(0.1, 100))
 def test_a_value_never_seen_says_nothing(mean: float, lately: float, prior: float) -> None:
     """Without exposures both numbers are zero, up to the rounding of a quotient near one."""
-    nothing = np.zeros((1, SUMS))
-    assert abs(read_rate(nothing, 0, Prior(prior, mean, lately))) < 1e-13
-    assert abs(read_residual(nothing, 0, Prior(prior, mean, lately))) < 1e-13
+    assert abs(read_rate(0.0, 0.0, Prior(prior, mean, lately))) < 1e-13
+    assert abs(read_residual(0.0, 0.0, 0.0, Prior(prior, mean, lately))) < 1e-13
 
 
 @settings(deadline=None)
 @given(counts, counts, counts, st.floats(0.001, 0.98), st.floats(0.1, 100))
 def test_rate_and_residual_are_their_formulas(shown: float, acted: float, promised: float, p: float, m: float) -> None:
     """Smoothed log-odds less those of the overall rate, or of what scores promised; finite whatever the counts."""
-    sums = np.array([[shown, acted, shown, acted, promised]])
     odds = (acted + m * p) / (max(shown - acted, 0.0) + m * (1 - p))
     expected = (promised + m * p) / (max(shown - promised, 0.0) + m * (1 - p))
     prior = Prior(m, p, p)
-    assert math.isclose(read_rate(sums, 0, prior), math.log(odds) - math.log(p / (1 - p)), rel_tol=1e-9, abs_tol=1e-11)
-    assert math.isclose(read_residual(sums, 0, prior), math.log(odds / expected), rel_tol=1e-9, abs_tol=1e-11)
+    rate, residual = read_rate(shown, acted, prior), read_residual(shown, acted, promised, prior)
+    assert math.isclose(rate, math.log(odds) - math.log(p / (1 - p)), rel_tol=1e-9, abs_tol=1e-11)
+    assert math.isclose(residual, math.log(odds / expected), rel_tol=1e-9, abs_tol=1e-11)
 
 
 def test_scores_that_keep_their_promise_leave_no_residual() -> None:
@@ -117,8 +115,9 @@ def test_scores_that_keep_their_promise_leave_no_residual() -> None:
             add_positive(rates.sums, 0)
     prior = Prior(5.0, 0.1, 0.1)
     assert math.isclose(rates.sums[0, LATELY_EXPECTED], 250.0)
-    assert abs(read_residual(rates.sums, 0, prior)) < 1e-12
-    assert read_rate(rates.sums, 0, prior) > 1.0
+    shown, acted, lately_shown, lately_acted, expected = rates.sums[0]
+    assert abs(read_residual(lately_shown, lately_acted, expected, prior)) < 1e-12
+    assert read_rate(shown, acted, prior) > 1.0
 
 
 def test_the_overall_prior_is_smoothed_and_bounded() -> None:
