@@ -64,9 +64,16 @@ class DeadLetter(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True
     headers: list[tuple[str, bytes]] = []
 
 
+class Caused(Struct, frozen=True, gc=False):
+    """Any of them, as far as its cause."""
+
+    cause: str
+
+
 decode_score = Decoder(Score).decode
 decode_example = Decoder(Example).decode
 decode_dead_letter = Decoder(DeadLetter).decode
+decode_caused = Decoder(Caused).decode
 _ENCODE = Encoder().encode
 _ENCODE_LINES = Encoder().encode_lines
 

@@ -13,6 +13,7 @@ import msgspec
 from kafka import KafkaConsumer, TopicPartition
 
 from schemas.origin import parse_cause
+from schemas.outputs import decode_caused
 from schemas.records import Cause
 from streams.security import KafkaSection, kafka_python_arguments, refusing
 
@@ -35,13 +36,6 @@ class ConsumedRecord(Protocol):
         """Pairs of name and bytes; kafka-python and aiokafka differ in the sequence's type."""
 
 
-class _Caused(msgspec.Struct):
-    cause: str
-
-
-_caused = msgspec.json.Decoder(_Caused)
-
-
 def cause_of(record: Any) -> tuple[str, Cause] | None:
     """Return the input topic and the cause that a record of an output topic carries, or None if it carries none.
 
@@ -50,7 +44,7 @@ def cause_of(record: Any) -> tuple[str, Cause] | None:
     """
     header = next((value for name, value in reversed(tuple(record.headers or ())) if name == CAUSE_HEADER), None)
     try:
-        text = _caused.decode(record.value or b"").cause if header is None else header.decode()
+        text = decode_caused(record.value or b"").cause if header is None else header.decode()
         origin, cause = parse_cause(text)
     except (msgspec.DecodeError, UnicodeError, ValueError):
         return None

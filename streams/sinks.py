@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from schemas.origin import parse_cause
-from schemas.outputs import DeadLetter, encode_dead_letter
+from schemas.outputs import DeadLetter, decode_caused, encode_dead_letter
 from schemas.records import Cause, Headers, Output
 from streams.logs import STANDARD_STREAM, LogError, LogWriter
 
@@ -16,13 +16,6 @@ OWN_HEADERS = 8  # of a dead letter, after those of the record itself
 OWN_PREFIXES = ("__streams.errors.", "thalweg.")
 LINE_BYTES_MAX = 1 << 27
 _BACKWARDS_BYTES = 1 << 16
-
-
-class _Caused(msgspec.Struct):
-    cause: str
-
-
-_decode_caused = msgspec.json.Decoder(_Caused).decode
 
 
 class Ending(NamedTuple):
@@ -134,7 +127,7 @@ def ending_of(path: Path) -> Ending:
     if not whole:
         return Ending(0, None)
     try:
-        cause = parse_cause(_decode_caused(whole.rstrip(b"\n").rsplit(b"\n", 1)[-1]).cause)[1]
+        cause = parse_cause(decode_caused(whole.rstrip(b"\n").rsplit(b"\n", 1)[-1]).cause)[1]
     except (ValueError, msgspec.MsgspecError):
         raise LogError(f"{path} is there and holds no outputs: write to another file") from None
     return Ending(size - len(tail) + len(whole), cause)
