@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic
 
-from operators.compiled import compiled, int64
+from operators.compiled import compiled
 
 LN2_HIGH = 6.93147180369123816490e-01  # its last 32 bits are zero, so k * LN2_HIGH is exact for |k| < 2**20
 LN2_LOW = 1.90821492927058770002e-10
@@ -47,9 +47,9 @@ float_of = cast(Callable[[int], float], intrinsic(_float_of))
 
 
 @compiled
-def _power_of_two(k: int) -> float:
-    """Return 2**k, k within -1022 and 1023."""
-    return float_of((k + 1023) << 52)
+def _power_of_two(k: float) -> float:
+    """Return 2**k of a whole k within -1022 and 1023: above 2**52 the last bits of a sum are a whole number."""
+    return float_of(bits_of(k + LAST_BITS) << 52)
 
 
 @compiled
@@ -63,7 +63,7 @@ def exp(x: float) -> float:
         return x if x != x else 0.0
     if x > 709.0:
         x = 709.0
-    k = int64(math.floor(x * INVERSE_LN2 + 0.5))
+    k = float(np.floor(x * INVERSE_LN2 + 0.5))
     r = (x - k * LN2_HIGH) - k * LN2_LOW
     # Taylor's series: |r| <= ln(2)/2, so the 14th term lies below half an ulp. In parts that overlap.
     s = r * r
@@ -144,10 +144,7 @@ def rough_sigmoid(logit: float) -> float:
     t = s * s
     low = (1.0 + r) + s * (1.0 / 2.0 + r * (1.0 / 6.0))
     high = (1.0 / 24.0 + r * (1.0 / 120.0)) + s * (1.0 / 720.0 + r * (1.0 / 5_040.0))
-    power_of_two = float_of(
-        bits_of(k + LAST_BITS) << 52
-    )  # k as the last bits of a float64: no conversion, eight at once
-    power = (low + t * (high + t * (1.0 / 40_320.0))) * power_of_two
+    power = (low + t * (high + t * (1.0 / 40_320.0))) * _power_of_two(k)
     return 1.0 / (1.0 + power)
 
 
