@@ -25,6 +25,7 @@ from operators.behaviors import (
     read_short_interest,
 )
 from operators.compiled import compiled
+from operators.reserve import reserved_bytes
 from operators.sdim import (
     LONG_AGO_MS,
     Histories,
@@ -225,10 +226,9 @@ def user_bytes(size: int, length: int, generations: int = 1) -> int:
     sdim = window if generations > 1 else SdimConfiguration(histories_limit=1)
     made = new_behaviors(BehaviorsConfiguration(short_length=SHORT_LENGTH, users_limit=1), sdim, size)
     shared = ("histories.ends", "histories.pool.counts")
-    arrays = {name: array.nbytes for name, array in arrays_of(made) if name not in shared}
-    return sum(
-        bytes_of for name, bytes_of in arrays.items() if length > SHORT_LENGTH or not name.startswith("histories.")
-    )
+    arrays = {name: array for name, array in arrays_of(made) if name not in shared}
+    is_long = length > SHORT_LENGTH
+    return reserved_bytes([array for name, array in arrays.items() if is_long or not name.startswith("histories.")])
 
 
 def memory() -> list[str]:

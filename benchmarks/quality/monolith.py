@@ -16,6 +16,7 @@ from benchmarks.quality.replays import Run, replayed
 from benchmarks.quality.tables import HEADER, Options, row, said
 from benchmarks.real_logs import RealLog
 from operators.hashing import field_seed, key_of
+from operators.reserve import reserved_bytes
 from operators.state import State, arrays_of, used
 from operators.table import rows_by_key
 from schemas.events import Event, Feedback, Impression, encode_event
@@ -44,8 +45,7 @@ def tables(options: Options) -> str:
 
 def row_bytes(state: State) -> int:
     """Return the bytes of all rows of values that were ever used, with the index and what is learned of them."""
-    arrays = arrays_of(used(state))
-    return sum(array.nbytes for name, array in arrays if name.startswith(ROW_ARRAYS) and name != "private.first")
+    return reserved_bytes([array for name, array in arrays_of(used(state)) if name.startswith(ROW_ARRAYS)])
 
 
 def filtered(log: RealLog, records: Sequence[LogRecord], base: Run) -> list[str]:

@@ -7,6 +7,7 @@ which what else the machine does cannot lengthen.
 import gc
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from operators.configuration import Configuration
 from operators.index import BUCKET_CELLS, BUCKETS
 from operators.index import COUNT as KEYS
 from operators.pool import EVER_USED
+from operators.reserve import reserved_bytes
 from operators.state import State, arrays_of, new_state, used
 from operators.table import EXPIRED, Table, claim_row, find_row, new_table, release_row
 from schemas.records import LogRecord
@@ -132,16 +134,19 @@ def bytes_of_a_row() -> list[str]:
     rows = 1_000_000
     state = new_state(configuration)
     claim_all(state.features, distinct_keys(0, rows), np.empty(rows, np.int64))
-    sizes = {"index": 0, "table": 0, "owner": 0, "learned": 0}
+    parts = {
+        "index": ("features.lookup.",),
+        "table": ("features.",),
+        "owner": ("private.",),
+        "learned": ("learner.features", "learner.rates."),
+    }
+    found: dict[str, list[Any]] = {part: [] for part in parts}
     for name, array in arrays_of(used(state)):
-        if name.startswith("features.lookup."):
-            sizes["index"] += array.nbytes
-        elif name.startswith("features."):
-            sizes["table"] += array.nbytes + (rows * 4 if name == "features.pool.freed" else 0)
-        elif name.startswith("private.") and name != "private.first":
-            sizes["owner"] += array.nbytes
-        elif name.startswith(("learner.features", "learner.rates.")):
-            sizes["learned"] += array.nbytes
+        part = next((part for part, names in parts.items() if name.startswith(names)), None)
+        if part is not None:
+            found[part].append(array)
+    sizes = {part: reserved_bytes(arrays) for part, arrays in found.items()}
+    sizes["table"] += rows * state.features.pool.freed.itemsize  # each is freed at some time
     told = ", ".join(f"{name} {size / rows:.1f}" for name, size in sizes.items())
     return [f"Bytes a row at the defaults: {sum(sizes.values()) / rows:.1f} ({told})."]
 
