@@ -27,7 +27,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from vowpalwabbit import Workspace
@@ -38,7 +37,8 @@ from operators.columns import Columnizer, Columns
 from operators.emitted import Encoder, new_emitted
 from operators.processor import fold
 from operators.state import input_count, new_state, parameters_of
-from schemas.events import Event, Feedback, Impression
+from schemas.decode import decode_plain
+from schemas.events import Feedback, Impression
 from schemas.records import LogRecord
 from streams.logs import LogReader
 from streams.partition import BLOCK_EVENTS, Partition
@@ -56,8 +56,7 @@ Contestant = Callable[[], float]
 
 def lines_of(log: RealLog, records: Sequence[LogRecord]) -> list[tuple[str, str]]:
     """Return each impression as Vowpal Wabbit's line, without and with its label."""
-    decode = msgspec.json.Decoder(Event).decode
-    events = [decode(record.value or b"") for record in records]
+    events = [decode_plain(record.value or b"") for record in records]
     clicked = {event.impression for event in events if isinstance(event, Feedback)}
     lines = Lines(log.configuration())
     out = []

@@ -226,9 +226,8 @@ def user_bytes(size: int, length: int, generations: int = 1) -> int:
     sdim = window if generations > 1 else SdimConfiguration(histories_limit=1)
     made = new_behaviors(BehaviorsConfiguration(short_length=SHORT_LENGTH, users_limit=1), sdim, size)
     shared = ("histories.ends", "histories.pool.counts")
-    arrays = {name: array for name, array in arrays_of(made) if name not in shared}
-    is_long = length > SHORT_LENGTH
-    return reserved_bytes([array for name, array in arrays.items() if is_long or not name.startswith("histories.")])
+    left_out = shared if length > SHORT_LENGTH else "histories."
+    return reserved_bytes([array for name, array in arrays_of(made) if not name.startswith(left_out)])
 
 
 def memory() -> list[str]:

@@ -197,8 +197,8 @@ def new_error_memory(
 ) -> ErrorMemory:
     """Return `count` memories of no errors, the keyed ones in `cells` buckets."""
     return ErrorMemory(
-        buckets=reserve((memory.arrays, 1 << memory.bits, 3), np.float32),
-        keyed=reserve((cells, 3), np.float32, is_dense=True),
+        buckets=reserve((memory.arrays, 1 << memory.bits, SUMS), np.float32),
+        keyed=reserve((cells, SUMS), np.float32, is_dense=True),
         scale=np.ones(1),
         scale_at_ms=reserve(1, np.int64),
         trust=np.full(count, min(correction.lambda_initial, correction.lambda_max)),

@@ -56,7 +56,12 @@ def reserve_rows(rows: int, *, is_dense: bool = False, **columns: Any) -> dict[s
 
 
 def reserved_bytes(arrays: list[npt.NDArray[Any]]) -> int:
-    """Return the bytes of arrays, of those that lie side by side with what fills their rows up."""
+    """Return the bytes of arrays, of those that lie side by side with what fills their rows up.
+
+    >>> made = reserve_rows(3, key=np.uint64, sums=(np.float64, (5,)), linked=np.uint8)
+    >>> reserved_bytes([*made.values(), np.zeros(3)])
+    216
+    """
     rows: dict[int, int] = {}
     for array in arrays:
         if array.size and array.strides[0] != array.nbytes // len(array):

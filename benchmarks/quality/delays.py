@@ -11,7 +11,8 @@ import msgspec
 from benchmarks.quality.replays import replayed
 from benchmarks.quality.tables import HEADER, Options, number, row, said
 from benchmarks.real_logs import RealLog
-from schemas.events import Event, Feedback
+from schemas.decode import decode_plain
+from schemas.events import Feedback, encode_event
 from schemas.records import LogRecord
 
 WAITS = "joiner.provisional_share=1"
@@ -24,7 +25,6 @@ AT_ONCE = ["joiner.attribution_window_ms=1000", WAITS]
 DELAY_MS, LATE_MS = 1_000, 599_000
 MEANS = [("30 seconds", 30_000), ("2 minutes", 120_000)]
 SEED = 7
-_decode = msgspec.json.Decoder(Event).decode
 
 
 def tables(options: Options) -> str:
@@ -69,9 +69,9 @@ def delayed(records: Sequence[LogRecord], mean_ms: int) -> list[LogRecord]:
     draw = random.Random(SEED)
     moved: list[tuple[int, bytes]] = []
     for record in records:
-        event = _decode(record.value or b"")
+        event = decode_plain(record.value or b"")
         if isinstance(event, Feedback):
             event = msgspec.structs.replace(event, ts=event.ts - DELAY_MS + int(draw.expovariate(1.0 / mean_ms)))
-        moved.append((event.ts, msgspec.json.encode(event)))
+        moved.append((event.ts, encode_event(event)))
     moved.sort(key=lambda pair: pair[0])
     return [record._replace(value=value) for record, (_, value) in zip(records, moved, strict=True)]

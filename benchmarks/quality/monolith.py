@@ -8,27 +8,23 @@ import gc
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 
 from benchmarks.quality.replays import Run, replayed
+from benchmarks.quality.table import row_bytes
 from benchmarks.quality.tables import HEADER, Options, row, said
 from benchmarks.real_logs import RealLog
 from operators.hashing import field_seed, key_of
-from operators.reserve import reserved_bytes
-from operators.state import State, arrays_of, used
 from operators.table import rows_by_key
-from schemas.events import Event, Feedback, Impression, encode_event
+from schemas.decode import decode_plain
+from schemas.events import Feedback, Impression, encode_event
 from schemas.records import LogRecord
 
 THRESHOLDS = (2, 5, 10)
 SHARES = (0.077, 0.3, 0.6)
 RATES = (0.5, 0.1)
 SEED = field_seed("collisions", 0)
-ROW_ARRAYS = ("features.", "private.", "learner.features", "learner.rates.")
-
-_event = msgspec.json.Decoder(Event).decode
 
 
 def tables(options: Options) -> str:
@@ -43,21 +39,16 @@ def tables(options: Options) -> str:
     return "\n".join(out)
 
 
-def row_bytes(state: State) -> int:
-    """Return the bytes of all rows of values that were ever used, with the index and what is learned of them."""
-    return reserved_bytes([array for name, array in arrays_of(used(state)) if name.startswith(ROW_ARRAYS)])
-
-
 def filtered(log: RealLog, records: Sequence[LogRecord], base: Run) -> list[str]:
     """Return rows, bytes and figures by `occurrence_threshold`."""
     out = ["Rows after so many sightings (`table.occurrence_threshold`); bytes are of rows, index and filter:", ""]
     out += ["| threshold | rows | MB | saved | AUC / logloss | first of each page | calibration |"]
     out += ["|---|---|---|---|---|---|---|"]
-    whole = row_bytes(base.state)
+    whole = sum(row_bytes(base.state).values())
     for threshold in (1, *THRESHOLDS):
         run = base if threshold == 1 else replayed(log, records, [f"table.occurrence_threshold={threshold}"])
         filter_bytes = sum(array.nbytes for array in run.state.admission) if threshold > 1 else 0
-        size = row_bytes(run.state) + filter_bytes
+        size = sum(row_bytes(run.state).values()) + filter_bytes
         told = "0, 1" if threshold == 1 else str(threshold)
         counts = f"{len(rows_by_key(run.state.features)):,} | {size / 1e6:.1f} | {1 - size / whole:.0%}".replace(
             ",", " "
@@ -102,7 +93,7 @@ def ids_of(records: Iterable[LogRecord]) -> tuple[set[str], set[str]]:
     users: set[str] = set()
     items: set[str] = set()
     for record in records:
-        event = _event(record.value or b"")
+        event = decode_plain(record.value or b"")
         if isinstance(event, Impression):
             users.add(event.user)
             items.add(event.item)
@@ -129,7 +120,7 @@ def hashed(records: Iterable[LogRecord], size: int) -> list[LogRecord]:
     """Return a log whose users and items are hashed into `size` each; other fields are as they were."""
     out: list[LogRecord] = []
     for record in records:
-        event = _event(record.value or b"")
+        event = decode_plain(record.value or b"")
         if isinstance(event, Impression | Feedback):
             event = replace(event, user=place_of(event.user, size), item=place_of(event.item, size))
         out.append(record._replace(value=encode_event(event)))

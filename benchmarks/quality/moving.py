@@ -31,6 +31,7 @@ from operators.sdim import (
     window_of,
     wipe_history,
 )
+from schemas.decode import decode_plain
 from schemas.events import Event, Feedback, Impression
 from streams.partition import Partition
 
@@ -53,7 +54,6 @@ MECHANISMS = (
 KEPT = len(MECHANISMS) - 2  # those before it have buckets of their own, it is scratch
 
 Array = npt.NDArray[Any]
-_event = msgspec.json.Decoder(Event).decode
 
 
 class Long(NamedTuple):
@@ -282,7 +282,7 @@ def followed(log: RealLog) -> Followed:
     """Replay a log and let the mechanisms follow it."""
     configuration = log.configuration()
     records = log.records()
-    events = [_event(record.value or b"") for record in records]
+    events = [decode_plain(record.value or b"") for record in records]
     clicked = {event.impression for event in events if isinstance(event, Feedback)}
     users = {user: number for number, user in enumerate(dict.fromkeys(event.user for event in events))}
     items = {item: number for number, item in enumerate(dict.fromkeys(_item(event) for event in events))}

@@ -6,7 +6,6 @@ at offset c is learned before the impression at offset c is scored.
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 from vowpalwabbit import Workspace
 
@@ -14,10 +13,9 @@ from benchmarks.quality.replays import Figures, Moment, Run, figures, replayed
 from benchmarks.quality.tables import HEADER, Options, row
 from benchmarks.real_logs import RealLog
 from benchmarks.vowpal_wabbit import CONFIGURATIONS, FIXED, Lines
-from schemas.events import Event, Impression
+from schemas.decode import decode_plain
+from schemas.events import Impression
 from schemas.records import LogRecord
-
-_event = msgspec.json.Decoder(Event).decode
 
 
 def tables(options: Options) -> str:
@@ -41,7 +39,7 @@ def vowpal_wabbit(log: RealLog, records: Sequence[LogRecord], run: Run, argument
             peer.learn(example)
             peer.finish_example(example)
             due = next(waiting, None)
-        event = _event(record.value or b"")
+        event = decode_plain(record.value or b"")
         if isinstance(event, Impression):
             line = lines.line(event.user, event.item, event.ts, event.context)
             assert line == run.lines[event.id], "the example is not what was scored"

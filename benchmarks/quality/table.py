@@ -39,6 +39,13 @@ EVER_NEW_FLAGS = [
 BLOCK = 10_000
 STEP_MS = 10
 
+ROW_PARTS = {
+    "index": ("features.lookup.",),
+    "table": ("features.",),
+    "owner": ("private.owner", "private.next", "private.previous"),
+    "learned": ("learner.features", "learner.rates."),
+}
+
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 
@@ -128,24 +135,23 @@ def longest_insertion() -> list[str]:
     return out
 
 
+def row_bytes(state: State) -> dict[str, int]:
+    """Return the bytes of all rows of values that were ever used, by part: index, table, owner, what is learned."""
+    found: dict[str, list[Any]] = {part: [] for part in ROW_PARTS}
+    for name, array in arrays_of(used(state)):
+        part = next((part for part, names in ROW_PARTS.items() if name.startswith(names)), None)
+        if part is not None:
+            found[part].append(array)
+    return {part: reserved_bytes(arrays) for part, arrays in found.items()}
+
+
 def bytes_of_a_row() -> list[str]:
     """Return what one more value costs at the defaults."""
     configuration = Configuration()
     rows = 1_000_000
     state = new_state(configuration)
     claim_all(state.features, distinct_keys(0, rows), np.empty(rows, np.int64))
-    parts = {
-        "index": ("features.lookup.",),
-        "table": ("features.",),
-        "owner": ("private.",),
-        "learned": ("learner.features", "learner.rates."),
-    }
-    found: dict[str, list[Any]] = {part: [] for part in parts}
-    for name, array in arrays_of(used(state)):
-        part = next((part for part, names in parts.items() if name.startswith(names)), None)
-        if part is not None:
-            found[part].append(array)
-    sizes = {part: reserved_bytes(arrays) for part, arrays in found.items()}
+    sizes = row_bytes(state)
     sizes["table"] += rows * state.features.pool.freed.itemsize  # each is freed at some time
     told = ", ".join(f"{name} {size / rows:.1f}" for name, size in sizes.items())
     return [f"Bytes a row at the defaults: {sum(sizes.values()) / rows:.1f} ({told})."]

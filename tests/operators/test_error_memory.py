@@ -41,7 +41,7 @@ MEMORIES = memories_of(3, 1, ("item",), stands_still=True)
 COUNT = len(MEMORIES.first)
 PAIRS = list(zip(MEMORIES.first.tolist(), MEMORIES.second.tolist(), strict=True))
 ALONE = PAIRS.index((REPRESENTATION, NOTHING))
-SCRATCH = new_scratch(len(MEMORIES.first))
+SCRATCH = new_scratch(COUNT)
 
 
 def configuration(gamma: float = 0.0) -> ErrorMemoryConfiguration:
