@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from schemas.records import Cause
 from streams.checkpoints import ENDING, CheckpointError, CheckpointStore, Header, Identity
 from streams.configuration import Loaded
-from streams.partition import Partition
+from streams.partition import Partition, Rooms
 from streams.partition_run import BlockLimits
 from streams.simulation.broker import SimulatedBrokers
 from streams.simulation.disk import SimulatedDisk
@@ -27,6 +27,8 @@ Mode = Literal["suppress", "transactional"]
 Causes = tuple[list[Cause], ...]
 """Of each output topic, the causes of all that is to be there."""
 STOPPING_S = 30.0
+ROOMS: Rooms = [None, None]
+"""For what blocks emit: of all simulated partitions, which are of one configuration, one folds at a time."""
 
 
 class Setting(NamedTuple):
@@ -133,7 +135,7 @@ class World:
         self._everybody: list[SimulatedWorker] = []
         self.group = Group(self)
         self.on_point = on_point
-        self.new_fold = partial(Partition, rooms=[None, None]) if known is None else known.partition
+        self.new_fold = partial(Partition, rooms=ROOMS) if known is None else known.partition
         self._known = known or Known()
         self.faults = Faults(self)
         self.on_wire: dict[int, Request] = {}
