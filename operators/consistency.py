@@ -41,6 +41,11 @@ def within(array: Array, low: int, high: int) -> bool:
     return not array.size or (int(array.min()) >= low and int(array.max()) <= high)
 
 
+def equal(left: Array, right: Array) -> bool:
+    """Tell whether two arrays have the same shape and numbers, which costs small ones less than `np.array_equal`."""
+    return left.shape == right.shape and bool((left == right).all())
+
+
 @compiled
 def walk(following: npt.NDArray[np.int32], first: int, seen: npt.NDArray[np.uint8]) -> int:
     """Follow a chain (row + 1, 0 ends it), mark each row seen and return how many there are.
@@ -117,7 +122,7 @@ def refuse_inconsistent(state: Any, configuration: Configuration) -> None:
     refuse_index("waiting", waiting.lookup, waiting.key[:slots], in_use)
     refuse_owned("rows", state.private, users, owned_of(features))
     refuse_owned("impressions", waiting.users, users, in_use)
-    require(np.array_equal(waiting.users.owner[:slots] != 0, in_use), "owners of impressions")
+    require(equal(waiting.users.owner[:slots] != 0, in_use), "owners of impressions")
     refuse_links(features, owned_of(features))
     known = owned_of(users)
     refuse_links(users, known & (waiting.users.first[: len(known)] == 0))
@@ -145,7 +150,7 @@ def refuse_pool(name: str, pool: Pool, in_use: Array) -> None:
     freed = pool.freed[: int(pool.counts[FREED])]
     marked = np.zeros(len(in_use), bool)
     marked[freed] = True
-    require(np.count_nonzero(marked) == len(freed) and np.array_equal(marked, ~in_use), f"free and used {name}")
+    require(np.count_nonzero(marked) == len(freed) and equal(marked, ~in_use), f"free and used {name}")
 
 
 def refuse_table(name: str, table: Table) -> None:
@@ -168,11 +173,11 @@ def refuse_index(name: str, index: Index, key: Array, in_use: Array) -> None:
     rows = np.concatenate([index.rows[:buckets].ravel()[cells], index.stash_rows[:stashed]]).astype(np.int64) - 1
     require(len(keys) == count == np.count_nonzero(in_use), what)
     require(within(rows, 0, len(key) - 1), what)
-    require(np.array_equal(key[rows], keys) and np.all(keys != 0) and np.all(in_use[rows]), what)
+    require(equal(key[rows], keys) and keys.all() and in_use[rows].all(), what)
     marked = np.zeros(len(key), bool)
     marked[rows] = True
     ordered = np.sort(keys)
-    require(np.array_equal(marked, in_use) and np.all(ordered[1:] != ordered[:-1]), what)
+    require(equal(marked, in_use) and (ordered[1:] != ordered[:-1]).all(), what)
     placed = keys[: len(cells)]
     halves = (placed & np.uint64(0xFFFFFFFF), placed >> np.uint64(32))
     first, second = (places_of(half.astype(np.int64), base, buckets) for half in halves)
@@ -188,23 +193,29 @@ def places_of(hashed: Array, base: int, buckets: int) -> Array:
 def refuse_links(table: Table, linked: Array) -> None:
     """Raise InconsistentError where a table's lists are not chains of exactly the rows that are to be linked."""
     ever = int(table.pool.counts[EVER_USED])
-    require(np.array_equal(table.linked[:ever] == 1, linked), "linked and pinned rows")
-    for list_of, ends in enumerate(table.ends):
-        members = linked & (table.list_of[:ever] == list_of)
-        refuse_order(f"rows of list {list_of}", table.older, table.newer, ends, members, ever)
+    require(equal(table.linked[:ever] == 1, linked), "linked and pinned rows")
+    lists = table.list_of[:ever]
+    filled = np.bincount(lists[linked], minlength=len(table.ends)) > 0
+    require(not table.ends[~filled].any(), "ends of lists that are empty")
+    for list_of in np.flatnonzero(filled).tolist():
+        members = linked & (lists == list_of)
+        refuse_order(f"rows of list {list_of}", table.older, table.newer, table.ends[list_of], members, ever)
 
 
 def refuse_order(what: str, older: Array, newer: Array, ends: Array, members: Array, count: int) -> None:
     """Raise InconsistentError where a doubly linked list from `ends` is not made of exactly its members [count]."""
     require(within(ends, 0, count), f"the ends of {what}")
+    if not members.any():
+        require(not ends.any(), f"the order of {what}")
+        return
     for following, first, last in ((newer, ends[0], ends[1]), (older, ends[1], ends[0])):
         seen = np.zeros(count, np.uint8)
         walked = walk(following[:count], int(first), seen)
-        require(walked == np.count_nonzero(members) and np.array_equal(seen != 0, members), f"the order of {what}")
-        require(walked == 0 or following[int(last) - 1] == 0, f"the ends of {what}")
+        require(walked == np.count_nonzero(members) and equal(seen != 0, members), f"the order of {what}")
+        require(following[int(last) - 1] == 0, f"the ends of {what}")
     rows = np.flatnonzero(members)
     after = rows[newer[rows] != 0]
-    require(np.array_equal(older[newer[after] - 1], after + 1), f"neighbours of {what}")
+    require(equal(older[newer[after] - 1], after + 1), f"neighbours of {what}")
 
 
 def refuse_owned(what: str, owned: Owned, owners: Table, things: Array) -> None:
@@ -215,24 +226,24 @@ def refuse_owned(what: str, owned: Owned, owners: Table, things: Array) -> None:
     first = owned.first[:people].astype(np.int64)
     require(within(owner, 0, people) and within(first, 0, count), f"owners of {what}")
     theirs = np.flatnonzero(owner)
-    require(np.all(things[theirs]) and np.all(has_owner[owner[theirs] - 1]), f"owners of {what}")
+    require(things[theirs].all() and has_owner[owner[theirs] - 1].all(), f"owners of {what}")
     require(np.all(has_owner[np.flatnonzero(first)]), f"owners of {what}")
     seen = np.zeros(count, np.uint8)
     lengths = np.bincount(owner[theirs] - 1, minlength=people).astype(np.int64)
     require(walk_all(owned.next[:count], owned.first[:people], lengths, seen), f"lists of owned {what}")
-    require(np.array_equal(owned.held[:people], lengths), f"counts of owned {what}")
+    require(equal(owned.held[:people], lengths), f"counts of owned {what}")
     require(within(owned.last[:people], 0, count), f"lists of owned {what}")
-    require(np.array_equal(owned.last[:people] == 0, first == 0), f"lists of owned {what}")
+    require(equal(owned.last[:people] == 0, first == 0), f"lists of owned {what}")
     heads = np.flatnonzero(first)
     require(np.all(owned.previous[first[heads] - 1] == 0), f"lists of owned {what}")
-    require(np.array_equal(owner[first[heads] - 1], heads + 1), f"lists of owned {what}")
+    require(equal(owner[first[heads] - 1], heads + 1), f"lists of owned {what}")
     ends = owned.last[heads].astype(np.int64) - 1
-    require(np.all(owned.next[ends] == 0) and np.array_equal(owner[ends], heads + 1), f"lists of owned {what}")
+    require(np.all(owned.next[ends] == 0) and equal(owner[ends], heads + 1), f"lists of owned {what}")
     linked = theirs[owned.next[theirs] != 0]
     after = owned.next[linked].astype(np.int64) - 1
     require(within(after, 0, count - 1), f"lists of owned {what}")
     require(
-        np.array_equal(owned.previous[after], linked + 1) and np.array_equal(owner[after], owner[linked]),
+        equal(owned.previous[after], linked + 1) and equal(owner[after], owner[linked]),
         f"lists of owned {what}",
     )
 
@@ -242,10 +253,10 @@ def refuse_deadlines(what: str, deadlines: Deadlines, due: Array, slots: int) ->
     size = int(deadlines.size[0])
     require(size == len(due), what)
     heap = deadlines.heap[:size].astype(np.int64)
-    require(within(heap, 0, slots - 1) and np.array_equal(np.sort(heap), due), what)
+    require(within(heap, 0, slots - 1) and equal(np.sort(heap), due), what)
     place = np.zeros(slots, np.int64)
     place[heap] = np.arange(1, size + 1)
-    require(np.array_equal(deadlines.place[:slots], place), f"places of {what}")
+    require(equal(deadlines.place[:slots], place), f"places of {what}")
     children = np.arange(1, size)
     child, parent = heap[children], heap[(children - 1) // 2]
     ms, arrival = deadlines.deadline_ms, deadlines.arrival
@@ -286,9 +297,9 @@ def refuse_held(waiting: Waiting, in_use: Array, people: int) -> None:
     lengths = np.concatenate([waiting.length[slots], feedbacks.length[nodes]]).astype(np.int64)
     owners = np.concatenate([owner, np.repeat(owner, counts)])
     blocks = np.bincount(owners, weights=(lengths + BLOCK_BYTES - 1) // BLOCK_BYTES, minlength=people)
-    require(np.array_equal(waiting.held_blocks[:people], blocks), "texts that users hold")
+    require(equal(waiting.held_blocks[:people], blocks), "texts that users hold")
     feedback = np.bincount(owner, weights=counts, minlength=people)
-    require(np.array_equal(waiting.held_feedbacks[:people], feedback), "feedback that users hold")
+    require(equal(waiting.held_feedbacks[:people], feedback), "feedback that users hold")
 
 
 def refuse_behaviors(state: Any) -> None:
@@ -306,7 +317,7 @@ def refuse_behaviors(state: Any) -> None:
     in_use[history[having] - 1] = True
     require(np.count_nonzero(in_use) == len(having), "histories of users")
     refuse_pool("histories", histories.pool, in_use)
-    require(np.array_equal(histories.owner[history[having] - 1], having + 1), "owners of histories")
+    require(equal(histories.owner[history[having] - 1], having + 1), "owners of histories")
     kinds = max(1, behaviors.history.shape[1])
     require(np.all(owned_of(state.users)[having // kinds]), "owners of histories")
     require(within(histories.unit[:ever], 0, UNIT_MAX), "units of histories")

@@ -8,6 +8,7 @@ same bytes. A file appears whole or not at all: it is written beside, synced, re
 import hashlib
 import secrets
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from math import prod
@@ -375,10 +376,10 @@ def plain(configuration: Configuration) -> dict[str, Any]:
 
 def encoded(checkpoint: Checkpoint) -> Iterator[memoryview]:
     """Yield a checkpoint's file in parts, the arrays' own memory among them."""
-    arrays = {name: np.ascontiguousarray(checkpoint.arrays[name]) for name in sorted(checkpoint.arrays)}
+    arrays = {name: little(np.ascontiguousarray(checkpoint.arrays[name])) for name in sorted(checkpoint.arrays)}
     places, start = [], 0
     for name, array in arrays.items():
-        dtype = array.dtype.newbyteorder("<").str
+        dtype = array.dtype.str
         if dtype not in DTYPES:
             raise ValueError(f"{name} is {array.dtype}, which a checkpoint can't hold")
         places.append(_Place(name, dtype, list(array.shape), start))
@@ -395,24 +396,33 @@ def encoded(checkpoint: Checkpoint) -> Iterator[memoryview]:
 
 def joined(parts: Iterable[memoryview]) -> Iterator[memoryview]:
     """Yield parts, each filled up to the alignment: small ones as one, since each piece is a call to the system."""
-    small = b""
+    small: list[memoryview | bytes] = []
+    size = 0
     for part in parts:
         filling = bytes(padded(len(part)) - len(part))
-        if len(part) < PIECE_BYTES:
-            small += bytes(part) + filling
-        if small and (len(part) >= PIECE_BYTES or len(small) >= PIECE_BYTES):
-            yield memoryview(small)
-            small = b""
-        if len(part) >= PIECE_BYTES:
+        is_small = len(part) < PIECE_BYTES
+        if is_small:
+            small += (part, filling)
+            size += len(part) + len(filling)
+        if size and (size >= PIECE_BYTES or not is_small):
+            yield memoryview(b"".join(small))
+            small, size = [], 0
+        if not is_small:
             yield part
-            small = filling
-    if small:
-        yield memoryview(small)
+            small, size = [filling], len(filling)
+    if size:
+        yield memoryview(b"".join(small))
+
+
+def little(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array with the lowest byte of each number first."""
+    is_little = array.dtype.isnative and sys.byteorder == "little"
+    return array if is_little else array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def memory(array: npt.NDArray[Any]) -> memoryview:
-    """Return an array's bytes, the lowest of each number first."""
-    return memoryview(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
+    """Return the bytes of an array that lies in one piece."""
+    return array.data.cast("B") if array.size else memoryview(b"")
 
 
 def read(path: Path, disk: Disk | None = None) -> Checkpoint:
@@ -447,25 +457,26 @@ def decoded(path: Any, content: Content) -> Checkpoint:
         if not version or length > size:
             raise ValueError("its format or its header's length can't be")
         contents = _decode_contents(content[start : start + length].data)
-        refuse_overlaps(contents.arrays)
+        sizes = sizes_of(contents.arrays)
         body = content[padded(start + length) : -SHA_BYTES]
-        return Checkpoint(contents.header, {place.name: cut(body, place) for place in contents.arrays})
+        return Checkpoint(contents.header, {name: cut(body, *sized) for name, sized in sizes.items()})
     except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise DamagedError(f"{path} is damaged: {said(error)}") from None
 
 
-def refuse_overlaps(places: list[_Place]) -> None:
-    """Raise ValueError where two arrays have a name, or bytes, in common."""
-    if len({place.name for place in places}) < len(places):
+def sizes_of(places: list[_Place]) -> dict[str, tuple[_Place, int]]:
+    """Return arrays' places and bytes by their names. Raises ValueError where two have a name, or bytes, in common."""
+    sizes = {place.name: (place, bytes_of(place)) for place in places}
+    if len(sizes) < len(places):
         raise ValueError("two arrays have one name")
     end = 0
-    for place in sorted(places, key=lambda place: place.start):
-        size = bytes_of(place)
+    for place, size in sorted(sizes.values(), key=lambda sized: sized[0].start):
         if not size:
             continue
         if place.start < end:
             raise ValueError(f"{said(place.name)} overlaps another array")
         end = place.start + size
+    return sizes
 
 
 def bytes_of(place: _Place) -> int:
@@ -483,12 +494,11 @@ def said(value: object) -> str:
     return text if len(text) <= SAID_MAX else f"{text[: SAID_MAX - 3]}..."
 
 
-def cut(body: npt.NDArray[np.uint8], place: _Place) -> npt.NDArray[Any]:
+def cut(body: npt.NDArray[np.uint8], place: _Place, size: int) -> npt.NDArray[Any]:
     """Return the array at a place, without copying. Raises ValueError where it can't be one."""
-    size = bytes_of(place)
     if place.start + size > len(body):
         raise ValueError(f"{said(place.name)} ends behind the file")
-    return body[place.start : place.start + size].view(DTYPES[place.dtype]).reshape(place.shape)
+    return np.ndarray(place.shape, DTYPES[place.dtype], body, place.start)
 
 
 def refuse_other(path: Any, header: Header, identity: Identity) -> None:
@@ -508,7 +518,8 @@ def refuse_other(path: Any, header: Header, identity: Identity) -> None:
             f"{path} is of a topic with {header.partitions} partitions, which has {identity.partitions} now: "
             "users have moved between partitions, so rebuild from the log into another folder"
         )
-    changed = list(differences(header.configuration, plain(identity.configuration)))
+    ours = plain(identity.configuration)
+    changed = [] if header.configuration == ours else list(differences(header.configuration, ours))
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise CheckpointError(
