@@ -203,6 +203,8 @@ class Columnizer:
 
     def _write_others(self, columns: Columns, events: list[Event | None]) -> None:
         at = np.flatnonzero((columns.kind == ERASE) | (columns.kind == REQUEST))
+        if not len(at):
+            return
         others: list[Any] = [events[number] for number in at.tolist()]
         columns.ts_ms[at] = [event.ts for event in others]
         columns.key[at] = self._feedback_keys([event.id for event in others])

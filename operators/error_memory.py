@@ -19,8 +19,8 @@ docs/adr/0019 has the figures.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ CROSSED = ("user", "item")
 KEYED_BITS, STANDING_KEYED_BITS = 18, 20
 SCORE_STEPS = 4.0  # buckets of the score, a unit of log-odds
 MIDDLE = 1 << 10  # makes their numbers positive
+MEMORIES_REMEMBERED = 16  # lists of memories, not their contents
 VISITS = 2  # how long the user was away, how often shown anything
 
 
@@ -161,7 +162,8 @@ class Recalled(NamedTuple):
     estimate: npt.NDArray[np.float32]
 
 
-def memories_of(fields: int, recent_items: int, crosses: Sequence[str], stands_still: bool) -> Memories:
+@lru_cache(MEMORIES_REMEMBERED)
+def memories_of(fields: int, recent_items: int, crosses: tuple[str, ...], stands_still: bool) -> Memories:
     """Return the memories over `fields` fields, user and item the first of them: coarse before fine.
 
     A base that learns knows each field and how often the user was here; one that stands still may not know them any

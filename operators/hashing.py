@@ -47,7 +47,7 @@ def hasher(name: str, seed: int) -> Callable[[Sequence[str]], npt.NDArray[np.uin
         else:
             encoded = [text.encode() for text in texts]
             raw, lengths = b"".join(encoded), map(len, encoded)
-        ends = np.cumsum(np.fromiter(lengths, np.int64, len(texts)))
+        ends = np.fromiter(lengths, np.int64, len(texts)).cumsum()
         _keys_of_all(np.frombuffer(raw + b"\0", np.uint8), ends, salt, out)
         return out
 

@@ -39,6 +39,6 @@ def find_plain(values: Sequence[bytes], limits: Plain) -> list[bool]:
     [True, False, False, False]
     """
     out = np.zeros(len(values), np.bool_)
-    ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
+    ends = np.fromiter(map(len, values), np.int64, len(values)).cumsum()
     _find_plain(np.frombuffer(b"".join(values) + b"\0", np.uint8), ends, *limits, out)
     return out.tolist()

@@ -9,6 +9,7 @@ import contextlib
 import math
 import mmap
 import sys
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 MAPPED_BYTES_MIN = 1 << 16
 LINE_BYTES = 64  # of a cache
+LAYOUTS_MAX = 64  # remembered
 
 
 def reserve(
@@ -43,16 +45,20 @@ def reserve_rows(rows: int, *, is_dense: bool = False, **columns: Any) -> dict[s
     >>> {name: (array.shape, array.strides) for name, array in made.items()}
     {'key': ((3,), (64,)), 'sums': ((3, 5), (64, 8)), 'linked': ((3,), (64,))}
     """
-    types = {name: np.dtype(column) for name, column in columns.items()}
+    made = reserve(rows, _row(tuple(columns.items())), is_dense=is_dense)
+    return {name: made[name] for name in columns}
+
+
+@lru_cache(LAYOUTS_MAX)
+def _row(columns: tuple[tuple[str, Any], ...]) -> np.dtype[np.void]:
+    types = {name: np.dtype(column) for name, column in columns}
     names = sorted(types, key=lambda name: -types[name].base.itemsize)  # each then starts at a multiple of its size
     ends = np.cumsum([types[name].itemsize for name in names])
     formats = [types[name] for name in names]
     offsets = [end - dtype.itemsize for end, dtype in zip(ends, formats, strict=True)]
     size = int(ends[-1])
     whole = -(-size // LINE_BYTES) * LINE_BYTES if size > LINE_BYTES else 1 << (size - 1).bit_length()
-    dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": whole})
-    made = reserve(rows, dtype, is_dense=is_dense)
-    return {name: made[name] for name in columns}
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": whole})
 
 
 def reserved_bytes(arrays: list[npt.NDArray[Any]]) -> int:

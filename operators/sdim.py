@@ -20,6 +20,7 @@ what goes, and memory is that of the generations, however long the window.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ UNIT_BIAS = 256  # a unit of 2**(n - 256) is kept as n; 0 says that the bucket i
 SIGNATURE_BITS_MAX = 63
 GENERATIONS_MAX = 64
 LONG_AGO_MS = -(1 << 62)
+PROJECTIONS_REMEMBERED = 16  # matrices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +142,7 @@ def new_histories(configuration: SdimConfiguration, size: int) -> Histories:
     )
 
 
+@lru_cache(PROJECTIONS_REMEMBERED)
 def projections(rows: int, size: int, seed: int) -> npt.NDArray[np.float32]:
     """Return a float32 [rows, size] matrix of N(0, 1) entries that depend on nothing but its shape and seed.
 

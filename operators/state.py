@@ -302,7 +302,8 @@ def restore(configuration: Configuration, arrays: dict[str, npt.NDArray[Any]]) -
     Raises ValueError where the arrays do not fit the configuration's shape, or are none that the fold could have left.
     """
     state = new_state(configuration)
-    for name, array in arrays_of(state):
+    made = dict(arrays_of(state))
+    for name, array in made.items():
         saved = arrays.get(name)
         if saved is None:
             raise ValueError(f"the snapshot has no {name}")
@@ -311,7 +312,7 @@ def restore(configuration: Configuration, arrays: dict[str, npt.NDArray[Any]]) -
                 f"{name} is {saved.dtype} {saved.shape}, the configuration has {array.dtype} {array.shape}"
             )
         array[: len(saved)] = saved
-    unknown = set(arrays) - {name for name, _ in arrays_of(state)}
+    unknown = arrays.keys() - made.keys()
     if unknown:
         raise ValueError(f"the snapshot has {sorted(unknown)[0]}, which this version does not know")
     refuse_sizes(state)
