@@ -205,14 +205,11 @@ def refuse_links(table: Table, linked: Array) -> None:
 def refuse_order(what: str, older: Array, newer: Array, ends: Array, members: Array, count: int) -> None:
     """Raise InconsistentError where a doubly linked list from `ends` is not made of exactly its members [count]."""
     require(within(ends, 0, count), f"the ends of {what}")
-    if not members.any():
-        require(not ends.any(), f"the order of {what}")
-        return
     for following, first, last in ((newer, ends[0], ends[1]), (older, ends[1], ends[0])):
         seen = np.zeros(count, np.uint8)
         walked = walk(following[:count], int(first), seen)
         require(walked == np.count_nonzero(members) and equal(seen != 0, members), f"the order of {what}")
-        require(following[int(last) - 1] == 0, f"the ends of {what}")
+        require(walked == 0 or following[int(last) - 1] == 0, f"the ends of {what}")
     rows = np.flatnonzero(members)
     after = rows[newer[rows] != 0]
     require(equal(older[newer[after] - 1], after + 1), f"neighbours of {what}")

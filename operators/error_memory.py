@@ -168,7 +168,7 @@ def memories_of(fields: int, recent_items: int, crosses: tuple[str, ...], stands
 
     A base that learns knows each field and how often the user was here; one that stands still may not know them any
     more, nor how they go with its score and with each other, nor what is likely at all. The last see to it that the
-    others' corrections add up.
+    others' corrections add up. The same arrays are returned again, so they are not to be written to.
 
     >>> memories_of(4, 1, (), False).first.tolist()  # item, user, representation, score, all
     [1, 0, -3, -2, -1]

@@ -146,7 +146,8 @@ def new_histories(configuration: SdimConfiguration, size: int) -> Histories:
 def projections(rows: int, size: int, seed: int) -> npt.NDArray[np.float32]:
     """Return a float32 [rows, size] matrix of N(0, 1) entries that depend on nothing but its shape and seed.
 
-    Marsaglia's polar method over hashed uniforms: numpy's generators may change between versions.
+    Marsaglia's polar method over hashed uniforms: numpy's generators may change between versions. The same matrix is
+    returned again, so it is not to be written to.
     """
     out = np.zeros(rows * size)
     drawn = 0

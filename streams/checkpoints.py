@@ -8,7 +8,6 @@ same bytes. A file appears whole or not at all: it is written beside, synced, re
 import hashlib
 import secrets
 import struct
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from math import prod
@@ -416,8 +415,7 @@ def joined(parts: Iterable[memoryview]) -> Iterator[memoryview]:
 
 def little(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return an array with the lowest byte of each number first."""
-    is_little = array.dtype.isnative and sys.byteorder == "little"
-    return array if is_little else array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return array.astype(array.dtype.newbyteorder("<")) if array.dtype.str[0] == ">" else array
 
 
 def memory(array: npt.NDArray[Any]) -> memoryview:
