@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from thalweg.operators.configuration import Configuration
+from thalweg.streams.partition.partition import Partition
 
-from operators.configuration import Configuration
-from streams.partition import Partition
 from tests.kafka.broker import Broker
 from tests.kafka.faults import (
     RATE,

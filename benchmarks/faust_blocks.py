@@ -22,12 +22,12 @@ from aiokafka import AIOKafkaProducer
 from kafka import KafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
+from thalweg.schemas.records import Cause, Output, Outputs, Record
+from thalweg.streams.kafka.blocks import BlockApp, LogBounds, block_app
+from thalweg.streams.kafka.delivery import Delivery
+from thalweg.streams.kafka.security import KafkaSection
+from thalweg.streams.kafka.topics import TopicsSection, create
 
-from schemas.records import Cause, Output, Outputs, Record
-from streams.blocks import BlockApp, LogBounds, block_app
-from streams.delivery import Delivery
-from streams.security import KafkaSection
-from streams.topics import TopicsSection, create
 from tests.kafka.broker import Broker
 
 EVENTS = {"agent": 30_000, "blocks": 600_000}

@@ -15,12 +15,12 @@ from itertools import islice
 
 from rich.console import Console
 from rich.table import Table
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.state import state_bytes
+from thalweg.schemas.events import Event, encode_event
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.partition.partition import Partition
 
-from operators.configuration import Configuration
-from operators.state import state_bytes
-from schemas.events import Event, encode_event
-from schemas.records import LogRecord
-from streams.partition import Partition
 from tests.streams.attacks import Attack, attacks
 
 BLOCK_EVENTS = 2_500

@@ -29,21 +29,21 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from thalweg.operators.edges.columnizer import Columnizer, Columns
+from thalweg.operators.edges.encoder import Encoder, new_emitted
+from thalweg.operators.fold.fold import fold
+from thalweg.operators.fold.state import input_count, new_state, parameters_of
+from thalweg.schemas.decode import decode_plain
+from thalweg.schemas.events import Feedback, Impression
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.logs.reader import LogReader
+from thalweg.streams.logs.sinks import Sink
+from thalweg.streams.partition.partition import BLOCK_EVENTS, Partition
+from thalweg.streams.replay.replay import Replay, Sinks
 from vowpalwabbit import Workspace
 
 from benchmarks.real_logs import DATA, ROOT, THALWEG, RealLog, kuairand
 from benchmarks.vowpal_wabbit import FIXED, Lines
-from operators.columns import Columnizer, Columns
-from operators.emitted import Encoder, new_emitted
-from operators.processor import fold
-from operators.state import input_count, new_state, parameters_of
-from schemas.decode import decode_plain
-from schemas.events import Feedback, Impression
-from schemas.records import LogRecord
-from streams.logs import LogReader
-from streams.partition import BLOCK_EVENTS, Partition
-from streams.replay import Replay, Sinks
-from streams.sinks import Sink
 
 BLOCK = BLOCK_EVENTS
 READ = 16 * BLOCK  # lines read at a time, as `thalweg replay` does: one block is folded while the next is read

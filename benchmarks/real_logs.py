@@ -12,17 +12,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from operators.configuration import Configuration
-from schemas.records import LogRecord
-from streams.configuration import load
-from streams.logs import LogReader
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.configuration.loading import load
+from thalweg.streams.logs.reader import LogReader
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 BUILD = ROOT / "build" / "benchmarks"
 GLOBO_CLICKS = 400_000
 GLOBO_CONTEXT = ["environment", "deviceGroup", "os", "country", "region", "referrer_type"]
-THALWEG = [sys.executable, "-c", "from streams.commands import main; main()"]
+THALWEG = [sys.executable, "-c", "from thalweg.streams.commands import main; main()"]
 
 
 class RealLog(NamedTuple):

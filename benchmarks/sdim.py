@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.behaviors import (
+from thalweg.operators.behaviors import (
     Behaviors,
     BehaviorsConfiguration,
     extend_sequence,
@@ -24,9 +23,10 @@ from operators.behaviors import (
     read_long_interest,
     read_short_interest,
 )
-from operators.compiled import compiled
-from operators.reserve import reserved_bytes
-from operators.sdim import (
+from thalweg.operators.fold.state import arrays_of
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.reserve import reserved_bytes
+from thalweg.operators.sdim import (
     LONG_AGO_MS,
     Histories,
     SdimConfiguration,
@@ -36,8 +36,7 @@ from operators.sdim import (
     signature,
     window_of,
 )
-from operators.state import arrays_of
-from operators.table import Table, claim_row, new_table
+from thalweg.operators.structures.table import Table, claim_row, new_table
 
 LENGTHS = (100, 1_000, 10_000, 100_000)
 SHORT_LENGTH = 32

@@ -25,12 +25,12 @@ from kafka.partitioner.default import murmur2
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
+from thalweg.streams.kafka.security import KafkaSection
+from thalweg.streams.kafka.topics import TopicsSection, create
 
 from benchmarks.faust_blocks import send_all
 from benchmarks.worker import THALWEG, _Keyed
 from examples.live.events import events
-from streams.security import KafkaSection
-from streams.topics import TopicsSection, create
 from tests.kafka.broker import Broker
 
 CHUNK = 20_000

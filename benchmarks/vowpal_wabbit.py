@@ -8,8 +8,8 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
-from operators.configuration import Configuration
-from operators.features import HOUR_OF_DAY
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.features import HOUR_OF_DAY
 
 CONFIGURATIONS = {
     "default": "",

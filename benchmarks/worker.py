@@ -28,19 +28,19 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.partitioner.default import murmur2
 from rich.console import Console
 from rich.table import Table
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.columnizer import Columnizer
+from thalweg.operators.edges.encoder import Encoder
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.kafka.security import KafkaSection
+from thalweg.streams.kafka.topics import TopicsSection, create
+from thalweg.streams.partition.partition import Partition
 
 from benchmarks.faust_blocks import measure, send_all
 from examples.live.events import events
-from operators.columns import Columnizer
-from operators.configuration import Configuration
-from operators.emitted import Encoder
-from schemas.records import LogRecord
-from streams.partition import Partition
-from streams.security import KafkaSection
-from streams.topics import TopicsSection, create
 from tests.kafka.broker import Broker
 
-THALWEG = [sys.executable, "-c", "from streams.commands import main; main()"]
+THALWEG = [sys.executable, "-c", "from thalweg.streams.commands import main; main()"]
 LATENCY_RATE = 500
 WARM_UP_S = 3
 

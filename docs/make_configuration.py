@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from operators.configuration import Configuration
-from streams.commands.config_command import _toml_value as toml_value
-from streams.configuration import io_sections
-from streams.sections import Member, is_tree, members
+from thalweg.operators.configuration import Configuration
+from thalweg.streams.commands.config_command import _toml_value as toml_value
+from thalweg.streams.configuration.loading import io_sections
+from thalweg.streams.configuration.sections import Member, is_tree, members
 
 PAGE = Path(__file__).parent / "configuration.md"
 HEAD = """\

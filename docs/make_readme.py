@@ -15,11 +15,11 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from streams.configuration import load
-from streams.logs import LogReader
-from streams.replay import Replay, Sinks
-from streams.sinks import Sink
-from streams.summary import print_table
+from thalweg.streams.configuration.loading import load
+from thalweg.streams.logs.reader import LogReader
+from thalweg.streams.logs.sinks import Sink
+from thalweg.streams.replay.replay import Replay, Sinks
+from thalweg.streams.replay.summary import print_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "README.md"

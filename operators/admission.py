@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import compiled, int64, uint64
-from operators.hashing import uniform
-from operators.numerics import exp, log
-from operators.reserve import reserve
+from thalweg.operators.machine.compiled import compiled, int64, uint64
+from thalweg.operators.machine.hashing import uniform
+from thalweg.operators.machine.numerics import exp, log
+from thalweg.operators.machine.reserve import reserve
 
 SET_CELLS = 8
 COUNT_MAX = 65_535

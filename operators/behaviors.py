@@ -12,13 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import clear, compiled, float32, int64
-from operators.order import link, oldest, unlink
-from operators.pool import available, give, take
-from operators.prefetch import prefetch
-from operators.reserve import reserve_rows
-from operators.sdim import (
+from thalweg.operators.machine.compiled import clear, compiled, float32, int64
+from thalweg.operators.machine.prefetch import prefetch
+from thalweg.operators.machine.reserve import reserve_rows
+from thalweg.operators.sdim import (
     Histories,
     SdimConfiguration,
     Window,
@@ -29,7 +26,9 @@ from operators.sdim import (
     signature,
     wipe_history,
 )
-from operators.table import Table, is_current
+from thalweg.operators.structures.pool import available, give, take
+from thalweg.operators.structures.recency import link, oldest, unlink
+from thalweg.operators.structures.table import Table, is_current
 
 KINDS = ("acted", "skipped")
 DAY_MS = 86_400_000

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import clear, compiled
+from thalweg.operators.machine.compiled import clear, compiled
 
 SUSPECTS = 2  # with the record at hand, three that agree
 EXAMPLES, DEAD_LETTERS = range(2)

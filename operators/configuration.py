@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass, field
 
-from operators.admission import AdmissionConfiguration
-from operators.behaviors import DAY_MS, BehaviorsConfiguration
-from operators.error_memory import CorrectionConfiguration, ErrorMemoryConfiguration
-from operators.features import FeaturesConfiguration
-from operators.joiner import JoinerConfiguration
-from operators.learner import LearnerConfiguration
-from operators.sdim import SdimConfiguration
-from operators.texts import BLOCK_BYTES
-from schemas.limits import LimitsConfiguration
+from thalweg.operators.admission import AdmissionConfiguration
+from thalweg.operators.behaviors import DAY_MS, BehaviorsConfiguration
+from thalweg.operators.error_memory import CorrectionConfiguration, ErrorMemoryConfiguration
+from thalweg.operators.features import FeaturesConfiguration
+from thalweg.operators.joiner import JoinerConfiguration
+from thalweg.operators.learner import LearnerConfiguration
+from thalweg.operators.sdim import SdimConfiguration
+from thalweg.operators.structures.texts import BLOCK_BYTES
+from thalweg.schemas.limits import LimitsConfiguration
 
 ROWS_MIN = 1_024
 NAME_BYTES = 256

@@ -22,10 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import compiled, int64
-from operators.numerics import bits_of, float_of, half_life_factor
-from operators.reserve import reserve
+from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.machine.numerics import bits_of, float_of, half_life_factor
+from thalweg.operators.machine.reserve import reserve
 
 BUCKETS = 48
 FIRST_BITS = (1023 + 9) << 1  # the first bucket ends at 512 ms; the last begins 2**23.5 times later, after 145 years

@@ -25,13 +25,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import clear, compiled, float32, int64, uint64
-from operators.hashing import cross, mix
-from operators.numerics import half_life_factor, log_odds, log_of_ratio, rough_sigmoid, sigmoid
-from operators.prefetch import prefetch
-from operators.reserve import reserve
-from operators.sdim import project
+from thalweg.operators.machine.compiled import clear, compiled, float32, int64, uint64
+from thalweg.operators.machine.hashing import cross, mix
+from thalweg.operators.machine.numerics import half_life_factor, log_odds, log_of_ratio, rough_sigmoid, sigmoid
+from thalweg.operators.machine.prefetch import prefetch
+from thalweg.operators.machine.reserve import reserve
+from thalweg.operators.sdim import project
 
 ALL, SCORE, REPRESENTATION, NOTHING = -1, -2, -3, -4
 SUMS, SCRATCH = 3, 6

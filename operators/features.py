@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.admission import Admission, AdmissionParameters, forget_sightings, is_admitted, write_sighting
-from operators.compiled import compiled, uint64
-from operators.hashing import cross
-from operators.index import find
-from operators.owned import Owned, attach, detach
-from operators.reserve import reserve
-from operators.table import (
+from thalweg.operators.admission import Admission, AdmissionParameters, forget_sightings, is_admitted, write_sighting
+from thalweg.operators.machine.compiled import compiled, uint64
+from thalweg.operators.machine.hashing import cross
+from thalweg.operators.machine.reserve import reserve
+from thalweg.operators.structures.index import find
+from thalweg.operators.structures.ownership import Owned, attach, detach
+from thalweg.operators.structures.table import (
     EVICTED,
     EXPIRED,
     NONE,

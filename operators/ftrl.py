@@ -14,10 +14,9 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import compiled, float32
-from operators.lanes import LANES, descend_lanes
-from operators.reserve import reserve_rows
+from thalweg.operators.machine.compiled import compiled, float32
+from thalweg.operators.machine.lanes import LANES, descend_lanes
+from thalweg.operators.machine.reserve import reserve_rows
 
 WEIGHT, INITIAL, Z, N, D = range(5)
 PARTS = 5

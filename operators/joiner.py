@@ -10,16 +10,23 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import clear, compiled, int64, uint64
-from operators.deadlines import Deadlines, new_deadlines, push_deadline, remove_deadline
-from operators.index import Index, find, insert, new_index, remove
-from operators.numerics import log
-from operators.order import link, oldest, unlink
-from operators.owned import Owned, detach, new_owned
-from operators.pool import Pool, available, give, new_pool, take
-from operators.reserve import reserve, reserve_rows
-from operators.texts import BLOCK_BYTES, Texts, blocks_of, has_room, new_texts, release_text, write_text
+from thalweg.operators.machine.compiled import clear, compiled, int64, uint64
+from thalweg.operators.machine.numerics import log
+from thalweg.operators.machine.reserve import reserve, reserve_rows
+from thalweg.operators.structures.deadlines import Deadlines, new_deadlines, push_deadline, remove_deadline
+from thalweg.operators.structures.index import Index, find, insert, new_index, remove
+from thalweg.operators.structures.ownership import Owned, detach, new_owned
+from thalweg.operators.structures.pool import Pool, available, give, new_pool, take
+from thalweg.operators.structures.recency import link, oldest, unlink
+from thalweg.operators.structures.texts import (
+    BLOCK_BYTES,
+    Texts,
+    blocks_of,
+    has_room,
+    new_texts,
+    release_text,
+    write_text,
+)
 
 FREE, EARLY, WAITING, CLOSED = range(4)
 UNLEARNED = -1.0

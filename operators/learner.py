@@ -16,15 +16,21 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import clear, compiled, float32
-from operators.error_memory import new_scratch
-from operators.features import ITEM
-from operators.ftrl import INITIAL, WEIGHT, Coordinates, Rate, descend, descend_vector, new_coordinates, rate
-from operators.hashing import uniform
-from operators.lanes import LANES, add_scaled_lanes, dot_lanes, learn_pairs_lanes, padded, score_pairs_lanes
-from operators.numerics import bits_of
-from operators.rates import NUMBERS, SUMS, Rates, RatesParameters, new_rates
+from thalweg.operators.error_memory import new_scratch
+from thalweg.operators.features import ITEM
+from thalweg.operators.ftrl import INITIAL, WEIGHT, Coordinates, Rate, descend, descend_vector, new_coordinates, rate
+from thalweg.operators.machine.compiled import clear, compiled, float32
+from thalweg.operators.machine.hashing import uniform
+from thalweg.operators.machine.lanes import (
+    LANES,
+    add_scaled_lanes,
+    dot_lanes,
+    learn_pairs_lanes,
+    padded,
+    score_pairs_lanes,
+)
+from thalweg.operators.machine.numerics import bits_of
+from thalweg.operators.rates import NUMBERS, SUMS, Rates, RatesParameters, new_rates
 
 DERIVED = ("user_gap", "user_exposures", "recent")
 USER_GAP, USER_EXPOSURES, RECENT = range(len(DERIVED))

@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import clear, compiled
-from operators.numerics import half_life_factor, log_of_ratio
-from operators.reserve import reserve, reserve_rows
+from thalweg.operators.machine.compiled import clear, compiled
+from thalweg.operators.machine.numerics import half_life_factor, log_of_ratio
+from thalweg.operators.machine.reserve import reserve, reserve_rows
 
 SHOWN, ACTED, LATELY_SHOWN, LATELY_ACTED, LATELY_EXPECTED = range(5)
 SUMS = 5

@@ -25,12 +25,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import clear, compiled, float32, int64
-from operators.hashing import uniform
-from operators.numerics import arc_cosine, bits_of, float_of, log
-from operators.pool import Pool, new_pool
-from operators.reserve import reserve
+from thalweg.operators.machine.compiled import clear, compiled, float32, int64
+from thalweg.operators.machine.hashing import uniform
+from thalweg.operators.machine.numerics import arc_cosine, bits_of, float_of, log
+from thalweg.operators.machine.reserve import reserve
+from thalweg.operators.structures.pool import Pool, new_pool
 
 VECTOR_BITS = 24  # of the largest coordinate of the first vector in a bucket
 ROOM_BITS = 29  # of any other's, in the bucket's unit: beside a sum of SUM_LIMIT it fits 32 bits

@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 from msgspec import MsgspecError
 from msgspec.json import Decoder
-
-from schemas.events import Context, Event, Feedback, Impression, Request
-from schemas.limits import LimitsConfiguration
-from schemas.reasons import Reason, Unusable
-from schemas.refusal import is_deeper, refusal
+from thalweg.schemas.events import Context, Event, Feedback, Impression, Request
+from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.reasons import Reason, Unusable
+from thalweg.schemas.refusal import is_deeper, refusal
 
 Decode = Callable[[bytes | None], Event]
 
@@ -36,7 +35,7 @@ def decoder(limits: LimitsConfiguration) -> Decode:
     Erase(id='1', user='u', ts=1700000000000)
     >>> decode(b'{"type":"erase","id":"1","user":"","ts":1700000000000}')
     Traceback (most recent call last):
-    schemas.reasons.Unusable: id_empty: user is empty
+    thalweg.schemas.reasons.Unusable: id_empty: user is empty
     """
     record_bytes, depth = limits.record_bytes, limits.depth
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of everything on the wire; `python -m schemas.json_schemas` writes them to `schemas/json/`.
+"""JSON Schemas of everything on the wire; `python -m thalweg.schemas.json_schemas` writes them to `schemas/json/`.
 
 They say which fields there are and of which types. Limits that the configuration sets are not in them.
 """
@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import json
-
-from schemas.events import Erase, Event, Feedback, Impression, Request
-from schemas.outputs import DeadLetter, Example, Score
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request
+from thalweg.schemas.outputs import DeadLetter, Example, Score
 
 DIRECTORY = Path(__file__).parent / "json"
 TYPES = {

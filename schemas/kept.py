@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-
-from schemas.events import Impression, Value
-from schemas.records import Headers
+from thalweg.schemas.events import Impression, Value
+from thalweg.schemas.records import Headers
 
 
 class Kept(msgspec.Struct, gc=False):

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from schemas.records import Cause
+from thalweg.schemas.records import Cause
 
 
 class Origin(NamedTuple):

@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from msgspec.json import Decoder, Encoder
-
-from schemas.origin import Origin
-from schemas.reasons import Reason
-from schemas.records import Cause, Headers
+from thalweg.schemas.origin import Origin
+from thalweg.schemas.reasons import Reason
+from thalweg.schemas.records import Cause, Headers
 
 Feature = int | float | str | list[int | float | str]
 """A number, a list of numbers, a string or a list of strings."""
@@ -141,8 +140,8 @@ def dead_letter_headers(headers: Headers, reason: Reason, detail: str, origin: O
     ...                                        Origin("interactions", 3, 17), Cause(17, 0)):
     ...     print(name, value.decode())
     trace 1
-    __streams.errors.exception schemas.reasons.Unusable: id_empty: user is empty
-    __streams.errors.stacktrace schemas.reasons.Unusable: id_empty: user is empty
+    __streams.errors.exception thalweg.schemas.reasons.Unusable: id_empty: user is empty
+    __streams.errors.stacktrace thalweg.schemas.reasons.Unusable: id_empty: user is empty
     __streams.errors.message user is empty
     __streams.errors.topic interactions
     __streams.errors.partition 3
@@ -150,7 +149,7 @@ def dead_letter_headers(headers: Headers, reason: Reason, detail: str, origin: O
     thalweg.reason id_empty
     thalweg.cause interactions-3-17:0
     """
-    line = f"schemas.reasons.Unusable: {reason.value}: {detail}".encode()
+    line = f"thalweg.schemas.reasons.Unusable: {reason.value}: {detail}".encode()
     return (
         *headers,
         ("__streams.errors.exception", line),

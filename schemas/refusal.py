@@ -9,9 +9,9 @@ import json
 import math
 from typing import Any, NoReturn
 
-from schemas.events import EARLIEST_TS_MS, END_TS_MS
-from schemas.limits import LimitsConfiguration
-from schemas.reasons import Reason, Unusable
+from thalweg.schemas.events import EARLIEST_TS_MS, END_TS_MS
+from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.reasons import Reason, Unusable
 
 FIELDS = {
     "impression": ("id", "user", "item", "ts", "context", "base_score"),

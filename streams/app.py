@@ -1,4 +1,4 @@
-"""The Faust app that scores events: `faust -A streams.app worker -l info`, or `thalweg worker`, which is the same.
+"""The Faust app that scores events: `faust -A thalweg.streams.app worker -l info`; `thalweg worker` is the same.
 
 With `faust -A` the configuration is the file that THALWEG_CONFIG names, and THALWEG_SECTION__KEY over it.
 """
@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from streams.blocks import BlockApp, BlockLimits, block_app
-from streams.commands import Refusal
-from streams.configuration import ConfigurationError, Loaded, load
-from streams.metrics import MetricsServer, new_registry
-from streams.partition import Partition
-from streams.seal import seal_of
-from streams.topics import check
-from streams.worker import Scoring
+from thalweg.streams.configuration.loading import ConfigurationError, Loaded, load
+from thalweg.streams.kafka.blocks import BlockApp, BlockLimits, block_app
+from thalweg.streams.kafka.topics import check
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.seal import seal_of
+from thalweg.streams.refusal import Refusal
+from thalweg.streams.worker.metrics import MetricsServer, new_registry
+from thalweg.streams.worker.worker import Scoring
 
 # Larger than a block of the fold: of what one fetch brings, one part is folded while others are read and written.
 BLOCK_RECORDS, BLOCK_BYTES = 10_000, 8 << 20

@@ -16,20 +16,19 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
-
-from operators.behaviors import KINDS
-from operators.configuration import Configuration
-from operators.contexts import field_names
-from operators.hashing import field_seed, key_of
-from operators.state import FATES, TALLIES
-from operators.table import Table, rows_by_key
-from schemas.events import Context, Erase, Event, Feedback, Impression, Request, encode_event
-from schemas.outputs import DeadLetter, Example, Score, decode_dead_letter, decode_example, decode_score
-from schemas.records import Cause, LogRecord, Output, Outputs
-from streams.partition import Partition
-from streams.seal import Seal
-from streams.sinks import dead_letter_line
-from streams.summary import waiting_count
+from thalweg.operators.behaviors import KINDS
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.contexts import field_names
+from thalweg.operators.fold.state import FATES, TALLIES
+from thalweg.operators.machine.hashing import field_seed, key_of
+from thalweg.operators.structures.table import Table, rows_by_key
+from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Request, encode_event
+from thalweg.schemas.outputs import DeadLetter, Example, Score, decode_dead_letter, decode_example, decode_score
+from thalweg.schemas.records import Cause, LogRecord, Output, Outputs
+from thalweg.streams.logs.sinks import dead_letter_line
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.seal import Seal
+from thalweg.streams.replay.summary import waiting_count
 
 START_MS = 1_700_000_000_000
 """A time to start a test's log at."""
@@ -69,7 +68,8 @@ class Driver:
     Parameters
     ----------
     configuration
-        The fold's; `streams.configuration.load(path, environment={}, flags=[]).configuration` reads one's own file.
+        The fold's; `load(path, environment={}, flags=[]).configuration` of `streams/configuration/loading.py` reads
+        one's own file.
     topic, partition
         What origins are called after.
     partitions

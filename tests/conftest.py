@@ -18,8 +18,9 @@ NODES: dict[str, real.Broker] = {}
 @pytest.fixture(scope="session")
 def compiled_fold() -> None:
     """The machine code that workers load: whatever is waited for in a test, it is not the compiler."""
-    code = "from operators.configuration import Configuration as C; from streams.partition import Partition as P"
-    subprocess.run([sys.executable, "-c", f"{code}; P(C()).warm_up()"], check=True)
+    code = "from thalweg.operators.configuration import Configuration\n"
+    code += "from thalweg.streams.partition.partition import Partition\n"
+    subprocess.run([sys.executable, "-c", f"{code}Partition(Configuration()).warm_up()"], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,15 +14,14 @@ from typing import Any
 
 import msgspec
 import pytest
-
-from operators.configuration import Configuration
-from schemas.events import Erase, Event, Feedback, Impression, Request
-from schemas.outputs import DeadLetter, Example, Score
-from schemas.reasons import Reason
-from streams.commands import COMMANDS
-from streams.configuration import io_sections
-from streams.driver import Driver
-from streams.sections import is_tree, members
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request
+from thalweg.schemas.outputs import DeadLetter, Example, Score
+from thalweg.schemas.reasons import Reason
+from thalweg.streams.commands import COMMANDS
+from thalweg.streams.configuration.loading import io_sections
+from thalweg.streams.configuration.sections import is_tree, members
+from thalweg.streams.driver import Driver
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -203,7 +202,9 @@ def test_commands_and_keys_exist(page: Path) -> None:
     sections_of = {name: members(form) for name, form in tree.items() if is_tree(form)}
     for owner, name in re.findall(r"`([a-z_]+)\.(\w+)[`= (]", text):
         if owner in sections_of and name not in sections_of[owner]:
-            assert hasattr(import_module(f"operators.{owner}"), name), f"{page.name} names {owner}.{name}"
+            [path] = (ROOT / "operators").rglob(f"{owner}.py")
+            module = ".".join(("thalweg", *path.relative_to(ROOT).with_suffix("").parts))
+            assert hasattr(import_module(module), name), f"{page.name} names {owner}.{name}"
 
 
 def test_the_configuration_page_is_current() -> None:

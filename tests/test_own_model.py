@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from thalweg.schemas.events import Impression, encode_event
+from thalweg.streams.driver import START_MS
 
 from examples.own_model.own_model import MODELS, corrected, halves, main, trained, with_base_scores
-from schemas.events import Impression, encode_event
-from streams.driver import START_MS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "examples" / "own_model" / "README.md").read_text(encoding="utf-8")

@@ -7,13 +7,13 @@ import random
 from collections.abc import Sequence
 
 import msgspec
+from thalweg.schemas.decode import decode_plain
+from thalweg.schemas.events import Feedback, encode_event
+from thalweg.schemas.records import LogRecord
 
 from benchmarks.quality.replays import replayed
 from benchmarks.quality.tables import HEADER, Options, number, row, said
 from benchmarks.real_logs import RealLog
-from schemas.decode import decode_plain
-from schemas.events import Feedback, encode_event
-from schemas.records import LogRecord
 
 WAITS = "joiner.provisional_share=1"
 WINDOWS = [

@@ -9,13 +9,13 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import msgspec
 import numpy as np
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.configuration.loading import load
+from thalweg.streams.logs.generate import Generator, Stream
+from thalweg.streams.partition.partition import Partition
 
 from benchmarks.quality.replays import BLOCK, Array
 from benchmarks.quality.tables import PLOTS, Options, number, said, told
-from schemas.records import LogRecord
-from streams.configuration import load
-from streams.generate import Generator, Stream
-from streams.partition import Partition
 
 SEED, IMPRESSIONS, USERS, ITEMS = 7, 300_000, 300, 300
 BIN = 2_500

@@ -4,15 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
+from thalweg.operators.edges.columnizer import IMPRESSION, Columnizer
+from thalweg.operators.fold.state import new_state
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.tally import Tally
 
 from benchmarks.quality.replays import BLOCK, Array
 from benchmarks.quality.tables import Options, number, said, told
 from benchmarks.real_logs import RealLog
-from operators.columns import IMPRESSION, Columnizer
-from operators.state import new_state
-from schemas.records import LogRecord
-from streams.partition import Partition
-from streams.tally import Tally
 
 FINAL, MODEL = range(2)
 HEADER = "| | AUC / logloss | of the AUC lost by freezing | of the way to learning on, corrected |\n|---|---|---|---|"

@@ -10,16 +10,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from msgspec.structs import replace
+from thalweg.operators.machine.hashing import field_seed, key_of
+from thalweg.operators.structures.table import rows_by_key
+from thalweg.schemas.decode import decode_plain
+from thalweg.schemas.events import Feedback, Impression, encode_event
+from thalweg.schemas.records import LogRecord
 
 from benchmarks.quality.replays import Run, replayed
 from benchmarks.quality.table import row_bytes
 from benchmarks.quality.tables import HEADER, Options, row, said
 from benchmarks.real_logs import RealLog
-from operators.hashing import field_seed, key_of
-from operators.table import rows_by_key
-from schemas.decode import decode_plain
-from schemas.events import Feedback, Impression, encode_event
-from schemas.records import LogRecord
 
 THRESHOLDS = (2, 5, 10)
 SHARES = (0.077, 0.3, 0.6)

@@ -10,14 +10,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
-
-from benchmarks.quality.tables import Options, number
-from benchmarks.real_logs import RealLog
-from operators.compiled import clear, compiled, float32
-from operators.ftrl import INITIAL, WEIGHT
-from operators.hashing import hasher
-from operators.index import find
-from operators.sdim import (
+from thalweg.operators.ftrl import INITIAL, WEIGHT
+from thalweg.operators.machine.compiled import clear, compiled, float32
+from thalweg.operators.machine.hashing import hasher
+from thalweg.operators.sdim import (
     LONG_AGO_MS,
     Histories,
     SdimConfiguration,
@@ -31,9 +27,13 @@ from operators.sdim import (
     window_of,
     wipe_history,
 )
-from schemas.decode import decode_plain
-from schemas.events import Event, Feedback, Impression
-from streams.partition import Partition
+from thalweg.operators.structures.index import find
+from thalweg.schemas.decode import decode_plain
+from thalweg.schemas.events import Event, Feedback, Impression
+from thalweg.streams.partition.partition import Partition
+
+from benchmarks.quality.tables import Options, number
+from benchmarks.real_logs import RealLog
 
 BLOCK = 500
 SHORT_LENGTH = 4

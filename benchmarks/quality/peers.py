@@ -7,15 +7,15 @@ at offset c is learned before the impression at offset c is scored.
 from collections.abc import Sequence
 
 import numpy as np
+from thalweg.schemas.decode import decode_plain
+from thalweg.schemas.events import Impression
+from thalweg.schemas.records import LogRecord
 from vowpalwabbit import Workspace
 
 from benchmarks.quality.replays import Figures, Moment, Run, figures, replayed
 from benchmarks.quality.tables import HEADER, Options, row
 from benchmarks.real_logs import RealLog
 from benchmarks.vowpal_wabbit import CONFIGURATIONS, FIXED, Lines
-from schemas.decode import decode_plain
-from schemas.events import Impression
-from schemas.records import LogRecord
 
 
 def tables(options: Options) -> str:

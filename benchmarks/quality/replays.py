@@ -12,15 +12,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import log_loss, roc_auc_score
+from thalweg.operators.fold.state import State
+from thalweg.schemas.origin import parse_cause
+from thalweg.schemas.outputs import Example
+from thalweg.schemas.records import LogRecord, Output
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.tally import Tally
 
 from benchmarks.real_logs import RealLog
 from benchmarks.vowpal_wabbit import Lines
-from operators.state import State
-from schemas.origin import parse_cause
-from schemas.outputs import Example
-from schemas.records import LogRecord, Output
-from streams.partition import Partition
-from streams.tally import Tally
 
 BLOCK = 10_000
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.state import State, arrays_of, new_state, used
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.reserve import reserved_bytes
+from thalweg.operators.structures.index import BUCKET_CELLS, BUCKETS
+from thalweg.operators.structures.index import COUNT as KEYS
+from thalweg.operators.structures.pool import EVER_USED
+from thalweg.operators.structures.table import EXPIRED, Table, claim_row, find_row, new_table, release_row
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.configuration.loading import load
+from thalweg.streams.partition.partition import Partition
 
 from benchmarks.quality.tables import Options
-from operators.compiled import compiled
-from operators.configuration import Configuration
-from operators.index import BUCKET_CELLS, BUCKETS
-from operators.index import COUNT as KEYS
-from operators.pool import EVER_USED
-from operators.reserve import reserved_bytes
-from operators.state import State, arrays_of, new_state, used
-from operators.table import EXPIRED, Table, claim_row, find_row, new_table, release_row
-from schemas.records import LogRecord
-from streams.configuration import load
-from streams.partition import Partition
 
 SIZES = (100_000, 1_000_000, 10_000_000)
 AT_ONCE = 8

@@ -7,8 +7,7 @@ python examples/kuairand/make_sample.py kuairand.jsonl.zst examples/kuairand/kua
 import sys
 
 import msgspec
-
-from streams.logs import LogReader, LogWriter
+from thalweg.streams.logs.reader import LogReader, LogWriter
 
 IMPRESSIONS = 30_000
 

@@ -21,7 +21,7 @@ from typing import IO
 from examples.live.events import events
 from tests.kafka.broker import BrokerUnavailableError, bootstrap_servers
 
-THALWEG = [sys.executable, "-c", "from streams.commands import main; main()"]
+THALWEG = [sys.executable, "-c", "from thalweg.streams.commands import main; main()"]
 END_TIMEOUT_S = 60
 
 

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from schemas.records import LogRecord
-from streams.configuration import load
-from streams.logs import LogReader, LogWriter
-from streams.partition import Partition
-from streams.tally import Quality, Tally
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.configuration.loading import load
+from thalweg.streams.logs.reader import LogReader, LogWriter
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.tally import Quality, Tally
 
 ROOT = Path(__file__).parent.parent.parent
 SAMPLE = ROOT / "examples" / "kuairand" / "kuairand_sample.jsonl.gz"

@@ -4,8 +4,8 @@ Each estimator is one class over the functions that the fold is made of; its arg
 of these modules compiles anything of its own, so they don't belong to the digest of compiled code.
 """
 
-from operators.estimators.admitted_embedding import AdmittedEmbedding
-from operators.estimators.error_memory import ErrorMemory
-from operators.estimators.sequence_interest import SequenceInterest
+from thalweg.operators.estimators.admitted_embedding import AdmittedEmbedding
+from thalweg.operators.estimators.error_memory import ErrorMemory
+from thalweg.operators.estimators.sequence_interest import SequenceInterest
 
 __all__ = ["AdmittedEmbedding", "ErrorMemory", "SequenceInterest"]

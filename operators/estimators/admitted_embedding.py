@@ -5,15 +5,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from river import base
-
-from operators.admission import AdmissionConfiguration, admission_parameters, new_admission
-from operators.estimators.feature_vector import key_in, time_of
-from operators.features import resolve, sweep_feature
-from operators.ftrl import INITIAL, WEIGHT, Coordinates, descend_vector, new_coordinates, rate
-from operators.hashing import Key, uniform
-from operators.numerics import sigmoid
-from operators.owned import new_owned
-from operators.table import NONE, find_row, new_table, update_row
+from thalweg.operators.admission import AdmissionConfiguration, admission_parameters, new_admission
+from thalweg.operators.estimators.feature_vector import key_in, time_of
+from thalweg.operators.features import resolve, sweep_feature
+from thalweg.operators.ftrl import INITIAL, WEIGHT, Coordinates, descend_vector, new_coordinates, rate
+from thalweg.operators.machine.hashing import Key, uniform
+from thalweg.operators.machine.numerics import sigmoid
+from thalweg.operators.structures.ownership import new_owned
+from thalweg.operators.structures.table import NONE, find_row, new_table, update_row
 
 LOSSES = ("logistic", "squared")
 NOBODY = -1
@@ -69,7 +68,7 @@ class AdmittedEmbedding(base.Transformer):
     Numbers that are codes, taken as numbers and as categories:
 
     >>> from river import datasets, evaluate, linear_model, metrics, preprocessing
-    >>> from operators.estimators import AdmittedEmbedding
+    >>> from thalweg.operators.estimators import AdmittedEmbedding
 
     >>> without = preprocessing.StandardScaler() | linear_model.LogisticRegression()
     >>> evaluate.progressive_val_score(datasets.Phishing(), without, metrics.ROCAUC())

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 from river import base, linear_model
-
-from operators.error_memory import (
+from thalweg.operators.error_memory import (
     CorrectionConfiguration,
     ErrorMemoryConfiguration,
     Recalled,
@@ -19,8 +18,8 @@ from operators.error_memory import (
     read_error,
     write_error,
 )
-from operators.estimators.feature_vector import FeatureVector, key_in, time_of
-from operators.sdim import projections
+from thalweg.operators.estimators.feature_vector import FeatureVector, key_in, time_of
+from thalweg.operators.sdim import projections
 
 PROBABILITY_MIN = 1e-6
 BASE_MIN = 0.01  # a tree says 0 or 1 of a leaf with few examples; in log-odds that could not be set right
@@ -80,7 +79,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
     Examples
     --------
     >>> from river import datasets, evaluate, linear_model, metrics, preprocessing
-    >>> from operators.estimators import ErrorMemory
+    >>> from thalweg.operators.estimators import ErrorMemory
 
     >>> model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
     >>> evaluate.progressive_val_score(datasets.Phishing(), model, metrics.LogLoss())  # doctest: +ELLIPSIS

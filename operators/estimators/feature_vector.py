@@ -5,9 +5,8 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.hashing import Key, field_seed, key_of
-from operators.sdim import projections
+from thalweg.operators.machine.hashing import Key, field_seed, key_of
+from thalweg.operators.sdim import projections
 
 DIRECTIONS_LIMIT = 1 << 12
 SALT_BITS = 63

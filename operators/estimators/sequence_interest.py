@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 from river import base
-
-from operators.behaviors import (
+from thalweg.operators.behaviors import (
     BehaviorsConfiguration,
     extend_sequence,
     forget_sequences,
@@ -14,10 +13,20 @@ from operators.behaviors import (
     read_long_interest,
     read_short_interest,
 )
-from operators.estimators.feature_vector import FeatureVector, key_in
-from operators.hashing import Key
-from operators.sdim import LONG_AGO_MS, SdimConfiguration, projections, window_of
-from operators.table import NONE, Table, claim_row, find_row, is_full, new_table, oldest_row, release_row, update_row
+from thalweg.operators.estimators.feature_vector import FeatureVector, key_in
+from thalweg.operators.machine.hashing import Key
+from thalweg.operators.sdim import LONG_AGO_MS, SdimConfiguration, projections, window_of
+from thalweg.operators.structures.table import (
+    NONE,
+    Table,
+    claim_row,
+    find_row,
+    is_full,
+    new_table,
+    oldest_row,
+    release_row,
+    update_row,
+)
 
 KIND = 0
 NEVER = np.full(1, np.iinfo(np.int64).max)
@@ -72,7 +81,7 @@ class SequenceInterest(base.Transformer):
 
     >>> import random
     >>> from river import compose, datasets, evaluate, linear_model, metrics, preprocessing
-    >>> from operators.estimators import SequenceInterest
+    >>> from thalweg.operators.estimators import SequenceInterest
 
     >>> def visits():
     ...     chance = random.Random(7)

@@ -28,17 +28,13 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = import_module(f"streams.commands.{name.replace('-', '_')}_command")
+        module = import_module(f"thalweg.streams.commands.{name.replace('-', '_')}_command")
         command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
-
-
-class Refusal(click.ClickException):
-    """The command can't go on; one line says why and what to do. Ends with exit status 1."""
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

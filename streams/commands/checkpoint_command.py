@@ -11,9 +11,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from streams.commands import Refusal
-from streams.configuration import Loaded, configuration_options
+from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.refusal import Refusal
 
 partition_option = click.option("--partition", type=click.IntRange(0), metavar="P", help="This partition only.")
 offset_option = click.option(
@@ -49,8 +48,8 @@ def list_command(as_json: bool, partition: int | None, loaded: Loaded) -> None:
     Example:
         thalweg checkpoint list --partition 0
     """
-    from streams.checkpoint_check import look_at
-    from streams.checkpoints import differences, plain, said
+    from thalweg.streams.checkpoints.format import differences, plain, said
+    from thalweg.streams.checkpoints.verify import look_at
 
     table = Table("partition", "next offset", "age", "bytes", "state")
     configuration = plain(loaded.configuration)
@@ -96,7 +95,7 @@ def show_command(partition: int | None, offset: int | None, loaded: Loaded) -> N
     Example:
         thalweg checkpoint show --partition 0
     """
-    from streams.checkpoint_check import read
+    from thalweg.streams.checkpoints.verify import read
 
     with refusing():
         store, path = chosen(loaded, partition, offset)
@@ -120,9 +119,9 @@ def verify_command(takes_all: bool, partition: int | None, loaded: Loaded) -> No
     Example:
         thalweg checkpoint verify --all
     """
-    from streams.checkpoint_check import verify
-    from streams.checkpoints import CheckpointError
-    from streams.seal import seal_of
+    from thalweg.streams.checkpoints.format import CheckpointError
+    from thalweg.streams.checkpoints.verify import verify
+    from thalweg.streams.partition.seal import seal_of
 
     count = failures = 0
     seal = None
@@ -166,7 +165,7 @@ def rollback_command(
     Example:
         thalweg checkpoint rollback --partition 0
     """
-    from streams.checkpoint_check import roll_back
+    from thalweg.streams.checkpoints.verify import roll_back
 
     with refusing():
         found = list(stores(loaded, partition))
@@ -222,9 +221,9 @@ def rebuild_command(
     Example:
         thalweg checkpoint rebuild --config new.toml --set checkpoint.generation=1
     """
-    from streams.checkpoint_folders import partitions_at, store_at
-    from streams.rebuild import rebuild
-    from streams.topics import check
+    from thalweg.streams.checkpoints.folders import partitions_at, store_at
+    from thalweg.streams.kafka.topics import check
+    from thalweg.streams.worker.rebuild import rebuild
 
     section = loaded.checkpoint
     number = section.generation - 1 if from_generation is None else from_generation
@@ -258,8 +257,8 @@ def rebuild_command(
 
 def idle_log(loaded: Loaded, bootstrap_servers: str | None, partition: int) -> Callable[[int], None]:
     """Return a check that the log still holds an offset; raise Refusal where workers are in the group."""
-    from streams.groups import members_of
-    from streams.topics import describe
+    from thalweg.streams.kafka.groups import members_of
+    from thalweg.streams.kafka.topics import describe
 
     kafka = loaded.kafka.reached_at(bootstrap_servers)
     try:
@@ -287,7 +286,7 @@ def idle_log(loaded: Loaded, bootstrap_servers: str | None, partition: int) -> C
 
 def stores(loaded: Loaded, partition: int | None) -> Iterator[tuple[int, Any]]:
     """Give the stores of the partitions that have one."""
-    from streams.checkpoint_folders import partitions_at, store_at
+    from thalweg.streams.checkpoints.folders import partitions_at, store_at
 
     topic = loaded.topics.interactions
     for number in partitions_at(loaded.checkpoint, topic):
@@ -311,8 +310,8 @@ def chosen(loaded: Loaded, partition: int | None, offset: int | None) -> tuple[A
 
 def place_of(loaded: Loaded) -> str:
     """Return where checkpoints are looked for, without credentials."""
-    from streams.checkpoint_folders import folder_of
-    from streams.sections import redacted
+    from thalweg.streams.checkpoints.folders import folder_of
+    from thalweg.streams.configuration.sections import redacted
 
     return redacted(folder_of(loaded.checkpoint))
 
@@ -320,7 +319,7 @@ def place_of(loaded: Loaded) -> str:
 @contextmanager
 def refusing() -> Iterator[None]:
     """Turn what a store refuses into the command's one line."""
-    from streams.checkpoints import CheckpointError
+    from thalweg.streams.checkpoints.format import CheckpointError
 
     try:
         yield

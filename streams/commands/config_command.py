@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 import msgspec
-
-from streams.configuration import DEFAULT, Loaded, Source, configuration_options, io_sections
-from streams.sections import Key, is_secret, leaves, redacted, shown
+from thalweg.streams.configuration.loading import DEFAULT, Loaded, Source, configuration_options, io_sections
+from thalweg.streams.configuration.sections import Key, is_secret, leaves, redacted, shown
 
 
 @click.group(name="config")

@@ -4,10 +4,9 @@ import itertools
 import sys
 
 import click
-
-from streams.configuration import Loaded, configuration_options
-from streams.consume import Reader, consume
-from streams.topics import check
+from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.kafka.consume import Reader, consume
+from thalweg.streams.kafka.topics import check
 
 
 @click.command("consume")

@@ -9,11 +9,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from schemas.outputs import encode_dead_letter
-from schemas.reasons import Reason
-from streams.commands import Refusal
-from streams.configuration import Loaded, configuration_options
+from thalweg.schemas.outputs import encode_dead_letter
+from thalweg.schemas.reasons import Reason
+from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.refusal import Refusal
 
 REASONS = [reason.value for reason in Reason]
 file_option = click.option(
@@ -79,7 +78,7 @@ def list_command(
     Example:
         thalweg dead-letters list --each --reason not_json
     """
-    from streams.dead_letters import REDRIVEN_HEADER, Contents, Letter, contents
+    from thalweg.streams.kafka.dead_letters import REDRIVEN_HEADER, Contents, Letter, contents
 
     letters = chosen(loaded, bootstrap_servers, path, Filters(**filters))
     found = Contents(frozenset(), 0)
@@ -203,7 +202,7 @@ def redrive_command(
         thalweg dead-letters redrive --reason too_large --set limits.record_bytes=200000
         thalweg dead-letters redrive --reason too_large --set limits.record_bytes=200000 --execute
     """
-    from streams.dead_letters import STATE_DECIDES, Redrive
+    from thalweg.streams.kafka.dead_letters import STATE_DECIDES, Redrive
 
     kafka = loaded.kafka.reached_at(bootstrap_servers)
     redrive = Redrive(
@@ -242,7 +241,7 @@ def redrive_command(
 
 def wanted(filters: Filters) -> Any:
     """Return the flags as the reading side takes them."""
-    from streams.dead_letters import Wanted
+    from thalweg.streams.kafka.dead_letters import Wanted
 
     return Wanted(
         frozenset(filters.reasons),
@@ -255,9 +254,9 @@ def wanted(filters: Filters) -> Any:
 
 def chosen(loaded: Loaded, bootstrap_servers: str | None, path: str | None, filters: Filters) -> Any:
     """Return the letters that are meant, of a file or of the topic. Raises Refusal where that can't be read."""
-    from streams.dead_letters import letters_of_file, letters_of_topic
-    from streams.logs import LogError
-    from streams.topics import check
+    from thalweg.streams.kafka.dead_letters import letters_of_file, letters_of_topic
+    from thalweg.streams.kafka.topics import check
+    from thalweg.streams.logs.reader import LogError
 
     if path is None:
         kafka = loaded.kafka.reached_at(bootstrap_servers)

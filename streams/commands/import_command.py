@@ -4,10 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-
-from streams.commands import Refusal
-from streams.importing import UNITS, Columns, Events, TableError
-from streams.logs import LogError, LogWriter
+from thalweg.streams.logs.importing import UNITS, Columns, Events, TableError
+from thalweg.streams.logs.reader import LogError, LogWriter
+from thalweg.streams.refusal import Refusal
 
 
 @click.command(name="import")

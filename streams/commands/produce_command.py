@@ -7,13 +7,12 @@ from contextlib import closing
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-from streams.commands import Refusal
-from streams.configuration import Loaded, configuration_options
-from streams.logs import LogError, LogReader
-from streams.produce import Produced, produce
-from streams.security import KafkaSection
-from streams.topics import check
+from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.kafka.produce import Produced, produce
+from thalweg.streams.kafka.security import KafkaSection
+from thalweg.streams.kafka.topics import check
+from thalweg.streams.logs.reader import LogError, LogReader
+from thalweg.streams.refusal import Refusal
 
 
 @click.command("produce")

@@ -10,10 +10,9 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-from streams.commands import Refusal
-from streams.configuration import Loaded, configuration_options
-from streams.logs import STANDARD_STREAM, LogError, LogReader
+from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.logs.reader import STANDARD_STREAM, LogError, LogReader
+from thalweg.streams.refusal import Refusal
 
 BATCH_EVENTS = 1_000
 SILENT_S = 1.5
@@ -66,15 +65,15 @@ def command(
     Example:
       thalweg replay examples/kuairand/kuairand_sample.jsonl.gz --config examples/kuairand/thalweg.toml
     """
-    from streams.checkpoint_folders import store_at
-    from streams.checkpoints import CheckpointError
-    from streams.object_checkpoints import is_remote
-    from streams.regret import Truth
-    from streams.replay import CHECKPOINT_EVENTS, Replay, Sinks
-    from streams.report import Course, require_matplotlib, write_report
-    from streams.seal import seal_of
-    from streams.sinks import Sink
-    from streams.summary import print_table
+    from thalweg.streams.checkpoints.folders import store_at
+    from thalweg.streams.checkpoints.format import CheckpointError
+    from thalweg.streams.checkpoints.objects import is_remote
+    from thalweg.streams.logs.sinks import Sink
+    from thalweg.streams.partition.seal import seal_of
+    from thalweg.streams.replay.regret import Truth
+    from thalweg.streams.replay.replay import CHECKPOINT_EVENTS, Replay, Sinks
+    from thalweg.streams.replay.report import Course, require_matplotlib, write_report
+    from thalweg.streams.replay.summary import print_table
 
     out = out or (STANDARD_STREAM if log == STANDARD_STREAM else f"{log}.scores.jsonl")
     paths = [out, examples, dead_letters]

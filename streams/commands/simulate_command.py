@@ -26,8 +26,8 @@ def command(seed: int, runs: int, processes: int, mode: Any) -> None:
     Example:
       thalweg simulate --runs 100
     """
-    from streams.commands import Refusal
-    from streams.simulate import simulate_all
+    from thalweg.streams.refusal import Refusal
+    from thalweg.streams.simulation.run import simulate_all
 
     deaths = done = 0
     for simulated in simulate_all(range(seed, seed + runs), processes, mode):

@@ -4,9 +4,8 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
-
-from streams.configuration import Loaded, configuration_options
-from streams.topics import check, create, describe
+from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.kafka.topics import check, create, describe
 
 
 @click.group("topics")

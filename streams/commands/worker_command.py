@@ -1,8 +1,7 @@
 """`thalweg worker`: score events from Kafka."""
 
 import click
-
-from streams.configuration import Loaded, configuration_options
+from thalweg.streams.configuration.loading import Loaded, configuration_options
 
 LEVELS = ("debug", "info", "warn", "error")
 
@@ -16,7 +15,7 @@ def command(log_level: str, bootstrap_servers: str | None, loaded: Loaded) -> No
 
     It reads the topic topics.interactions and writes scores, examples and dead letters to the partition of their
     input. Several workers of a group share the partitions, and need the same folder of checkpoints. `faust -A
-    streams.app worker -l info` is the same app, configured by THALWEG_CONFIG and THALWEG_SECTION__KEY.
+    thalweg.streams.app worker -l info` is the same app, configured by THALWEG_CONFIG and THALWEG_SECTION__KEY.
 
     \b
     Example:
@@ -24,8 +23,8 @@ def command(log_level: str, bootstrap_servers: str | None, loaded: Loaded) -> No
     """
     import dataclasses
 
-    from streams.app import make_app
-    from streams.blocks import BlockWorker
+    from thalweg.streams.app import make_app
+    from thalweg.streams.kafka.blocks import BlockWorker
 
     app = make_app(dataclasses.replace(loaded, kafka=loaded.kafka.reached_at(bootstrap_servers)))
     app.finalize()

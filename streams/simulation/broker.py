@@ -11,11 +11,10 @@ from aiokafka.errors import (
     InvalidTxnState,
     OutOfOrderSequenceNumber,
 )
-
-from streams.simulation.topic import Log
+from thalweg.streams.simulation.topic import Log
 
 if TYPE_CHECKING:
-    from streams.simulation.world import World
+    from thalweg.streams.simulation.world import World
 
 Place = tuple[str, int]
 OFFSETS = "offsets"

@@ -12,18 +12,18 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
-from schemas.records import Outputs
-from streams.checkpoints import WRITING
-from streams.configuration import Loaded
-from streams.partition import Partition
-from streams.partition_run import BlockLimits
-from streams.simulate import Due, loaded_for, simulate_setting
-from streams.simulation.broker import SimulatedBrokers
-from streams.simulation.disk import SimulatedDisk
-from streams.simulation.known import Known
-from streams.simulation.topic import SimulatedRecord
-from streams.simulation.worker import SimulatedWorker
-from streams.simulation.world import Mode, OnPoint, Setting, World
+from thalweg.schemas.records import Outputs
+from thalweg.streams.checkpoints.format import WRITING
+from thalweg.streams.configuration.loading import Loaded
+from thalweg.streams.kafka.partition_run import BlockLimits
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.simulation.broker import SimulatedBrokers
+from thalweg.streams.simulation.disk import SimulatedDisk
+from thalweg.streams.simulation.known import Known
+from thalweg.streams.simulation.run import Due, loaded_for, simulate_setting
+from thalweg.streams.simulation.topic import SimulatedRecord
+from thalweg.streams.simulation.worker import SimulatedWorker
+from thalweg.streams.simulation.world import Mode, OnPoint, Setting, World
 
 CHECKPOINT_MS, TRANSACTION_MS = 4_000, 100
 POWER_LOSSES = 4

@@ -7,8 +7,7 @@ from random import Random
 from typing import NamedTuple
 
 import numpy as np
-
-from streams.disk import Content, FileStatus, NewFile
+from thalweg.streams.checkpoints.disk import Content, FileStatus, NewFile
 
 
 class _File:
@@ -45,7 +44,7 @@ class _Change(NamedTuple):
 
 
 class SimulatedDisk:
-    """Files and folders with the semantics of fsync: see `streams.disk`, whose `Disk` it is."""
+    """Files and folders with the semantics of fsync: see `thalweg.streams.checkpoints.disk`, whose `Disk` it is."""
 
     def __init__(self, now_s: float = 0.0) -> None:
         """Start empty."""

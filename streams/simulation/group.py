@@ -4,8 +4,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streams.simulation.worker import SimulatedWorker
-    from streams.simulation.world import World
+    from thalweg.streams.simulation.worker import SimulatedWorker
+    from thalweg.streams.simulation.world import World
 
 
 class Group:

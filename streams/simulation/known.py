@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from schemas.records import Outputs, Record
-from streams.partition import Partition, Rooms
+from thalweg.schemas.records import Outputs, Record
+from thalweg.streams.partition.partition import Partition, Rooms
 
 Answer = TypeVar("Answer")
 Block = tuple[Record, ...]

@@ -7,11 +7,10 @@ from random import Random
 from typing import Any
 
 import msgspec
-
-from operators.configuration import Configuration
-from operators.hashing import partition_of
-from streams.driver import START_MS
-from streams.simulation.topic import SimulatedRecord
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.machine.hashing import partition_of
+from thalweg.streams.driver import START_MS
+from thalweg.streams.simulation.topic import SimulatedRecord
 
 WINDOW_MS = 60_000
 USERS = 6

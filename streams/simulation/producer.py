@@ -14,12 +14,11 @@ from aiokafka.errors import (
     ProducerClosed,
     ProducerFenced,
 )
-
-from streams.simulation.broker import OFFSETS, Place
-from streams.simulation.wire import Answer, Request, Wire
+from thalweg.streams.simulation.broker import OFFSETS, Place
+from thalweg.streams.simulation.wire import Answer, Request, Wire
 
 if TYPE_CHECKING:
-    from streams.simulation.worker import SimulatedWorker
+    from thalweg.streams.simulation.worker import SimulatedWorker
 
 CONNECTING_S = 0.02
 BACKOFF_S = 0.04

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from schemas.records import Cause, Headers
-from streams.consume import cause_of
+from thalweg.schemas.records import Cause, Headers
+from thalweg.streams.kafka.consume import cause_of
 
 
 class SimulatedRecord(NamedTuple):

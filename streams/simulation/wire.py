@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 if TYPE_CHECKING:
-    from streams.simulation.broker import SimulatedBrokers
-    from streams.simulation.worker import SimulatedWorker
+    from thalweg.streams.simulation.broker import SimulatedBrokers
+    from thalweg.streams.simulation.worker import SimulatedWorker
 
 LATE_S = 20.0
 """How much later than its sender's death a request may arrive."""

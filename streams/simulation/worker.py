@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from aiokafka.errors import ConcurrentTransactions
-
-from schemas.records import Outputs
-from streams.commands import Refusal
-from streams.delivery import Delivery, OpenTransactionError, OutputsLostError, Tail
-from streams.disk import Content, FileStatus, NewFile
-from streams.partition_run import LogBounds, PartitionRun
-from streams.ports import OPEN_TRANSACTION_MS, OutputDelivery, Ports
-from streams.simulation.loop import Owner
-from streams.simulation.producer import SimulatedProducer, TransactionalProducer
-from streams.transactions import TransactionalDelivery
-from streams.worker import Scoring
+from thalweg.schemas.records import Outputs
+from thalweg.streams.checkpoints.disk import Content, FileStatus, NewFile
+from thalweg.streams.kafka.delivery import Delivery, OpenTransactionError, OutputsLostError, Tail
+from thalweg.streams.kafka.partition_run import LogBounds, PartitionRun
+from thalweg.streams.kafka.transactions import TransactionalDelivery
+from thalweg.streams.refusal import Refusal
+from thalweg.streams.simulation.loop import Owner
+from thalweg.streams.simulation.producer import SimulatedProducer, TransactionalProducer
+from thalweg.streams.worker.ports import OPEN_TRANSACTION_MS, OutputDelivery, Ports
+from thalweg.streams.worker.worker import Scoring
 
 if TYPE_CHECKING:
-    from streams.simulation.world import World
+    from thalweg.streams.simulation.world import World
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")

@@ -8,20 +8,20 @@ from pathlib import Path
 from random import Random
 from typing import Literal, NamedTuple
 
-from schemas.records import Cause
-from streams.checkpoints import ENDING, CheckpointError, CheckpointStore, Header, Identity
-from streams.configuration import Loaded
-from streams.partition import Partition, Rooms
-from streams.partition_run import BlockLimits
-from streams.simulation.broker import SimulatedBrokers
-from streams.simulation.disk import SimulatedDisk
-from streams.simulation.group import Group
-from streams.simulation.known import Known
-from streams.simulation.loop import NOBODY
-from streams.simulation.topic import SimulatedRecord
-from streams.simulation.wire import Request
-from streams.simulation.worker import SimulatedWorker
-from streams.worker import BELOW_ALL
+from thalweg.schemas.records import Cause
+from thalweg.streams.checkpoints.format import ENDING, CheckpointError, CheckpointStore, Header, Identity
+from thalweg.streams.configuration.loading import Loaded
+from thalweg.streams.kafka.partition_run import BlockLimits
+from thalweg.streams.partition.partition import Partition, Rooms
+from thalweg.streams.simulation.broker import SimulatedBrokers
+from thalweg.streams.simulation.disk import SimulatedDisk
+from thalweg.streams.simulation.group import Group
+from thalweg.streams.simulation.known import Known
+from thalweg.streams.simulation.loop import NOBODY
+from thalweg.streams.simulation.topic import SimulatedRecord
+from thalweg.streams.simulation.wire import Request
+from thalweg.streams.simulation.worker import SimulatedWorker
+from thalweg.streams.worker.worker import BELOW_ALL
 
 Mode = Literal["suppress", "transactional"]
 Causes = tuple[list[Cause], ...]

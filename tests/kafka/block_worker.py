@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.records import Record
-from streams.blocks import BlockLimits, LogBounds, block_app
-from streams.security import KafkaSection
+from thalweg.schemas.records import Record
+from thalweg.streams.kafka.blocks import BlockLimits, LogBounds, block_app
+from thalweg.streams.kafka.security import KafkaSection
 
 
 class Counting:

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
+from thalweg.streams.kafka.consume import cause_of
+from thalweg.streams.kafka.produce import key_of
 
 from examples.live.events import events
-from streams.consume import cause_of
-from streams.produce import key_of
 from tests.kafka.broker import Broker
 from tests.kafka.fleet import committed, end_offsets
 from tests.kafka.scoring import Producing, Sent, Workers

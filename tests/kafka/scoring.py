@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from operators.configuration import Configuration
-from schemas.records import Headers, LogRecord, Output
-from streams.checkpoints import read
-from streams.configuration import Loaded, load
-from streams.consume import Reader
-from streams.partition import Partition
-from streams.produce import produce
-from streams.topics import create
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.records import Headers, LogRecord, Output
+from thalweg.streams.checkpoints.format import read
+from thalweg.streams.configuration.loading import Loaded, load
+from thalweg.streams.kafka.consume import Reader
+from thalweg.streams.kafka.produce import produce
+from thalweg.streams.kafka.topics import create
+from thalweg.streams.partition.partition import Partition
+
 from tests.kafka.fleet import end_offsets, records_of, wait_until
 
 SMALL = {
@@ -31,11 +32,11 @@ SMALL = {
 }
 """Limits under which a state is quickly made and soon full."""
 
-_WORKER = [sys.executable, "-c", "from streams.commands import main; main()", "worker"]
+_WORKER = [sys.executable, "-c", "from thalweg.streams.commands import main; main()", "worker"]
 COMMANDS = {
     "thalweg": _WORKER,
     "thalweg, verbose": [*_WORKER, "--log-level", "debug"],
-    "faust": [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"],
+    "faust": [sys.executable, "-m", "faust", "-A", "thalweg.streams.app", "worker", "-l", "info"],
 }
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
+from thalweg.streams.kafka.blocks import BlockConsumer
+from thalweg.streams.kafka.partition_run import RECORD_OVERHEAD_BYTES, BlockLimits, cut
 
-from streams.blocks import BlockConsumer
-from streams.partition_run import RECORD_OVERHEAD_BYTES, BlockLimits, cut
 from tests.kafka.fleet import (
     Fleet,
     committed,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from thalweg.schemas.outputs import DeadLetter
+from thalweg.schemas.records import Cause, Output
+from thalweg.streams.logs.reader import LogReader
+from thalweg.streams.logs.sinks import dead_letter_line
 
-from schemas.outputs import DeadLetter
-from schemas.records import Cause, Output
-from streams.logs import LogReader
-from streams.sinks import dead_letter_line
 from tests.kafka.fleet import committed, end_offsets
 from tests.kafka.scoring import Workers
 from tests.streams.logs_for_tests import ROOT, SAMPLE, SAMPLE_CONFIGURATION
@@ -34,7 +34,7 @@ SHIPPED = {
 
 
 def thalweg(*arguments: str) -> None:
-    command = [sys.executable, "-c", "from streams.commands import main; main()", *arguments]
+    command = [sys.executable, "-c", "from thalweg.streams.commands import main; main()", *arguments]
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert run.returncode == 0, run.stderr
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from kafka.partitioner.default import murmur2
+from thalweg.schemas.records import Cause, LogRecord
+from thalweg.streams.kafka.consume import Reader, cause_of
 
-from schemas.records import Cause, LogRecord
-from streams.consume import Reader, cause_of
 from tests.kafka.fleet import end_offsets, log_of, make_topic, send
 
 Unique = Callable[[str], str]
@@ -21,7 +21,7 @@ Unique = Callable[[str], str]
 
 def thalweg(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
     """Run the command line; return exit status, stdout and stderr."""
-    command = [sys.executable, "-c", "from streams.commands import main; main()", *arguments]
+    command = [sys.executable, "-c", "from thalweg.streams.commands import main; main()", *arguments]
     run = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=120)
     return run.returncode, run.stdout, run.stderr.decode()
 
@@ -138,7 +138,7 @@ def test_consume_follows_until_it_is_interrupted(broker: str, unique: Unique) ->
     """`--follow` prints what comes later as it comes, and Ctrl-C ends it in order."""
     topic = unique("scores")
     make_topic(broker, topic, 1)
-    command = [sys.executable, "-c", "from streams.commands import main; main()", "consume", "--follow"]
+    command = [sys.executable, "-c", "from thalweg.streams.commands import main; main()", "consume", "--follow"]
     command += ["--topic", topic, "--bootstrap-servers", broker]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
         assert following.stdout is not None

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-
-from streams.commands import COMMANDS
-from streams.configuration import load
+from thalweg.streams.commands import COMMANDS
+from thalweg.streams.configuration.loading import load
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,11 +10,11 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
+from thalweg.schemas.reasons import Reason
+from thalweg.streams.kafka import dead_letters
+from thalweg.streams.kafka.dead_letters import REDRIVEN_HEADER, Redrive, Wanted
+from thalweg.streams.refusal import Refusal
 
-from schemas.reasons import Reason
-from streams import dead_letters
-from streams.commands import Refusal
-from streams.dead_letters import REDRIVEN_HEADER, Redrive, Wanted
 from tests.kafka.fleet import delete_records, log_of, make_topic
 from tests.kafka.scoring import SMALL, Workers, records_of
 from tests.kafka.test_commands import at, thalweg

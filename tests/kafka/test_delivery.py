@@ -5,12 +5,12 @@ import json
 from collections.abc import Callable
 
 import pytest
+from thalweg.schemas.records import Cause, Output, Outputs
+from thalweg.streams.kafka.consume import CAUSE_HEADER
+from thalweg.streams.kafka.delivery import Delivery, DeliveryError, OutputsLostError, Tail, tail
+from thalweg.streams.kafka.security import KafkaSection
+from thalweg.streams.kafka.topics import TopicsSection, create
 
-from schemas.records import Cause, Output, Outputs
-from streams.consume import CAUSE_HEADER
-from streams.delivery import Delivery, DeliveryError, OutputsLostError, Tail, tail
-from streams.security import KafkaSection
-from streams.topics import TopicsSection, create
 from tests.kafka.broker import Broker
 from tests.kafka.fleet import end_offsets, log_of, send
 

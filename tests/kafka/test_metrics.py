@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from thalweg.streams.configuration.loading import MetricsSection
+from thalweg.streams.kafka.partition_run import PartitionProgress
+from thalweg.streams.refusal import Refusal
+from thalweg.streams.worker.metrics import MetricsServer
 
-from streams.commands import Refusal
-from streams.configuration import MetricsSection
-from streams.metrics import MetricsServer
-from streams.partition_run import PartitionProgress
 from tests.kafka.scoring import Workers
 from tests.kafka.test_worker import lines
 

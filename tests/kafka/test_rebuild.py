@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from thalweg.schemas.origin import parse_cause
+from thalweg.streams.checkpoints.folders import store_at
+from thalweg.streams.checkpoints.format import Checkpoint
+from thalweg.streams.partition.partition import Partition
 
-from schemas.origin import parse_cause
-from streams.checkpoint_folders import store_at
-from streams.checkpoints import Checkpoint
-from streams.partition import Partition
 from tests.kafka.fleet import delete_records
 from tests.kafka.scoring import Sent, Workers
 from tests.kafka.test_commands import thalweg

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.admin import NewPartitions
+from thalweg.streams.checkpoints.folders import store_at
+from thalweg.streams.checkpoints.format import FORMAT, MAGIC, Checkpoint, CheckpointStore, Identity, header_of
+from thalweg.streams.kafka.partition_run import LogBounds
+from thalweg.streams.kafka.topics import create
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.refusal import Refusal
+from thalweg.streams.worker.worker import Scoring
 
-from streams.checkpoint_folders import store_at
-from streams.checkpoints import FORMAT, MAGIC, Checkpoint, CheckpointStore, Identity, header_of
-from streams.commands import Refusal
-from streams.partition import Partition
-from streams.partition_run import LogBounds
-from streams.topics import create
-from streams.worker import Scoring
 from tests.kafka.fleet import administered, committed, delete_records, end_offsets, wait_until
 from tests.kafka.scoring import Workers
 from tests.kafka.test_worker import lines

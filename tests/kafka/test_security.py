@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-
-from examples.live.events import events
-from schemas.records import Cause, Output, Outputs
-from streams.commands import Refusal, main
-from streams.consume import consume
-from streams.delivery import Delivery, tail
-from streams.produce import produce
-from streams.security import (
+from thalweg.schemas.records import Cause, Output, Outputs
+from thalweg.streams.commands import main
+from thalweg.streams.kafka.consume import consume
+from thalweg.streams.kafka.delivery import Delivery, tail
+from thalweg.streams.kafka.produce import produce
+from thalweg.streams.kafka.security import (
     PASSWORD_VARIABLE,
     KafkaSection,
     aiokafka_arguments,
@@ -23,7 +21,10 @@ from streams.security import (
     faust_settings,
     kafka_python_arguments,
 )
-from streams.topics import TopicsSection, check, create
+from thalweg.streams.kafka.topics import TopicsSection, check, create
+from thalweg.streams.refusal import Refusal
+
+from examples.live.events import events
 from tests.kafka.broker import PASSWORD, USERNAME, Broker
 from tests.kafka.fleet import Fleet, committed, wait_until
 from tests.kafka.scoring import Workers

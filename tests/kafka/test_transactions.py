@@ -5,15 +5,15 @@ import json
 from collections.abc import Callable, Sequence
 
 import pytest
+from thalweg.schemas.records import Cause, Outputs
+from thalweg.streams.kafka.consume import consume
+from thalweg.streams.kafka.delivery import DeliveryError, OpenTransactionError, Tail, tail
+from thalweg.streams.kafka.partition_run import TakenOverError
+from thalweg.streams.kafka.security import KafkaSection
+from thalweg.streams.kafka.topics import TopicsSection
+from thalweg.streams.kafka.transactions import TransactionalDelivery, committed_offset, transactional_id_of
+from thalweg.streams.refusal import Refusal
 
-from schemas.records import Cause, Outputs
-from streams.commands import Refusal
-from streams.consume import consume
-from streams.delivery import DeliveryError, OpenTransactionError, Tail, tail
-from streams.partition_run import TakenOverError
-from streams.security import KafkaSection
-from streams.topics import TopicsSection
-from streams.transactions import TransactionalDelivery, committed_offset, transactional_id_of
 from tests.kafka.broker import Broker
 from tests.kafka.fleet import end_offsets, log_of, wait_until, within
 from tests.kafka.test_delivery import made_topics, outputs

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from thalweg.streams.kafka.security import PASSWORD_VARIABLE
 
 from examples.live.events import events
-from streams.security import PASSWORD_VARIABLE
 from tests.kafka.broker import PASSWORD, USERNAME, Broker
 from tests.kafka.fleet import committed, delete_records, end_offsets
 from tests.kafka.scoring import Workers

@@ -7,10 +7,10 @@ die. It prints how many were refused and how many went on.
 import sys
 
 import numpy as np
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.partition.partition import Partition
 
-from operators.configuration import Configuration
-from schemas.records import LogRecord
-from streams.partition import Partition
 from tests.operators.test_consistency import crafted, crowded, crowded_log
 
 

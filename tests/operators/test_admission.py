@@ -8,8 +8,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from operators.admission import (
+from thalweg.operators.admission import (
     COUNT_MAX,
     SET_CELLS,
     Admission,
@@ -21,8 +20,8 @@ from operators.admission import (
     new_admission,
     write_sighting,
 )
-from operators.compiled import compiled
-from operators.configuration import TableConfiguration
+from thalweg.operators.configuration import TableConfiguration
+from thalweg.operators.machine.compiled import compiled
 
 KEYS = 40_000
 

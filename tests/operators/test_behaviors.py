@@ -8,8 +8,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from operators.behaviors import (
+from thalweg.operators.behaviors import (
     Behaviors,
     BehaviorsConfiguration,
     extend_sequence,
@@ -19,9 +18,9 @@ from operators.behaviors import (
     read_long_interest,
     read_short_interest,
 )
-from operators.compiled import compiled
-from operators.sdim import LONG_AGO_MS, SdimConfiguration, Window, projections, window_of
-from operators.table import Table, claim_row, new_table, release_row
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.sdim import LONG_AGO_MS, SdimConfiguration, Window, projections, window_of
+from thalweg.operators.structures.table import Table, claim_row, new_table, release_row
 
 Vectors = npt.NDArray[np.float32]
 GROUPS, TAU, SIZE = 16, 3, 8

@@ -3,8 +3,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from operators.clock import accept_time, new_clock
+from thalweg.operators.clock import accept_time, new_clock
 
 JUMP_MS = 1_000
 START_MS = 1_700_000_000_000

@@ -1,13 +1,14 @@
 """Machine code is never older than the sources that it was made of."""
 
+import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from operators.compiled import COMPILED_FROM, PACKAGE, cache_folder, source_digest
+from thalweg.operators.machine.compiled import COMPILED_FROM, PACKAGE, cache_folder, source_digest
 
 CALLER = """
 from tiny.callee import value
@@ -26,28 +27,48 @@ def value():
 """
 
 
-def copy_of_the_package(folder: Path) -> Path:
-    package = folder / "operators"
+def tiny_package(folder: Path) -> Path:
+    """Return a package with `compiled` in it, which digests what lies beside."""
+    package = folder / "tiny"
     package.mkdir()
-    for path in PACKAGE.glob("*.py"):
-        (package / path.name).write_bytes(path.read_bytes())
+    (package / "__init__.py").write_text("")
+    source = (PACKAGE / "machine" / "compiled.py").read_text()
+    (package / "compiled.py").write_text(source.replace("Path(__file__).parent.parent", "Path(__file__).parent"))
     return package
 
 
-def test_the_digest_changes_with_any_byte_of_any_file(tmp_path: Path) -> None:
-    """The name of the cache folder changes when one byte of any file of the package does, and comes back with it."""
+def copy_of_the_package(folder: Path) -> Path:
+    return Path(shutil.copytree(PACKAGE, folder / "operators", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def test_the_digest_changes_with_the_code_of_any_file(tmp_path: Path) -> None:
+    """The name of the cache folder changes when the code of any file in any room does, and comes back with it."""
     package = copy_of_the_package(tmp_path)
     original = source_digest(package)
     assert original == source_digest(PACKAGE)
     seen = {original}
-    for path in sorted(package.glob("*.py")):
+    paths = sorted(package.rglob("*.py"))
+    assert {path.parent.name for path in paths} >= {"operators", "machine", "structures", "fold"}
+    for path in paths:
         source = path.read_bytes()
-        for place in {0, len(source) // 2, len(source) - 1}:
-            path.write_bytes(source[:place] + bytes([source[place] ^ 1]) + source[place + 1 :])
-            seen.add(source_digest(package))
+        path.write_bytes(source + b"\nCHANGED = 1\n")
+        seen.add(source_digest(package))
         path.write_bytes(source)
         assert source_digest(package) == original
-    assert len(seen) > 3 * (len(list(package.glob("*.py"))) - 1)
+    assert len(seen) == len(paths) + 1
+
+
+def test_the_digest_does_not_see_comments_and_docstrings(tmp_path: Path) -> None:
+    """Another comment, docstring or line of code's position compiles nothing again; another constant does."""
+    package = copy_of_the_package(tmp_path)
+    path = package / "ftrl.py"
+    original, source = source_digest(package), path.read_text()
+    docstring = ast.get_docstring(ast.parse(source), clean=False)
+    assert docstring is not None
+    path.write_text("# a comment\n\n" + source.replace(docstring, "Another."))
+    assert source_digest(package) == original
+    path.write_text(source.replace("0.0", "0.5", 1))
+    assert source_digest(package) != original
 
 
 def test_the_digest_knows_names_and_borders_of_files(tmp_path: Path) -> None:
@@ -58,11 +79,11 @@ def test_the_digest_knows_names_and_borders_of_files(tmp_path: Path) -> None:
     seen.add(source_digest(package))
     (package / "zz_new.py").rename(package / "zz_other.py")
     seen.add(source_digest(package))
-    pool, owned = package / "pool.py", package / "owned.py"
-    owned.write_bytes(owned.read_bytes() + b"# moved\n")
+    pool, owned = package / "structures" / "pool.py", package / "structures" / "ownership.py"
+    owned.write_bytes(owned.read_bytes() + b"MOVED = 1\n")
     seen.add(source_digest(package))
-    owned.write_bytes(owned.read_bytes()[: -len(b"# moved\n")])
-    pool.write_bytes(b"# moved\n" + pool.read_bytes())
+    owned.write_bytes(owned.read_bytes()[: -len(b"MOVED = 1\n")])
+    pool.write_bytes(b"MOVED = 1\n" + pool.read_bytes())
     seen.add(source_digest(package))
     assert len(seen) == 5
 
@@ -86,10 +107,7 @@ def test_the_cache_folder_is_named_by_the_digest(monkeypatch: pytest.MonkeyPatch
 
 def test_a_changed_callee_in_another_file_is_compiled_again(tmp_path: Path) -> None:
     """A caller that was cached with an old callee gives the new callee's value, though its own file did not change."""
-    package = tmp_path / "tiny"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "compiled.py").write_bytes((PACKAGE / "compiled.py").read_bytes())
+    package = tiny_package(tmp_path)
     (package / "caller.py").write_text(CALLER)
     caches = tmp_path / "cache"
     environment = {**os.environ, "THALWEG_CACHE": str(caches), "PYTHONPATH": str(tmp_path)}
@@ -101,3 +119,17 @@ def test_a_changed_callee_in_another_file_is_compiled_again(tmp_path: Path) -> N
         assert int(result.stdout) == value
         folders.append({path.name for path in (caches / "compiled").iterdir()})
     assert [len(names) for names in folders] == [1, 2, 2]
+
+
+def test_a_moved_function_is_not_compiled_again(tmp_path: Path) -> None:
+    """Comments above a function move it to another line, and its machine code is still what is loaded."""
+    package = tiny_package(tmp_path)
+    environment = {**os.environ, "THALWEG_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    code = "from tiny.callee import value as f; f(); print(sum(f.stats.cache_misses.values()))"
+    misses = []
+    for comment in ("", "# why it is so\n"):
+        (package / "callee.py").write_text(comment + CALLEE.format(value=1))
+        command = [sys.executable, "-c", code]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+        misses.append(int(result.stdout))
+    assert misses == [1, 0]

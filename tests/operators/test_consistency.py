@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.consistency import InconsistentError
+from thalweg.operators.fold.state import restore
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.partition.partition import Partition
 
-from operators.configuration import Configuration
-from operators.consistency import InconsistentError
-from operators.state import restore
-from schemas.records import LogRecord
-from streams.partition import Partition
 from tests.streams.logs_for_tests import sample, small
 
 Arrays = dict[str, np.ndarray]

@@ -3,14 +3,13 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
-from operators.columns import Columnizer
-from operators.configuration import Configuration
-from operators.contexts import SHAPES_AT_ONCE, Fields, field_names
-from operators.features import FeaturesConfiguration
-from operators.state import new_state
-from schemas.events import Impression, encode_event
-from schemas.records import LogRecord
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.columnizer import Columnizer
+from thalweg.operators.edges.contexts import SHAPES_AT_ONCE, Fields, field_names
+from thalweg.operators.features import FeaturesConfiguration
+from thalweg.operators.fold.state import new_state
+from thalweg.schemas.events import Impression, encode_event
+from thalweg.schemas.records import LogRecord
 
 VALUES = st.one_of(
     st.text("abü1", max_size=3),

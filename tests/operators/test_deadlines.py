@@ -6,8 +6,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from operators.deadlines import last_deadline, new_deadlines, next_due, push_deadline, remove_deadline
+from thalweg.operators.structures.deadlines import (
+    last_deadline,
+    new_deadlines,
+    next_due,
+    push_deadline,
+    remove_deadline,
+)
 
 SLOTS = 12
 

@@ -5,8 +5,7 @@ import random
 
 import numpy as np
 import pytest
-
-from operators.delay import (
+from thalweg.operators.delay import (
     BUCKETS,
     ELAPSED,
     HALF_LIFE_MS,
@@ -19,7 +18,7 @@ from operators.delay import (
     new_delays,
     provisional_label,
 )
-from streams.driver import START_MS
+from thalweg.streams.driver import START_MS
 
 WINDOW_MS = 86_400_000
 HOUR_MS = 3_600_000

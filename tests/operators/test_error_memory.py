@@ -8,8 +8,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from operators.error_memory import (
+from thalweg.operators.error_memory import (
     ALL,
     NOTHING,
     REPRESENTATION,
@@ -31,8 +30,8 @@ from operators.error_memory import (
     read_error,
     write_error,
 )
-from operators.hashing import cross, mix
-from operators.sdim import projections
+from thalweg.operators.machine.hashing import cross, mix
+from thalweg.operators.sdim import projections
 
 HALF_LIFE_MS = 1_000_000
 START_MS = 1_700_000_000_000

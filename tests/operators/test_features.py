@@ -3,20 +3,20 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-
-from operators.admission import (
+from thalweg.operators.admission import (
     Admission,
     AdmissionConfiguration,
     AdmissionParameters,
     admission_parameters,
     new_admission,
 )
-from operators.compiled import compiled
-from operators.features import resolve, sweep_feature
-from operators.index import BUCKETS
-from operators.owned import Owned, new_owned
-from operators.pool import EVER_USED
-from operators.table import EVICTED, EXPIRED, Table, find_row, new_table
+from thalweg.operators.features import resolve, sweep_feature
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.structures.index import BUCKETS
+from thalweg.operators.structures.ownership import Owned, new_owned
+from thalweg.operators.structures.pool import EVER_USED
+from thalweg.operators.structures.table import EVICTED, EXPIRED, Table, find_row, new_table
+
 from tests.operators.test_index import distinct_keys
 
 EXPIRE_TIME_MS = np.array([1_000, 5_000], np.int64)

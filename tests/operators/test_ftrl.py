@@ -8,9 +8,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from operators.compiled import compiled
-from operators.ftrl import (
+from thalweg.operators.ftrl import (
     INITIAL,
     PARTS,
     WEIGHT,
@@ -24,6 +22,7 @@ from operators.ftrl import (
     new_coordinates,
     rate,
 )
+from thalweg.operators.machine.compiled import compiled
 
 F = np.float32
 gradients = st.lists(st.floats(-1.0, 1.0, width=32), min_size=1, max_size=60)

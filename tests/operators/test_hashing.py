@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from operators.compiled import compiled
-from operators.hashing import (
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.hashing import (
     MEMO_LIMIT,
     Keys,
     cross,

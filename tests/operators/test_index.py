@@ -5,9 +5,19 @@ import numpy.typing as npt
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
-from operators.compiled import compiled
-from operators.index import BUCKET_CELLS, BUCKETS, COUNT, STASH_CELLS, STASHED, Index, find, insert, new_index, remove
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.structures.index import (
+    BUCKET_CELLS,
+    BUCKETS,
+    COUNT,
+    STASH_CELLS,
+    STASHED,
+    Index,
+    find,
+    insert,
+    new_index,
+    remove,
+)
 
 Keys = npt.NDArray[np.uint64]
 SMALLEST_MEASURED = 1_000

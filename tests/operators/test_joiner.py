@@ -8,9 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from operators.deadlines import next_due
-from operators.joiner import (
+from thalweg.operators.joiner import (
     CLOSED,
     EARLY,
     FREE,
@@ -33,9 +31,10 @@ from operators.joiner import (
     write_early,
     write_record,
 )
-from operators.owned import attach, first_of
-from operators.pool import available
-from operators.texts import read_text
+from thalweg.operators.structures.deadlines import next_due
+from thalweg.operators.structures.ownership import attach, first_of
+from thalweg.operators.structures.pool import available
+from thalweg.operators.structures.texts import read_text
 
 SLOTS, NODES, PER_IMPRESSION, USERS = 5, 7, 3, 3
 CONFIGURATION = JoinerConfiguration(

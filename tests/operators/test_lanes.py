@@ -5,11 +5,10 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
-from operators.compiled import compiled, float32
-from operators.ftrl import PARTS, new_coordinates, rate
-from operators.ftrl import descend as descend_one
-from operators.lanes import (
+from thalweg.operators.ftrl import PARTS, new_coordinates, rate
+from thalweg.operators.ftrl import descend as descend_one
+from thalweg.operators.machine.compiled import compiled, float32
+from thalweg.operators.machine.lanes import (
     LANES,
     add_scaled_lanes,
     copy_bytes,

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from operators.numerics import (
+from thalweg.operators.machine.numerics import (
     arc_cosine,
     exp,
     half_life_factor,
@@ -172,8 +171,9 @@ def test_exp_of_nan_is_nan() -> None:
 MACHINE_CODE = """
 import math, re, sys
 import numpy as np
-from operators.compiled import compiled
-from operators import ftrl, numerics, sdim
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators import ftrl, sdim
+from thalweg.operators.machine import numerics
 
 LIBM = set("exp exp2 expf expm1 log log2 logf log1p pow powf acos acosf cos sin tanh fma fmaf".split())
 FUSED = re.compile(r"\\bv?fn?m(?:add|sub|la|ls)(?:sub|add)?(?:\\d+)?[ps]?[sdh]?\\b")

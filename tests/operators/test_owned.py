@@ -3,8 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
-from operators.owned import attach, detach, first_of, last_of, new_owned
+from thalweg.operators.structures.ownership import attach, detach, first_of, last_of, new_owned
 
 OWNERS, THINGS = 4, 9
 

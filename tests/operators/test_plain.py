@@ -4,16 +4,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import MsgspecError, json
-
-from operators.columns import Columnizer
-from operators.configuration import Configuration
-from operators.plain import find_plain
-from operators.state import new_state
-from schemas.decode import decode_plain, decoder, plain
-from schemas.events import Erase, Feedback, Impression, Request, encode_event
-from schemas.limits import LimitsConfiguration
-from schemas.reasons import Unusable
-from schemas.records import LogRecord
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.columnizer import Columnizer
+from thalweg.operators.fold.state import new_state
+from thalweg.operators.machine.plain import find_plain
+from thalweg.schemas.decode import decode_plain, decoder, plain
+from thalweg.schemas.events import Erase, Feedback, Impression, Request, encode_event
+from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.reasons import Unusable
+from thalweg.schemas.records import LogRecord
 
 TIGHT = LimitsConfiguration(
     id_bytes=12, value_bytes=10, name_bytes=6, context_fields=3, list_length=2, candidates=2, depth=4, record_bytes=300

@@ -3,8 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from operators.pool import EVER_USED, available, give, new_pool, take
+from thalweg.operators.structures.pool import EVER_USED, available, give, new_pool, take
 
 
 class PoolAgainstList(RuleBasedStateMachine):

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from operators.rates import (
+from thalweg.operators.rates import (
     ACTED,
     LATELY_EXPECTED,
     LATELY_SHOWN,

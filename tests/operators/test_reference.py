@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.compiled import compiled
-from operators.reference import by_reference
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.reference import by_reference
 
 
 class Same(NamedTuple):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from operators.reserve import MAPPED_BYTES_MIN, reserve
+from thalweg.operators.machine.reserve import MAPPED_BYTES_MIN, reserve
 
 
 def resident_kib() -> int:

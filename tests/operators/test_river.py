@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from river import base, checks, compose, linear_model, metrics, preprocessing, tree
-
-from operators.estimators import AdmittedEmbedding, ErrorMemory, SequenceInterest
-from operators.ftrl import WEIGHT
+from thalweg.operators.estimators import AdmittedEmbedding, ErrorMemory, SequenceInterest
+from thalweg.operators.ftrl import WEIGHT
 
 SMALL: dict[str, Any] = {"users_limit": 64, "items_limit": 256, "histories_limit": 8, "size": 8}
 DAYS = ("ordinal_date", "gallup")

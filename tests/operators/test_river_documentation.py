@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from river import linear_model, metrics, preprocessing, tree
 from river.datasets import synth
-
-from operators.estimators import ErrorMemory
+from thalweg.operators.estimators import ErrorMemory
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "river.md"
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", re.MULTILINE)

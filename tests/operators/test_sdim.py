@@ -8,9 +8,8 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from operators.compiled import compiled
-from operators.sdim import (
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.sdim import (
     LONG_AGO_MS,
     Histories,
     SdimConfiguration,

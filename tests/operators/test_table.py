@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from operators.table import (
+from thalweg.operators.structures.table import (
     NONE,
     Table,
     claim_row,

@@ -4,9 +4,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from operators.pool import available
-from operators.texts import BLOCK_BYTES, has_room, new_texts, read_text, release_text, write_text
+from thalweg.operators.structures.pool import available
+from thalweg.operators.structures.texts import BLOCK_BYTES, has_room, new_texts, read_text, release_text, write_text
 
 BLOCKS = 12
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from schemas.events import Erase, Feedback, Impression, Request
-from schemas.outputs import DeadLetter, Example, Score
+from thalweg.schemas.events import Erase, Feedback, Impression, Request
+from thalweg.schemas.outputs import DeadLetter, Example, Score
 
 DIRECTORY = Path(__file__).parent.parent / "golden" / "v1"
 TS = 1_700_000_000_123

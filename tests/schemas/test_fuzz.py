@@ -6,12 +6,12 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thalweg.schemas.decode import decoder
+from thalweg.schemas.events import Erase, Feedback, Impression, Request, encode_event
+from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.reasons import Reason, Unusable
+from thalweg.schemas.refusal import refusal
 
-from schemas.decode import decoder
-from schemas.events import Erase, Feedback, Impression, Request, encode_event
-from schemas.limits import LimitsConfiguration
-from schemas.reasons import Reason, Unusable
-from schemas.refusal import refusal
 from tests.schemas.golden import DIRECTORY
 
 LIMITS = LimitsConfiguration()

@@ -4,11 +4,11 @@ from hashlib import sha256
 
 import msgspec
 import pytest
+from thalweg.schemas.decode import decoder
+from thalweg.schemas.events import encode_event
+from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.outputs import DeadLetter, Example, Score, encode_dead_letter, encode_example, encode_scores
 
-from schemas.decode import decoder
-from schemas.events import encode_event
-from schemas.limits import LimitsConfiguration
-from schemas.outputs import DeadLetter, Example, Score, encode_dead_letter, encode_example, encode_scores
 from tests.schemas.golden import DIRECTORY, EVENTS, OUTPUTS, WRITTEN_BY_OTHERS
 
 SHA_256 = {

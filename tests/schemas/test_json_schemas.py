@@ -1,10 +1,10 @@
 """The exported JSON Schemas are those of the types."""
 
-from schemas.json_schemas import DIRECTORY, TYPES, json_schema, write
+from thalweg.schemas.json_schemas import DIRECTORY, TYPES, json_schema, write
 
 
 def test_schemas_do_not_drift():
-    """`schemas/json/` holds exactly the schemas of the types; `python -m schemas.json_schemas` writes them."""
+    """`schemas/json/` holds exactly the schemas of the types; `python -m thalweg.schemas.json_schemas` writes them."""
     assert {path.name: path.read_bytes() for path in DIRECTORY.iterdir()} == {
         f"{name}.json": json_schema(name) for name in TYPES
     }

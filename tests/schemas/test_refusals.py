@@ -1,10 +1,9 @@
 """Each kind of record that cannot be used has its reason and one line of detail."""
 
 import pytest
-
-from schemas.decode import decoder
-from schemas.limits import LimitsConfiguration
-from schemas.reasons import Reason, Unusable
+from thalweg.schemas.decode import decoder
+from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.reasons import Reason, Unusable
 
 DECODE = decoder(LimitsConfiguration())
 FEEDBACK = '{"type":"feedback","id":"1:c","impression":"1","user":"u","item":"v","ts":1700000000000,"action":"click"}'

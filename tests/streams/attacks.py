@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from schemas.events import Context, Erase, Event, Feedback, Impression
-from streams.driver import START_MS
+from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression
+from thalweg.streams.driver import START_MS
+
 from tests.streams.crafted import colliding_ids
 
 DAY_MS = 86_400_000

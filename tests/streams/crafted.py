@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.hashing import field_seed
+from thalweg.operators.machine.hashing import field_seed
 
 Words = npt.NDArray[np.uint64]
 MASK = (1 << 64) - 1

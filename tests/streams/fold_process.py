@@ -4,9 +4,10 @@ import json
 import sys
 from collections.abc import Sequence
 
-from operators.configuration import Configuration
-from schemas.records import LogRecord
-from streams.partition import Partition
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.partition.partition import Partition
+
 from tests.streams.logs_for_tests import Hashed, sample, shipped, small
 
 

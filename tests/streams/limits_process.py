@@ -10,14 +10,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from operators.configuration import Configuration
-from operators.index import STASHED
-from operators.pool import available
-from operators.state import FATES, TALLIES, State, state_bytes
-from schemas.events import Erase, Event, Feedback, Impression, encode_event
-from schemas.records import LogRecord
-from streams.driver import START_MS
-from streams.partition import Partition
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.state import FATES, TALLIES, State, state_bytes
+from thalweg.operators.structures.index import STASHED
+from thalweg.operators.structures.pool import available
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.driver import START_MS
+from thalweg.streams.partition.partition import Partition
+
 from tests.streams.crafted import colliding_ids
 from tests.streams.private_state import unwiped
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from operators.configuration import Configuration
-from schemas.records import LogRecord, Outputs
-from streams.configuration import build, read
-from streams.logs import LogReader
-from streams.sections import members
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.records import LogRecord, Outputs
+from thalweg.streams.configuration.loading import build, read
+from thalweg.streams.configuration.sections import members
+from thalweg.streams.logs.reader import LogReader
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "examples" / "kuairand" / "kuairand_sample.jsonl.gz"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from operators.configuration import Configuration
-from operators.state import (
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.state import (
     CLOSED_UNLEARNED,
     FATE_LATE,
     FATE_ORPHANED,
@@ -17,9 +17,9 @@ from operators.state import (
     LABELLED,
     state_bytes,
 )
-from schemas.records import LogRecord
-from streams.driver import START_MS
-from streams.partition import Partition
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.driver import START_MS
+from thalweg.streams.partition.partition import Partition
 
 BLOCK_EVENTS = 1_000
 EARLY_EVENTS = 200_000

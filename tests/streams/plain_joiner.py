@@ -6,7 +6,7 @@ Written from docs and docstrings: lists that are searched from end to end, and n
 from collections import Counter
 from dataclasses import dataclass, field
 
-from schemas.events import Feedback, Impression
+from thalweg.schemas.events import Feedback, Impression
 
 
 @dataclass

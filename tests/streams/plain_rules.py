@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from typing import Any
 
-from schemas.limits import LimitsConfiguration
+from thalweg.schemas.limits import LimitsConfiguration
 
 LIMITS = LimitsConfiguration()
 REQUIRED = {

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from schemas.records import Output
-from streams.checkpoints import CheckpointStore
-from streams.delivery import Lane, Tail
-from streams.partition import Partition
-from streams.simulation.broker import SimulatedBrokers, Transactional
-from streams.simulation.group import Group
-from streams.simulation.topic import Log
-from streams.transactions import TransactionalDelivery, _Transactions
-from streams.worker import AssignedPartition, Scoring
+from thalweg.schemas.records import Output
+from thalweg.streams.checkpoints.format import CheckpointStore
+from thalweg.streams.kafka.delivery import Lane, Tail
+from thalweg.streams.kafka.transactions import TransactionalDelivery, _Transactions
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.simulation.broker import SimulatedBrokers, Transactional
+from thalweg.streams.simulation.group import Group
+from thalweg.streams.simulation.topic import Log
+from thalweg.streams.worker.worker import AssignedPartition, Scoring
 
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
@@ -43,22 +42,22 @@ def checkpoint_before_the_deliveries(patch: Patch) -> None:
 
 
 def sync_no_file(patch: Patch) -> None:
-    patch.setattr("streams.simulation.worker._WorkersFile.sync", lambda self: None)
+    patch.setattr("thalweg.streams.simulation.worker._WorkersFile.sync", lambda self: None)
 
 
 def sync_no_folder(patch: Patch) -> None:
-    patch.setattr("streams.simulation.worker._Disk.sync_folder", lambda self, folder: None)
+    patch.setattr("thalweg.streams.simulation.worker._Disk.sync_folder", lambda self, folder: None)
 
 
 def write_in_place(patch: Patch) -> None:
     """Give the file its name before its bytes are there."""
-    patch.setattr("streams.checkpoints.beside_of", lambda path: path)
+    patch.setattr("thalweg.streams.checkpoints.format.beside_of", lambda path: path)
 
 
 def never_suppress(patch: Patch) -> None:
     """Send everything again, and have readers drop nothing."""
     patch.setattr(AssignedPartition, "_above", lambda self, topic, outputs: outputs)
-    patch.setattr("streams.consume.Reader.keep_record", lambda self, record: True)
+    patch.setattr("thalweg.streams.kafka.consume.Reader.keep_record", lambda self, record: True)
 
 
 def suppress_one_too_many(patch: Patch) -> None:
@@ -142,7 +141,7 @@ def leave_part_of_the_state_out(patch: Patch) -> None:
 def share_no_transactional_id(patch: Patch) -> None:
     """Give every producer an id of its own, so that nobody is ever fenced."""
     number = count()
-    patch.setattr("streams.transactions.transactional_id_of", lambda *named: f"id-{next(number)}")
+    patch.setattr("thalweg.streams.kafka.transactions.transactional_id_of", lambda *named: f"id-{next(number)}")
 
 
 def take_any_epoch(patch: Patch) -> None:

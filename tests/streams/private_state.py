@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from operators.index import BUCKETS, STASHED, Index
-from operators.joiner import CLOSED, FREE
-from operators.owned import Owned
-from operators.pool import EVER_USED, FREED, Pool
-from operators.state import State, arrays_of
-from operators.table import Table, rows_by_key
-from operators.texts import read_texts
+from thalweg.operators.fold.state import State, arrays_of
+from thalweg.operators.joiner import CLOSED, FREE
+from thalweg.operators.structures.index import BUCKETS, STASHED, Index
+from thalweg.operators.structures.ownership import Owned
+from thalweg.operators.structures.pool import EVER_USED, FREED, Pool
+from thalweg.operators.structures.table import Table, rows_by_key
+from thalweg.operators.structures.texts import read_texts
 
 Array = npt.NDArray[Any]
 OF_OWNERS = ("first", "last", "held")

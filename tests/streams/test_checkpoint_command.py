@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from fsspec.implementations.memory import MemoryFileSystem
+from thalweg.streams.checkpoints.folders import store_at
+from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, DamagedError, Identity, header_of
+from thalweg.streams.checkpoints.verify import roll_back, verify
+from thalweg.streams.commands import main
+from thalweg.streams.configuration.loading import CheckpointSection
+from thalweg.streams.partition.partition import Partition
 
-from streams.checkpoint_check import roll_back, verify
-from streams.checkpoint_folders import store_at
-from streams.checkpoints import Checkpoint, CheckpointError, DamagedError, Identity, header_of
-from streams.commands import main
-from streams.configuration import CheckpointSection
-from streams.partition import Partition
 from tests.kafka.test_commands import thalweg
 from tests.streams.logs_for_tests import sample, small
 from tests.streams.test_checkpoints import crafted

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-
-from streams.checkpoints import (
+from thalweg.streams.checkpoints.disk import Content, LocalDisk
+from thalweg.streams.checkpoints.format import (
     FORMAT,
     MAGIC,
     PIECE_BYTES,
@@ -27,8 +27,8 @@ from streams.checkpoints import (
     padded,
     read,
 )
-from streams.disk import Content, LocalDisk
-from streams.partition import Partition
+from thalweg.streams.partition.partition import Partition
+
 from tests.streams.logs_for_tests import sample, small
 
 IDENTITY = Identity("interactions", 0, small(), partitions=4)

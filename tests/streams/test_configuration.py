@@ -13,10 +13,9 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-
-from streams.commands import config_command, main
-from streams.configuration import ConfigurationError, Source, build, configuration_options, load, read
-from streams.sections import Member, leaves, members
+from thalweg.streams.commands import config_command, main
+from thalweg.streams.configuration.loading import ConfigurationError, Source, build, configuration_options, load, read
+from thalweg.streams.configuration.sections import Member, leaves, members
 
 # kafka-python reads its protocol files in a way that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")

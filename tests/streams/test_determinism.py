@@ -9,11 +9,11 @@ from functools import cache
 
 import msgspec
 import pytest
+from thalweg.schemas.events import Feedback, Impression, encode_event
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.driver import START_MS
+from thalweg.streams.partition.partition import Partition
 
-from schemas.events import Feedback, Impression, encode_event
-from schemas.records import LogRecord
-from streams.driver import START_MS
-from streams.partition import Partition
 from tests.streams.fold_process import CONFIGURATIONS, folded
 from tests.streams.logs_for_tests import ROOT, sample, shipped
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
+from thalweg.schemas.outputs import Example
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.driver import CRASH, SNAPSHOT, START_MS, Driver
+from thalweg.streams.partition.partition import Partition
 
-from operators.configuration import Configuration
-from schemas.events import Erase, Event, Feedback, Impression, encode_event
-from schemas.outputs import Example
-from schemas.records import LogRecord
-from streams.driver import CRASH, SNAPSHOT, START_MS, Driver
-from streams.partition import Partition
 from tests.streams.logs_for_tests import small
 
 WINDOW_MS = 600_000

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from thalweg.operators.admission import SET_CELLS
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.state import FATE_EARLY, FATE_JOINED, FATE_LATE
+from thalweg.operators.machine.hashing import cross, field_seed, key_of
+from thalweg.operators.structures.table import EVICTED, EXPIRED
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.checkpoints.format import Checkpoint, CheckpointStore, Identity, header_of
+from thalweg.streams.driver import START_MS
+from thalweg.streams.partition.partition import Partition
 
-from operators.admission import SET_CELLS
-from operators.configuration import Configuration
-from operators.hashing import cross, field_seed, key_of
-from operators.state import FATE_EARLY, FATE_JOINED, FATE_LATE
-from operators.table import EVICTED, EXPIRED
-from schemas.events import Erase, Event, Feedback, Impression, encode_event
-from schemas.records import LogRecord
-from streams.checkpoints import Checkpoint, CheckpointStore, Identity, header_of
-from streams.driver import START_MS
-from streams.partition import Partition
 from tests.streams.logs_for_tests import small
 from tests.streams.private_state import private_state, unwiped
 

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from streams.partition_run import BlockLimits, PartitionRun
+from thalweg.streams.kafka.partition_run import BlockLimits, PartitionRun
+
 from tests.streams.test_taken_over import Sized, World, fit_to_fetch
 
 

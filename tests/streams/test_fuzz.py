@@ -8,11 +8,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thalweg.operators.fold.state import FATES
+from thalweg.schemas.records import LogRecord, Output
+from thalweg.streams.driver import START_MS
+from thalweg.streams.partition.partition import Partition
 
-from operators.state import FATES
-from schemas.records import LogRecord, Output
-from streams.driver import START_MS
-from streams.partition import Partition
 from tests.streams.logs_for_tests import Hashed, sample, small
 from tests.streams.plain_rules import Rules, reason_of
 

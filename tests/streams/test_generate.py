@@ -12,10 +12,17 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-
-from schemas.events import Event
-from streams.commands import main
-from streams.generate import BLOCK_IMPRESSIONS, FIRST_MS, HOUR_MS, Generator, Stream, exponential, logarithm
+from thalweg.schemas.events import Event
+from thalweg.streams.commands import main
+from thalweg.streams.logs.generate import (
+    BLOCK_IMPRESSIONS,
+    FIRST_MS,
+    HOUR_MS,
+    Generator,
+    Stream,
+    exponential,
+    logarithm,
+)
 
 COUNT = 40_000  # more than a block
 

@@ -7,15 +7,15 @@ from itertools import islice
 import msgspec
 import numpy as np
 import pytest
+from thalweg.operators.fold.state import FATES, state_bytes
+from thalweg.operators.machine.hashing import field_seed, key_of
+from thalweg.operators.structures.index import STASHED, Index, find
+from thalweg.operators.structures.table import REFUSED
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.driver import START_MS
+from thalweg.streams.partition.partition import Partition
 
-from operators.hashing import field_seed, key_of
-from operators.index import STASHED, Index, find
-from operators.state import FATES, state_bytes
-from operators.table import REFUSED
-from schemas.events import Erase, Event, Feedback, Impression, encode_event
-from schemas.records import LogRecord
-from streams.driver import START_MS
-from streams.partition import Partition
 from tests.streams.attacks import attacks
 from tests.streams.crafted import colliding_ids, id_of
 from tests.streams.logs_for_tests import small

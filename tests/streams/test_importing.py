@@ -14,9 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-
-from streams.commands import main
-from streams.importing import Columns, Events
+from thalweg.streams.commands import main
+from thalweg.streams.logs.importing import Columns, Events
 
 T = 1_650_000_000_000
 CSV = f"""user,item,time,click,tab,tags,price,score
@@ -101,7 +100,7 @@ def test_rows_become_impressions_and_positives_feedback(tmp_path: Path) -> None:
 
 def test_every_imported_event_is_one_that_the_wire_knows(tmp_path: Path) -> None:
     """What import writes must decode as impressions and feedback."""
-    from schemas.events import Event
+    from thalweg.schemas.events import Event
 
     for line in run(csv_of(tmp_path, CSV), "--context", "tab,price").stdout.splitlines():
         msgspec.json.decode(line, type=Event)

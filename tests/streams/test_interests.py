@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.state import INTERESTS, LONG
+from thalweg.schemas.events import Event, Feedback, Impression, encode_event
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.driver import START_MS
+from thalweg.streams.partition.partition import Partition
 
-from operators.configuration import Configuration
-from operators.state import INTERESTS, LONG
-from schemas.events import Event, Feedback, Impression, encode_event
-from schemas.records import LogRecord
-from streams.driver import START_MS
-from streams.partition import Partition
 from tests.streams.logs_for_tests import small
 
 DAY_MS = 86_400_000

@@ -4,10 +4,9 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-
-from streams.partition import Partition, Rooms
-from streams.simulation.known import Known
-from streams.simulation.logs import make_log, smallest
+from thalweg.streams.partition.partition import Partition, Rooms
+from thalweg.streams.simulation.known import Known
+from thalweg.streams.simulation.logs import make_log, smallest
 
 LOG = make_log(Random(3), 0, 1, 40, holes=0.1)
 NAMED = {"topic": "interactions", "partition": 0, "partitions": 1}

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.joiner import JoinerConfiguration
+from thalweg.operators.machine.compiled import compiled
+from thalweg.schemas.limits import LimitsConfiguration
 
-from operators.compiled import compiled
-from operators.configuration import Configuration
-from operators.joiner import JoinerConfiguration
-from schemas.limits import LimitsConfiguration
 from tests.streams.logs_for_tests import ROOT
 
 EVENTS = 12_000

@@ -14,9 +14,8 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-
-from schemas.records import LogRecord
-from streams.logs import LogError, LogReader, LogWriter
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.logs.reader import LogError, LogReader, LogWriter
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "log.jsonl": bytes,
@@ -73,8 +72,8 @@ def test_lines_come_out_as_they_went_in(
     end = b"\r\n" if crlf else b"\n"
     path = write(tmp_path_factory.mktemp("log"), end.join(lines) + end, name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streams.logs._CHUNK_BYTES", chunk)
-        patch.setattr("streams.logs._ZSTD_PIECE_BYTES", 7)
+        patch.setattr("thalweg.streams.logs.reader._CHUNK_BYTES", chunk)
+        patch.setattr("thalweg.streams.logs.reader._ZSTD_PIECE_BYTES", 7)
         if lines[0][:4] in (b"PAR1", b"\x28\xb5\x2f\xfd") or lines[0][:2] == b"\x1f\x8b":
             return
         assert values(path, block_lines=block) == lines
@@ -86,7 +85,7 @@ def test_a_line_above_the_limit_is_cut_to_it(
     tmp_path: Path, name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long line must be one record of the limit's length, and the lines around it must stay whole."""
-    monkeypatch.setattr("streams.logs._CHUNK_BYTES", chunk)
+    monkeypatch.setattr("thalweg.streams.logs.reader._CHUNK_BYTES", chunk)
     content = b"a\n" + b"x" * 10 + b"\r\n" + b"y" * 11 + b"\nb\n" + b"z" * 500 + b"\r\nc\n" + b"w" * 40
     cut = [b"a", b"x" * 10, b"y" * 10, b"b", b"z" * 10, b"c", b"w" * 10]
     assert values(write(tmp_path, content, name), line_bytes_max=10) == cut

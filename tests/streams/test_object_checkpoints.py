@@ -11,12 +11,12 @@ import pytest
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from thalweg.streams.checkpoints.folders import folder_of, partitions_at, store_at
+from thalweg.streams.checkpoints.format import CheckpointError, CheckpointStore, DamagedError
+from thalweg.streams.checkpoints.objects import ObjectCheckpointStore
+from thalweg.streams.configuration.loading import CheckpointSection
+from thalweg.streams.configuration.sections import redacted
 
-from streams.checkpoint_folders import folder_of, partitions_at, store_at
-from streams.checkpoints import CheckpointError, CheckpointStore, DamagedError
-from streams.configuration import CheckpointSection
-from streams.object_checkpoints import ObjectCheckpointStore
-from streams.sections import redacted
 from tests.streams.test_checkpoints import IDENTITY, checkpoint
 
 Made = Callable[..., ObjectCheckpointStore]

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from thalweg.schemas.events import Impression, encode_event
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.driver import START_MS
+from thalweg.streams.partition.partition import Partition
 
-from schemas.events import Impression, encode_event
-from schemas.records import LogRecord
-from streams.driver import START_MS
-from streams.partition import Partition
 from tests.streams.logs_for_tests import ROOT, sample, small
 from tests.streams.memory_process import EARLY_EVENTS
 

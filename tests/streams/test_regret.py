@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-
-from schemas.records import Cause, Output
-from streams.commands import main
-from streams.logs import LogError
-from streams.regret import Truth
+from thalweg.schemas.records import Cause, Output
+from thalweg.streams.commands import main
+from thalweg.streams.logs.reader import LogError
+from thalweg.streams.replay.regret import Truth
 
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from sklearn.metrics import log_loss, roc_auc_score
+from thalweg.operators.fold.state import FATES
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request, encode_event
+from thalweg.streams.commands import main
+from thalweg.streams.commands.replay_command import command
+from thalweg.streams.driver import START_MS
+from thalweg.streams.logs.reader import LogReader
+from thalweg.streams.replay.summary import Summary
 
-from operators.state import FATES
-from schemas.events import Erase, Event, Feedback, Impression, Request, encode_event
-from streams.commands import main
-from streams.commands.replay_command import command
-from streams.driver import START_MS
-from streams.logs import LogReader
-from streams.summary import Summary
 from tests.streams.logs_for_tests import ROOT, sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
@@ -237,7 +237,8 @@ def test_what_a_crash_left_in_the_files_is_not_written_twice(
 
 def test_a_killed_replay_goes_on(uninterrupted: tuple[dict[str, Any], list[bytes]]) -> None:
     """After kill -9 between two checkpoints the same command must bring the files of one run."""
-    code = "import streams.replay as r; r.CHECKPOINT_EVENTS = 500; from streams.commands import main; main()"
+    code = "import thalweg.streams.replay.replay as r; r.CHECKPOINT_EVENTS = 500"
+    code += "; from thalweg.streams.commands import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "replay", "-", *OPTIONS, "--batch-size", "50", *SMALL],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
@@ -270,7 +271,7 @@ def test_a_partitions_own_folder_is_refused(folder: Path) -> None:
 
 def test_checkpoints_are_taken_on_the_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint must be left every so many events, after a whole read, the last three kept, each partition apart."""
-    monkeypatch.setattr("streams.replay.CHECKPOINT_EVENTS", 300)
+    monkeypatch.setattr("thalweg.streams.replay.replay.CHECKPOINT_EVENTS", 300)
     write_sample(0, 2_000)
     options = ["--checkpoint", "state", "--topic", "t", "--partition", "2"]
     replay("log.jsonl", *options, "--batch-size", "10")
@@ -476,7 +477,7 @@ def test_a_process_of_its_own_tells_no_traceback(folder: Path) -> None:
     """As a process, with warnings as errors, a truncated log must end with status 1 and a line on stderr."""
     whole = gzip.compress(Path(write_sample(0, 500)).read_bytes())
     Path("cut.jsonl.gz").write_bytes(whole[:-200])
-    code = "from streams.commands import main; main()"
+    code = "from thalweg.streams.commands import main; main()"
     run = subprocess.run(
         [sys.executable, "-c", code, "replay", "cut.jsonl.gz", "--out", "-", *SMALL],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},

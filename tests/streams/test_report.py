@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn.metrics import log_loss, roc_auc_score
+from thalweg.streams.commands import main
+from thalweg.streams.partition.tally import KEPT, Tally
+from thalweg.streams.replay.report import POINTS_MAX, Course, Point, parts, reliability
 
-from streams.commands import main
-from streams.report import POINTS_MAX, Course, Point, parts, reliability
-from streams.tally import KEPT, Tally
 from tests.streams.logs_for_tests import SAMPLE, sample
 
 pytest.importorskip("matplotlib")
@@ -51,7 +51,8 @@ def test_stretches_have_their_own_figures() -> None:
 
 def test_a_course_is_bounded() -> None:
     """However many blocks there are, a course must keep few points, from its beginning to its end."""
-    from streams.partition import Partition
+    from thalweg.streams.partition.partition import Partition
+
     from tests.streams.logs_for_tests import small
 
     course, partition, tally = Course(), Partition(small()), Tally()

@@ -11,16 +11,17 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.outputs import Example, Score
+from thalweg.schemas.records import LogRecord, Outputs
+from thalweg.streams.checkpoints.format import Checkpoint, CheckpointStore
+from thalweg.streams.commands import main
+from thalweg.streams.driver import CRASH, SNAPSHOT, START_MS, Driver
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.river_model import ARRAYS, HISTORY, PICKLE, SIGNATURE, VERSION
+from thalweg.streams.partition.seal import KEY_VARIABLE, Seal
+from thalweg.streams.refusal import Refusal
 
-from operators.configuration import Configuration
-from schemas.outputs import Example, Score
-from schemas.records import LogRecord, Outputs
-from streams.checkpoints import Checkpoint, CheckpointStore
-from streams.commands import Refusal, main
-from streams.driver import CRASH, SNAPSHOT, START_MS, Driver
-from streams.partition import Partition
-from streams.river_model import ARRAYS, HISTORY, PICKLE, SIGNATURE, VERSION
-from streams.seal import KEY_VARIABLE, Seal
 from tests.streams.logs_for_tests import SAMPLE_CONFIGURATION, Hashed, sample, shipped, small
 from tests.streams.river_models import Recorder
 
@@ -349,7 +350,7 @@ def test_the_built_in_learner_takes_no_pickle(folder: Path) -> None:
 
 def test_a_checkpoint_of_another_river_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pickle that another version of River made must be refused, although it is ours."""
-    monkeypatch.setattr("streams.river_model.version", lambda name: "0.1.2")
+    monkeypatch.setattr("thalweg.streams.partition.river_model.version", lambda name: "0.1.2")
     run("replay", "half.jsonl", "--out", "s.jsonl", "--checkpoint", "state", *ALLOWED)
     monkeypatch.undo()
     monkeypatch.chdir(folder)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import msgspec
 import numpy as np
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.outputs import Example, Score
+from thalweg.streams.driver import START_MS, Driver
+from thalweg.streams.partition.partition import Partition
 
-from operators.configuration import Configuration
-from schemas.outputs import Example, Score
-from streams.driver import START_MS, Driver
-from streams.partition import Partition
 from tests.streams.logs_for_tests import sample, shipped, small
 
 EVENTS = 6_000

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from streams.simulation.disk import SimulatedDisk
+from thalweg.streams.simulation.disk import SimulatedDisk
 
 WRITING, NAMED = Path("7.aa.writing"), Path("7.checkpoint")
 

@@ -6,13 +6,12 @@ from random import Random
 from typing import Any
 
 import pytest
-
-from streams.delivery import DeliveryError
-from streams.simulate import due_of, loaded_for, simulate_setting
-from streams.simulation.logs import make_log
-from streams.simulation.loop import DeadlockError, run
-from streams.simulation.worker import SimulatedWorker
-from streams.simulation.world import Setting, World
+from thalweg.streams.kafka.delivery import DeliveryError
+from thalweg.streams.simulation.logs import make_log
+from thalweg.streams.simulation.loop import DeadlockError, run
+from thalweg.streams.simulation.run import due_of, loaded_for, simulate_setting
+from thalweg.streams.simulation.worker import SimulatedWorker
+from thalweg.streams.simulation.world import Setting, World
 
 
 def test_calls_of_one_time_come_in_the_order_they_were_asked_for() -> None:

@@ -8,9 +8,9 @@ from multiprocessing import get_context
 
 import pytest
 from click.testing import CliRunner
+from thalweg.streams.commands import main
+from thalweg.streams.simulation.run import Modes, simulate
 
-from streams.commands import main
-from streams.simulate import Modes, simulate
 from tests.streams.planted import SUPPRESSING, TRANSACTIONAL, Mutation, never_suppress
 
 SEEDS = 1_000

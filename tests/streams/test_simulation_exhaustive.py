@@ -10,10 +10,10 @@ from random import Random
 from typing import NamedTuple
 
 import pytest
+from thalweg.streams.simulation.crashes import Crashes
+from thalweg.streams.simulation.logs import make_log
+from thalweg.streams.simulation.world import Mode
 
-from streams.simulation.crashes import Crashes
-from streams.simulation.logs import make_log
-from streams.simulation.world import Mode
 from tests.streams.planted import (
     Mutation,
     checkpoint_ahead_of_the_commit,

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from schemas.records import LogRecord, Record
-from streams.partition_run import BlockLimits, LogBounds, PartitionRun, TakenOverError
+from thalweg.schemas.records import LogRecord, Record
+from thalweg.streams.kafka.partition_run import BlockLimits, LogBounds, PartitionRun, TakenOverError
 
 
 class Sized(LogRecord):

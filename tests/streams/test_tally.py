@@ -4,8 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
-
-from streams.tally import KEPT, Tally
+from thalweg.streams.partition.tally import KEPT, Tally
 
 Labels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float64]

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
-from schemas.records import Outputs
-from streams.security import KafkaSection
-from streams.topics import TopicsSection
-from streams.transactions import TransactionalDelivery
+from thalweg.schemas.records import Outputs
+from thalweg.streams.kafka.security import KafkaSection
+from thalweg.streams.kafka.topics import TopicsSection
+from thalweg.streams.kafka.transactions import TransactionalDelivery
 
 
 class Producer:

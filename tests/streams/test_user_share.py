@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.state import FATES, TALLIES
+from thalweg.operators.joiner import JoinerConfiguration
+from thalweg.schemas.events import Event, Feedback, Impression, encode_event
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.driver import START_MS
+from thalweg.streams.partition.partition import Partition
 
-from operators.configuration import Configuration
-from operators.joiner import JoinerConfiguration
-from operators.state import FATES, TALLIES
-from schemas.events import Event, Feedback, Impression, encode_event
-from schemas.records import LogRecord
-from streams.driver import START_MS
-from streams.partition import Partition
 from tests.streams.logs_for_tests import small
 from tests.streams.plain_joiner import PlainJoiner
 from tests.streams.private_state import unwiped

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.joiner import JoinerConfiguration
+from thalweg.schemas.origin import parse_cause
+from thalweg.schemas.outputs import Example
+from thalweg.streams.driver import START_MS, Driver
 
-from operators.configuration import Configuration
-from operators.joiner import JoinerConfiguration
-from schemas.origin import parse_cause
-from schemas.outputs import Example
-from streams.driver import START_MS, Driver
 from tests.streams.logs_for_tests import small
 from tests.streams.plain_rules import Joiner
 

@@ -1,0 +1,1 @@
+"""Python only: records become columns, and columns become outputs."""

@@ -1,0 +1,267 @@
+"""Records to columns and columns to outputs: bytes -> columns -> fold -> columns -> bytes is the only way through.
+
+Reading a record in Python and the hash of its values are the only loops outside the compiled fold.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.contexts import Fields, Values, keys_of
+from thalweg.operators.features import HOUR_OF_DAY, ITEM, USER
+from thalweg.operators.machine.hashing import hasher, partitions_of
+from thalweg.operators.machine.plain import find_plain
+from thalweg.schemas.decode import UNDECODABLE, are_names_over, decode_plain, decoder, is_over, plain
+from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Request
+from thalweg.schemas.kept import KEPT_CLOSING, encode_kept, pack_record
+from thalweg.schemas.reasons import Reason, Unusable
+from thalweg.schemas.records import Record
+
+IMPRESSION, FEEDBACK, REQUEST, ERASE, UNUSABLE = range(5)
+KINDS = {Impression: IMPRESSION, Feedback: FEEDBACK, Request: REQUEST, Erase: ERASE, type(None): UNUSABLE}
+HOUR_MS = 3_600_000
+
+
+class Columns(NamedTuple):
+    """A block of n events as the fold reads it, [n] unless said otherwise.
+
+    `kind` uint8; `reason` uint8, why the record cannot be used (0: it can); `offset`, `ts_ms` int64; `key` uint64 of
+    the event's id (of the impression it scores or the feedback it is); `impression`, `user`, `item` uint64 keys;
+    `positive` uint8 and `window_ms` int64, whether a feedback's action is positive and its attribution window;
+    `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an
+    impression's values; `text_start`, `text_end` int64 into `text` uint8, what is kept of an event that waits.
+    """
+
+    kind: npt.NDArray[np.uint8]
+    reason: npt.NDArray[np.uint8]
+    offset: npt.NDArray[np.int64]
+    ts_ms: npt.NDArray[np.int64]
+    key: npt.NDArray[np.uint64]
+    impression: npt.NDArray[np.uint64]
+    user: npt.NDArray[np.uint64]
+    item: npt.NDArray[np.uint64]
+    positive: npt.NDArray[np.uint8]
+    window_ms: npt.NDArray[np.int64]
+    base_score: npt.NDArray[np.float64]
+    value_start: npt.NDArray[np.int64]
+    value_field: npt.NDArray[np.uint8]
+    value_key: npt.NDArray[np.uint64]
+    text_start: npt.NDArray[np.int64]
+    text_end: npt.NDArray[np.int64]
+    text: npt.NDArray[np.uint8]
+
+
+class Block(NamedTuple):
+    """A block of records with their events (None where unusable), why they are, and their columns."""
+
+    records: Sequence[Record]
+    events: list[Event | None]
+    details: dict[int, str]
+    columns: Columns
+
+
+class Columnizer:
+    """Turns records into columns under one configuration; `names` is the state's, as `contexts.Fields` reads it."""
+
+    def __init__(
+        self, configuration: Configuration, names: npt.NDArray[np.uint8], partition: int, partitions: int
+    ) -> None:
+        """Read fields under `configuration`; `partitions` 0 means that no record can lie in the wrong one."""
+        features = configuration.features
+        self._limits = configuration.limits
+        self._decode = decoder(configuration.limits)
+        self._plain = plain(configuration.limits)
+        self._hour_shift_ms = features.utc_offset_ms
+        self._values_limit = features.values_limit - len(features.crosses)
+        self._windows_ms = configuration.joiner.windows_ms()
+        self._longest_ms = max(self._windows_ms.values())
+        self._partition = partition
+        self._partitions = partitions
+        self._impression_keys = hasher("impression", configuration.seed)
+        self._feedback_keys = hasher("feedback", configuration.seed)
+        self._user_keys = hasher("user", configuration.seed)
+        self._item_keys = hasher("item", configuration.seed)
+        self._fields = Fields(configuration, names)
+        self._hour = self._fields.get(HOUR_OF_DAY) if features.hour_of_day else None
+
+    def columns(self, records: Sequence[Record]) -> Block:
+        """Return a block of records as columns; a record that cannot be used has its reason instead of values."""
+        refused: dict[int, Unusable] = {}
+        events = self._decoded([record.value for record in records], refused)
+        columns = new_columns(len(records))
+        columns.offset[:] = [record.offset for record in records]
+        columns.kind[:] = [KINDS[type(event)] for event in events]
+        columns = self._with_impressions(columns, events, refused)
+        columns = self._with_feedback(columns, events, records, refused)
+        self._write_others(columns, events)
+        for number, unusable in sorted(refused.items()):
+            columns.reason[number] = unusable.reason.code
+        details = {number: unusable.detail for number, unusable in refused.items()}
+        if self._partitions:
+            self._refuse_wrong_partition(records, events, columns, details)
+        return Block(records, events, details, columns)
+
+    def _decoded(self, values: Sequence[bytes | None], refused: dict[int, Unusable]) -> list[Event | None]:
+        """Return the events of records, None for those that are `refused`."""
+        whole = [value or b"" for value in values]
+        events: list[Event | None] = []
+        for number, (value, is_plain) in enumerate(zip(whole, find_plain(whole, self._plain), strict=True)):
+            try:
+                event = decode_plain(value) if is_plain else None
+            except UNDECODABLE:
+                event = None
+            events.append(event or self._measured(number, values[number], refused))
+        for number in self._with_long_names(events):
+            events[number] = self._measured(number, values[number], refused)
+        return events
+
+    def _measured(self, number: int, value: bytes | None, refused: dict[int, Unusable]) -> Event | None:
+        """Decode a record with everything measured, and note why it is refused, if it is."""
+        try:
+            return self._decode(value)
+        except Unusable as unusable:
+            refused[number] = unusable
+            return None
+
+    def _with_long_names(self, events: Sequence[Event | None]) -> list[int]:
+        """Return which events have a name that is too long: the one thing in plain records that is not measured yet."""
+        names = set[str]().union(*(event.context for event in events if isinstance(event, Impression | Request)))
+        names.update(event.action for event in events if type(event) is Feedback)
+        if not are_names_over(names, self._limits):
+            return []
+        return [number for number, event in enumerate(events) if event is not None and is_over(event, self._limits)]
+
+    def _with_impressions(self, columns: Columns, events: list[Event | None], refused: dict[int, Unusable]) -> Columns:
+        """Write the block's impressions with the values of their fields; one that has too many is `refused`."""
+        at = np.flatnonzero(columns.kind == IMPRESSION)
+        impressions: list[Any] = [event for event in events if type(event) is Impression]
+        contexts: Sequence[Context] = [event.context for event in impressions]
+        values = self._fields.values(contexts)
+        counts = np.full(len(at), 2 if self._hour is None else 3)
+        for each in values:
+            counts[each.members] += each.counts
+        if (counts > self._values_limit).any():
+            for number in np.flatnonzero(counts > self._values_limit).tolist():
+                detail = f"{counts[number]} values in all fields, at most {self._values_limit}"
+                refused[int(at[number])] = Unusable(Reason.TOO_MANY_VALUES, detail)
+                columns.kind[at[number]] = UNUSABLE
+                events[at[number]] = None
+            return self._with_impressions(columns, events, refused)
+        ts_ms = np.fromiter((event.ts for event in impressions), np.int64, len(at))
+        user = self._user_keys([event.user for event in impressions])
+        item = self._item_keys([event.item for event in impressions])
+        columns.ts_ms[at], columns.user[at], columns.item[at] = ts_ms, user, item
+        columns.key[at] = self._impression_keys([event.id for event in impressions])
+        columns.base_score[at] = [event.base_score for event in impressions]
+        contexts = self._fields.known(contexts)
+        everyone = np.arange(len(at))
+        values = [Values(everyone, 1, USER, user), Values(everyone, 1, ITEM, item), *values]
+        if self._hour is not None:
+            hours = ((ts_ms + self._hour_shift_ms) // HOUR_MS % 24).tolist()
+            values.append(Values(everyone, 1, self._hour.place, keys_of(self._hour, hours)[1]))
+            for context, hour in zip(contexts, hours, strict=True):
+                context[HOUR_OF_DAY] = hour  # the event is ours alone, and read no further
+        columns = with_values(columns, at, counts, values)
+        text = np.frombuffer(bytearray(encode_kept(impressions, contexts)), np.uint8)
+        after = np.flatnonzero(text == KEPT_CLOSING[-1]) + 1
+        columns.text_end[at] = after - len(KEPT_CLOSING)
+        columns.text_start[at[1:]] = after[:-1]
+        return columns._replace(text=text)
+
+    def _with_feedback(
+        self, columns: Columns, events: list[Event | None], records: Sequence[Record], refused: dict[int, Unusable]
+    ) -> Columns:
+        """Write the block's feedback, and keep its records: an early one may be dead-lettered long after."""
+        at = np.flatnonzero(columns.kind == FEEDBACK)
+        if not len(at):
+            return columns
+        feedback: list[Any] = [events[number] for number in at.tolist()]
+        columns.ts_ms[at] = [event.ts for event in feedback]
+        columns.key[at] = self._feedback_keys([event.id for event in feedback])
+        columns.impression[at] = self._impression_keys([event.impression for event in feedback])
+        columns.user[at] = self._user_keys([event.user for event in feedback])
+        columns.item[at] = self._item_keys([event.item for event in feedback])
+        columns.positive[at] = [event.action in self._windows_ms for event in feedback]
+        columns.window_ms[at] = [self._windows_ms.get(event.action, self._longest_ms) for event in feedback]
+        kept = [
+            pack_record(each.value, each.key, tuple(each.headers)) for each in map(records.__getitem__, at.tolist())
+        ]
+        kept_bytes = self._limits.kept_bytes
+        for number, each in zip(at.tolist(), kept, strict=True):
+            if len(each) > kept_bytes:
+                detail = f"{len(each)} bytes with its key and headers, at most {kept_bytes}"
+                refused[number] = Unusable(Reason.TOO_LARGE, detail)
+                columns.kind[number] = UNUSABLE
+                events[number] = None
+        ends = len(columns.text) + np.cumsum([len(each) for each in kept])
+        columns.text_end[at] = ends
+        columns.text_start[at[0]], columns.text_start[at[1:]] = len(columns.text), ends[:-1]
+        return columns._replace(text=np.concatenate((columns.text, np.frombuffer(b"".join(kept), np.uint8))))
+
+    def _write_others(self, columns: Columns, events: list[Event | None]) -> None:
+        at = np.flatnonzero((columns.kind == ERASE) | (columns.kind == REQUEST))
+        if not len(at):
+            return
+        others: list[Any] = [events[number] for number in at.tolist()]
+        columns.ts_ms[at] = [event.ts for event in others]
+        columns.key[at] = self._feedback_keys([event.id for event in others])
+        columns.user[at] = self._user_keys([event.user for event in others])
+
+    def _refuse_wrong_partition(
+        self, records: Sequence[Record], events: list[Event | None], columns: Columns, details: dict[int, str]
+    ) -> None:
+        """Mark usable records whose key, or user where the record has no key, hashes to another partition."""
+        keys = [
+            record.key if record.key is not None else (event.user.encode() if event is not None else b"")
+            for record, event in zip(records, events, strict=True)
+        ]
+        places = partitions_of(keys, self._partitions)
+        for number in np.flatnonzero((places != self._partition) & (columns.reason == 0)):
+            columns.reason[number] = Reason.WRONG_PARTITION.code
+            details[int(number)] = f"its key belongs to partition {places[number]} of {self._partitions}"
+
+
+def new_columns(events: int) -> Columns:
+    """Return columns of `events` events that say nothing yet."""
+    return Columns(
+        kind=np.zeros(events, np.uint8),
+        reason=np.zeros(events, np.uint8),
+        offset=np.zeros(events, np.int64),
+        ts_ms=np.zeros(events, np.int64),
+        key=np.zeros(events, np.uint64),
+        impression=np.zeros(events, np.uint64),
+        user=np.zeros(events, np.uint64),
+        item=np.zeros(events, np.uint64),
+        positive=np.zeros(events, np.uint8),
+        window_ms=np.zeros(events, np.int64),
+        base_score=np.full(events, np.nan),
+        value_start=np.zeros(events + 1, np.int64),
+        value_field=np.zeros(0, np.uint8),
+        value_key=np.zeros(0, np.uint64),
+        text_start=np.zeros(events, np.int64),
+        text_end=np.zeros(events, np.int64),
+        text=np.zeros(0, np.uint8),
+    )
+
+
+def with_values(
+    columns: Columns, at: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], values: Sequence[Values]
+) -> Columns:
+    """Return columns with the values of the impressions, which lie `at` these events and have so many each."""
+    columns.value_start[at + 1] = counts
+    np.cumsum(columns.value_start, out=columns.value_start)
+    field = np.empty(columns.value_start[-1], np.uint8)
+    key = np.empty(columns.value_start[-1], np.uint64)
+    free = columns.value_start[at]  # where the next value of each impression goes
+    for each in values:
+        first = free[each.members]
+        places = first
+        if not isinstance(each.counts, int):
+            ends = np.cumsum(each.counts)
+            places = np.repeat(first - ends + each.counts, each.counts) + np.arange(len(each.keys))
+        field[places] = each.places
+        key[places] = each.keys
+        free[each.members] = first + each.counts
+    return columns._replace(value_field=field, value_key=key)

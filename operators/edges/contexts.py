@@ -1,0 +1,159 @@
+"""The fields of contexts: their places in the order in which they first appear, and the keys of their values."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.configuration import NAME_BYTES as NAME_BYTES
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.features import ITEM
+from thalweg.operators.machine.hashing import Keys
+from thalweg.schemas.events import Context, Value
+
+SHAPES_AT_ONCE = 4  # sets of names in a block up to which it is worth taking a field's values all at once
+
+
+class Field(NamedTuple):
+    """A field's place, the keys of its values, and the edges of its buckets."""
+
+    place: int
+    keys: Keys
+    edges: tuple[float, ...] | None
+
+
+class Values(NamedTuple):
+    """Values of some contexts.
+
+    `members` int64 [m], which contexts; `counts`, how many values each has, int64 [m] or one number for all; `places`,
+    their fields', uint8 [values] or one for all; `keys` uint64 [values], context by context.
+    """
+
+    members: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64] | int
+    places: npt.NDArray[np.uint8] | int
+    keys: npt.NDArray[np.uint64]
+
+
+class Fields:
+    """The context fields of a partition; what fields there are is part of its state.
+
+    `names` uint8 [fields, 256] holds the fields' names in their places, each ended by a zero. With no
+    `features.context` configured, each context field gets the next free place when it first appears in the log.
+    """
+
+    def __init__(self, configuration: Configuration, names: npt.NDArray[np.uint8]) -> None:
+        """Take over the fields that have a place already."""
+        features = configuration.features
+        self._names = names
+        self._seed = configuration.seed
+        self._takes_all = not features.context
+        # A context field named like a field of another kind would share its keys, and so its rows; a name with a zero
+        # would be another one when it is read back.
+        self._exclude = frozenset((*features.exclude, "user", "item", *map("*".join, features.crosses)))
+        self._edges = features.buckets
+        self._fields: dict[str, Field] = {}
+        taken = field_names(names)
+        for place, name in enumerate(taken):
+            if place > ITEM and not any(name == "*".join(pair) for pair in features.crosses):
+                self._add(name, place)
+        self._places = len(taken)
+
+    def get(self, name: str) -> Field | None:
+        """Return a field that has a place."""
+        return self._fields.get(name)
+
+    def values(self, contexts: Sequence[Context]) -> list[Values]:
+        """Return the values of a block's contexts; of each context in the order in which it has them."""
+        names = [tuple(context) for context in contexts]
+        shapes = dict.fromkeys(names)
+        for name in chain.from_iterable(shapes):
+            if name not in self._fields:
+                self._add_new(name)
+        if len(shapes) > SHAPES_AT_ONCE:
+            return [self._one_by_one(contexts)]
+        found = []
+        for shape in shapes:
+            fields = [self._fields.get(name) for name in shape]
+            members = np.array([number for number, each in enumerate(names) if each == shape])
+            rows = [contexts[number].values() for number in members.tolist()]
+            for field, values in zip(fields, zip(*rows, strict=True), strict=True):
+                if field is not None:
+                    counts, keys = keys_of(field, values)
+                    found.append(Values(members, counts, field.place, keys))
+        return found
+
+    def known(self, contexts: Sequence[Context]) -> Sequence[Context]:
+        """Return the contexts without the fields that have no place."""
+        fields = self._fields
+        if all(map(fields.keys().__ge__, map(dict.keys, contexts))):
+            return contexts
+        return [{name: value for name, value in context.items() if name in fields} for context in contexts]
+
+    def _one_by_one(self, contexts: Sequence[Context]) -> Values:
+        """Return what contexts have that differ in their names."""
+        counts: list[int] = []
+        places: list[int] = []
+        keys: list[int] = []
+        for context in contexts:
+            before = len(keys)
+            for name, value in context.items():
+                if (field := self._fields.get(name)) is not None:
+                    values = value if isinstance(value, list) else (value,)
+                    keys += [field.keys[category(field, each)] for each in values]
+                    places += [field.place] * len(values)
+            counts.append(len(keys) - before)
+        return Values(np.arange(len(contexts)), np.array(counts), np.array(places, np.uint8), np.array(keys, np.uint64))
+
+    def _add(self, name: str, place: int) -> None:
+        self._fields[name] = Field(place, Keys(name, self._seed), self._edges.get(name))
+
+    def _add_new(self, name: str) -> None:
+        """Give a context field that appears for the first time its place, if it is to have one."""
+        is_wanted = self._takes_all and name not in self._exclude and "\0" not in name
+        if is_wanted and self._places < len(self._names):
+            write_name(self._names, self._places, name)
+            self._add(name, self._places)
+            self._places += 1
+
+
+def keys_of(field: Field, values: Sequence[Value]) -> tuple[npt.NDArray[np.int64] | int, npt.NDArray[np.uint64]]:
+    """Return how many values each context has of a field, and their keys."""
+    types = set(map(type, values))
+    counts: npt.NDArray[np.int64] | int = 1
+    flat: Sequence[Any] = values
+    if list in types:
+        lists = [value if isinstance(value, list) else (value,) for value in values]
+        counts = np.fromiter(map(len, lists), np.int64, len(lists))
+        flat = list(chain.from_iterable(lists))
+    if field.edges is not None or float in types:
+        flat = [category(field, value) for value in flat]
+    return counts, np.fromiter(map(field.keys.__getitem__, flat), np.uint64, len(flat))
+
+
+def category(field: Field, value: str | float) -> str | int:
+    """Return the category of a value: a number's bucket where the field has any.
+
+    >>> field = Field(2, Keys("price", 0), None)
+    >>> category(field, 1), category(field, 1.0)  # equal, but not the same category
+    (1, '1.0')
+    >>> category(field._replace(edges=(0.5, 5.0)), 1.0)
+    1
+    """
+    if field.edges is not None and not isinstance(value, str):
+        return bisect_right(field.edges, value)
+    return repr(value) if isinstance(value, float) else value
+
+
+def field_names(names: npt.NDArray[np.uint8]) -> list[str]:
+    """Return the fields' names in their places, up to the first place without one."""
+    texts = [bytes(row).split(b"\0", 1)[0].decode() for row in names]
+    return texts[: texts.index("")] if "" in texts else texts
+
+
+def write_name(names: npt.NDArray[np.uint8], place: int, name: str) -> None:
+    """Write a field's name to its place."""
+    raw = name.encode()
+    names[place, : len(raw)] = np.frombuffer(raw, np.uint8)

@@ -1,0 +1,1 @@
+"""The fold: one event after the other over the state of a partition."""

@@ -1,0 +1,1 @@
+"""What numba lacks and what bits rest on: compilation, references, lanes, prefetch, numerics, hashing, memory."""

@@ -1,0 +1,110 @@
+"""What is due next: a binary heap of slots in the order of (deadline, arrival)."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.machine.reserve import reserve, reserve_rows
+
+
+class Deadlines(NamedTuple):
+    """`heap` int32 [slots]; `place` int32 [slots], where a slot stands in the heap (+ 1, 0 is nowhere); `size` int64
+    [1].
+
+    `deadline_ms` and `arrival` int64 [slots] are the sort key of each slot.
+    """
+
+    heap: npt.NDArray[np.int32]
+    place: npt.NDArray[np.int32]
+    size: npt.NDArray[np.int64]
+    deadline_ms: npt.NDArray[np.int64]
+    arrival: npt.NDArray[np.int64]
+
+
+def new_deadlines(slots: int) -> Deadlines:
+    """Return an empty heap over `slots` slots."""
+    of_slots = reserve_rows(slots, place=np.int32, deadline_ms=np.int64, arrival=np.int64)
+    return Deadlines(heap=reserve(slots, np.int32), size=reserve(1, np.int64), **of_slots)
+
+
+@compiled
+def _before(deadlines: Deadlines, a: int, b: int) -> bool:
+    if deadlines.deadline_ms[a] != deadlines.deadline_ms[b]:
+        return bool(deadlines.deadline_ms[a] < deadlines.deadline_ms[b])
+    return bool(deadlines.arrival[a] < deadlines.arrival[b])
+
+
+@compiled
+def _set(deadlines: Deadlines, place: int, slot: int) -> None:
+    deadlines.heap[place] = slot
+    deadlines.place[slot] = place + 1
+
+
+@compiled
+def _rise(deadlines: Deadlines, place: int, slot: int) -> None:
+    while place > 0:
+        parent = (place - 1) // 2
+        above = deadlines.heap[parent]
+        if not _before(deadlines, slot, above):
+            break
+        _set(deadlines, place, above)
+        place = parent
+    _set(deadlines, place, slot)
+
+
+@compiled
+def _sink(deadlines: Deadlines, place: int, slot: int) -> None:
+    size = deadlines.size[0]
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size and _before(deadlines, deadlines.heap[child + 1], deadlines.heap[child]):
+            child += 1
+        if not _before(deadlines, deadlines.heap[child], slot):
+            break
+        _set(deadlines, place, deadlines.heap[child])
+        place = child
+    _set(deadlines, place, slot)
+
+
+@compiled
+def push_deadline(deadlines: Deadlines, slot: int, deadline_ms: int, arrival: int) -> None:
+    """Let a slot wait for its deadline."""
+    deadlines.deadline_ms[slot] = deadline_ms
+    deadlines.arrival[slot] = arrival
+    place = deadlines.size[0]
+    deadlines.size[0] += 1
+    _rise(deadlines, place, slot)
+
+
+@compiled
+def next_due(deadlines: Deadlines) -> int:
+    """Return the slot with the smallest (deadline, arrival), or -1."""
+    return int64(deadlines.heap[0]) if deadlines.size[0] > 0 else int64(-1)
+
+
+@compiled
+def remove_deadline(deadlines: Deadlines, slot: int) -> None:
+    """Let a slot wait no longer."""
+    place = int64(deadlines.place[slot]) - 1
+    if place < 0:
+        return
+    deadlines.place[slot] = 0
+    deadlines.size[0] -= 1
+    last = int64(deadlines.heap[deadlines.size[0]])
+    deadlines.heap[deadlines.size[0]] = 0
+    if last == slot:
+        return
+    if place > 0 and _before(deadlines, last, deadlines.heap[(place - 1) // 2]):
+        _rise(deadlines, place, last)
+    else:
+        _sink(deadlines, place, last)
+
+
+@compiled
+def last_deadline(deadlines: Deadlines) -> int:
+    """Return the largest deadline that anything waits for, or -1."""
+    last = int64(-1)
+    for place in range(deadlines.size[0]):
+        last = max(last, deadlines.deadline_ms[deadlines.heap[place]])
+    return last

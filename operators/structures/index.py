@@ -1,0 +1,238 @@
+"""A collisionless hash index from 64-bit keys to rows: bucketed cuckoo hashing that grows one bucket at a time.
+
+Every key has two buckets of 8 cells (Monolith, section 2.2.1, keeps two tables; buckets of 8 raise the load factor that
+two choices can reach from .5 to above .95). A look-up reads at most two buckets and, where anything lies there, the
+stash. Growth is linear hashing: as soon as the load passes `LOAD_FACTOR` the next bucket is split in two, so growth
+is part of each insertion, no event waits for it, and only as much of the reserved arrays is touched as is needed.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.machine.compiled import compiled, int64, uint64
+from thalweg.operators.machine.prefetch import prefetch
+from thalweg.operators.machine.reserve import reserve
+
+BUCKET_CELLS = 8
+LOAD_FACTOR = 0.9
+FIRST_BUCKETS = 64
+STASH_CELLS = 64
+KICKS = 128
+
+COUNT, BUCKETS, BASE, STASHED = range(4)
+
+
+class Index(NamedTuple):
+    """Where each key's row lies.
+
+    `keys` uint64 and `rows` int32 (row + 1, 0 is empty): [buckets at the limit, 8]; `stash_keys` and `stash_rows`:
+    [64], for keys whose two buckets could not take them; `size` int64 [4]: keys, buckets, buckets at the start of this
+    round of splits, keys in the stash; `path` int64 [kicks], the cells of an insertion's moves (scratch).
+    """
+
+    keys: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int32]
+    stash_keys: npt.NDArray[np.uint64]
+    stash_rows: npt.NDArray[np.int32]
+    size: npt.NDArray[np.int64]
+    path: npt.NDArray[np.int64]
+
+
+def new_index(limit: int) -> Index:
+    """Return an empty index that can hold `limit` keys; memory is reserved, not touched."""
+    buckets = max(FIRST_BUCKETS, int(limit / (BUCKET_CELLS * LOAD_FACTOR)) + 2)
+    size = np.array([0, FIRST_BUCKETS, FIRST_BUCKETS, 0], np.int64)
+    cells = (buckets, BUCKET_CELLS)
+    stash = (reserve(STASH_CELLS, np.uint64), reserve(STASH_CELLS, np.int32))
+    return Index(reserve(cells, np.uint64), reserve(cells, np.int32), *stash, size, reserve(KICKS, np.int64))
+
+
+@compiled
+def _bucket(index: Index, hashed: int) -> int:
+    """Return the bucket of 32 hashed bits: those already split look one bit further."""
+    base = index.size[BASE]
+    bucket = hashed & (2 * base - 1)
+    return bucket if bucket < index.size[BUCKETS] else bucket - base  # type: ignore[no-any-return]
+
+
+@compiled
+def _first(index: Index, key: int) -> int:
+    return _bucket(index, int64(uint64(key) & uint64(0xFFFFFFFF)))
+
+
+@compiled
+def _second(index: Index, key: int) -> int:
+    return _bucket(index, int64(uint64(key) >> uint64(32)))
+
+
+@compiled
+def _cell(index: Index, bucket: int, key: int) -> int:
+    """Return the cell of a key in a bucket, or -1; key 0 finds an empty cell."""
+    wanted = uint64(key)  # compared with a signed integer, it would be as a float
+    keys = index.keys[bucket]
+    found = int64(-1)
+    for cell in range(BUCKET_CELLS):  # without an early exit all cells are compared at once
+        found = max(found, cell if keys[cell] == wanted else -1)
+    return found
+
+
+@compiled
+def _located(index: Index, key: int) -> tuple[int, int]:
+    """Return the bucket and the cell of a key; the cell is -1 where it is in neither of its buckets."""
+    bucket = _first(index, key)
+    cell = _cell(index, bucket, key)
+    if cell < 0:
+        bucket = _second(index, key)
+        cell = _cell(index, bucket, key)
+    return bucket, cell
+
+
+@compiled
+def find(index: Index, key: int) -> int:
+    """Return the row of a key, or -1."""
+    bucket, cell = _located(index, key)
+    if cell >= 0:
+        return index.rows[bucket, cell] - 1  # type: ignore[no-any-return]
+    for place in range(index.size[STASHED]):
+        if index.stash_keys[place] == uint64(key):
+            return index.stash_rows[place] - 1  # type: ignore[no-any-return]
+    return -1
+
+
+@compiled
+def look_ahead(index: Index, key: int) -> None:
+    """Ask for the memory in which `find` will look for a key."""
+    for bucket in (_first(index, key), _second(index, key)):
+        prefetch(index.keys, bucket)
+        prefetch(index.rows, bucket)
+
+
+@compiled
+def _put(index: Index, bucket: int, key: int, row: int) -> bool:
+    cell = _cell(index, bucket, uint64(0))
+    if cell < 0:
+        return False
+    index.keys[bucket, cell] = key
+    index.rows[bucket, cell] = row + 1
+    return True
+
+
+@compiled
+def _place(index: Index, key: int, row: int) -> bool:
+    """Put a key into one of its buckets, moving others to theirs, else into the stash; False where that is full."""
+    first = _first(index, key)
+    if _put(index, first, key, row) or _put(index, _second(index, key), key, row):
+        return True
+    bucket = first
+    moving_key = uint64(key)
+    moving_row = row
+    for kick in range(KICKS):
+        cell = (int64(moving_key >> uint64(16)) + kick) & (BUCKET_CELLS - 1)
+        index.path[kick] = bucket * BUCKET_CELLS + cell
+        moving_key, moving_row = _swap(index, bucket, cell, moving_key, moving_row)
+        other = _first(index, moving_key)
+        bucket = _second(index, moving_key) if other == bucket else other
+        if _put(index, bucket, moving_key, moving_row):
+            return True
+    place = index.size[STASHED]
+    if place < STASH_CELLS:
+        index.stash_keys[place] = moving_key
+        index.stash_rows[place] = moving_row + 1
+        index.size[STASHED] += 1
+        return True
+    for kick in range(KICKS - 1, -1, -1):  # nobody else may lose a place to a key that finds none
+        bucket = index.path[kick] // BUCKET_CELLS
+        cell = index.path[kick] % BUCKET_CELLS
+        moving_key, moving_row = _swap(index, bucket, cell, moving_key, moving_row)
+    return False
+
+
+@compiled
+def _swap(index: Index, bucket: int, cell: int, key: int, row: int) -> tuple[int, int]:
+    """Put a key into a cell and return what was there."""
+    moved_key = index.keys[bucket, cell]
+    moved_row = int64(index.rows[bucket, cell]) - 1
+    index.keys[bucket, cell] = key
+    index.rows[bucket, cell] = row + 1
+    return moved_key, moved_row
+
+
+@compiled
+def _split(index: Index) -> None:
+    """Split the next bucket in two, moving the keys that now belong to the new one."""
+    base = index.size[BASE]
+    old = index.size[BUCKETS] - base
+    new = index.size[BUCKETS]
+    index.size[BUCKETS] += 1
+    for cell in range(BUCKET_CELLS):
+        key = index.keys[old, cell]
+        if key != 0 and _first(index, key) != old and _second(index, key) != old:
+            _put(index, new, key, index.rows[old, cell] - 1)
+            index.keys[old, cell] = 0
+            index.rows[old, cell] = 0
+    if index.size[BUCKETS] == 2 * base:
+        index.size[BASE] = 2 * base
+
+
+@compiled
+def _unstash(index: Index) -> None:
+    """Try once more to place what lies in the stash."""
+    waiting = index.size[STASHED]
+    place = 0
+    while place < waiting:
+        key = index.stash_keys[place]
+        row = index.stash_rows[place] - 1
+        if _put(index, _first(index, key), key, row) or _put(index, _second(index, key), key, row):
+            waiting -= 1
+            index.stash_keys[place] = index.stash_keys[waiting]
+            index.stash_rows[place] = index.stash_rows[waiting]
+            index.stash_keys[waiting] = 0
+            index.stash_rows[waiting] = 0
+        else:
+            place += 1
+    index.size[STASHED] = waiting
+    if waiting > 0:  # one of the others may find a way by moving keys; which one, goes round
+        key = index.stash_keys[0]
+        row = index.stash_rows[0] - 1
+        index.stash_keys[0] = index.stash_keys[waiting - 1]
+        index.stash_rows[0] = index.stash_rows[waiting - 1]
+        index.stash_keys[waiting - 1] = 0
+        index.stash_rows[waiting - 1] = 0
+        index.size[STASHED] = waiting - 1
+        _place(index, key, row)
+
+
+@compiled
+def insert(index: Index, key: int, row: int) -> bool:
+    """Add a key that is absent; False where crafted keys fill its buckets and the stash: it then gets no row."""
+    if index.size[COUNT] + 1 > LOAD_FACTOR * BUCKET_CELLS * index.size[BUCKETS]:
+        if index.size[BUCKETS] < index.keys.shape[0]:
+            _split(index)
+        if index.size[STASHED] > 0:
+            _unstash(index)
+    if not _place(index, uint64(key), row):
+        return False
+    index.size[COUNT] += 1
+    return True
+
+
+@compiled
+def remove(index: Index, key: int) -> None:
+    """Take a key out; nothing happens where it is absent."""
+    bucket, cell = _located(index, key)
+    if cell >= 0:
+        index.keys[bucket, cell] = 0
+        index.rows[bucket, cell] = 0
+        index.size[COUNT] -= 1
+        return
+    for place in range(index.size[STASHED]):
+        if index.stash_keys[place] == uint64(key):
+            last = index.size[STASHED] - 1
+            index.stash_keys[place] = index.stash_keys[last]
+            index.stash_rows[place] = index.stash_rows[last]
+            index.stash_keys[last] = 0
+            index.stash_rows[last] = 0
+            index.size[STASHED] = last
+            index.size[COUNT] -= 1
+            return

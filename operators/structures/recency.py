@@ -1,0 +1,47 @@
+"""The order in which things were last put at its end: a doubly linked list in arrays, any place of it found at once.
+
+`older`, `newer` int32 [things]: neighbours (number + 1; 0 is none). `ends` int32 [2]: the oldest and the newest.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.machine.compiled import compiled, int64
+
+OLDEST, NEWEST = range(2)
+
+Neighbours = npt.NDArray[np.int32]
+
+
+@compiled
+def oldest(ends: Neighbours) -> int:
+    """Return what was put at the end before all others, or -1 where there is nothing."""
+    return int64(ends[OLDEST]) - 1
+
+
+@compiled
+def link(older: Neighbours, newer: Neighbours, ends: Neighbours, number: int) -> None:
+    """Put something that is in no order at the newest end."""
+    newest = ends[NEWEST]
+    older[number] = newest
+    newer[number] = 0
+    if newest != 0:
+        newer[newest - 1] = number + 1
+    else:
+        ends[OLDEST] = number + 1
+    ends[NEWEST] = number + 1
+
+
+@compiled
+def unlink(older: Neighbours, newer: Neighbours, ends: Neighbours, number: int) -> None:
+    """Take something out of the order; it keeps no neighbours."""
+    before, after = older[number], newer[number]
+    if before != 0:
+        newer[before - 1] = after
+    else:
+        ends[OLDEST] = after
+    if after != 0:
+        older[after - 1] = before
+    else:
+        ends[NEWEST] = before
+    older[number] = 0
+    newer[number] = 0

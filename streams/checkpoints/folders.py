@@ -1,0 +1,59 @@
+"""Where the checkpoints of each partition lie: a folder for each generation, a folder in it for each partition.
+
+    DIRECTORY/TOPIC-PARTITION                     generation 0
+    DIRECTORY/generation-N/TOPIC-PARTITION        generation N
+
+A generation is one configuration's. After a change of configuration the state is made anew from the log, in a
+generation of its own: the one before stays as it is, to be gone back to.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from thalweg.streams.checkpoints.disk import Disk, LocalDisk
+from thalweg.streams.checkpoints.format import CheckpointStore, Store, refusing
+from thalweg.streams.checkpoints.objects import ObjectCheckpointStore, is_remote, names_in, opened, refusing_files
+from thalweg.streams.configuration.loading import CheckpointSection
+
+
+def folder_of(section: CheckpointSection) -> str:
+    """Return the folder or URL of a section's generation."""
+    directory = section.directory
+    if "://" in directory and not is_remote(directory):
+        directory = opened(directory)[1]
+    if not section.generation:
+        return directory
+    return f"{directory.rstrip('/')}/generation-{section.generation}"
+
+
+def store_at(
+    section: CheckpointSection,
+    topic: str,
+    partition: int,
+    *,
+    on_damage: Callable[[str], object] = lambda message: None,
+    disk: Disk | None = None,
+) -> Store:
+    """Return the store of one partition; `disk` is what a folder lies on, if not this machine's.
+
+    Raises CheckpointError where the folder is a URL that no file system is known for.
+    """
+    folder, name = folder_of(section), f"{topic}-{partition}"
+    if is_remote(folder):
+        return ObjectCheckpointStore(f"{folder.rstrip('/')}/{name}", section.keep, on_damage=on_damage)
+    return CheckpointStore(Path(folder) / name, section.keep, on_damage=on_damage, disk=disk)
+
+
+def partitions_at(section: CheckpointSection, topic: str) -> list[int]:
+    """Return the partitions of a topic that have a folder. Raises CheckpointError where it can't be looked at."""
+    folder = folder_of(section)
+    if is_remote(folder):
+        files, path = opened(folder)
+        with refusing_files(folder):
+            names = names_in(files, path)
+    else:
+        with refusing(Path(folder)):
+            names = LocalDisk().names(Path(folder))
+    found = (re.fullmatch(rf"{re.escape(topic)}-([0-9]{{1,9}})", name) for name in names)
+    return sorted(int(match[1]) for match in found if match)

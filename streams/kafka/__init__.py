@@ -1,0 +1,1 @@
+"""Kafka: topics, blocks of records, delivery, transactions, readers and dead letters."""

@@ -1,0 +1,345 @@
+"""Faust, fed whole fetched blocks of one partition instead of single messages.
+
+Faust's worker, web server, group membership, assignment, rebalance and commit stay as they are. What changes is what
+lies between its fetcher and the code that processes: Faust makes a message, an event and two tasks for every record
+and passes them through an agent, 4 800 events a second; here the fetcher hands whole blocks to one `PartitionHandler`,
+which the application provides. No agent is involved, and on purpose: an agent that raises is restarted *behind* the
+message it failed on, and a processor that never loses an event must stop there instead.
+
+Of a partition that is assigned, one task calls, strictly one after the other:
+
+    start = await handler.open(partition, log)      where to read from: the checkpoint decides, not the group
+    await handler.fold(partition, records)          again and again, in the order of the log
+    await handler.idle(partition)                   about once a second while there is nothing to fold
+    await handler.close(partition)                  revoked, or the worker stops: the last chance to checkpoint
+
+- Partitions are independent of each other: four may be folding at once. A handler runs its fold in a thread
+  (`asyncio.to_thread`), so that heartbeats, which have a thread of their own, and the web server go on.
+- What `fold`, `idle` and `close` return is acknowledged: None for nothing, or an offset below which nothing is needed
+  again. Faust commits it at its next interval, and before it gives the partition up. An acknowledgement is one integer
+  a partition; a block that is folded but not acknowledged costs nothing.
+- Of each partition at most `pending_bytes_max` of records, and one fetch in the client, wait to be folded. A partition
+  that is full is not fetched; the others go on.
+- Blocks that wait when a partition is revoked are dropped: whoever opens it next reads them again.
+- Offsets may have holes (transaction markers, aborted transactions, compaction). A hole that is the broker's retention
+  having eaten what was not read yet raises `LogTruncatedError`; a log that starts over raises it too.
+- The first exception of a handler ends the worker: other partitions are closed in order, that one is not, `failure`
+  tells the exception, and the process ends with a status that is not 0: a Refusal with its one line and status 1.
+- What is to be done before the group is joined goes into `prepare`: a worker that compiles for a minute then does it
+  while others still have the partitions.
+
+What a handler shares between partitions, such as a producer, it stops on the app's signal `on_before_shutdown`, which
+comes when all partitions are closed.
+
+It overrides private parts of faust-streaming, which therefore is pinned to one version; `tests/kafka/test_blocks.py`
+keeps watch over committed offsets after a stop, a kill and a rebalance.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import Any, NoReturn, cast
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.tables.manager import TableManager
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, TransportT
+from mode import ServiceT
+from thalweg.streams.kafka.partition_run import (
+    BlockLimits,
+    LogBounds,
+    LogTruncatedError,
+    PartitionHandler,
+    PartitionProgress,
+    PartitionRun,
+)
+from thalweg.streams.kafka.security import KafkaSection, faust_settings
+from thalweg.streams.refusal import Refusal
+
+__all__ = [
+    "BlockApp",
+    "BlockLimits",
+    "LogBounds",
+    "LogTruncatedError",
+    "PartitionHandler",
+    "PartitionProgress",
+    "block_app",
+]
+
+COMMIT_TIMEOUT_S = 15.0
+
+
+class BlockApp(faust.App):
+    """A Faust app whose source topic is delivered in blocks; made by `block_app`."""
+
+    source: str
+    handler: PartitionHandler
+    limits: BlockLimits
+    prepare: Callable[[], object] = staticmethod(lambda: None)
+    """Called before the worker starts; a Refusal that it raises ends the process."""
+    blocks: "BlockConsumer | None" = None
+    """The consumer, once Faust has made it; `consumer` would make one, whoever asks and wherever."""
+    failure: BaseException | None = None
+    """The exception that ended the worker, if one did."""
+
+    def progress(self) -> list[PartitionProgress]:
+        """Tell how far each assigned partition is; empty before the first assignment."""
+        return [] if self.blocks is None else self.blocks.progress()
+
+    async def on_start(self) -> None:
+        """Subscribe to the source: no agent does it."""
+        await super().on_start()
+        self.topics.add(self.topic(self.source))
+
+    def _create_directories(self) -> None:
+        """Make no folder for tables: there are none."""
+
+    def _new_transport(self) -> TransportT:
+        return BlockTransport(self.conf.broker_consumer, self)
+
+
+def block_app(
+    name: str,
+    *,
+    kafka: KafkaSection,
+    source: str,
+    handler: PartitionHandler,
+    limits: BlockLimits | None = None,
+    **settings: Any,
+) -> BlockApp:
+    """Return a Faust app that feeds `handler` with the topic `source`, in the consumer group `name`.
+
+    `settings` are Faust's own. The topic must be there when the worker starts. Raises Refusal where a secret or a
+    certificate of `kafka` is missing.
+    """
+    defaults: dict[str, Any] = {
+        "web_bind": "127.0.0.1",
+        # partitions of a worker that was killed are taken over after this time
+        "broker_session_timeout": 10.0,
+        "broker_heartbeat_interval": 2.0,
+    }
+    fixed: dict[str, Any] = {
+        **faust_settings(kafka),
+        # of records that nobody has read yet none may be passed over; `open` decides in any case
+        "consumer_auto_offset_reset": "earliest",
+        # what makes Faust call `wait_empty`, where partitions are closed, before it gives them up
+        "stream_wait_empty": True,
+        # Faust makes no topics of its own: no tables, no leader
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "Worker": BlockWorker,
+        "TableManager": NoTables,
+    }
+    app = BlockApp(name, **(defaults | settings | fixed))
+    app.source, app.handler, app.limits = source, handler, limits or BlockLimits()
+    return app
+
+
+class BlockWorker(faust.Worker):
+    """Faust's worker, which first prepares, and ends with one line and status 1 where the app refuses to go on."""
+
+    app: BlockApp
+
+    def __init__(self, app: BlockApp, *services: ServiceT, **settings: Any) -> None:
+        """Take Faust's arguments; an app without a web server has none, though Faust's command line has one."""
+        super().__init__(app, *services, **settings)
+        if app.boot_strategy.enable_web is False:
+            app.conf.web_enabled = False
+
+    def execute_from_commandline(self) -> NoReturn:
+        """Run until a signal, or a failure."""
+        try:
+            self.app.prepare()
+            super().execute_from_commandline()
+        except Refusal as refusal:
+            self.app.failure = refusal
+            _say(refusal)
+            raise SystemExit(1) from None
+        except SystemExit:
+            if isinstance(self.app.failure, Refusal):
+                _say(self.app.failure)
+                raise SystemExit(1) from None
+            raise
+
+
+def _say(refusal: Refusal) -> None:
+    # Faust may have redirected sys.stderr into its log
+    message = " ".join(refusal.message.split())
+    print(f"Error: {message}", file=sys.__stderr__, flush=True)
+
+
+class NoTables(TableManager):
+    """Faust's tables, of which there are none: it starts without the second that Faust gives others to make some."""
+
+    async def on_start(self) -> None:
+        """Let the consumer subscribe."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
+class BlockConsumer(driver.Consumer):
+    """Faust's consumer over aiokafka, with a run for each assigned partition of the source."""
+
+    app: BlockApp
+
+    def on_init(self) -> None:
+        """Start without partitions."""
+        super().on_init()
+        self.app.blocks = self
+        self._runs: dict[TP, PartitionRun] = {}
+        self._acknowledged: dict[TP, int] = {}
+        self._room = asyncio.Event()
+        self._closing = asyncio.Lock()
+
+    def progress(self) -> list[PartitionProgress]:
+        """Tell how far each assigned partition is."""
+        return [run.progress(self._acknowledged.get(tp), self._end(tp)) for tp, run in sorted(self._runs.items())]
+
+    def _end(self, tp: TP) -> int | None:
+        try:
+            return self.highwater(tp)
+        except (AssertionError, KafkaError):
+            return None  # the client does not have the partition any more
+
+    async def perform_seek(self) -> None:
+        """Open the partitions of a new assignment; each is fetched as soon as its own offset is known.
+
+        Faust would seek to the group's committed offsets here, and end the worker if that took over 90 s; loading a
+        checkpoint may.
+        """
+        assigned = {tp for tp in self.assignment() if tp.topic == self.app.source and tp not in self._runs}
+        for tp in assigned:
+            name = f"{tp.topic}-{tp.partition}"
+            run = PartitionRun(name, tp.partition, _Client(self, tp), self.app.handler, self.app.limits)
+            self._runs[tp] = run
+            run.start()
+
+    async def wait_empty(self) -> None:
+        """Close all partitions and commit what they acknowledge; before a rebalance, and before the worker ends."""
+        async with self._closing:
+            runs, self._runs = self._runs, {}
+            await asyncio.gather(*(run.close() for run in runs.values()))
+            try:
+                # if the client's thread has crashed, nobody would ever answer
+                await asyncio.wait_for(self._commit_all(), COMMIT_TIMEOUT_S)
+            except TimeoutError:
+                self.log.warning("offsets could not be committed; the next worker goes on from the checkpoints")
+            for tp in runs:
+                self._acknowledged.pop(tp, None)
+
+    def acknowledge(self, tp: TP, next_offset: int) -> None:
+        """Note that nothing below an offset is needed again; it is committed at the next interval."""
+        self._acknowledged[tp] = max(next_offset, self._acknowledged.get(tp, 0))
+
+    def made_room(self) -> None:
+        """Note that a partition may have become fit to be fetched."""
+        self._room.set()
+
+    def fail(self, error: Exception) -> None:
+        """End the worker because of an error in one partition, after the others are closed in order."""
+        if self.app.failure is None:
+            self.app.failure = error
+            self._ending = asyncio.get_running_loop().create_task(self._end_worker(error))
+
+    async def _end_worker(self, error: Exception) -> None:
+        try:
+            await self.wait_empty()
+        finally:
+            if isinstance(error, Refusal):
+                # nothing is wrong with the program: end as if told to, and say why (see BlockWorker)
+                os.kill(os.getpid(), signal.SIGTERM)
+            else:
+                await self.app.crash(error)
+
+    async def _commit_all(self) -> None:
+        # a commit that is under way may have been sent before the last acknowledgements
+        await self.maybe_wait_for_commit_to_finish()
+        await self.commit()
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in list(self._acknowledged) if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self._acknowledged.get(tp)
+
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
+        stopped = (self._stopped.is_set, cast(Any, fetcher)._stopped.is_set)
+        try:
+            while not any(is_set() for is_set in stopped):
+                await self._fetch_blocks()
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.app.should_stop:
+                raise
+        except Exception as error:
+            self.fail(error)
+
+    async def _fetch_blocks(self) -> None:
+        """Fetch once, from the partitions that have room, and hand the records to their runs."""
+        self._room.clear()
+        active = self._get_active_partitions()
+        ready = {tp: run for tp, run in self._runs.items() if run.has_room and tp in active}
+        if not self.flow_active or not ready:
+            # a closing or opening partition wakes nobody, so look again soon
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), 0.1)
+            return
+        # The client wakes up for new records only: where a full partition may get room meanwhile, do not wait long.
+        full = len(ready) < len(self._runs)
+        fetched = await self._getmany(active_partitions=set(ready), timeout=0.05 if full else 1.0)
+        for tp, records in cast(Mapping[Any, list[Any]], fetched).items():
+            # A partition that was given up and came back while we waited goes on elsewhere, and is fetched from there.
+            run = ready.get(tp)
+            if run is not None and run is self._runs.get(tp):
+                await run.put(records)
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class BlockTransport(driver.Transport):
+    """Faust's transport over aiokafka, with the consumer above."""
+
+    Consumer = BlockConsumer
+
+
+class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        # Faust reads aborted transactions unless it runs transactions of its own, and has no setting for it
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
+class _Client:
+    """What one partition's run asks of the consumer."""
+
+    def __init__(self, consumer: BlockConsumer, tp: TP) -> None:
+        self._consumer, self._tp = consumer, tp
+
+    async def bounds(self) -> LogBounds:
+        begin = await self._consumer.earliest_offsets(self._tp)
+        end = await self._consumer.highwaters(self._tp)
+        return LogBounds(begin[self._tp], end[self._tp])
+
+    async def seek(self, offset: int) -> bool:
+        await self._consumer.seek_wait({self._tp: offset})
+        return True
+
+    def acknowledge(self, next_offset: int) -> None:
+        self._consumer.acknowledge(self._tp, next_offset)
+
+    def folded(self) -> None:
+        # what Faust looks at to tell whether a worker hangs
+        self._consumer.app.monitor.stream_inbound_time[self._tp] = monotonic()
+        self._consumer.made_room()
+
+    def fail(self, error: Exception) -> None:
+        self._consumer.fail(error)

@@ -1,0 +1,164 @@
+"""The files that a replay writes its outputs to: each output once, also where a replay goes on from a checkpoint."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from thalweg.schemas.origin import parse_cause
+from thalweg.schemas.outputs import DeadLetter, decode_caused, encode_dead_letter
+from thalweg.schemas.records import Cause, Headers, Output
+from thalweg.streams.logs.reader import STANDARD_STREAM, LogError, LogWriter
+
+OWN_HEADERS = 8  # of a dead letter, after those of the record itself
+OWN_PREFIXES = ("__streams.errors.", "thalweg.")
+LINE_BYTES_MAX = 1 << 27
+_BACKWARDS_BYTES = 1 << 16
+
+
+class Ending(NamedTuple):
+    """Where the last whole line of a file ends, and its cause (None: there is no line)."""
+
+    size: int
+    cause: Cause | None
+
+
+class Sink:
+    """One kind of outputs to one file.
+
+    A fresh file is begun anew. Where a replay goes on from a checkpoint its outputs may be there already, the last line
+    perhaps in part: the file is cut after its last whole line, and outputs up to that line's cause are left out.
+
+    Parameters
+    ----------
+    path
+        The file, or `-`.
+    inputs
+        Files being read, which the output must not overwrite.
+    goes_on
+        Whether what is in the file stays.
+
+    Raises
+    ------
+    LogError
+        The file can't be written, or goes on and can't be gone on with.
+
+    """
+
+    def __init__(self, path: str, *, inputs: Iterable[str | Path] = (), goes_on: bool = False) -> None:
+        """Open the file; the parameters are the class's."""
+        self._last: Cause | None = None
+        self._appended: int | None = None
+        self._writer: LogWriter | None = None
+        self._name = path
+        if goes_on and path != STANDARD_STREAM and Path(path).is_file() and Path(path).stat().st_size:
+            self._go_on(Path(path), inputs)
+        else:
+            self._writer = LogWriter(path, inputs=inputs)
+
+    def write(self, outputs: Sequence[Output]) -> None:
+        """Write outputs, a line each, in their order."""
+        if self._last is not None:
+            outputs = [output for output in outputs if output.cause > self._last]
+        if not outputs:
+            return
+        data = b"\n".join([output.value or b"" for output in outputs]) + b"\n"
+        if self._writer is not None:
+            self._writer.write(data)
+            return
+        view = memoryview(data)
+        try:
+            while len(view):
+                view = view[os.write(self._descriptor(), view) :]
+        except OSError as error:
+            raise LogError(f"{self._name} can't be written: {error.strerror}") from None
+
+    def flush(self) -> None:
+        """Make what was written durable, as far as where it goes can be."""
+        if self._writer is not None:
+            self._writer.flush()
+        if self._appended is not None:
+            os.fsync(self._appended)
+        elif Path(self._name).is_file():
+            descriptor = os.open(self._name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+        elif self._appended is not None:
+            os.close(self._appended)
+            self._appended = None
+
+    def _descriptor(self) -> int:
+        assert self._appended is not None
+        return self._appended
+
+    def _go_on(self, path: Path, inputs: Iterable[str | Path]) -> None:
+        if any(str(source) != STANDARD_STREAM and path.samefile(source) for source in inputs):
+            raise LogError(f"{path} is the file being read: write to another one")
+        if path.suffix.lower() in (".gz", ".zst"):
+            raise LogError(f"{path} is there and compressed, and can't be gone on with: write the rest to another file")
+        try:
+            ending = ending_of(path)
+            self._last = ending.cause
+            self._appended = os.open(path, os.O_WRONLY | os.O_APPEND)
+            os.ftruncate(self._appended, ending.size)
+        except OSError as error:
+            raise LogError(f"{path} can't be gone on with: {error.strerror}") from None
+
+
+def ending_of(path: Path) -> Ending:
+    """Return where a file of outputs ends. Raises LogError where it is not one."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail, start = b"", size
+        while start and tail.count(b"\n") < 2 and len(tail) < LINE_BYTES_MAX:
+            length = min(_BACKWARDS_BYTES, start)
+            start = file.seek(start - length)
+            tail = file.read(length) + tail
+    whole = tail[: tail.rfind(b"\n") + 1]
+    if not whole:
+        return Ending(0, None)
+    try:
+        cause = parse_cause(decode_caused(whole.rstrip(b"\n").rsplit(b"\n", 1)[-1]).cause)[1]
+    except (ValueError, msgspec.MsgspecError):
+        raise LogError(f"{path} is there and holds no outputs: write to another file") from None
+    return Ending(size - len(tail) + len(whole), cause)
+
+
+def dead_letter_line(output: Output) -> Output:
+    """Return a dead letter as the file of dead letters has it, from the record that goes to the topic.
+
+    >>> from thalweg.schemas.outputs import dead_letter_headers
+    >>> from thalweg.schemas.origin import Origin
+    >>> from thalweg.schemas.reasons import Reason
+    >>> cause = Cause(4, 0)
+    >>> headers = dead_letter_headers((), Reason.NOT_JSON, "not JSON", Origin("interactions", 0, 4), cause)
+    >>> dead_letter_line(Output(cause, b"???", None, headers)).value
+    b'{"origin":"interactions-0-4","cause":"interactions-0-4:0","reason":"not_json","detail":"not JSON","raw":"Pz8/"}'
+    """
+    return Output(output.cause, encode_dead_letter(dead_letter_of(output.value, output.key, output.headers)))
+
+
+def dead_letter_of(value: bytes | None, key: bytes | None, headers: Headers) -> DeadLetter:
+    """Return the dead letter that a record of their topic is. Raises ValueError where it is none."""
+    own = {name: value.decode() for name, value in headers[-OWN_HEADERS:] if name.startswith(OWN_PREFIXES)}
+    errors = "__streams.errors."
+    try:
+        return DeadLetter(
+            origin=f"{own[errors + 'topic']}-{own[errors + 'partition']}-{own[errors + 'offset']}",
+            cause=own["thalweg.cause"],
+            reason=own["thalweg.reason"],
+            detail=own[errors + "message"],
+            raw=value,
+            key=key,
+            headers=list(headers[:-OWN_HEADERS]),
+        )
+    except KeyError as error:
+        raise ValueError(f"it has no header {error}") from None

@@ -1,0 +1,1 @@
+"""A partition: the one path of records through the fold, and what belongs to it."""

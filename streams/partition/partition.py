@@ -1,0 +1,269 @@
+"""One partition: records in, outputs out. A log file, Kafka, a test's driver and a simulator all come through here."""
+
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numba
+import numpy.typing as npt
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.columnizer import Block, Columnizer
+from thalweg.operators.edges.contexts import field_names
+from thalweg.operators.edges.encoder import EXAMPLE_COUNT, Emitted, Encoder, new_emitted
+from thalweg.operators.fold.digest import digest
+from thalweg.operators.fold.fold import close_all, complete, fold
+from thalweg.operators.fold.state import Parameters, State, input_count, new_state, parameters_of, restore, snapshot
+from thalweg.operators.learner import BUILT_IN
+from thalweg.schemas.records import Outputs, Record
+from thalweg.streams.partition.river_model import RiverModel, without_model
+from thalweg.streams.partition.seal import Seal
+from thalweg.streams.partition.tally import Tally
+
+BLOCK_EVENTS = 2_500
+
+Rooms = list[Emitted | None]
+"""Where blocks put what they emit, by turns: one is written while the next is folded."""
+
+
+class Partition:
+    """The fold over one partition's log, with what stands around it: decoding before, encoding after.
+
+    `process` is the only way in. The state after it depends on the configuration and the records so far, and on nothing
+    else. `tally`, where there is one, is told every label with its scores.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        topic: str = "interactions",
+        partition: int = 0,
+        partitions: int = 0,
+        arrays: dict[str, npt.NDArray[Any]] | None = None,
+        examples: bool = True,
+        tally: Tally | None = None,
+        block_events: int = BLOCK_EVENTS,
+        seal: Seal | None = None,
+        rooms: Rooms | None = None,
+    ) -> None:
+        """Start empty, or from the `arrays` of a snapshot.
+
+        `partitions` is the number of the topic's partitions, 0 where a log has none: then no record lies in the wrong
+        one. `block_events`: events folded in one go; it bounds memory and changes no result. `seal`: the key of
+        snapshots where a River classifier is the model. `rooms`: shared with partitions of the same configuration
+        that never fold at the same time.
+
+        Raises ValueError where a snapshot does not fit the configuration, Refusal where there is no such model.
+        """
+        self.configuration = configuration
+        self.topic = topic
+        self.partition = partition
+        self.partitions = partitions
+        self._model: RiverModel | None = None
+        if configuration.learner.model != BUILT_IN:
+            self._model = RiverModel(configuration, seal, arrays)
+            arrays = None if arrays is None else without_model(arrays)
+        self.state: State = new_state(configuration) if arrays is None else restore(configuration, arrays)
+        self.tally = tally
+        self._examples = examples
+        self._block_events = block_events
+        self._columnizer = self._new_columnizer()
+        self._encoder = Encoder(configuration, topic, partition)
+        self._names = field_names(self.state.names)
+        self._parameters: Parameters = parameters_of(configuration, self._names)
+        self._rooms: Rooms = [None, None] if rooms is None else rooms
+        self._rooms_used = 0
+        self._executor: ThreadPoolExecutor | None = None
+
+    def process(self, records: Sequence[Record]) -> Outputs:
+        """Fold records, in the order of their offsets, and return what they made.
+
+        While one block is folded, which holds no lock of Python's, the next one is read and the one before is written.
+        """
+        outputs = Outputs([], [], [])
+        self._rooms_used = 0  # what was emitted before is written: one room does where blocks come one at a time
+        with uncollected():
+            before: _Folding | None = None
+            for folding in self._foldings(records):
+                if before is not None:
+                    self._complete(before, outputs)
+                folding.start(self._thread() if len(records) > self._block_events else None)
+                if before is not None:
+                    self._encode(before, outputs)
+                before = folding
+            if before is not None:
+                self._complete(before, outputs)
+                self._encode(before, outputs)
+        return outputs
+
+    def close_all(self) -> Outputs:
+        """Close every window at the end of a log, and return the examples that this makes."""
+        outputs = Outputs([], [], [])
+        emitted = self._room(0)
+        is_done = False
+        while not is_done:
+            if self._model is None:
+                is_done = close_all(self.state, self._parameters, emitted)
+            else:
+                is_done = self._model.close_all(self.state, self._parameters, emitted, self._names)
+            self._drain_examples(emitted, self._names, outputs)
+        return outputs
+
+    def warm_up(self) -> float:
+        """Compile the fold, or load it from its cache, and return the seconds that took; the state stays as it is."""
+        started = time.perf_counter()
+        emitted = self._room(0)
+        columns = self._columnizer.columns([]).columns
+        fold(self.state, self._parameters, columns, emitted, 0)
+        # Calling these, even on an empty state, would move stream time or score what is not there.
+        _compile(close_all, self.state, self._parameters, emitted)
+        if self._model is not None:
+            _compile(complete, self.state, self._parameters, columns, emitted, 0, 0.5)
+        return time.perf_counter() - started
+
+    def snapshot(self) -> dict[str, npt.NDArray[Any]]:
+        """Return copies of the state's arrays by name, from which another partition can go on.
+
+        Raises ValueError where a River classifier is the model and there is no seal.
+        """
+        arrays = snapshot(self.state)
+        return arrays if self._model is None else arrays | self._model.snapshot()
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the state's logical content; of a River classifier, what it was taught and answered."""
+        found = digest(self.state)
+        return found if self._model is None else self._model.digest(found)
+
+    def _foldings(self, records: Sequence[Record]) -> Iterator["_Folding"]:
+        """Yield records in blocks, read and ready to be folded."""
+        rest = [records[first : first + self._block_events] for first in range(0, len(records), self._block_events)]
+        rest.reverse()
+        while rest:
+            block = rest.pop()
+            columnised = self._columnizer.columns(block)
+            if self._has_new_names() and len(block) > 1:
+                # An event before the one that brings a context field must not see its name: fold them apart.
+                self._forget_new_names()
+                middle = len(block) // 2
+                rest += [block[middle:], block[:middle]]
+                continue
+            self._learn_names()
+            emitted = self._room(len(block))
+            emitted.reason[: len(block)] = 0
+            yield _Folding(self.state, self._parameters, columnised, emitted, self._names, self._model)
+
+    def _complete(self, folding: "_Folding", outputs: Outputs) -> None:
+        """Wait until a block is folded, emptying what it emits as often as there is no more room."""
+        while not folding.wait():
+            self._encode(folding, outputs)
+            folding.start(None)
+
+    def _encode(self, folding: "_Folding", outputs: Outputs) -> None:
+        """Turn what a block has emitted since the last time into outputs."""
+        block, emitted, first, last = folding.block, folding.emitted, folding.encoded, folding.folded
+        outputs.scores.extend(self._encoder.scores(block, emitted, first, last, folding.names))
+        outputs.dead_letters.extend(self._encoder.dead_letters(block, emitted, first, last))
+        self._drain_examples(emitted, folding.names, outputs)
+        folding.encoded = last
+
+    def _drain_examples(self, emitted: Emitted, names: list[str], outputs: Outputs) -> None:
+        count = int(emitted.counts[EXAMPLE_COUNT])
+        if count and self.tally is not None:
+            first_time = emitted.example_revision[:count] == 0
+            self.tally.add(emitted.example_label[:count][first_time], emitted.example_scores[:count][first_time])
+        if count and self._examples:
+            outputs.examples.extend(self._encoder.examples(emitted, names))
+        emitted.counts[:] = 0
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fold")
+        return self._executor
+
+    def _new_columnizer(self) -> Columnizer:
+        return Columnizer(self.configuration, self.state.names, self.partition, self.partitions)
+
+    def _has_new_names(self) -> bool:
+        return len(self._names) < len(self.state.names) and bool(self.state.names[len(self._names), 0])
+
+    def _forget_new_names(self) -> None:
+        self.state.names[len(self._names) :] = 0
+        self._columnizer = self._new_columnizer()
+
+    def _learn_names(self) -> None:
+        """Take notice of context fields that appeared for the first time."""
+        if self._has_new_names():
+            self._names = field_names(self.state.names)
+            self._parameters = parameters_of(self.configuration, self._names)
+
+    def _room(self, events: int) -> Emitted:
+        """Return room for what a block emits: one of two, since one block is written while the next is folded."""
+        at = self._rooms_used % 2
+        self._rooms_used += 1
+        room = self._rooms[at]
+        if room is None or len(room.fate) < events:
+            # filled up, so that blocks a little larger than the last do not each need a new one
+            size = max(events, min(1 << events.bit_length(), self._block_events))
+            room = self._rooms[at] = new_emitted(self.configuration, size, input_count(self.configuration))
+        return room
+
+
+class _Folding:
+    """A block on its way through the fold: `folded` and `encoded` say how many of its events have come how far."""
+
+    def __init__(
+        self,
+        state: State,
+        parameters: Parameters,
+        block: Block,
+        emitted: Emitted,
+        names: list[str],
+        model: RiverModel | None,
+    ) -> None:
+        self.block = block
+        self.emitted = emitted
+        self.names = names
+        self.folded = 0
+        self.encoded = 0
+        self._state = state
+        self._parameters = parameters
+        self._model = model
+        self._future: Future[None] | None = None
+
+    def start(self, executor: ThreadPoolExecutor | None) -> None:
+        """Fold on, in the executor's thread or, without one, here and now."""
+        if executor is None:
+            self._fold()
+        else:
+            self._future = executor.submit(self._fold)
+
+    def wait(self) -> bool:
+        """Wait until the fold stops, and return whether all events are folded."""
+        if self._future is not None:
+            self._future.result()
+            self._future = None
+        return self.folded == len(self.block.records)
+
+    def _fold(self) -> None:
+        arguments = (self._state, self._parameters, self.block.columns, self.emitted, self.folded)
+        self.folded = fold(*arguments) if self._model is None else self._model.fold(*arguments, self.names)
+
+
+def _compile(function: Any, *arguments: Any) -> None:
+    """Compile a function of the fold for such arguments, or load it from its cache."""
+    function.compile(tuple(cast(Any, numba).typeof(argument) for argument in arguments))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector off: nothing here makes cycles, and it would walk the outputs time and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()

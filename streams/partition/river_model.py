@@ -1,0 +1,320 @@
+"""A River classifier in the learner's place: the same fold, stopped wherever a score is wanted.
+
+    fold up to an impression that is to be scored
+    learn each label whose window has closed since, in the order of release
+    give the impression the classifier's probability, and go on
+
+So the classifier sees each label before anything that comes after it, however the log is cut. What it learns from is
+the example as it is emitted, see `ModelFeatures`. It lives outside the compiled loop, which is what it costs.
+"""
+
+import hashlib
+import importlib
+import pickle
+import struct
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.columnizer import Columns
+from thalweg.operators.edges.contexts import Field, category
+from thalweg.operators.edges.encoder import EXAMPLE_COUNT, UNSCORED, Emitted, Encoder
+from thalweg.operators.fold.fold import close_all, complete, fold
+from thalweg.operators.fold.scoring import SCORE_MIN
+from thalweg.operators.fold.state import Parameters, State
+from thalweg.operators.learner import BUILT_IN, LearnerConfiguration
+from thalweg.operators.machine.hashing import Keys
+from thalweg.schemas.kept import decode_kept
+from thalweg.streams.partition.seal import KEY_VARIABLE, Seal
+from thalweg.streams.refusal import Refusal
+
+PICKLE, HISTORY, VERSION, SIGNATURE = ARRAYS = ("river.pickle", "river.history", "river.version", "river.hmac")
+"""A classifier's part of a snapshot, bytes all of it."""
+SHA_BYTES = 32
+PLACE = -1  # of a field outside the fold
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class RiverModel:
+    """The classifier of a configuration, and what stands between it and the fold.
+
+    Parameters
+    ----------
+    configuration
+        The fold's; `learner.model` says which classifier.
+    seal
+        What its part of snapshots is signed with; None: there are none.
+    arrays
+        A snapshot's arrays to go on from.
+
+    Raises
+    ------
+    Refusal
+        There is no such classifier, or the snapshot is not one that was signed with the same key.
+
+    """
+
+    def __init__(self, configuration: Configuration, seal: Seal | None = None, arrays: Arrays | None = None) -> None:
+        """Make the classifier or load it; the parameters are the class's."""
+        self._name = configuration.learner.model
+        self._seal = seal
+        self._features = ModelFeatures(configuration)
+        self._classifier = new_classifier(configuration.learner)
+        self._history = bytes(SHA_BYTES)
+        if arrays is not None:
+            self._restore(arrays)
+
+    def fold(
+        self, state: State, parameters: Parameters, columns: Columns, emitted: Emitted, first: int, names: list[str]
+    ) -> int:
+        """Fold the events from `first` on as `processor.fold` does, the classifier scoring and learning.
+
+        Raises Refusal where the classifier fails.
+        """
+        learned = int(emitted.counts[EXAMPLE_COUNT])
+        while True:
+            event = fold(state, parameters, columns, emitted, first)
+            learned = self._learn(emitted, learned, names)
+            slot = int(emitted.counts[UNSCORED]) - 1
+            if slot < 0:
+                return event
+            text = columns.text[columns.text_start[event] : columns.text_end[event]].tobytes()
+            x = self._features.read(text, state.seen.inputs[slot].tolist(), names)
+            complete(state, parameters, columns, emitted, event, self._probability(x, columns.offset[event]))
+            first = event + 1
+
+    def close_all(self, state: State, parameters: Parameters, emitted: Emitted, names: list[str]) -> bool:
+        """Close every window as `processor.close_all` does, the classifier learning."""
+        learned = int(emitted.counts[EXAMPLE_COUNT])
+        is_done = close_all(state, parameters, emitted)
+        self._learn(emitted, learned, names)
+        return is_done
+
+    def digest(self, of_state: str) -> str:
+        """Return the digest of a state and of all that the classifier was taught and answered.
+
+        What the classifier is follows from that. Its pickle would not do: equal objects have different ones.
+        """
+        return digest_of(of_state, self._history)
+
+    def snapshot(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the classifier's part of a snapshot, signed. Raises ValueError without a seal."""
+        if self._seal is None:
+            raise ValueError(f"no key: a snapshot of learner.model = {self._name!r} must be signed")
+        parts = (pickled(self._classifier, self._name), self._history, river_version())
+        signed = (*parts, self._seal.sign(self._name.encode(), *parts))
+        return {name: np.frombuffer(part, np.uint8) for name, part in zip(ARRAYS, signed, strict=True)}
+
+    def _restore(self, arrays: Arrays) -> None:
+        if self._seal is None:
+            raise Refusal(f"the snapshot holds the pickle of {self._name}, and no key to verify it with was given")
+        refuse_unsigned(arrays, self._name, self._seal)
+        made_by = arrays[VERSION].tobytes()
+        if made_by != river_version():
+            raise Refusal(
+                f"the checkpoint's {self._name} was made by River {made_by.decode()}, this is "
+                f"{river_version().decode()}: install that one, or rebuild from the log into another "
+                "checkpoint.generation"
+            )
+        try:
+            loaded = pickle.loads(arrays[PICKLE].tobytes())
+        except Exception as error:
+            raise Refusal(f"the checkpoint's {self._name} can't be loaded: {one_line(error)}") from error
+        self._classifier = loaded
+        self._history = arrays[HISTORY].tobytes()
+
+    def _learn(self, emitted: Emitted, first: int, names: list[str]) -> int:
+        """Learn the examples emitted from `first` on, and return how many there are."""
+        count = int(emitted.counts[EXAMPLE_COUNT])
+        for place in range(first, count):
+            if not emitted.example_learned[place]:
+                continue
+            start, end = emitted.example_text[place].tolist()
+            text = emitted.text[start:end].tobytes()
+            x = self._features.read(text, emitted.example_inputs[place].tolist(), names)
+            label = bool(emitted.example_label[place])
+            offset = int(emitted.example_offset[place])
+            try:
+                self._classifier.learn_one(x, label)
+            except Exception as error:
+                raise self._failed("learn from", offset, error) from error
+            self._remember(struct.pack("<q?", offset, label))
+        return count
+
+    def _probability(self, x: dict[str, Any], offset: int) -> float:
+        """Return the classifier's probability of True, a half before it knows both labels, and never 0 or 1."""
+        try:
+            found = self._classifier.predict_proba_one(x)
+            probability = float(found[True] if True in found else 1.0 - found.get(False, 0.5))
+            if not 0.0 <= probability <= 1.0:
+                raise ValueError(f"its probability is {probability}")
+        except Exception as error:
+            raise self._failed("score", offset, error) from error
+        probability = min(max(probability, SCORE_MIN), 1.0 - SCORE_MIN)
+        self._remember(struct.pack("<d", probability))
+        return probability
+
+    def _remember(self, what: bytes) -> None:
+        self._history = hashlib.sha256(self._history + what).digest()
+
+    def _failed(self, what: str, offset: int, error: Exception) -> Refusal:
+        return Refusal(f"{self._name} can't {what} the impression at offset {offset}: {one_line(error)}")
+
+
+class ModelFeatures:
+    """An example's features as a flat dict: what River's classifiers take.
+
+    Numbers that the fold made of the past (rates, residuals, interests, the overall log-odds) are those of the
+    example, a list of them as one feature an entry: `rates.tab.0`. Zeros are left out. Values of user, item, context
+    and crosses are, by `learner.model_features`,
+
+    - `indicators`: 1.0 under the name of field and bucket, `tab=17`: the bucket of a number that has edges, a
+      hash of everything else, so that there are at most `learner.indicator_buckets` of a field;
+    - `original`: under the field's name as they came in; of a list 1.0 for each text in it, `tag=music`.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        """Read examples of a configuration."""
+        self._encoder = Encoder(configuration, "", 0)
+        self._is_original = configuration.learner.model_features == "original"
+        self._buckets = configuration.learner.indicator_buckets
+        self._crosses = configuration.features.crosses
+        self._edges = configuration.features.buckets
+        self._seed = configuration.seed
+        self._fields: dict[str, Field] = {}
+
+    def read(self, kept: bytes, inputs: list[float], names: list[str]) -> dict[str, Any]:
+        """Return the features of an impression by what is kept of it and its inputs; `names` are the fields."""
+        impression = decode_kept(kept)
+        values = {"user": impression.user, "item": impression.item} | impression.features
+        x: dict[str, Any] = {}
+        if self._is_original:
+            for name, value in values.items():
+                x |= {f"{name}={each}": 1.0 for each in value} if isinstance(value, list) else {name: value}
+        else:
+            self._add_indicators(x, values)
+        for name, number in self._encoder.numeric_features(inputs, names).items():
+            if isinstance(number, list):
+                x |= {f"{name}.{place}": each for place, each in enumerate(number) if each}
+            elif number:
+                x[name] = number
+        return x
+
+    def _add_indicators(self, x: dict[str, Any], values: dict[str, Any]) -> None:
+        first: dict[str, str] = {}
+        for name, value in values.items():
+            field = self._field(name)
+            for each in value if isinstance(value, list) else (value,):
+                bucket = category(field, each)
+                if field.edges is None or isinstance(each, str):
+                    bucket = field.keys[bucket] % self._buckets
+                first.setdefault(name, str(bucket))
+                x[f"{name}={bucket}"] = 1.0
+        for one, other in self._crosses:
+            if one in first and other in first:
+                name = f"{one}*{other}"
+                x[f"{name}={self._field(name).keys[f'{first[one]} {first[other]}'] % self._buckets}"] = 1.0
+
+    def _field(self, name: str) -> Field:
+        field = self._fields.get(name)
+        if field is None:
+            field = self._fields[name] = Field(PLACE, Keys(name, self._seed), self._edges.get(name))
+        return field
+
+
+def new_classifier(learner: LearnerConfiguration) -> Any:
+    """Return the River classifier that a configuration names. Raises Refusal where there is none of this name."""
+    from river import base, compose
+
+    kind, _, name = learner.model.partition(":")
+    assert kind == "river", "the learner is built in"
+    module, colon, rest = name.rpartition(":")
+    try:
+        if colon:
+            made = _made(getattr(importlib.import_module(module), rest), learner.model_arguments)
+        else:
+            *before, last = [_in_river(part.strip()) for part in name.split("|")]
+            made = _made(last, learner.model_arguments)
+            for transformer in reversed(before):
+                made = transformer() | made
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal(f"learner.model = {learner.model!r} can't be made: {one_line(error)}") from error
+    last = list(made.steps.values())[-1] if isinstance(made, compose.Pipeline) else made
+    if not isinstance(last, base.Classifier):
+        raise Refusal(f"learner.model = {learner.model!r} is no River classifier, but {type(last).__name__}")
+    if type(last).predict_proba_one is base.Classifier.predict_proba_one:
+        raise Refusal(f"learner.model = {learner.model!r} gives no probabilities: choose a classifier that does")
+    pickled(made, learner.model)
+    return made
+
+
+def _in_river(name: str) -> Any:
+    """Return a class of River by its name in it."""
+    module, _, last = name.rpartition(".")
+    found = importlib.import_module(f"river.{module}" if module else "river")
+    return getattr(found, last)
+
+
+def _made(what: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return a model of one's own, or of a class or function that makes it."""
+    from river import base
+
+    if isinstance(what, base.Estimator):
+        if arguments:
+            raise Refusal("learner.model names a model that is made already: it takes no learner.model_arguments")
+        return what.clone()
+    return what(**arguments)
+
+
+def pickled(classifier: Any, name: str) -> bytes:
+    """Return a classifier's pickle. Raises Refusal where it has none."""
+    try:
+        return pickle.dumps(classifier, 5)
+    except Exception as error:
+        raise Refusal(f"learner.model = {name!r} can't be pickled, as a checkpoint does: {one_line(error)}") from error
+
+
+def river_version() -> bytes:
+    """Return River's version: a pickle of one is not promised to mean the same in another."""
+    return version("river").encode()
+
+
+def refuse_unsigned(arrays: Arrays, name: str, seal: Seal) -> None:
+    """Raise Refusal where a snapshot's classifier was not signed under a key; nothing of it is looked at before."""
+    parts = [arrays[each].tobytes() if each in arrays else b"" for each in ARRAYS]
+    if not seal.verifies(parts.pop(), name.encode(), *parts):
+        raise Refusal(
+            f"the checkpoint's {name} was not signed with this key, so it is not loaded: set {KEY_VARIABLE} as it was, "
+            "or rebuild from the log into another checkpoint.generation"
+        )
+
+
+def without_model(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a snapshot that are the fold's own state."""
+    return {name: array for name, array in arrays.items() if name not in ARRAYS}
+
+
+def digest_of(of_state: str, history: bytes) -> str:
+    """Return the digest of a state and a classifier's history."""
+    return hashlib.sha256(of_state.encode() + history).hexdigest()
+
+
+def digest_in(of_state: str, model: str, arrays: Arrays) -> str:
+    """Return the digest of a snapshot whose state has this one; nothing is loaded. Raises ValueError if it has none."""
+    if model == BUILT_IN:
+        return of_state
+    if HISTORY not in arrays:
+        raise ValueError(f"it holds no {model}")
+    return digest_of(of_state, arrays[HISTORY].tobytes())
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's name and text on one line, and not a long one."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,0 +1,73 @@
+"""A key that tells our own checkpoints from others': what would be run on loading is verified under it before.
+
+All of a checkpoint is numbers, except for the pickle of a River classifier that stands in the learner's place. Whoever
+may write into the folder of checkpoints could have such a pickle run anything, so each carries an HMAC-SHA256.
+"""
+
+import hashlib
+import hmac
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thalweg.operators.learner import BUILT_IN
+from thalweg.streams.refusal import Refusal
+
+if TYPE_CHECKING:
+    from thalweg.streams.configuration.loading import Loaded
+
+KEY_VARIABLE = "THALWEG_CHECKPOINT_HMAC_KEY"
+KEY_BYTES_MIN = 16
+
+
+class Seal:
+    """Signs parts of a checkpoint, and tells whether they were signed under the same key; never shows the key."""
+
+    def __init__(self, key: bytes) -> None:
+        """Sign under a key."""
+        self._key = key
+
+    def sign(self, *parts: bytes) -> bytes:
+        """Return the HMAC-SHA256 of parts, 32 bytes; none of them can lend bytes to its neighbour."""
+        mac = hmac.new(self._key, b"thalweg river model", hashlib.sha256)
+        for part in parts:
+            mac.update(len(part).to_bytes(8, "little") + part)
+        return mac.digest()
+
+    def verifies(self, signature: bytes, *parts: bytes) -> bool:
+        """Tell whether parts were signed under this key, in a time that tells nothing."""
+        return hmac.compare_digest(signature, self.sign(*parts))
+
+
+def seal_of(loaded: "Loaded", environ: Mapping[str, str] = os.environ) -> Seal | None:
+    """Return the seal that checkpoints of a configuration need; None: they hold nothing that could be run.
+
+    Raises Refusal where the configuration's model needs a key and there is none, or its pickle is not allowed.
+    """
+    learner = loaded.configuration.learner
+    if learner.model == BUILT_IN:
+        return None
+    if not learner.allow_pickle:
+        raise Refusal(
+            f"a checkpoint of learner.model = {learner.model!r} holds a pickle, which runs code when it is loaded: set "
+            f"learner.allow_pickle = true and a key in {KEY_VARIABLE}, or keep no checkpoint"
+        )
+    key = environ.get(KEY_VARIABLE, "").encode() or _key_in(loaded.checkpoint.hmac_key_file)
+    if not key:
+        raise Refusal(
+            f"learner.model = {learner.model!r} needs a key for its checkpoints: set {KEY_VARIABLE}, or "
+            "checkpoint.hmac_key_file, to a secret such as `openssl rand -hex 32` gives"
+        )
+    if len(key) < KEY_BYTES_MIN:
+        raise Refusal(f"the key of checkpoints has {len(key)} bytes: at least {KEY_BYTES_MIN} are wanted")
+    return Seal(key)
+
+
+def _key_in(path: str) -> bytes:
+    if not path:
+        return b""
+    try:
+        return Path(path).read_bytes().strip(b"\r\n")
+    except OSError as error:
+        raise Refusal(f"checkpoint.hmac_key_file can't be read: {error.strerror}: {path}") from None

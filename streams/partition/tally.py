@@ -1,0 +1,172 @@
+"""How good the scores were: labels and scores of the impressions whose window has closed, as they were emitted.
+
+Up to a limit every label is kept with its scores, and all figures are exact. Beyond it they are counted in bins of the
+score's log-odds: log loss and calibration stay exact sums, and AUC takes scores within one bin as ties, an error below
+the share of pairs within a bin (on real scores less than .0001).
+"""
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.joiner import BASE, MODEL, SCORE
+
+KEPT = (SCORE, MODEL, BASE)
+EPSILON = float(np.finfo(np.float64).eps)
+BINS_PER_UNIT = 512
+LOG_ODDS_LIMIT = 37  # beyond the log-odds of EPSILON
+BINS = 2 * LOG_ODDS_LIMIT * BINS_PER_UNIT
+
+EXACT_ARRAYS = {"labels": (np.uint8, ()), "scores": (np.float64, (len(KEPT),))}
+BINNED_ARRAYS = {"counts": (np.int64, (2, BINS)), "sums": (np.float64, (2,))}
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class Quality(NamedTuple):
+    """AUC and log loss of one score over the labels that it has, None where undefined."""
+
+    auc: float | None
+    log_loss: float | None
+
+
+class Tally:
+    """Labels with their scores: exact up to `limit` of them, in bins beyond."""
+
+    def __init__(self, limit: int = 1 << 22) -> None:
+        """Keep at most `limit` labelled impressions exactly, 25 bytes each."""
+        self.limit = limit
+        self.labelled = 0
+        self.positives = 0
+        self._labels: list[npt.NDArray[np.uint8]] = []
+        self._scores: list[npt.NDArray[np.float64]] = []
+        self._binned: Binned | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every label is still kept by itself."""
+        return self._binned is None
+
+    def add(self, labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> None:
+        """Take labels [n] and scores [n, 5] as `joiner.Waiting.scores` has them."""
+        self._add(labels, scores[:, KEPT])
+
+    def arrays(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+        """Return the labels [n] and scores [n, 3] kept exactly: final, model, base (nan: an event has none)."""
+        if not self._labels:
+            return np.zeros(0, np.uint8), np.zeros((0, len(KEPT)))
+        return np.concatenate(self._labels), np.concatenate(self._scores)
+
+    def qualities(self) -> tuple[Quality, ...]:
+        """Return the quality of the final score, the model's and the base score."""
+        if self._binned is not None:
+            return tuple(self._binned.quality(which) for which in range(len(KEPT)))
+        labels, scores = self.arrays()
+        return tuple(quality(labels, scores[:, which]) for which in range(len(KEPT)))
+
+    def calibration(self) -> float | None:
+        """Return the mean final score over the mean label; None without a positive."""
+        if not self.positives:
+            return None
+        total = float(self.arrays()[1][:, 0].sum()) if self._binned is None else float(self._binned.sums[0, 0])
+        return total / self.positives
+
+    def snapshot(self) -> Arrays:
+        """Return all of it as arrays by name."""
+        if self._binned is not None:
+            return {"counts": self._binned.counts.copy(), "sums": self._binned.sums.copy()}
+        labels, scores = self.arrays()
+        return {"labels": labels, "scores": scores}
+
+    @classmethod
+    def restored(cls, arrays: Arrays) -> Self:
+        """Return the tally that a snapshot was taken of. Raises ValueError where it is none."""
+        tally = cls()
+        binned = "counts" in arrays
+        expected = BINNED_ARRAYS if binned else EXACT_ARRAYS
+        found = {name: (array.dtype.type, array.shape[1:]) for name, array in arrays.items()}
+        if found != expected:
+            raise ValueError("the checkpoint's tally is of another form")
+        if binned:
+            tally._binned = Binned(arrays["counts"].copy(), arrays["sums"].copy())
+            tally.positives = int(tally._binned.counts[0, 1].sum())
+            tally.labelled = int(tally._binned.counts[0].sum())
+        else:
+            tally._add(arrays["labels"], arrays["scores"])
+        return tally
+
+    def _add(self, labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> None:
+        self.labelled += len(labels)
+        self.positives += int(labels.sum())
+        if self._binned is None and self.labelled > self.limit:
+            self._binned = Binned(np.zeros((len(KEPT), 2, BINS), np.int64), np.zeros((len(KEPT), 2)))
+            for kept_labels, kept_scores in zip(self._labels, self._scores, strict=True):
+                self._binned.add(kept_labels, kept_scores)
+            self._labels, self._scores = [], []
+        if self._binned is not None:
+            self._binned.add(labels, scores)
+        elif len(labels):
+            self._labels.append(labels.copy())
+            self._scores.append(scores.copy())
+
+
+class Binned(NamedTuple):
+    """`counts` int64 [3, 2, BINS] by score, label and log-odds; `sums` float64 [3, 2] of scores and losses."""
+
+    counts: npt.NDArray[np.int64]
+    sums: npt.NDArray[np.float64]
+
+    def add(self, labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> None:
+        """Count labels [n] with scores [n, 3]; those that are nan are left out."""
+        for which in range(len(KEPT)):
+            known = ~np.isnan(scores[:, which])
+            y, p = labels[known], scores[known, which]
+            clipped = np.clip(p, EPSILON, 1.0 - EPSILON)
+            log_odds = np.log(clipped) - np.log1p(-clipped)
+            bins = np.clip((log_odds + LOG_ODDS_LIMIT) * BINS_PER_UNIT, 0, BINS - 1).astype(np.int64)
+            np.add.at(self.counts[which], (y, bins), 1)
+            self.sums[which] += float(p.sum()), float(losses(y, p).sum())
+
+    def quality(self, which: int) -> Quality:
+        """Return the quality of one kind of score."""
+        counts = self.counts[which]
+        labelled = int(counts.sum())
+        if not labelled:
+            return Quality(None, None)
+        return Quality(_area(counts[0], counts[1]), float(self.sums[which, 1]) / labelled)
+
+
+def quality(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> Quality:
+    """Return the quality of scores [n] over labels [n]; those that are nan are left out.
+
+    >>> auc, log_loss = quality(np.array([0, 1, 1], np.uint8), np.array([0.2, 0.8, 0.5]))
+    >>> auc, round(log_loss, 4)
+    (1.0, 0.3798)
+    """
+    known = ~np.isnan(scores)
+    y, p = labels[known], scores[known]
+    if not len(y):
+        return Quality(None, None)
+    return Quality(area_under_curve(y, p), float(np.mean(losses(y, p))))
+
+
+def losses(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the log loss of each score; 0 and 1 count as EPSILON from there."""
+    clipped = np.clip(scores, EPSILON, 1.0 - EPSILON)
+    return -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
+
+
+def area_under_curve(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> float | None:
+    """Return the probability that a positive is scored above a negative, ties counted half; None without both."""
+    _, place = np.unique(scores, return_inverse=True)
+    size = int(place.max()) + 1 if len(place) else 0
+    return _area(np.bincount(place[labels == 0], minlength=size), np.bincount(place[labels == 1], minlength=size))
+
+
+def _area(negatives: npt.NDArray[np.int64], positives: npt.NDArray[np.int64]) -> float | None:
+    """Return the area from the counts of each label by rising score."""
+    pairs = int(negatives.sum()) * int(positives.sum())
+    if not pairs:
+        return None
+    below = np.cumsum(negatives) - negatives
+    return float((positives * (below + negatives / 2.0)).sum()) / pairs

@@ -1,0 +1,1 @@
+"""A log file through the fold: scores, summary and report."""

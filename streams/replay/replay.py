@@ -1,0 +1,210 @@
+"""Replay: a log file through a partition, its outputs to files, in bounded memory."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.records import LogRecord, Outputs
+from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, Identity, Store, header_of
+from thalweg.streams.logs.reader import LogError
+from thalweg.streams.logs.sinks import Sink, dead_letter_line
+from thalweg.streams.partition.partition import BLOCK_EVENTS, Partition
+from thalweg.streams.partition.seal import Seal
+from thalweg.streams.partition.tally import Tally
+from thalweg.streams.replay.regret import Truth
+from thalweg.streams.replay.summary import Summary, summarize, with_regret
+
+CHECKPOINT_EVENTS = 1_000_000
+TALLY = "tally"
+
+
+class Sinks(NamedTuple):
+    """Where outputs go; None: nowhere."""
+
+    scores: Sink | None = None
+    examples: Sink | None = None
+    dead_letters: Sink | None = None
+
+    def write(self, outputs: Outputs) -> None:
+        """Write outputs, each kind to its file."""
+        if self.scores is not None:
+            self.scores.write(outputs.scores)
+        if self.examples is not None:
+            self.examples.write(outputs.examples)
+        if self.dead_letters is not None:
+            self.dead_letters.write([dead_letter_line(output) for output in outputs.dead_letters])
+
+    def flush(self) -> None:
+        """Hand all that was written to the system."""
+        for sink in self:
+            if sink is not None:
+                sink.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        for sink in self:
+            if sink is not None:
+                sink.close()
+
+
+class Replay:
+    """One partition that is fed from a log file, from the newest checkpoint on where there is one.
+
+    Parameters
+    ----------
+    configuration
+        The fold's.
+    topic, partition
+        What origins are called after.
+    store
+        Where checkpoints lie; None: the replay starts empty and leaves none.
+    examples
+        Whether examples are wanted.
+    block_events
+        Events folded in one go.
+    seal
+        What checkpoints are signed with, see `thalweg.streams.partition.seal`.
+    truth
+        True probabilities that scores are compared with; from a checkpoint on, those after it.
+
+    Raises
+    ------
+    CheckpointError
+        A checkpoint is there that can't be gone on from.
+
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        topic: str = "interactions",
+        partition: int = 0,
+        store: Store | None = None,
+        examples: bool = True,
+        block_events: int = BLOCK_EVENTS,
+        seal: Seal | None = None,
+        truth: Truth | None = None,
+    ) -> None:
+        """Load the newest checkpoint; the parameters are the class's."""
+        self._truth = truth
+        self._identity = Identity(topic, partition, configuration)
+        self._store = store
+        checkpoint = None if store is None else store.load(self._identity)
+        self.goes_on = checkpoint is not None
+        self.next_offset = 0 if checkpoint is None else checkpoint.header.next_offset
+        self._saved_offset = self.next_offset if checkpoint is not None else -1
+        self._expected = None if checkpoint is None else checkpoint.header.last_record
+        self._last_value: bytes | None = None
+        self._saved_events = 0
+        self.tally = Tally()
+        self.events = 0
+        self.seconds = 0.0
+        try:
+            if checkpoint is not None and checkpoint.part(TALLY):
+                self.tally = Tally.restored(checkpoint.part(TALLY))
+            self.partition = Partition(
+                configuration,
+                topic=topic,
+                partition=partition,
+                arrays=None if checkpoint is None else checkpoint.part(""),
+                examples=examples,
+                tally=self.tally,
+                block_events=block_events,
+                seal=seal,
+            )
+        except ValueError as error:
+            raise CheckpointError(
+                f"the checkpoint does not fit this version ({error}): replay the log into another folder"
+            ) from None
+
+    def refuse_gap(self, first_offset: int) -> None:
+        """Raise CheckpointError where a log starts behind what the checkpoint is to go on with."""
+        if self.goes_on and first_offset > self.next_offset:
+            raise CheckpointError(
+                f"the checkpoint goes on at offset {self.next_offset}, the log starts at {first_offset}: replay "
+                "the records between them first, or name another folder"
+            )
+
+    def run(
+        self,
+        blocks: Iterable[Sequence[LogRecord]],
+        sinks: Sinks,
+        *,
+        checkpoint_events: int = CHECKPOINT_EVENTS,
+        on_block: Callable[[int], object] = lambda events: None,
+    ) -> None:
+        """Fold a log's blocks, and leave a checkpoint at the end and every so many events.
+
+        `on_block` is told the events folded so far. What was read before an error is written and in the checkpoint.
+
+        Raises LogError where the log can't be read, CheckpointError where it is not the one that the checkpoint is of.
+        """
+        started = time.perf_counter()
+        last = -1
+        try:
+            for block in blocks:
+                last = block[-1].offset
+                fresh = self._after_checkpoint(block)
+                if not fresh:
+                    continue
+                outputs = self.partition.process(fresh)
+                sinks.write(outputs)
+                self.events += len(fresh)
+                self.next_offset = last + 1
+                self._last_value = fresh[-1].value
+                if self._truth is not None:
+                    self._truth.add(outputs.scores)
+                on_block(self.events)
+                if self.events - self._saved_events >= checkpoint_events:
+                    self._save(sinks)
+            if self.goes_on and last + 1 < self.next_offset:
+                raise CheckpointError(
+                    f"the checkpoint goes on at offset {self.next_offset}, ahead of the log, which ends at {last + 1}: "
+                    f"give --first-offset {self.next_offset} if this log follows, or name another folder"
+                )
+        except LogError:
+            self._save(sinks)
+            raise
+        finally:
+            self.seconds += time.perf_counter() - started
+        self._save(sinks)
+
+    def close_windows(self, sinks: Sinks) -> None:
+        """Close every window that is open, as the log's end."""
+        started = time.perf_counter()
+        sinks.write(self.partition.close_all())
+        self.seconds += time.perf_counter() - started
+
+    def summary(self) -> Summary:
+        """Return what the replay came to so far."""
+        summary = summarize(self.partition, self.tally, events_now=self.events, seconds=self.seconds)
+        return summary if self._truth is None else with_regret(summary, self._truth.regret())
+
+    def _after_checkpoint(self, block: Sequence[LogRecord]) -> Sequence[LogRecord]:
+        """Return the records that the checkpoint has not seen, once its last one was found where it must be."""
+        skipped = max(0, self.next_offset - block[0].offset)
+        if not skipped:
+            return block
+        if skipped <= len(block) and self._expected is not None:
+            value = block[skipped - 1].value
+            if value is not None and hashlib.sha256(value).hexdigest() != self._expected:
+                raise CheckpointError(
+                    f"the checkpoint is of another log: the record at offset {self.next_offset - 1} differs. Give "
+                    f"--first-offset {self.next_offset} if this log follows, or name another folder"
+                )
+            self._expected = None
+        return block[skipped:]
+
+    def _save(self, sinks: Sinks) -> None:
+        """Leave a checkpoint, once the outputs up to it are out of our hands."""
+        if self._store is None or self.next_offset == self._saved_offset:
+            return
+        sinks.flush()
+        header = header_of(self._identity, self.next_offset, self.partition.digest(), last_record=self._last_value)
+        tally = {f"{TALLY}/{name}": array for name, array in self.tally.snapshot().items()}
+        self._store.save(Checkpoint(header, self.partition.snapshot() | tally))
+        self._saved_offset = self.next_offset
+        self._saved_events = self.events

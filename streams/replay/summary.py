@@ -1,0 +1,166 @@
+"""What a replay came to: the keys of `--summary`, and the table at its end."""
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from thalweg.operators.fold.state import FATES, FEEDBACKS, IMPRESSIONS, LABELLED, POSITIVES, State, state_bytes
+from thalweg.operators.joiner import WAITING
+from thalweg.operators.structures.pool import EVER_USED
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.tally import Tally
+from thalweg.streams.replay.regret import Regret
+
+NONE = "–"
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts of a partition since its log's beginning, and the quality of its scores; None is undefined.
+
+    The fates sum to `events`. `waiting`: impressions whose window is open. `calibration`: mean score over mean label.
+    `seconds`, `events_per_second`: of this run, without compilation. `state_bytes`: the part of the state ever used.
+    """
+
+    events: int
+    scored: int
+    joined: int
+    late: int
+    duplicate: int
+    early: int
+    orphaned: int
+    erased: int
+    ranked: int
+    dead_lettered: int
+    impressions: int
+    feedback: int
+    waiting: int
+    labelled: int
+    positives: int
+    auc: float | None
+    log_loss: float | None
+    model_auc: float | None
+    model_log_loss: float | None
+    base_auc: float | None
+    base_log_loss: float | None
+    calibration: float | None
+    digest: str
+    seconds: float
+    events_per_second: float | None
+    state_bytes: int
+
+    def to_json(self) -> bytes:
+        """Return it as indented JSON."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class SummaryWithRegret(Summary, frozen=True, kw_only=True):
+    """A summary, and the regret against the truth of a made-up log, see `thalweg.streams.replay.regret`."""
+
+    regret: float | None
+    model_regret: float | None
+    truth_log_loss: float | None
+    regret_impressions: int
+
+
+def with_regret(summary: Summary, regret: Regret) -> SummaryWithRegret:
+    """Return a summary with the regret of its scores."""
+    return SummaryWithRegret(
+        **msgspec.structs.asdict(summary),
+        regret=regret.regret,
+        model_regret=regret.model_regret,
+        truth_log_loss=regret.truth_log_loss,
+        regret_impressions=regret.impressions,
+    )
+
+
+def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: float) -> Summary:
+    """Return the summary of a partition; `events_now` were folded in `seconds`."""
+    state = partition.state
+    fates = dict(zip(FATES, state.fates.tolist(), strict=True))
+    tallies = state.tallies.tolist()
+    final, model, base = tally.qualities()
+    return Summary(
+        events=sum(fates.values()),
+        **fates,
+        impressions=tallies[IMPRESSIONS],
+        feedback=tallies[FEEDBACKS],
+        waiting=waiting_count(state),
+        labelled=tallies[LABELLED],
+        positives=tallies[POSITIVES],
+        auc=final.auc,
+        log_loss=final.log_loss,
+        model_auc=model.auc,
+        model_log_loss=model.log_loss,
+        base_auc=base.auc,
+        base_log_loss=base.log_loss,
+        calibration=tally.calibration(),
+        digest=partition.digest(),
+        seconds=round(seconds, 3),
+        events_per_second=round(events_now / seconds, 1) if events_now and seconds > 0 else None,
+        state_bytes=state_bytes(state),
+    )
+
+
+def waiting_count(state: State) -> int:
+    """Return how many impressions wait for their outcome."""
+    used = int(state.waiting.pool.counts[EVER_USED])
+    return int(np.count_nonzero(state.waiting.status[:used] == WAITING))
+
+
+def print_table(summary: Summary, tally: Tally, console: Console) -> None:
+    """Print a summary as people read it."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for row in rows(summary, tally):
+        table.add_row(*row)
+    console.print(table)
+
+
+def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:
+    """Return the table's rows: name, value, what it means."""
+    s = summary
+    counts = [("events", s.events, "")]
+    counts += [(f"  {fate}", getattr(s, fate), "") for fate in FATES]
+    counts += [
+        ("impressions", s.impressions, ""),
+        ("feedback", s.feedback, ""),
+        ("waiting", s.waiting, "impressions whose window is open"),
+        ("labelled", s.labelled, "impressions whose window has closed"),
+        ("positives", s.positives, share(s.positives, s.labelled)),
+    ]
+    told = "" if tally.is_exact else "AUC in bins of the log-odds"
+    if tally.labelled < s.labelled:
+        told = f"of the last {tally.labelled:,} labels"
+    regrets: list[tuple[str, str, str]] = []
+    if isinstance(s, SummaryWithRegret):
+        regrets = [
+            ("regret", number(s.regret), f"log loss beyond the truth's own, of {s.regret_impressions:,} scores"),
+            ("  model alone", number(s.model_regret), ""),
+            ("  log loss of truth", number(s.truth_log_loss), "what chance alone costs"),
+        ]
+    return [
+        *((name, f"{value:,}", note) for name, value, note in counts),
+        ("AUC", number(s.auc), told),
+        ("  model alone", number(s.model_auc), ""),
+        ("  base score", number(s.base_auc), ""),
+        ("log loss", number(s.log_loss), ""),
+        ("  model alone", number(s.model_log_loss), ""),
+        ("  base score", number(s.base_log_loss), ""),
+        ("calibration", number(s.calibration), "mean score / mean label"),
+        *regrets,
+        ("events/s", NONE if s.events_per_second is None else f"{s.events_per_second:,.0f}", f"{s.seconds:.1f} s"),
+        ("resident state", f"{s.state_bytes / (1 << 20):,.1f} MiB", ""),
+        ("digest", s.digest[:16], "of the state"),
+    ]
+
+
+def number(value: float | None) -> str:
+    """Return a figure to five places, a dash where it is undefined."""
+    return NONE if value is None else f"{value:.5f}"
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share in percent, nothing where there is no whole."""
+    return f"{100 * part / whole:.1f}% of them" if whole else ""

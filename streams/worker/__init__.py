@@ -1,0 +1,1 @@
+"""The worker: partitions of a Kafka topic, their metrics and their checkpoints."""
