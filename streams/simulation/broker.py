@@ -82,7 +82,7 @@ class SimulatedBrokers:
         logs = tuple((place, log.key) for place, log in sorted(self.outputs.items()))
         return (logs, tuple(sorted(self.committed.items())), tuple(sorted(self.ids.items())))
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Go on with what copied brokers were at: timeouts of transactions, markers that are to be written."""
         for name, known in self.ids.items():
             self._watch(name, known)
@@ -116,7 +116,7 @@ class SimulatedBrokers:
                 raise OutOfOrderSequenceNumber
         elif known is not None and number:
             raise OutOfOrderSequenceNumber
-        hole = self._world.random.randint(1, 3) if self._world.happens(self._world.setting.holes) else 0
+        hole = self._world.chance.random.randint(1, 3) if self._world.chance.happens(self._world.setting.holes) else 0
         offset = log.append(place[1], records, hole, None if name is None else producer)
         self._numberings[producer, place] = Numbering(epoch, number + len(records), number, offset)
         return offset
@@ -203,8 +203,8 @@ class SimulatedBrokers:
             world.loop.call_later(known.timeout_s, partial(self._expire, name, known.transaction))
         elif known.is_ending:
             for place in known.places:
-                slow = world.faults_happen(world.setting.slow_markers)
-                delay_s = world.random.uniform(0.0, SLOW_MARKERS_S if slow else MARKERS_S)
+                slow = world.chance.faults_happen(world.setting.slow_markers)
+                delay_s = world.chance.random.uniform(0.0, SLOW_MARKERS_S if slow else MARKERS_S)
                 world.loop.call_later(delay_s, partial(self._mark, name, known.transaction, place))
 
     def _expire(self, name: str, transaction: int) -> None:
@@ -219,7 +219,7 @@ class SimulatedBrokers:
         is_committed = known.state == "committing"
         if place[0] == OFFSETS:
             if is_committed and known.offset is not None:
-                self._world.on_offset(place[1], self.committed.get(place[1], 0), known.offset)
+                self._world.verdict.on_offset(place[1], self.committed.get(place[1], 0), known.offset)
                 self.committed[place[1]] = known.offset
         else:
             self.log(*place).mark(known.producer, known.epoch, is_committed)
@@ -228,4 +228,4 @@ class SimulatedBrokers:
             known = known._replace(state="committed" if is_committed else "aborted")
         self.ids[name] = known
         if not known.places and is_committed:
-            self._world.on_transaction(place[1], self.committed.get(place[1], 0))
+            self._world.verdict.on_transaction(place[1], self.committed.get(place[1], 0))

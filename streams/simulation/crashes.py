@@ -18,12 +18,13 @@ from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.kafka.partition_run import BlockLimits
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.simulation.broker import SimulatedBrokers
+from thalweg.streams.simulation.chance import Mode, Setting
 from thalweg.streams.simulation.disk import SimulatedDisk
 from thalweg.streams.simulation.known import Known
 from thalweg.streams.simulation.run import Due, loaded_for, simulate_setting
 from thalweg.streams.simulation.topic import SimulatedRecord
 from thalweg.streams.simulation.worker import SimulatedWorker
-from thalweg.streams.simulation.world import Mode, OnPoint, Setting, World
+from thalweg.streams.simulation.world import OnPoint, World
 
 CHECKPOINT_MS, TRANSACTION_MS = 4_000, 100
 POWER_LOSSES = 4
@@ -40,7 +41,7 @@ class Remains(NamedTuple):
     def put(self, world: World) -> None:
         """Have a world begin with it."""
         world.brokers, world.disk = self.brokers.copied(world), self.disk.copied()
-        world.brokers.go_on()
+        world.brokers.resume()
 
 
 class Crashes:
@@ -112,9 +113,9 @@ class Crashes:
         world = simulate_setting(
             self._loaded, setting, [log], Random(0), due, begin=put, on_point=on_point, known=self._known
         )
-        if world.wrong:
+        if world.verdict.wrong:
             told = "" if remains is None else f" after {remains.told}"
-            self.wrong.append(f"{self._mode}, {len(log)} records{told}: {world.wrong[0]}")
+            self.wrong.append(f"{self._mode}, {len(log)} records{told}: {world.verdict.wrong[0]}")
         return world
 
     def _collector(

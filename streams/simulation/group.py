@@ -47,7 +47,7 @@ class Group:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await asyncio.sleep(self._world.random.uniform(0.0, 0.2))
+            await asyncio.sleep(self._world.chance.random.uniform(0.0, 0.2))
             await self._rebalance()
 
     async def watch(self) -> None:
@@ -76,7 +76,7 @@ class Group:
         if not present:
             return
         partitions = list(range(self._world.setting.partitions))
-        self._world.random.shuffle(partitions)
+        self._world.chance.random.shuffle(partitions)
         for place, member in enumerate(present):
             member.assign(partitions[place :: len(present)], self._generation)
 

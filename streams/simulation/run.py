@@ -26,11 +26,13 @@ from thalweg.streams.configuration.loading import Loaded, load
 from thalweg.streams.kafka.consume import Reader
 from thalweg.streams.kafka.partition_run import BlockLimits
 from thalweg.streams.partition.partition import Partition
+from thalweg.streams.simulation.chance import Mode, Setting
 from thalweg.streams.simulation.known import Known
 from thalweg.streams.simulation.logs import make_log, smallest
 from thalweg.streams.simulation.loop import DeadlockError, run
 from thalweg.streams.simulation.topic import Log, SimulatedRecord
-from thalweg.streams.simulation.world import ROOMS, Causes, Mode, OnPoint, Setting, World
+from thalweg.streams.simulation.verdict import Causes
+from thalweg.streams.simulation.world import ROOMS, OnPoint, World
 
 RECORDS_MAX = 50
 
@@ -69,7 +71,7 @@ def simulate(seed: int, mode: Modes | None = None) -> Simulated:
     interval_ms, interval_events = random.choice((1_000, 4_000)), random.choice((5, 20, 1_000))
     loaded = loaded_for(partitions, keep, interval_ms, interval_events)
     world = simulate_setting(loaded, setting, logs, random, due_of(loaded, logs))
-    return Simulated(seed, mode, world.wrong, world.points, world.faults.deaths, world.loop.time())
+    return Simulated(seed, mode, world.verdict.wrong, world.points, world.faults.deaths, world.loop.time())
 
 
 def simulate_all(seeds: Iterable[int], processes: int = 1, mode: Modes | None = None) -> Iterator[Simulated]:
@@ -118,7 +120,7 @@ def drawn_setting(random: Random, counts: Sequence[int], mode: Modes) -> Setting
         deaths=some(50.0, 150.0, 400.0),
         power_losses=some(0.3, 1.0),
         pauses=some(0.1, 0.3),
-        comings=some(0.1),
+        membership_changes=some(0.1),
         full_disks=some(0.1),
         lost_requests=some(0.1),
         failed_deliveries=some(0.02),
@@ -160,11 +162,11 @@ def simulate_setting(
     try:
         run(live())
     except DeadlockError as error:
-        worlds[0].wrong.append(str(error))
+        worlds[0].verdict.wrong.append(str(error))
     world = worlds[0]
-    world.let_go()
-    if not world.wrong:
-        world.wrong += verify(world, due)
+    world.release_states()
+    if not world.verdict.wrong:
+        world.verdict.wrong += verify(world, due)
     return world
 
 
@@ -193,7 +195,7 @@ def verify(world: World, due: Sequence[Due]) -> Iterator[str]:
     for number, each in enumerate(due):
         for topic, outputs in zip(world.topics.outputs, each.outputs, strict=True):
             yield from differences(f"{topic}-{number}", world.brokers.log(topic, number), outputs, has_rule)
-        if world.newest_digest(number) != each.digest:
+        if world.verdict.newest_digest(number) != each.digest:
             yield f"the newest checkpoint of partition {number} holds another state than the undisturbed fold"
 
 

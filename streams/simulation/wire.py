@@ -49,34 +49,34 @@ class Wire:
     def send(self, request: Request, told: Callable[[Answer], None], *, may_fail: bool = False) -> None:
         """Put a request on its way; `told` is called with the answer, if the worker still runs when it comes."""
         number = self._world.put_on_wire(request)
-        is_failing = may_fail and self._world.faults_happen(self._world.setting.failed_deliveries)
+        is_failing = may_fail and self._world.chance.faults_happen(self._world.setting.failed_deliveries)
         self._later(0.01, partial(self._arrive, number, request, told, is_failing))
 
     def _arrive(self, number: int, request: Request, told: Callable[[Answer], None], is_failing: bool) -> None:
         world, again = self._world, partial(self._arrive, number, request, told, is_failing)
         if not self._worker.is_alive:
             # what a dead worker had on the wire: late, or never
-            if not world.happens(0.5):
+            if not world.chance.happens(0.5):
                 return
-            if world.happens(0.5):
+            if world.chance.happens(0.5):
                 self._later(LATE_S, partial(self._come, request))
                 return
-        if world.faults_happen(world.setting.lost_requests):
+        if world.chance.faults_happen(world.setting.lost_requests):
             self._later(0.1, again)
             return
-        if is_failing and world.happens(0.5):
+        if is_failing and world.chance.happens(0.5):
             self._later(0.5, partial(self._answer, told, Answer(error=KafkaTimeoutError())))
-            if world.happens(0.5):
+            if world.chance.happens(0.5):
                 self._later(LATE_S, partial(self._come, request))
             return
-        if not self._worker.survives(f"before arrival of {request.name}") and world.happens(0.5):
+        if not self._worker.survives(f"before arrival of {request.name}") and world.chance.happens(0.5):
             return
         world.take_off_wire(number)
         answer = request.apply(world.brokers)
         self._worker.survives(f"after arrival of {request.name}")
         if is_failing:
             self._later(0.5, partial(self._answer, told, Answer(error=KafkaTimeoutError())))
-        elif world.faults_happen(world.setting.lost_requests):
+        elif world.chance.faults_happen(world.setting.lost_requests):
             self._later(0.1, again)
         else:
             self._later(0.01, partial(self._answer, told, answer))
@@ -93,4 +93,4 @@ class Wire:
         told(answer)
 
     def _later(self, seconds_max: float, call: Callable[[], object]) -> None:
-        self._world.loop.call_later(self._world.random.uniform(0.0, seconds_max), call)
+        self._world.loop.call_later(self._world.chance.random.uniform(0.0, seconds_max), call)

@@ -88,7 +88,7 @@ class SimulatedWorker(Owner):
 
     async def pass_time(self, seconds_max: float) -> None:
         """Let some time pass, and more if it is paused. Raises Died if it is dead then."""
-        await asyncio.sleep(self.world.random.uniform(0.0, seconds_max))
+        await asyncio.sleep(self.world.chance.random.uniform(0.0, seconds_max))
         while self.is_paused:
             await self._awake.wait()
         if not self.is_alive:
@@ -162,7 +162,7 @@ class SimulatedWorker(Owner):
         """End because of an error in one partition, after the others are closed in order."""
         if not self.is_alive:
             return  # `wait_for` takes a cancellation for nothing where its answer has just come: the dead ran on
-        self.world.on_failure(self, error)
+        self.world.verdict.on_failure(self, error)
         self.start(self._end())
 
     async def _end(self) -> None:
@@ -198,7 +198,7 @@ class SimulatedWorker(Owner):
             for number, run in list(self.runs.items()):
                 if not run.has_room or number not in self.positions:
                     continue
-                count = world.random.randint(world.setting.fetch_records_min, world.setting.fetch_records)
+                count = world.chance.random.randint(world.setting.fetch_records_min, world.setting.fetch_records)
                 records = world.fetch(number, self.positions[number], count)
                 await self.pass_time(0.02)
                 if records and self.runs.get(number) is run:
@@ -225,7 +225,7 @@ class SimulatedWorker(Owner):
     def acknowledge(self, partition: int, next_offset: int) -> None:
         """Note what will be committed."""
         self.point("before 9 acknowledge")
-        self.world.verify_durable(partition, next_offset)
+        self.world.verdict.verify_durable(partition, next_offset)
         self._acknowledged[partition] = max(next_offset, self._acknowledged.get(partition, 0))
         self.point("after 9 acknowledge")
 

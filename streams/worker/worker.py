@@ -39,6 +39,10 @@ BELOW_ALL = -1
 REASON_HEADER = "thalweg.reason"
 
 
+class CheckpointUnwritableError(Refusal):
+    """The folder takes no checkpoint: the partition stops, and resumes from the last one."""
+
+
 class Written(NamedTuple):
     """What one output topic's partition holds of ours: its end offset as last confirmed, and the highest cause."""
 
@@ -153,7 +157,7 @@ class AssignedPartition:
             # one went on adds an old checkpoint to newer ones, which stay the newest.
             self._note_file(self.store.save(Checkpoint(header, self.fold.snapshot())))
         except CheckpointError as error:
-            raise Refusal(f"no checkpoint can be written: {error}") from error
+            raise CheckpointUnwritableError(f"no checkpoint can be written: {error}") from error
         self.header = header
         self.events_since_checkpoint = 0
         self._tried_at = self._clock.monotonic()

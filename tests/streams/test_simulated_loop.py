@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from thalweg.streams.kafka.delivery import DeliveryError
+from thalweg.streams.simulation.chance import Setting
 from thalweg.streams.simulation.logs import make_log
 from thalweg.streams.simulation.loop import DeadlockError, run
 from thalweg.streams.simulation.run import due_of, loaded_for, simulate_setting
 from thalweg.streams.simulation.worker import SimulatedWorker
-from thalweg.streams.simulation.world import Setting, World
+from thalweg.streams.simulation.world import World
 
 
 def test_calls_of_one_time_come_in_the_order_they_were_asked_for() -> None:
@@ -91,7 +92,7 @@ def test_a_worker_of_which_two_partitions_fail_ends_once() -> None:
             worker.fail(DeliveryError("outputs refused"))
 
     world = simulate_setting(loaded, setting, [log], Random(0), due_of(loaded, [log]), on_point=fail_twice)
-    assert world.wrong == []
+    assert world.verdict.wrong == []
     assert failing
     assert not failing[0].is_alive
 
@@ -104,4 +105,4 @@ def test_the_failure_of_a_dead_worker_is_nobodys(is_alive: bool) -> None:
     setting = Setting(partitions=1, workers=1, arrivals=((0.0,) * 5,))
     begin = partial(fail_without_a_reason, is_alive=is_alive)
     world = simulate_setting(loaded, setting, [log], Random(0), due_of(loaded, [log]), begin=begin)
-    assert bool(world.wrong) == is_alive
+    assert bool(world.verdict.wrong) == is_alive

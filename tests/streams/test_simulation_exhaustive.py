@@ -10,9 +10,9 @@ from random import Random
 from typing import NamedTuple
 
 import pytest
+from thalweg.streams.simulation.chance import Mode
 from thalweg.streams.simulation.crashes import Crashes
 from thalweg.streams.simulation.logs import make_log
-from thalweg.streams.simulation.world import Mode
 
 from tests.streams.planted import (
     Mutation,
