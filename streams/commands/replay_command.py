@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from thalweg.streams.configuration.loading import Loaded, configuration_options
-from thalweg.streams.logs.reader import STANDARD_STREAM, LogError, LogReader
+from thalweg.streams.logs.reader import STANDARD_STREAM, LogError, LogReader, LogReadError, LogWriter
 from thalweg.streams.refusal import Refusal
 
 BATCH_EVENTS = 1_000
@@ -121,7 +121,7 @@ def command(
                             advance(events)
 
                         replay.run(reader, sinks, checkpoint_events=CHECKPOINT_EVENTS, on_block=on_block)
-                except LogError as error:
+                except LogReadError as error:
                     if not replay.events:
                         raise
                     damage = error
@@ -156,14 +156,9 @@ def refuse_inner_folder(folder: Path) -> None:
 
 
 def write_summary(path: str, text: bytes) -> None:
-    """Write the summary to a file or stdout. Raises LogError where that fails."""
-    if path == STANDARD_STREAM:
-        click.get_binary_stream("stdout").write(text)
-        return
-    try:
-        Path(path).write_bytes(text)
-    except OSError as error:
-        raise LogError(f"{path} can't be written: {error.strerror}") from None
+    """Write the summary to a file or stdout. Raises LogWriteError where that fails."""
+    with LogWriter(path) as file:
+        file.write(text)
 
 
 @contextmanager

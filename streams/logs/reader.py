@@ -2,10 +2,12 @@
 
 import gc
 import gzip
+import os
 import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +29,14 @@ _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
 class LogError(Exception):
     """A log file can't be read or written; the message is one line and says what to do."""
+
+
+class LogReadError(LogError):
+    """A file can't be read: what was read before is good, and may be kept."""
+
+
+class LogWriteError(LogError):
+    """A file can't be written: nobody knows how much of the last outputs is in it, so that no state may be saved."""
 
 
 class LogReader:
@@ -52,7 +62,7 @@ class LogReader:
 
     Raises
     ------
-    LogError
+    LogReadError
         On opening: no such file, a folder, no permission, not the compression that the name says. While iterating:
         the file is empty, or its compressed data is damaged or ends early; every complete line before that has been
         given.
@@ -84,7 +94,7 @@ class LogReader:
             while 0 < len(self._head) < len(_ZSTD) and (more := self._read(_CHUNK_BYTES)):
                 self._head += more
             self._compression = self._choose_compression(Path(path).suffix.lower())
-        except LogError:
+        except LogReadError:
             self.close()
             raise
 
@@ -106,7 +116,7 @@ class LogReader:
         pending: list[bytes] = []
         pending_bytes = 0
         size = self._block_lines
-        damage: LogError | None = None
+        damage: LogReadError | None = None
         try:
             for lines, lines_bytes in self._line_lists():
                 pending += lines
@@ -120,14 +130,14 @@ class LogReader:
                 if pending_bytes > BLOCK_BYTES_MAX:
                     yield self._block(pending)
                     pending, pending_bytes = [], 0
-        except LogError as error:
+        except LogReadError as error:
             damage = error
         if pending:
             yield self._block(pending)
         if damage is not None:
-            raise LogError(f"{damage} (its {self.lines} complete lines were read)") from None
+            raise LogReadError(f"{damage} (its {self.lines} complete lines were read)") from None
         if not self.lines:
-            raise LogError(f"{self.name} is empty: a log has one JSON event a line")
+            raise LogReadError(f"{self.name} is empty: a log has one JSON event a line")
 
     def _block(self, lines: list[bytes]) -> list[LogRecord]:
         start = self._first_offset + self.lines
@@ -193,7 +203,7 @@ class LogReader:
                 while not member.eof and (more := member.decompress(b"", _CHUNK_BYTES)):
                     yield more
         except zlib.error as error:
-            raise LogError(f"{self.name} is damaged gzip ({error}): make or fetch it again") from None
+            raise LogReadError(f"{self.name} is damaged gzip ({error}): make or fetch it again") from None
         self._refuse_cut(started and not member.eof, "gzip")
 
     def _unzstd(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -218,32 +228,32 @@ class LogReader:
                         parts, parts_bytes = [], 0
                 yield b"".join(parts)
         except zstandard.ZstdError as error:
-            raise LogError(f"{self.name} is damaged zstd ({error}): make or fetch it again") from None
+            raise LogReadError(f"{self.name} is damaged zstd ({error}): make or fetch it again") from None
         self._refuse_cut(inside, "zstd")
 
     def _refuse_cut(self, cut: bool, compression: str) -> None:
         if cut:
-            raise LogError(f"{self.name} ends in the middle of its {compression} data: make or fetch it again")
+            raise LogReadError(f"{self.name} ends in the middle of its {compression} data: make or fetch it again")
 
     def _open(self, path: Path) -> BinaryIO:
         try:
             status = path.stat()
             if stat.S_ISDIR(status.st_mode):
-                raise LogError(f"{path} is a folder: name one log file in it")
+                raise LogReadError(f"{path} is a folder: name one log file in it")
             if stat.S_ISREG(status.st_mode):
                 self.bytes_total = status.st_size
             return path.open("rb", buffering=0)
         except FileNotFoundError:
-            raise LogError(f"{path}: no such file") from None
+            raise LogReadError(f"{path}: no such file") from None
         except OSError as error:
-            raise LogError(f"{path} can't be read: {error.strerror}") from None
+            raise LogReadError(f"{path} can't be read: {error.strerror}") from None
 
     def _read(self, size: int) -> bytes:
         # read1 hands on what a slow pipe has brought so far.
         try:
             chunk = cast(BinaryIO, self._file).read1(size) if self._standard else self._file.read(size)  # type: ignore[attr-defined]
         except OSError as error:
-            raise LogError(f"{self.name} can't be read: {error.strerror}") from None
+            raise LogReadError(f"{self.name} can't be read: {error.strerror}") from None
         self.bytes_read += len(chunk)
         return cast(bytes, chunk)
 
@@ -251,14 +261,16 @@ class LogReader:
         head = self._head
         found = "gzip" if head.startswith(_GZIP) else "zstd" if head.startswith(_ZSTD) else ""
         if head.startswith(_PARQUET):
-            raise LogError(f"{self.name} is a Parquet table: turn it into a log with `thalweg import` first")
+            raise LogReadError(f"{self.name} is a Parquet table: turn it into a log with `thalweg import` first")
         if self._standard or not head:
             return found
         named = {".gz": "gzip", ".zst": "zstd"}.get(ending, "")
         if named and not found:
-            raise LogError(f"{self.name} is not {named} data, as its name says: rename or compress it")
+            raise LogReadError(f"{self.name} is not {named} data, as its name says: rename or compress it")
         if found != named:
-            raise LogError(f"{self.name} is {found} data: let its name end in {'.gz' if found == 'gzip' else '.zst'}")
+            raise LogReadError(
+                f"{self.name} is {found} data: let its name end in {'.gz' if found == 'gzip' else '.zst'}"
+            )
         return found
 
 
@@ -275,19 +287,24 @@ class LogWriter:
     inputs
         Files being read, which the output must not overwrite.
 
+    append_at
+        Where the lines begin in a file that is there; what follows is cut off. None: the file is emptied.
+
     Raises
     ------
-    LogError
-        The file can't be written, or is one of the inputs.
+    LogWriteError
+        The file can't be written, or is one of the inputs; `write`, `flush`, `sync` and `close` raise it too.
 
     """
 
-    def __init__(self, path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
+    def __init__(self, path: str | Path, *, inputs: Iterable[str | Path] = (), append_at: int | None = None) -> None:
         """Open the file; the parameters are the class's."""
         self.name = "standard output" if str(path) == STANDARD_STREAM else str(path)
         self.bytes_written = 0
         self._standard = str(path) == STANDARD_STREAM
-        self._files: list[IO[bytes]] = [sys.stdout.buffer if self._standard else self._open(Path(path), inputs)]
+        self._files: list[IO[bytes]] = [
+            sys.stdout.buffer if self._standard else self._open(Path(path), inputs, append_at)
+        ]
         ending = "" if self._standard else Path(path).suffix.lower()
         if ending == ".gz":
             self._files.append(cast(IO[bytes], gzip.GzipFile("", "wb", 6, self._files[0], mtime=0)))
@@ -305,42 +322,66 @@ class LogWriter:
         self.close()
 
     def write(self, data: bytes) -> None:
-        """Write some lines; LogError where the device refuses them."""
-        try:
+        """Write some lines."""
+        with self._refusing():
             self._files[-1].write(data)
-        except BrokenPipeError:
-            raise  # the reader of a pipe went away, which click ends quietly
-        except OSError as error:
-            raise LogError(f"{self.name} can't be written: {error.strerror}") from None
         self.bytes_written += len(data)
 
     def flush(self) -> None:
         """Hand what was written to the system."""
-        self._files[-1].flush()
-        self._files[0].flush()
+        with self._refusing():
+            self._files[-1].flush()
+            self._files[0].flush()
+
+    def sync(self) -> None:
+        """Wait until what was written will survive a loss of power, if it goes to a file."""
+        self.flush()
+        if self._standard:
+            return
+        with self._refusing():
+            descriptor = self._files[0].fileno()
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.fsync(descriptor)
 
     def close(self) -> None:
         """End the compressed stream and close the file; standard output is flushed and stays open."""
-        try:
-            for file in reversed(self._files):
-                if self._standard:
-                    file.flush()
-                else:
-                    file.close()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise LogError(f"{self.name} can't be written: {error.strerror}") from None
+        with self._refusing(), ExitStack() as closing:
+            for file in self._files:
+                closing.callback(file.flush if self._standard else file.close)
 
-    def _open(self, path: Path, inputs: Iterable[str | Path]) -> BinaryIO:
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Turn what the system refuses into LogWriteError."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise  # the reader of a pipe went away, which click ends quietly
+        except OSError as error:
+            raise LogWriteError(f"{self.name} can't be written: {error.strerror}") from None
+
+    def _open(self, path: Path, inputs: Iterable[str | Path], append_at: int | None) -> BinaryIO:
         try:
             for source in map(Path, inputs):
                 if str(source) != STANDARD_STREAM and path.exists() and source.exists() and path.samefile(source):
-                    raise LogError(f"{path} is the file being read: write to another one")
-            return path.open("wb")
+                    raise LogWriteError(f"{path} is the file being read: write to another one")
+            return open_output(path, append_at)
         except FileNotFoundError:
-            raise LogError(f"{path} can't be written: there is no folder {path.parent}") from None
+            raise LogWriteError(f"{path} can't be written: there is no folder {path.parent}") from None
         except IsADirectoryError:
-            raise LogError(f"{path} is a folder: name a file in it") from None
+            raise LogWriteError(f"{path} is a folder: name a file in it") from None
         except OSError as error:
-            raise LogError(f"{path} can't be written: {error.strerror}") from None
+            raise LogWriteError(f"{path} can't be written: {error.strerror}") from None
+
+
+def open_output(path: Path, append_at: int | None) -> BinaryIO:
+    """Open a file to be written from a position on, emptied without one. Raises OSError where the system refuses."""
+    if append_at is None:
+        return path.open("wb")
+    file = path.open("r+b")
+    try:
+        file.truncate(append_at)
+        file.seek(append_at)
+    except OSError:
+        file.close()
+        raise
+    return cast(BinaryIO, file)

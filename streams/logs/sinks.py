@@ -9,11 +9,12 @@ import msgspec
 from thalweg.schemas.origin import parse_cause
 from thalweg.schemas.outputs import DeadLetter, decode_caused, encode_dead_letter
 from thalweg.schemas.records import Cause, Headers, Output
-from thalweg.streams.logs.reader import STANDARD_STREAM, LogError, LogWriter
+from thalweg.streams.logs.reader import STANDARD_STREAM, LogWriteError, LogWriter
 
 OWN_HEADERS = 8  # of a dead letter, after those of the record itself
 OWN_PREFIXES = ("__streams.errors.", "thalweg.")
 LINE_BYTES_MAX = 1 << 27
+COMPRESSED = (".gz", ".zst")
 _BACKWARDS_BYTES = 1 << 16
 
 
@@ -41,94 +42,59 @@ class Sink:
 
     Raises
     ------
-    LogError
+    LogWriteError
         The file can't be written, or goes on and can't be gone on with.
 
     """
 
     def __init__(self, path: str, *, inputs: Iterable[str | Path] = (), goes_on: bool = False) -> None:
         """Open the file; the parameters are the class's."""
-        self._last: Cause | None = None
-        self._appended: int | None = None
-        self._writer: LogWriter | None = None
-        self._name = path
-        if goes_on and path != STANDARD_STREAM and Path(path).is_file() and Path(path).stat().st_size:
-            self._go_on(Path(path), inputs)
-        else:
-            self._writer = LogWriter(path, inputs=inputs)
+        ending = Ending(0, None)
+        is_there = goes_on and path != STANDARD_STREAM and Path(path).is_file() and Path(path).stat().st_size > 0
+        if is_there:
+            if Path(path).suffix.lower() in COMPRESSED:
+                raise LogWriteError(
+                    f"{path} is there and compressed, and can't be gone on with: write the rest to another file"
+                )
+            ending = ending_of(Path(path))
+        self._last = ending.cause
+        self._writer = LogWriter(path, inputs=inputs, append_at=ending.size if is_there else None)
 
     def write(self, outputs: Sequence[Output]) -> None:
         """Write outputs, a line each, in their order."""
         if self._last is not None:
             outputs = [output for output in outputs if output.cause > self._last]
-        if not outputs:
-            return
-        data = b"\n".join([output.value or b"" for output in outputs]) + b"\n"
-        if self._writer is not None:
-            self._writer.write(data)
-            return
-        view = memoryview(data)
-        try:
-            while len(view):
-                view = view[os.write(self._descriptor(), view) :]
-        except OSError as error:
-            raise LogError(f"{self._name} can't be written: {error.strerror}") from None
+        if outputs:
+            self._writer.write(b"\n".join([output.value or b"" for output in outputs]) + b"\n")
 
     def flush(self) -> None:
         """Make what was written durable, as far as where it goes can be."""
-        if self._writer is not None:
-            self._writer.flush()
-        if self._appended is not None:
-            os.fsync(self._appended)
-        elif Path(self._name).is_file():
-            descriptor = os.open(self._name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        self._writer.sync()
 
     def close(self) -> None:
         """Close the file."""
-        if self._writer is not None:
-            self._writer.close()
-        elif self._appended is not None:
-            os.close(self._appended)
-            self._appended = None
-
-    def _descriptor(self) -> int:
-        assert self._appended is not None
-        return self._appended
-
-    def _go_on(self, path: Path, inputs: Iterable[str | Path]) -> None:
-        if any(str(source) != STANDARD_STREAM and path.samefile(source) for source in inputs):
-            raise LogError(f"{path} is the file being read: write to another one")
-        if path.suffix.lower() in (".gz", ".zst"):
-            raise LogError(f"{path} is there and compressed, and can't be gone on with: write the rest to another file")
-        try:
-            ending = ending_of(path)
-            self._last = ending.cause
-            self._appended = os.open(path, os.O_WRONLY | os.O_APPEND)
-            os.ftruncate(self._appended, ending.size)
-        except OSError as error:
-            raise LogError(f"{path} can't be gone on with: {error.strerror}") from None
+        self._writer.close()
 
 
 def ending_of(path: Path) -> Ending:
-    """Return where a file of outputs ends. Raises LogError where it is not one."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        tail, start = b"", size
-        while start and tail.count(b"\n") < 2 and len(tail) < LINE_BYTES_MAX:
-            length = min(_BACKWARDS_BYTES, start)
-            start = file.seek(start - length)
-            tail = file.read(length) + tail
+    """Return where a file of outputs ends. Raises LogWriteError where it is not one, or can't be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            tail, start = b"", size
+            while start and tail.count(b"\n") < 2 and len(tail) < LINE_BYTES_MAX:
+                length = min(_BACKWARDS_BYTES, start)
+                start = file.seek(start - length)
+                tail = file.read(length) + tail
+    except OSError as error:
+        raise LogWriteError(f"{path} can't be gone on with: {error.strerror}") from None
     whole = tail[: tail.rfind(b"\n") + 1]
     if not whole:
         return Ending(0, None)
     try:
         cause = parse_cause(decode_caused(whole.rstrip(b"\n").rsplit(b"\n", 1)[-1]).cause)[1]
     except (ValueError, msgspec.MsgspecError):
-        raise LogError(f"{path} is there and holds no outputs: write to another file") from None
+        raise LogWriteError(f"{path} is there and holds no outputs: write to another file") from None
     return Ending(size - len(tail) + len(whole), cause)
 
 

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from thalweg.schemas.records import Output
-from thalweg.streams.logs.reader import LogError, LogReader
+from thalweg.streams.logs.reader import LogReader, LogReadError
 from thalweg.streams.partition.tally import losses
 
 BLOCK_LINES = 10_000
@@ -55,7 +55,7 @@ class Truth:
 
     Raises
     ------
-    LogError
+    LogReadError
         The file can't be read, holds something else, or lacks an impression that was scored.
 
     """
@@ -77,7 +77,7 @@ class Truth:
         self._reader.close()
 
     def add(self, scores: Sequence[Output]) -> None:
-        """Take scores, which follow those before. Raises LogError where the truth knows nothing of one."""
+        """Take scores, which follow those before. Raises LogReadError where the truth knows nothing of one."""
         if not scores:
             return
         decoded = [_decode_scored(output.value or b"") for output in scores]
@@ -97,7 +97,9 @@ class Truth:
         for line in self._lines:
             if line.impression == impression:
                 return line.probability
-        raise LogError(f"{self._path} has no impression {impression!r} where the log has it: give the log's own truth")
+        raise LogReadError(
+            f"{self._path} has no impression {impression!r} where the log has it: give the log's own truth"
+        )
 
     def _read(self) -> Iterator[_TrueProbability]:
         for block in self._reader:
@@ -105,7 +107,7 @@ class Truth:
                 try:
                     yield _decode_true(record.value or b"")
                 except msgspec.MsgspecError as error:
-                    raise LogError(
+                    raise LogReadError(
                         f"{self._path}, line {record.offset + 1}: no true probability, as `thalweg generate --truth` "
                         f"writes it ({error})"
                     ) from None

@@ -3,12 +3,13 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.records import LogRecord, Outputs
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, Identity, Store, header_of
-from thalweg.streams.logs.reader import LogError
+from thalweg.streams.logs.reader import LogReadError
 from thalweg.streams.logs.sinks import Sink, dead_letter_line
 from thalweg.streams.partition.partition import BLOCK_EVENTS, Partition
 from thalweg.streams.partition.seal import Seal
@@ -43,10 +44,11 @@ class Sinks(NamedTuple):
                 sink.flush()
 
     def close(self) -> None:
-        """Close the files."""
-        for sink in self:
-            if sink is not None:
-                sink.close()
+        """Close the files, each of them also where another one fails."""
+        with ExitStack() as closing:
+            for sink in self:
+                if sink is not None:
+                    closing.callback(sink.close)
 
 
 class Replay:
@@ -138,9 +140,12 @@ class Replay:
     ) -> None:
         """Fold a log's blocks, and leave a checkpoint at the end and every so many events.
 
-        `on_block` is told the events folded so far. What was read before an error is written and in the checkpoint.
+        `on_block` is told the events folded so far. What was read before an error of reading is written and in the
+        checkpoint. After a failed write the state is ahead of what was written: no checkpoint is left, and the next
+        replay goes on from the one before.
 
-        Raises LogError where the log can't be read, CheckpointError where it is not the one that the checkpoint is of.
+        Raises LogReadError where the log can't be read, LogWriteError where an output can't be written, CheckpointError
+        where no checkpoint can be, or the log is not the one that the checkpoint is of.
         """
         started = time.perf_counter()
         last = -1
@@ -165,7 +170,7 @@ class Replay:
                     f"the checkpoint goes on at offset {self.next_offset}, ahead of the log, which ends at {last + 1}: "
                     f"give --first-offset {self.next_offset} if this log follows, or name another folder"
                 )
-        except LogError:
+        except LogReadError:
             self._save(sinks)
             raise
         finally:

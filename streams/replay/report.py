@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.fold.state import FATES
-from thalweg.streams.logs.reader import LogError
+from thalweg.streams.logs.reader import LogError, LogWriteError
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.tally import KEPT, Tally, quality
 from thalweg.streams.replay.summary import Summary, rows
@@ -100,7 +100,7 @@ def require_matplotlib() -> None:
 
 
 def write_report(path: str, title: str, summary: Summary, tally: Tally, course: Course) -> None:
-    """Write the page. Raises LogError where the file can't be written."""
+    """Write the page. Raises LogWriteError where the file can't be written."""
     figures = [("Over stream time", over_time(parts(course, tally))), ("Fates", fates(summary))]
     labels, scores = tally.arrays()
     if len(labels):
@@ -117,7 +117,7 @@ def write_report(path: str, title: str, summary: Summary, tally: Tally, course: 
     try:
         Path(path).write_text(page, encoding="utf-8")
     except OSError as error:
-        raise LogError(f"{path} can't be written: {error.strerror}") from None
+        raise LogWriteError(f"{path} can't be written: {error.strerror}") from None
 
 
 def over_time(stretches: Sequence[Part]) -> "Figure":

@@ -47,7 +47,7 @@ class SimulatedDisk:
     """Files and folders with the semantics of fsync: see `thalweg.streams.checkpoints.disk`, whose `Disk` it is."""
 
     def __init__(self, now_s: float = 0.0) -> None:
-        """Start empty."""
+        """Start empty. `is_full`: of a write one half is done, and nothing new is made."""
         self.now_s = now_s
         self.is_full = False
         self._files: dict[Path, _File] = {}
@@ -126,6 +126,7 @@ class SimulatedDisk:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         file = self._files.get(path)
         if file is None:
+            self._refuse_full()
             file = _File()
             self._change(_Change(path, file))
         file.data = b""
@@ -147,6 +148,7 @@ class SimulatedDisk:
     def make_folder(self, path: Path) -> None:
         """Make a folder."""
         if path not in self._folders:
+            self._refuse_full()
             self._change(_Change(path, None, is_folder=True))
 
     def sync_folder(self, folder: Path) -> None:
@@ -183,6 +185,10 @@ class SimulatedDisk:
                 left._files[path] = file
         return left
 
+    def _refuse_full(self) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def _is_held(self, folder: Path) -> bool:
         return folder == Path() or (folder in self._durable_folders and self._is_held(folder.parent))
 
@@ -203,8 +209,9 @@ class _Handle:
         self._disk, self._file, self._position = disk, file, 0
 
     def write(self, part: memoryview) -> None:
-        if self._disk.is_full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        is_cut = self._disk.is_full
+        if is_cut:
+            part = part[: len(part) // 2]
         data, end = self._file.data, self._position + len(part)
         if isinstance(data, bytes):
             data = self._file.data = bytearray(data)
@@ -213,6 +220,8 @@ class _Handle:
         data[self._position : end] = part
         self._position = end
         self._file.modified_at_s = self._disk.now_s
+        if is_cut:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def sync(self) -> None:
         self._file.sync()

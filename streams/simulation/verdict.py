@@ -92,6 +92,8 @@ class Verdict:
         """Take what ended a worker: it is wrong unless a fault explains it."""
         setting = self._world.setting
         is_delivery = isinstance(error, DeliveryError) and setting.failed_deliveries > 0
-        is_disk = isinstance(error, CheckpointUnwritableError) and setting.full_disks > 0
+        refused = error.__cause__
+        is_refused = isinstance(refused, CheckpointError) and isinstance(refused.__context__, OSError)
+        is_disk = (isinstance(error, CheckpointUnwritableError) or is_refused) and setting.full_disks > 0
         if not (is_delivery or is_disk):
             self.wrong.append(f"{worker} ended: {type(error).__name__}: {error}")
