@@ -7,10 +7,11 @@ from random import Random
 
 import pytest
 from thalweg.streams.kafka.partition_run import BlockLimits
+from thalweg.streams.simulation.chance import Mode, Setting
 from thalweg.streams.simulation.logs import make_log
 from thalweg.streams.simulation.run import due_of, loaded_for, simulate_setting
 from thalweg.streams.simulation.worker import SimulatedWorker
-from thalweg.streams.simulation.world import Mode, Setting, World
+from thalweg.streams.simulation.world import World
 
 RECORDS, CHECKPOINT_EVENTS = 24, 8
 WRITING = ("make folder", "create", "write", "sync file", "rename", "sync folder", "unlink")
@@ -53,7 +54,7 @@ def test_a_disk_that_refuses_any_call(mode: Mode) -> None:
         for first in range(1, 1_000):
             refusing = Refusing(first, count)
             world = simulate_setting(loaded, setting, [log], Random(0), due, on_point=refusing)
-            assert not world.wrong, f"call {first}, {count} times: {world.wrong[0]}"
+            assert not world.verdict.wrong, f"call {first}, {count} times: {world.verdict.wrong[0]}"
             if not refusing.refused:
                 break
             refused += refusing.refused
