@@ -75,7 +75,7 @@ def verify(store: Store, path: Any, seal: Seal | None = None) -> Header:
         state = restore(configuration, arrays if model == BUILT_IN else without_model(arrays))
         found = digest_in(digest(state), model, arrays)
         if model != BUILT_IN and seal is not None:
-            refuse_unsigned(arrays, model, seal)
+            refuse_unsigned(arrays, model, seal.bound(header))
     except (ValueError, TypeError, msgspec.MsgspecError) as error:
         raise DamagedError(f"{path} holds no state of this version: {said(error)}") from None
     except Refusal as refusal:

@@ -19,7 +19,7 @@ from thalweg.operators.fold.state import Parameters, State, input_count, new_sta
 from thalweg.operators.learner import BUILT_IN
 from thalweg.schemas.records import Outputs, Record
 from thalweg.streams.partition.river_model import RiverModel, without_model
-from thalweg.streams.partition.seal import Seal
+from thalweg.streams.partition.seal import Seal, SignedHeader
 from thalweg.streams.partition.tally import Tally
 
 BLOCK_EVENTS = 2_500
@@ -53,8 +53,8 @@ class Partition:
 
         `partitions` is the number of the topic's partitions, 0 where a log has none: then no record lies in the wrong
         one. `block_events`: events folded in one go; it bounds memory and changes no result. `seal`: the key of
-        snapshots where a River classifier is the model. `rooms`: shared with partitions of the same configuration
-        that never fold at the same time.
+        snapshots where a River classifier is the model, bound to the header of the checkpoint that `arrays` are of.
+        `rooms`: shared with partitions of the same configuration that never fold at the same time.
 
         Raises ValueError where a snapshot does not fit the configuration, Refusal where there is no such model.
         """
@@ -67,6 +67,9 @@ class Partition:
             self._model = RiverModel(configuration, seal, arrays)
             arrays = None if arrays is None else without_model(arrays)
         self.state: State = new_state(configuration) if arrays is None else restore(configuration, arrays)
+        signed = None if self._model is None or arrays is None or seal is None else seal.digest
+        if signed is not None and signed != self.digest():
+            raise ValueError(f"its state is not the one that its {configuration.learner.model} was signed with")
         self.tally = tally
         self._examples = examples
         self._block_events = block_events
@@ -124,13 +127,15 @@ class Partition:
             _compile(complete, self.state, self._parameters, columns, emitted, 0, 0.5)
         return time.perf_counter() - started
 
-    def snapshot(self) -> dict[str, npt.NDArray[Any]]:
+    def snapshot(self, header: SignedHeader | None = None) -> dict[str, npt.NDArray[Any]]:
         """Return copies of the state's arrays by name, from which another partition can go on.
+
+        `header`: that of the checkpoint they are for; a River classifier's part is signed for it.
 
         Raises ValueError where a River classifier is the model and there is no seal.
         """
         arrays = snapshot(self.state)
-        return arrays if self._model is None else arrays | self._model.snapshot()
+        return arrays if self._model is None else arrays | self._model.snapshot(header)
 
     def digest(self) -> str:
         """Return the SHA-256 of the state's logical content; of a River classifier, what it was taught and answered."""

@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -28,7 +28,7 @@ from thalweg.operators.fold.state import Parameters, State
 from thalweg.operators.learner import BUILT_IN, LearnerConfiguration
 from thalweg.operators.machine.hashing import Keys
 from thalweg.schemas.kept import decode_kept
-from thalweg.streams.partition.seal import KEY_VARIABLE, Seal
+from thalweg.streams.partition.seal import KEY_VARIABLE, Seal, SignedHeader
 from thalweg.streams.refusal import Refusal
 
 PICKLE, HISTORY, VERSION, SIGNATURE = ARRAYS = ("river.pickle", "river.history", "river.version", "river.hmac")
@@ -54,7 +54,7 @@ class RiverModel:
     Raises
     ------
     Refusal
-        There is no such classifier, or the snapshot is not one that was signed with the same key.
+        There is no such classifier, or the snapshot is not one that was signed with the same key and for this place.
 
     """
 
@@ -101,12 +101,12 @@ class RiverModel:
         """
         return digest_of(of_state, self._history)
 
-    def snapshot(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the classifier's part of a snapshot, signed. Raises ValueError without a seal."""
+    def snapshot(self, header: SignedHeader | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Return the classifier's part of a snapshot, signed for a header. Raises ValueError without a seal."""
         if self._seal is None:
             raise ValueError(f"no key: a snapshot of learner.model = {self._name!r} must be signed")
         parts = (pickled(self._classifier, self._name), self._history, river_version())
-        signed = (*parts, self._seal.sign(self._name.encode(), *parts))
+        signed = (*parts, self._seal.bound(header).sign(self._name.encode(), *parts))
         return {name: np.frombuffer(part, np.uint8) for name, part in zip(ARRAYS, signed, strict=True)}
 
     def _restore(self, arrays: Arrays) -> None:
@@ -227,31 +227,28 @@ class ModelFeatures:
 
 
 def new_classifier(learner: LearnerConfiguration) -> Any:
-    """Return the River classifier that a configuration names. Raises Refusal where there is none of this name."""
-    from river import base, compose
+    """Return the River classifier that a configuration names; what it names is called only if it is one.
 
+    Raises Refusal where there is none of this name.
+    """
     kind, _, name = learner.model.partition(":")
     assert kind == "river", "the learner is built in"
-    module, colon, rest = name.rpartition(":")
     try:
-        if colon:
-            made = _made(getattr(importlib.import_module(module), rest), learner.model_arguments)
-        else:
-            *before, last = [_in_river(part.strip()) for part in name.split("|")]
-            made = _made(last, learner.model_arguments)
-            for transformer in reversed(before):
-                made = transformer() | made
+        made = _made(_named(name), learner)
     except Refusal:
         raise
     except Exception as error:
         raise Refusal(f"learner.model = {learner.model!r} can't be made: {one_line(error)}") from error
-    last = list(made.steps.values())[-1] if isinstance(made, compose.Pipeline) else made
-    if not isinstance(last, base.Classifier):
-        raise Refusal(f"learner.model = {learner.model!r} is no River classifier, but {type(last).__name__}")
-    if type(last).predict_proba_one is base.Classifier.predict_proba_one:
-        raise Refusal(f"learner.model = {learner.model!r} gives no probabilities: choose a classifier that does")
     pickled(made, learner.model)
     return made
+
+
+def _named(name: str) -> list[Any]:
+    """Return what a name stands for: one's own, or a class of River's behind those of the transformers before it."""
+    module, colon, own = name.rpartition(":")
+    if colon:
+        return [getattr(importlib.import_module(module), own)]
+    return [_in_river(part.strip()) for part in name.split("|")]
 
 
 def _in_river(name: str) -> Any:
@@ -261,15 +258,51 @@ def _in_river(name: str) -> Any:
     return getattr(found, last)
 
 
-def _made(what: Any, arguments: Mapping[str, Any]) -> Any:
-    """Return a model of one's own, or of a class or function that makes it."""
+def _made(named: Sequence[Any], learner: LearnerConfiguration) -> Any:
+    """Return the classifier that is named, or that a named class makes, behind transformers."""
     from river import base
 
-    if isinstance(what, base.Estimator):
-        if arguments:
+    *before, last = named
+    for each in before:
+        if not (isinstance(each, type) and issubclass(each, base.Transformer)):
+            raise Refusal(f"learner.model = {learner.model!r}: {named_as(each)} is no transformer of River's")
+    _refuse_other(_last_step(last), learner.model)
+    if not isinstance(last, type):
+        if learner.model_arguments:
             raise Refusal("learner.model names a model that is made already: it takes no learner.model_arguments")
-        return what.clone()
-    return what(**arguments)
+        return last.clone()
+    made = last(**learner.model_arguments)
+    for transformer in reversed(before):
+        made = transformer() | made
+    return made
+
+
+def _last_step(what: Any) -> Any:
+    """Return the last step of a pipeline, and anything else as it is."""
+    from river import compose
+
+    while isinstance(what, compose.Pipeline) and what.steps:
+        what = list(what.steps.values())[-1]
+    return what
+
+
+def _refuse_other(what: Any, model: str) -> None:
+    """Raise Refusal where something is no classifier of River's that gives probabilities, made or still to be made."""
+    from river import base
+
+    form = what if isinstance(what, type) else type(what)
+    if not issubclass(form, base.Classifier):
+        raise Refusal(
+            f"learner.model = {model!r} is no River classifier, but {named_as(what)}: name a subclass of "
+            "river.base.Classifier, or a model that is made"
+        )
+    if form.predict_proba_one is base.Classifier.predict_proba_one:
+        raise Refusal(f"learner.model = {model!r} gives no probabilities: choose a classifier that does")
+
+
+def named_as(what: Any) -> str:
+    """Return what a message calls an object: the name of a class or function, and of all else that of its class."""
+    return str(getattr(what, "__name__", type(what).__name__))
 
 
 def pickled(classifier: Any, name: str) -> bytes:
@@ -290,8 +323,8 @@ def refuse_unsigned(arrays: Arrays, name: str, seal: Seal) -> None:
     parts = [arrays[each].tobytes() if each in arrays else b"" for each in ARRAYS]
     if not seal.verifies(parts.pop(), name.encode(), *parts):
         raise Refusal(
-            f"the checkpoint's {name} was not signed with this key, so it is not loaded: set {KEY_VARIABLE} as it was, "
-            "or rebuild from the log into another checkpoint.generation"
+            f"the checkpoint's {name} was not signed with this key for this topic, partition, offset and state, so it "
+            f"is not loaded: set {KEY_VARIABLE} as it was, or rebuild from the log into another checkpoint.generation"
         )
 
 

@@ -9,7 +9,7 @@ import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from thalweg.operators.learner import BUILT_IN
 from thalweg.streams.refusal import Refusal
@@ -21,17 +21,50 @@ KEY_VARIABLE = "THALWEG_CHECKPOINT_HMAC_KEY"
 KEY_BYTES_MIN = 16
 
 
+class SignedHeader(Protocol):
+    """What a checkpoint's header has that a signature covers: whose state it is, where it stands, and its digest."""
+
+    @property
+    def application(self) -> str:
+        """The application that wrote it."""
+
+    @property
+    def topic(self) -> str:
+        """The input topic."""
+
+    @property
+    def partition(self) -> int:
+        """The input's partition."""
+
+    @property
+    def next_offset(self) -> int:
+        """The first record that is not in the state."""
+
+    @property
+    def digest(self) -> str:
+        """The state's digest."""
+
+
 class Seal:
     """Signs parts of a checkpoint, and tells whether they were signed under the same key; never shows the key."""
 
-    def __init__(self, key: bytes) -> None:
-        """Sign under a key."""
+    def __init__(self, key: bytes, header: SignedHeader | None = None) -> None:
+        """Sign under a key, for the checkpoint with a header; None: for one that never leaves the process."""
         self._key = key
+        self.digest = None if header is None else header.digest
+        self._header: tuple[bytes, ...] = ()
+        if header is not None:
+            told = (header.application, header.topic, header.partition, header.next_offset, header.digest)
+            self._header = tuple(str(part).encode() for part in told)
+
+    def bound(self, header: SignedHeader | None) -> "Seal":
+        """Return a seal under the same key whose signatures are good for the checkpoint with this header alone."""
+        return Seal(self._key, header)
 
     def sign(self, *parts: bytes) -> bytes:
         """Return the HMAC-SHA256 of parts, 32 bytes; none of them can lend bytes to its neighbour."""
         mac = hmac.new(self._key, b"thalweg river model", hashlib.sha256)
-        for part in parts:
+        for part in (*self._header, *parts):
             mac.update(len(part).to_bytes(8, "little") + part)
         return mac.digest()
 
@@ -40,8 +73,12 @@ class Seal:
         return hmac.compare_digest(signature, self.sign(*parts))
 
 
-def seal_of(loaded: "Loaded", environ: Mapping[str, str] = os.environ) -> Seal | None:
+def seal_of(
+    loaded: "Loaded", environ: Mapping[str, str] = os.environ, *, header: SignedHeader | None = None
+) -> Seal | None:
     """Return the seal that checkpoints of a configuration need; None: they hold nothing that could be run.
+
+    `header`: that of the checkpoint which is loaded.
 
     Raises Refusal where the configuration's model needs a key and there is none, or its pickle is not allowed.
     """
@@ -61,7 +98,7 @@ def seal_of(loaded: "Loaded", environ: Mapping[str, str] = os.environ) -> Seal |
         )
     if len(key) < KEY_BYTES_MIN:
         raise Refusal(f"the key of checkpoints has {len(key)} bytes: at least {KEY_BYTES_MIN} are wanted")
-    return Seal(key)
+    return Seal(key, header)
 
 
 def _key_in(path: str) -> bytes:

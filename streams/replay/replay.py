@@ -115,7 +115,7 @@ class Replay:
                 examples=examples,
                 tally=self.tally,
                 block_events=block_events,
-                seal=seal,
+                seal=None if seal is None else seal.bound(None if checkpoint is None else checkpoint.header),
             )
         except ValueError as error:
             raise CheckpointError(
@@ -210,6 +210,6 @@ class Replay:
         sinks.flush()
         header = header_of(self._identity, self.next_offset, self.partition.digest(), last_record=self._last_value)
         tally = {f"{TALLY}/{name}": array for name, array in self.tally.snapshot().items()}
-        self._store.save(Checkpoint(header, self.partition.snapshot() | tally))
+        self._store.save(Checkpoint(header, self.partition.snapshot(header) | tally))
         self._saved_offset = self.next_offset
         self._saved_events = self.events

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from thalweg.schemas.records import Outputs, Record
 from thalweg.streams.partition.partition import Partition, Rooms
+from thalweg.streams.partition.seal import SignedHeader
 
 Answer = TypeVar("Answer")
 Block = tuple[Record, ...]
@@ -62,8 +63,8 @@ class KnownPartition:
         """Return the digest of the state."""
         return self._fold.digest()
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the state's arrays."""
+    def snapshot(self, header: SignedHeader | None = None) -> dict[str, Any]:
+        """Return the state's arrays; none of them is signed."""
         return dict(self._fold.snapshot())
 
 

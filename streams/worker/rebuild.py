@@ -74,7 +74,7 @@ class Rebuilding:
                 partition=partition,
                 partitions=partitions,
                 arrays=None if found is None else found.part(""),
-                seal=seal_of(loaded),
+                seal=seal_of(loaded, header=None if found is None else found.header),
             )
         except (CheckpointError, ValueError) as error:
             raise Refusal(f"{error}: choose a checkpoint.generation that is not there yet") from None
@@ -107,7 +107,7 @@ class Rebuilding:
             outputs=self._before.outputs,
         )
         try:
-            self._store.save(Checkpoint(header, self.fold.snapshot()))
+            self._store.save(Checkpoint(header, self.fold.snapshot(header)))
         except CheckpointError as error:
             raise Refusal(f"no checkpoint can be written: {error}") from None
         self._saved = self.next_offset

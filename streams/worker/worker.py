@@ -76,7 +76,7 @@ class AssignedPartition:
                 partition=partition,
                 partitions=partitions,
                 arrays=None if checkpoint is None else checkpoint.part(""),
-                seal=seal_of(loaded),
+                seal=seal_of(loaded, header=self.header),
             )
         except CheckpointError as error:
             raise Refusal(str(error)) from error
@@ -155,7 +155,7 @@ class AssignedPartition:
         try:
             # A file is named for its next offset and the newest are kept, so that a worker that slept while another
             # one went on adds an old checkpoint to newer ones, which stay the newest.
-            self._note_file(self.store.save(Checkpoint(header, self.fold.snapshot())))
+            self._note_file(self.store.save(Checkpoint(header, self.fold.snapshot(header))))
         except CheckpointError as error:
             raise CheckpointUnwritableError(f"no checkpoint can be written: {error}") from error
         self.header = header

@@ -53,11 +53,22 @@ class Silent(base.Classifier):  # type: ignore[misc]
         return True
 
 
-def unpicklable() -> base.Classifier:
+class Unpicklable(Mean):
     """Has a part that no pickle can hold."""
-    model = Mean()
-    model.part = lambda: None  # type: ignore[attr-defined]
-    return model
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = lambda: None
 
 
+CALLS: list[str] = []
+
+
+def make() -> base.Classifier:
+    """Make a classifier, which nobody may have it do."""
+    CALLS.append("make")
+    return Mean()
+
+
+scaler = preprocessing.StandardScaler() | preprocessing.StandardScaler()
 scaled = preprocessing.StandardScaler() | linear_model.LogisticRegression(l2=0.01)

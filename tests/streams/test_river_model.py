@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.outputs import Example, Score
 from thalweg.schemas.records import LogRecord, Outputs
-from thalweg.streams.checkpoints.format import Checkpoint, CheckpointStore
+from thalweg.streams.checkpoints.format import Checkpoint, CheckpointStore, Identity, header_of
 from thalweg.streams.commands import main
 from thalweg.streams.driver import CRASH, SNAPSHOT, START_MS, Driver
 from thalweg.streams.partition.partition import Partition
@@ -22,6 +22,7 @@ from thalweg.streams.partition.river_model import ARRAYS, HISTORY, PICKLE, SIGNA
 from thalweg.streams.partition.seal import KEY_VARIABLE, Seal
 from thalweg.streams.refusal import Refusal
 
+from tests.streams import river_models
 from tests.streams.logs_for_tests import SAMPLE_CONFIGURATION, Hashed, sample, shipped, small
 from tests.streams.river_models import Recorder
 
@@ -171,21 +172,30 @@ def test_a_crash_changes_nothing() -> None:
     ("model", "arguments", "message"),
     [
         ("river:linear_model.LinearRegression", {}, "is no River classifier, but LinearRegression"),
+        ("river:subprocess:getoutput", {"cmd": "touch harm"}, "is no River classifier, but getoutput"),
+        (f"{OURS}make", {}, "is no River classifier, but make"),
+        (f"{OURS}scaler", {}, "is no River classifier, but StandardScaler"),
+        ("river:stream.iter_csv | linear_model.LogisticRegression", {}, "iter_csv is no transformer"),
         ("river:linear_model.Nothing", {}, "can't be made: AttributeError"),
         ("river:nowhere.Nothing", {}, "can't be made: ModuleNotFoundError"),
         ("river:nowhere:Nothing", {}, "can't be made: ModuleNotFoundError"),
         ("river:builtins:dict", {}, "is no River classifier, but dict"),
         (REGRESSION, {"depth": 3}, "can't be made: TypeError"),
         (f"{OURS}Silent", {}, "gives no probabilities"),
-        (f"{OURS}unpicklable", {}, "can't be pickled"),
+        (f"{OURS}Unpicklable", {}, "can't be pickled"),
         (f"{OURS}scaled", {"l2": 1.0}, "made already"),
     ],
 )
-def test_what_is_no_river_classifier_is_refused(model: str, arguments: dict[str, Any], message: str) -> None:
-    """A partition must say in one line why a model can't be used."""
+def test_what_is_no_river_classifier_is_refused(
+    model: str, arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition must say in one line why a model can't be used, and call nothing that is no classifier."""
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(Refusal, match=message) as refused:
         Partition(with_model(model, model_arguments=arguments))
     assert "\n" not in refused.value.message
+    assert not river_models.CALLS
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("model", ["fm", "river:", "river:a b", "river:os.system('x')", "pickle:x"])
@@ -288,6 +298,35 @@ def test_the_key_is_never_shown(folder: Path) -> None:
     assert KEY not in str(vars(Partition)) + repr(Partition(with_model(REGRESSION), seal=Seal(KEY.encode())))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"application": "other"}, {"topic": "views"}, {"partition": 1}, {"next_offset": 601}, {"digest": "0" * 64}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_signed_pickle_is_good_for_its_own_checkpoint_alone(folder: Path, changed: dict[str, Any]) -> None:
+    """A pickle that we signed must not be loaded under another application, topic, partition, offset or digest."""
+    c = with_model(REGRESSION)
+    header = header_of(Identity("interactions", 0, c), 600, "1" * 64)
+    partition = Partition(c, seal=Seal(KEY.encode()))
+    arrays = partition.snapshot(header)
+    other = Seal(KEY.encode()).bound(msgspec.structs.replace(header, **changed))
+    with pytest.raises(Refusal, match="was not signed with this key for this topic, partition, offset and state"):
+        Partition(c, seal=other, arrays=arrays)
+
+
+def test_a_signed_pickle_belongs_to_its_state(folder: Path) -> None:
+    """Under a right signature the arrays of another state must be refused."""
+    c = with_model(REGRESSION)
+    partition = Partition(c, seal=Seal(KEY.encode()))
+    header = header_of(Identity("interactions", 0, c), 0, partition.digest())
+    arrays = partition.snapshot(header)
+    assert Partition(c, seal=Seal(KEY.encode()).bound(header), arrays=arrays).digest() == header.digest
+    partition.process(sample(50))
+    other = {name: array for name, array in partition.snapshot().items() if name not in ARRAYS}
+    with pytest.raises(ValueError, match="its state is not the one"):
+        Partition(c, seal=Seal(KEY.encode()).bound(header), arrays=arrays | other)
+
+
 class Bomb:
     """An object whose pickle makes a folder when it is loaded."""
 
@@ -308,7 +347,7 @@ def test_a_hostile_checkpoint_runs_nothing(folder: Path, monkeypatch: pytest.Mon
     (folder / "harm").rmdir()
     theirs = Seal(b"another key, as long as ours")
     parts = [bomb.tobytes(), whole.arrays[HISTORY].tobytes(), whole.arrays[VERSION].tobytes()]
-    signed = np.frombuffer(theirs.sign(REGRESSION.encode(), *parts), np.uint8)
+    signed = np.frombuffer(theirs.bound(whole.header).sign(REGRESSION.encode(), *parts), np.uint8)
     forged = {
         "swapped": {PICKLE: bomb},
         "signed with another key": {PICKLE: bomb, SIGNATURE: signed},
