@@ -4,15 +4,25 @@ What survives a loss of power is what was synced: a file's content by `sync` of 
 one, one that is gone) by `sync_folder` of its folder.
 """
 
+import errno
 import os
+import stat
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Content = npt.NDArray[np.uint8]
 WRITE_BYTES_MAX = 1 << 26
+
+
+FILE_MODE, FOLDER_MODE = 0o600, 0o700
+"""A state holds what users did: nobody but its owner reads it, and nobody else puts one there."""
+
+
+class NotAFileError(OSError):
+    """What has a name is no regular file: a folder, a pipe, a link to nothing."""
 
 
 class FileStatus(NamedTuple):
@@ -45,7 +55,7 @@ class Disk(Protocol):
         """Return a file's time and size."""
 
     def read(self, path: Path) -> Content:
-        """Return a file's bytes."""
+        """Return a file's bytes. Raises NotAFileError where the name stands for something else."""
 
     def create(self, path: Path) -> NewFile:
         """Make a file, or empty the one that is there, and return it to be written."""
@@ -83,7 +93,7 @@ class LocalDisk:
 
     def read(self, path: Path) -> Content:
         """Return a file's bytes."""
-        with path.open("rb", buffering=0) as file:
+        with open(_descriptor_of(path), "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             content = np.empty(size, np.uint8)
             view = memoryview(content.data)
@@ -110,7 +120,7 @@ class LocalDisk:
 
     def make_folder(self, path: Path) -> None:
         """Make a folder."""
-        path.mkdir(exist_ok=True)
+        path.mkdir(FOLDER_MODE, exist_ok=True)
 
     def sync_folder(self, folder: Path) -> None:
         """Sync a folder's names."""
@@ -123,15 +133,34 @@ class LocalDisk:
 
 class _LocalFile:
     def __init__(self, path: Path) -> None:
-        self._file: Any = path.open("wb", buffering=0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(path, flags, FILE_MODE)
 
     def write(self, part: memoryview) -> None:
         """Write all of it: one call writes 2 GiB at most, and less where the disk fills up."""
         while len(part):
-            part = part[os.write(self._file.fileno(), part[:WRITE_BYTES_MAX]) :]
+            part = part[os.write(self._descriptor, part[:WRITE_BYTES_MAX]) :]
 
     def sync(self) -> None:
-        os.fsync(self._file.fileno())
+        os.fsync(self._descriptor)
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._descriptor)
+
+
+def _descriptor_of(path: Path) -> int:
+    """Open a regular file to be read; what is none is neither waited for nor read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        if not path.is_symlink() and isinstance(error, FileNotFoundError):
+            raise
+        raise NotAFileError(error.errno, "no regular file has this name", str(path)) from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotAFileError(error.errno, "no regular file has this name", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotAFileError(errno.EINVAL, "no regular file has this name", str(path))
+    return descriptor

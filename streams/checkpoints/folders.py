@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from thalweg.streams.checkpoints.disk import Disk, LocalDisk
-from thalweg.streams.checkpoints.format import CheckpointStore, Store, refusing
+from thalweg.streams.checkpoints.format import CheckpointError, CheckpointStore, Store, refusing, said
 from thalweg.streams.checkpoints.objects import ObjectCheckpointStore, is_remote, names_in, opened, refusing_files
 from thalweg.streams.configuration.loading import CheckpointSection
+from thalweg.streams.configuration.topic_names import RULE, is_topic
 
 
 def folder_of(section: CheckpointSection) -> str:
@@ -37,8 +38,11 @@ def store_at(
 ) -> Store:
     """Return the store of one partition; `disk` is what a folder lies on, if not this machine's.
 
-    Raises CheckpointError where the folder is a URL that no file system is known for.
+    Raises CheckpointError where the folder is a URL that no file system is known for, or the topic's name is none that
+    Kafka takes: it becomes a folder's.
     """
+    if not is_topic(topic):
+        raise CheckpointError(f"{said(repr(topic))} is no topic's name, which has {RULE}")
     folder, name = folder_of(section), f"{topic}-{partition}"
     if is_remote(folder):
         return ObjectCheckpointStore(f"{folder.rstrip('/')}/{name}", section.keep, on_damage=on_damage)

@@ -3,6 +3,9 @@
 A file is a line of magic and the format's version, a JSON header, the arrays' raw bytes, and the SHA-256 of all of it.
 Reading one executes nothing: types are numbers by a list, sizes are checked against the file. The same state gives the
 same bytes. A file appears whole or not at all: it is written beside, synced, renamed, and its folder synced.
+
+Every format begins with the line of magic and the version, and ends with the SHA-256 of all before it. A file that does
+not fit its SHA-256 is damaged, whatever version it names.
 """
 
 import hashlib
@@ -18,7 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
-from thalweg.streams.checkpoints.disk import Content, Disk, FileStatus, LocalDisk
+from thalweg.streams.checkpoints.disk import Content, Disk, FileStatus, LocalDisk, NotAFileError
 
 FORMAT = 1
 MAGIC = b"thalweg checkpoint\n"
@@ -202,7 +205,7 @@ class CheckpointStore:
                     disk.unlink(beside)
                 raise
             disk.sync_folder(self.directory)
-            self._let_go()
+            self._let_go(path)
         return path
 
     def load(self, identity: Identity) -> Checkpoint | None:
@@ -251,11 +254,16 @@ class CheckpointStore:
             self._make_folder_once()
             self._disk.sync_folder(self.directory)
 
-    def _let_go(self) -> None:
-        """Remove what is older than the checkpoints to keep: others, and what was never written to its end."""
+    def _let_go(self, saved: Path) -> None:
+        """Remove what is older than the checkpoints to keep: others, and what was never written to its end.
+
+        The one just saved stays in any case: those with higher offsets may be damaged, or be no files at all.
+        """
         paths = self.paths()
         for old in paths[self._keep :]:
-            self._disk.unlink(old)
+            if old != saved:
+                with suppress(IsADirectoryError):
+                    self._disk.unlink(old)
         oldest = paths[: self._keep][-1].stem
         for name in self._disk.names(self.directory):
             if name.endswith(WRITING) and name.partition(".")[0] < oldest:
@@ -425,10 +433,14 @@ def memory(array: npt.NDArray[Any]) -> memoryview:
 def read(path: Path, disk: Disk | None = None) -> Checkpoint:
     """Return a file's checkpoint, every byte verified.
 
-    Raises DamagedError where it is not whole, CheckpointError where it can't be read or is of a newer format.
+    Raises DamagedError where it is not whole, or no file, CheckpointError where it can't be read or is of a newer
+    format.
     """
     with refusing(path):
-        content = (disk or LocalDisk()).read(path)
+        try:
+            content = (disk or LocalDisk()).read(path)
+        except NotAFileError as error:
+            raise DamagedError(f"{path} is not a checkpoint: {error.strerror}") from None
     return decoded(path, content)
 
 
@@ -442,13 +454,13 @@ def decoded(path: Any, content: Content) -> Checkpoint:
         raise DamagedError(f"{path} is not a checkpoint, or only its beginning")
     version, length = _LENGTHS.unpack_from(view, len(MAGIC))
     whole = hashlib.sha256(content[:-SHA_BYTES].data).digest() == bytes(content[-SHA_BYTES:])
-    if version > FORMAT and (whole or version < 1 << 16):
+    if not whole:
+        raise DamagedError(f"{path} is damaged: its SHA-256 is not the one it ends with")
+    if version > FORMAT:
         raise CheckpointError(
             f"{path} has format {version}, this version reads up to {FORMAT}: "
             "install the Thalweg that wrote it, or a newer one"
         )
-    if not whole:
-        raise DamagedError(f"{path} is damaged: its SHA-256 is not the one it ends with")
     try:
         start = len(MAGIC) + _LENGTHS.size
         if not version or length > size:

@@ -217,8 +217,8 @@ class ObjectCheckpointStore:
         with self._refusing():
             try:
                 content = bytes(self._files.cat_file(path.path, start=0, end=MANIFEST_BYTES_MAX))
-            except FileNotFoundError:
-                raise DamagedError(f"{path} is gone") from None
+            except (FileNotFoundError, IsADirectoryError):
+                raise DamagedError(f"{path} is gone, or is no file") from None
         try:
             manifest = _decode_manifest(content)
         except (msgspec.MsgspecError, UnicodeError):

@@ -11,12 +11,16 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from thalweg.streams.commands.ranges import OFFSET, PARTITION
 from thalweg.streams.configuration.loading import Loaded, configuration_options
 from thalweg.streams.refusal import Refusal
 
-partition_option = click.option("--partition", type=click.IntRange(0), metavar="P", help="This partition only.")
+partition_option = click.option("--partition", type=PARTITION, metavar="P", help="This partition only.")
 offset_option = click.option(
-    "--offset", type=click.IntRange(0), metavar="N", help="The one that goes on at this offset.  [default: the newest]"
+    "--offset",
+    type=OFFSET,
+    metavar="N",
+    help="The one that goes on at this offset.  [default: the newest]",
 )
 servers_option = click.option(
     "--bootstrap-servers", metavar="HOST:PORT,…", help="Brokers to ask first (kafka.bootstrap_servers)."
@@ -147,7 +151,7 @@ def verify_command(takes_all: bool, partition: int | None, loaded: Loaded) -> No
 
 
 @command.command("rollback")
-@click.option("--to", type=click.IntRange(0), metavar="N", help="The next offset to go back to.  [default: one before]")
+@click.option("--to", type=OFFSET, metavar="N", help="The next offset to go back to.  [default: one before]")
 @click.option("--offline", is_flag=True, help="Ask no broker: you know that no worker uses the folder.")
 @partition_option
 @configuration_options
@@ -197,7 +201,7 @@ def rollback_command(
 )
 @click.option(
     "--first-offset",
-    type=click.IntRange(0),
+    type=OFFSET,
     default=0,
     metavar="N",
     help="Start here, without what came before: for a log that no longer starts at 0.",

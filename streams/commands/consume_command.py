@@ -5,12 +5,13 @@ import sys
 
 import click
 from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.configuration.topic_names import topic_option
 from thalweg.streams.kafka.consume import Reader, consume
 from thalweg.streams.kafka.topics import check
 
 
 @click.command("consume")
-@click.option("--topic", help="Topic to read.  [default: scores]")
+@click.option("--topic", callback=topic_option, help="Topic to read.  [default: scores]")
 @click.option("--partition", type=click.IntRange(min=0), help="This partition only.")
 @click.option("--from-beginning/--from-end", default=True, show_default=True, help="Where to start.")
 @click.option("--follow", "-f", is_flag=True, help="Wait for more instead of ending at the topic's end.")

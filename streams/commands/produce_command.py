@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.configuration.topic_names import topic_option
 from thalweg.streams.kafka.produce import Produced, produce
 from thalweg.streams.kafka.security import KafkaSection
 from thalweg.streams.kafka.topics import check
@@ -18,7 +19,7 @@ from thalweg.streams.refusal import Refusal
 @click.command("produce")
 @click.argument("log", metavar="LOG")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second at most.")
-@click.option("--topic", help="Topic to send to.  [default: interactions]")
+@click.option("--topic", callback=topic_option, help="Topic to send to.  [default: interactions]")
 @configuration_options
 @click.option("--bootstrap-servers", metavar="HOST:PORT,…", help="Brokers to ask first (kafka.bootstrap_servers).")
 def command(log: str, rate: float | None, topic: str | None, bootstrap_servers: str | None, loaded: Loaded) -> None:

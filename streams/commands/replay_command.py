@@ -10,7 +10,9 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from thalweg.streams.commands.ranges import OFFSET, PARTITION
 from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.configuration.topic_names import topic_option
 from thalweg.streams.logs.reader import STANDARD_STREAM, LogError, LogReader, LogReadError, LogWriter
 from thalweg.streams.refusal import Refusal
 
@@ -35,9 +37,18 @@ SILENT_S = 1.5
 )
 @click.option("--batch-size", type=click.IntRange(1, 1_000_000), default=BATCH_EVENTS, show_default=True, metavar="N")
 @click.option("--until-end-of-windows", is_flag=True, help="Close all windows at the end, and count their labels.")
-@click.option("--topic", metavar="T", help="Topic of the origins.  [default: topics.interactions]")
-@click.option("--partition", type=click.IntRange(0), default=0, show_default=True, metavar="P", help="Its partition.")
-@click.option("--first-offset", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of line 0.")
+@click.option(
+    "--topic", metavar="T", callback=topic_option, help="Topic of the origins.  [default: topics.interactions]"
+)
+@click.option(
+    "--partition",
+    type=PARTITION,
+    default=0,
+    show_default=True,
+    metavar="P",
+    help="Its partition.",
+)
+@click.option("--first-offset", type=OFFSET, default=0, show_default=True, metavar="N", help="Of line 0.")
 @configuration_options
 def command(
     log: str,

@@ -12,6 +12,7 @@ import msgspec
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import InvalidReplicationFactorError
+from thalweg.streams.configuration.topic_names import TopicName
 from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments, refusing
 from thalweg.streams.refusal import Refusal
 
@@ -22,10 +23,10 @@ DEAD_LETTER_BYTES_MAX = 2 * 1024 * 1024
 class TopicsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section `[topics]`: names, and what `thalweg topics create` asks the brokers for."""
 
-    interactions: str = "interactions"
-    scores: str = "scores"
-    examples: str = "examples"
-    dead_letters: str = "interactions.dlq"
+    interactions: TopicName = "interactions"
+    scores: TopicName = "scores"
+    examples: TopicName = "examples"
+    dead_letters: TopicName = "interactions.dlq"
     partitions: Annotated[int, msgspec.Meta(ge=1)] = 1
     replication_factor: Annotated[int, msgspec.Meta(ge=1)] = 1
     retention_ms: Annotated[int, msgspec.Meta(ge=-1)] = WEEK_MS

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import stat
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 from thalweg.streams.checkpoints.disk import Content, LocalDisk
+from thalweg.streams.checkpoints.folders import store_at
 from thalweg.streams.checkpoints.format import (
     FORMAT,
     MAGIC,
@@ -27,6 +30,7 @@ from thalweg.streams.checkpoints.format import (
     padded,
     read,
 )
+from thalweg.streams.configuration.loading import CheckpointSection, ConfigurationError, load
 from thalweg.streams.partition.partition import Partition
 
 from tests.streams.logs_for_tests import sample, small
@@ -182,11 +186,92 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     store.save(checkpoint(2))
     path = store.save(checkpoint(3))
-    content = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes()[:-32])
     content[len(MAGIC)] = FORMAT + 1
-    path.write_bytes(content)
+    path.write_bytes(content + hashlib.sha256(content).digest())
     with pytest.raises(CheckpointError, match=r"has format 2, this version reads up to 1: install"):
         store.load(IDENTITY)
+
+
+def test_a_flipped_bit_of_the_version_is_damage(tmp_path: Path) -> None:
+    """Whichever bit of the version flips, the file is passed over: it does not fit its SHA-256."""
+    store = CheckpointStore(tmp_path)
+    store.save(checkpoint(2))
+    path = store.save(checkpoint(3))
+    whole = path.read_bytes()
+    for bit in range(32):
+        content = bytearray(whole)
+        content[len(MAGIC) + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        loaded = store.load(IDENTITY)
+        assert loaded is not None
+        assert loaded.header.next_offset == 2
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to a folder": lambda path: path.symlink_to("."),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_is_no_file_is_passed_over(tmp_path: Path, kind: str) -> None:
+    """Whatever has a checkpoint's name: it is neither waited for nor counted, and checkpoints come and go beside it."""
+    told: list[str] = []
+    store = CheckpointStore(tmp_path, 1, on_damage=told.append)
+    FOREIGN[kind](tmp_path / f"{9:020d}.checkpoint")
+    for offset in (3, 5):
+        store.save(checkpoint(offset))
+        loaded = store.load(IDENTITY)
+        assert loaded is not None
+        assert loaded.header.next_offset == offset
+    assert len(told) == 2
+    assert all("no regular file has this name: passed over" in line for line in told)
+    store.save(checkpoint(12))
+    store.save(checkpoint(13))
+    loaded = store.load(IDENTITY)
+    assert loaded is not None
+    assert loaded.header.next_offset == 13
+
+
+def test_a_damaged_one_with_a_higher_offset_costs_no_whole_one(tmp_path: Path) -> None:
+    """With one to keep, what was just saved stays, although a damaged file counts as newer."""
+    store = CheckpointStore(tmp_path, 1)
+    (tmp_path / f"{99:020d}.checkpoint").write_bytes(b"damaged")
+    for offset in (3, 5):
+        store.save(checkpoint(offset))
+        loaded = store.load(IDENTITY)
+        assert loaded is not None
+        assert loaded.header.next_offset == offset
+    assert len(store.paths()) == 2
+
+
+def test_a_checkpoint_is_its_owners_alone(tmp_path: Path) -> None:
+    """Files are made 0600 and folders 0700, also those above, whatever the process's mask lets pass."""
+    before = os.umask(0)
+    try:
+        store = CheckpointStore(tmp_path / "new" / "folder")
+        path = store.save(checkpoint(1))
+        aside = store.set_aside(store.save(checkpoint(2)))
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (path, aside)] == [0o600] * 2
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (path.parent, path.parent.parent, aside.parent)} == {
+        0o700
+    }
+
+
+@pytest.mark.parametrize("topic", ["..", ".", "", "a/b", "../a", "a\0b", "a\n", "x" * 250, "é"])
+def test_a_topics_name_is_kafkas_before_it_is_a_folders(tmp_path: Path, topic: str) -> None:
+    """What Kafka takes for no topic's name becomes no path, and the configuration refuses it in one line."""
+    with pytest.raises(CheckpointError, match="is no topic's name"):
+        store_at(CheckpointSection(directory=str(tmp_path)), topic, 0)
+    with pytest.raises(ConfigurationError, match=r"topics\.interactions"):
+        load(None, environment={}, flags=[f"topics.interactions={topic}"])
 
 
 @pytest.mark.parametrize(
