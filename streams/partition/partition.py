@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import numba
+import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Block, Columnizer
@@ -15,7 +16,16 @@ from thalweg.operators.edges.contexts import field_names
 from thalweg.operators.edges.encoder import EXAMPLE_COUNT, Emitted, Encoder, new_emitted
 from thalweg.operators.fold.digest import digest
 from thalweg.operators.fold.fold import close_all, complete, fold
-from thalweg.operators.fold.state import Parameters, State, input_count, new_state, parameters_of, restore, snapshot
+from thalweg.operators.fold.state import (
+    FATE_SCORED,
+    Parameters,
+    State,
+    input_count,
+    new_state,
+    parameters_of,
+    restore,
+    snapshot,
+)
 from thalweg.operators.learner import BUILT_IN
 from thalweg.schemas.records import Outputs, Record
 from thalweg.streams.partition.river_model import RiverModel, without_model
@@ -171,6 +181,8 @@ class Partition:
         block, emitted, first, last = folding.block, folding.emitted, folding.encoded, folding.folded
         outputs.scores.extend(self._encoder.scores(block, emitted, first, last, folding.names))
         outputs.dead_letters.extend(self._encoder.dead_letters(block, emitted, first, last))
+        if self.tally is not None:
+            self.tally.show(shown_of(block, emitted, first, last))
         self._drain_examples(emitted, folding.names, outputs)
         folding.encoded = last
 
@@ -178,7 +190,9 @@ class Partition:
         count = int(emitted.counts[EXAMPLE_COUNT])
         if count and self.tally is not None:
             first_time = emitted.example_revision[:count] == 0
-            self.tally.add(emitted.example_label[:count][first_time], emitted.example_scores[:count][first_time])
+            closings = np.stack((emitted.example_offset[:count], emitted.example_cause[:count]), axis=1)[first_time]
+            labels, scores = emitted.example_label[:count], emitted.example_scores[:count]
+            self.tally.add(labels[first_time], scores[first_time], closings)
         if count and self._examples:
             outputs.examples.extend(self._encoder.examples(emitted, names))
         emitted.counts[:] = 0
@@ -255,6 +269,14 @@ class _Folding:
     def _fold(self) -> None:
         arguments = (self._state, self._parameters, self.block.columns, self.emitted, self.folded)
         self.folded = fold(*arguments) if self._model is None else self._model.fold(*arguments, self.names)
+
+
+def shown_of(block: Block, emitted: Emitted, first: int, last: int) -> npt.NDArray[np.int64]:
+    """Return what a tally keeps of the impressions scored among a block's events `first` to `last`, [n, 4]."""
+    columns = block.columns
+    chosen = first + np.flatnonzero((emitted.fate[first:last] == FATE_SCORED) & (emitted.reason[first:last] == 0))
+    keys = columns.user[chosen].view(np.int64), columns.item[chosen].view(np.int64)
+    return np.stack((columns.offset[chosen], *keys, columns.ts_ms[chosen]), axis=1)
 
 
 def _compile(function: Any, *arguments: Any) -> None:

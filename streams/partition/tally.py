@@ -18,6 +18,7 @@ LOG_ODDS_LIMIT = 37  # beyond the log-odds of EPSILON
 BINS = 2 * LOG_ODDS_LIMIT * BINS_PER_UNIT
 
 EXACT_ARRAYS = {"labels": (np.uint8, ()), "scores": (np.float64, (len(KEPT),))}
+ORIGIN_ARRAYS = {"closings": (np.int64, (2,)), "shown": (np.int64, (4,))}
 BINNED_ARRAYS = {"counts": (np.int64, (2, BINS)), "sums": (np.float64, (2,))}
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -30,16 +31,35 @@ class Quality(NamedTuple):
     log_loss: float | None
 
 
+class Known(NamedTuple):
+    """Impressions whose label is known, [n] each, in the order of closing.
+
+    `labels` uint8; `scores` float64 [n, 3]: final, model, base; `users`, `items` int64, their keys' bits; `pages`
+    int64: a number for each user and time; `arrived` int64, their offsets; `closed` int64, the offsets at which their
+    windows closed: an impression that arrived there knew their labels.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    scores: npt.NDArray[np.float64]
+    users: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int64]
+    pages: npt.NDArray[np.int64]
+    arrived: npt.NDArray[np.int64]
+    closed: npt.NDArray[np.int64]
+
+
 class Tally:
     """Labels with their scores: exact up to `limit` of them, in bins beyond."""
 
     def __init__(self, limit: int = 1 << 22) -> None:
-        """Keep at most `limit` labelled impressions exactly, 25 bytes each."""
+        """Keep at most `limit` labelled impressions exactly, 73 bytes each."""
         self.limit = limit
         self.labelled = 0
         self.positives = 0
         self._labels: list[npt.NDArray[np.uint8]] = []
         self._scores: list[npt.NDArray[np.float64]] = []
+        self._closings: list[npt.NDArray[np.int64]] = []
+        self._shown: list[npt.NDArray[np.int64]] = []
         self._binned: Binned | None = None
 
     @property
@@ -47,9 +67,38 @@ class Tally:
         """Whether every label is still kept by itself."""
         return self._binned is None
 
-    def add(self, labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> None:
-        """Take labels [n] and scores [n, 5] as `joiner.Waiting.scores` has them."""
+    def show(self, shown: npt.NDArray[np.int64]) -> None:
+        """Take impressions that were scored, [n, 4]: offset, the bits of the user's and the item's key, ts."""
+        if self._binned is None and len(shown):
+            self._shown.append(shown)
+
+    def add(
+        self,
+        labels: npt.NDArray[np.uint8],
+        scores: npt.NDArray[np.float64],
+        closings: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Take labels [n], scores [n, 5] as `joiner.Waiting.scores` has them, and offsets [n, 2].
+
+        The offsets are the impression's, and that of the event at which its window closed.
+        """
+        if closings is not None and self._binned is None and len(labels):
+            self._closings.append(closings)
         self._add(labels, scores[:, KEPT])
+
+    def known(self) -> Known | None:
+        """Return the impressions that have a label; None beyond the limit, or where it is not known which they are."""
+        labels, scores = self.arrays()
+        closings, shown = _stacked(self._closings, 2), _stacked(self._shown, 4)
+        if not self.is_exact or len(closings) != len(labels) or not len(labels):
+            return None
+        shown = shown[np.argsort(shown[:, 0], kind="stable")]
+        place = np.minimum(np.searchsorted(shown[:, 0], closings[:, 0]), len(shown) - 1)
+        if not len(shown) or (shown[place, 0] != closings[:, 0]).any():
+            return None
+        users, items, ts_ms = shown[place, 1], shown[place, 2], shown[place, 3]
+        _, pages = np.unique(np.stack((users, ts_ms), axis=1), axis=0, return_inverse=True)
+        return Known(labels, scores, users, items, pages.reshape(-1), closings[:, 0], closings[:, 1])
 
     def arrays(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
         """Return the labels [n] and scores [n, 3] kept exactly: final, model, base (nan: an event has none)."""
@@ -76,7 +125,8 @@ class Tally:
         if self._binned is not None:
             return {"counts": self._binned.counts.copy(), "sums": self._binned.sums.copy()}
         labels, scores = self.arrays()
-        return {"labels": labels, "scores": scores}
+        closings, shown = _stacked(self._closings, 2), _stacked(self._shown, 4)
+        return {"labels": labels, "scores": scores, "closings": closings, "shown": shown}
 
     @classmethod
     def restored(cls, arrays: Arrays) -> Self:
@@ -85,7 +135,7 @@ class Tally:
         binned = "counts" in arrays
         expected = BINNED_ARRAYS if binned else EXACT_ARRAYS
         found = {name: (array.dtype.type, array.shape[1:]) for name, array in arrays.items()}
-        if found != expected:
+        if found not in (expected, expected if binned else EXACT_ARRAYS | ORIGIN_ARRAYS):
             raise ValueError("the checkpoint's tally is of another form")
         if binned:
             tally._binned = Binned(arrays["counts"].copy(), arrays["sums"].copy())
@@ -93,6 +143,8 @@ class Tally:
             tally.labelled = int(tally._binned.counts[0].sum())
         else:
             tally._add(arrays["labels"], arrays["scores"])
+            tally._closings = [arrays["closings"].copy()] if "closings" in arrays else []
+            tally._shown = [arrays["shown"].copy()] if "shown" in arrays else []
         return tally
 
     def _add(self, labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> None:
@@ -102,12 +154,16 @@ class Tally:
             self._binned = Binned(np.zeros((len(KEPT), 2, BINS), np.int64), np.zeros((len(KEPT), 2)))
             for kept_labels, kept_scores in zip(self._labels, self._scores, strict=True):
                 self._binned.add(kept_labels, kept_scores)
-            self._labels, self._scores = [], []
+            self._labels, self._scores, self._closings, self._shown = [], [], [], []
         if self._binned is not None:
             self._binned.add(labels, scores)
         elif len(labels):
             self._labels.append(labels.copy())
             self._scores.append(scores.copy())
+
+
+def _stacked(parts: list[npt.NDArray[np.int64]], width: int) -> npt.NDArray[np.int64]:
+    return np.concatenate(parts) if parts else np.zeros((0, width), np.int64)
 
 
 class Binned(NamedTuple):

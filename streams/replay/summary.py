@@ -9,6 +9,7 @@ from thalweg.operators.joiner import WAITING
 from thalweg.operators.structures.pool import EVER_USED
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.tally import Tally
+from thalweg.streams.replay.figures import NO_FIGURES, Figures, baselines, figures_of
 from thalweg.streams.replay.regret import Regret
 
 NONE = "–"
@@ -18,6 +19,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The counts of a partition since its log's beginning, and the quality of its scores; None is undefined.
 
     The fates sum to `events`. `waiting`: impressions whose window is open. `calibration`: mean score over mean label.
+    `auc_by_user`, `auc_by_page`: AUC within users and within pages; `calibration_error`: expected calibration error in
+    20 bins. `baselines`: the figures of plain rates, by name, over the same impressions under the same rules.
     `seconds`, `events_per_second`: of this run, without compilation. `state_bytes`: the part of the state ever used.
     """
 
@@ -43,6 +46,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     base_auc: float | None
     base_log_loss: float | None
     calibration: float | None
+    auc_by_user: float | None
+    auc_by_page: float | None
+    calibration_error: float | None
+    model_auc_by_user: float | None
+    model_auc_by_page: float | None
+    model_calibration_error: float | None
+    base_auc_by_user: float | None
+    base_auc_by_page: float | None
+    base_calibration_error: float | None
+    baselines: dict[str, Figures]
     digest: str
     seconds: float
     events_per_second: float | None
@@ -79,6 +92,9 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
     fates = dict(zip(FATES, state.fates.tolist(), strict=True))
     tallies = state.tallies.tolist()
     final, model, base = tally.qualities()
+    known = tally.known()
+    by_group = [NO_FIGURES] * 3 if known is None else [figures_of(known, known.scores[:, which]) for which in range(3)]
+    plain = {} if known is None else {name: figures_of(known, scores) for name, scores in baselines(known).items()}
     return Summary(
         events=sum(fates.values()),
         **fates,
@@ -94,6 +110,16 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
         base_auc=base.auc,
         base_log_loss=base.log_loss,
         calibration=tally.calibration(),
+        auc_by_user=by_group[0].auc_by_user,
+        auc_by_page=by_group[0].auc_by_page,
+        calibration_error=by_group[0].calibration_error,
+        model_auc_by_user=by_group[1].auc_by_user,
+        model_auc_by_page=by_group[1].auc_by_page,
+        model_calibration_error=by_group[1].calibration_error,
+        base_auc_by_user=by_group[2].auc_by_user,
+        base_auc_by_page=by_group[2].auc_by_page,
+        base_calibration_error=by_group[2].calibration_error,
+        baselines=plain,
         digest=partition.digest(),
         seconds=round(seconds, 3),
         events_per_second=round(events_now / seconds, 1) if events_now and seconds > 0 else None,
@@ -143,17 +169,30 @@ def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:
     return [
         *((name, f"{value:,}", note) for name, value, note in counts),
         ("AUC", number(s.auc), told),
+        ("  within users", number(s.auc_by_user), "of users with both labels"),
+        ("  within pages", number(s.auc_by_page), "of one user and one time"),
         ("  model alone", number(s.model_auc), ""),
         ("  base score", number(s.base_auc), ""),
         ("log loss", number(s.log_loss), ""),
         ("  model alone", number(s.model_log_loss), ""),
         ("  base score", number(s.base_log_loss), ""),
         ("calibration", number(s.calibration), "mean score / mean label"),
+        ("calibration error", number(s.calibration_error), "expected, in 20 bins"),
+        *(
+            (f"AUC of {name}", number(plain.auc), f"baseline, log loss {number(plain.log_loss)}{beats(plain, s)}")
+            for name, plain in s.baselines.items()
+        ),
         *regrets,
         ("events/s", NONE if s.events_per_second is None else f"{s.events_per_second:,.0f}", f"{s.seconds:.1f} s"),
         ("resident state", f"{s.state_bytes / (1 << 20):,.1f} MiB", ""),
         ("digest", s.digest[:16], "of the state"),
     ]
+
+
+def beats(plain: Figures, summary: Summary) -> str:
+    """Return what to say of a baseline that is better than the scores, nothing where it is not."""
+    is_better = plain.auc is not None and summary.auc is not None and plain.auc > summary.auc
+    return ": better than the model" if is_better else ""
 
 
 def number(value: float | None) -> str:
