@@ -18,6 +18,7 @@ Of a partition that is assigned, one task calls, strictly one after the other:
 - What `fold`, `idle` and `close` return is acknowledged: None for nothing, or an offset below which nothing is needed
   again. Faust commits it at its next interval, and before it gives the partition up. An acknowledgement is one integer
   a partition; a block that is folded but not acknowledged costs nothing.
+- Blocks that wait are joined up to the limits of a block before they are folded: the log may be cut anywhere.
 - Of each partition at most `pending_bytes_max` of records, and one fetch in the client, wait to be folded. A partition
   that is full is not fetched; the others go on.
 - Blocks that wait when a partition is revoked are dropped: whoever opens it next reads them again.

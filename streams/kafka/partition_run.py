@@ -44,7 +44,10 @@ class BlockLimits(NamedTuple):
     taken_over_ms: int = 10_000
     """How long a partition that somebody else took over waits to be revoked before it is opened again."""
     first_records_max: int = 1_000
-    """Records of a block of the first fetch after a partition is opened: what has waited is seen the sooner."""
+    """Records of a block of the first fetch after a partition is opened: what has waited is seen the sooner.
+
+    Blocks of the first fetch are not joined.
+    """
 
 
 class PartitionHandler(Protocol):
@@ -104,12 +107,12 @@ class PartitionRun:
         """Make it; `start` opens the partition. `name` is for messages."""
         self._name, self._partition = name, partition
         self._client, self._handler, self._limits = client, handler, limits
-        self._blocks: deque[list[Any]] = deque()
+        self._blocks: deque[tuple[list[Any], int]] = deque()
         self._pending_records = self._pending_bytes = 0
         self._arrived = asyncio.Event()
         self._closing = asyncio.Event()
         self._handled = self._opened = self._is_first = False
-        self._fetched = self._folded = 0
+        self._fetched = self._folded = self._first_end = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -149,11 +152,12 @@ class PartitionRun:
         if self._is_first:
             self._is_first = False
             limits = limits._replace(block_records_max=min(limits.block_records_max, limits.first_records_max))
+            self._first_end = records[-1].offset + 1
         if first != self._fetched:
             await self._refuse_truncation(first)
         self._fetched = records[-1].offset + 1
         for block, block_bytes in cut(records, limits):
-            self._blocks.append(block)
+            self._blocks.append((block, block_bytes))
             self._pending_records += len(block)
             self._pending_bytes += block_bytes
         self._arrived.set()
@@ -210,13 +214,31 @@ class PartitionRun:
         return answer.result()
 
     async def _fold(self) -> None:
-        block = self._blocks[0]
+        block, block_bytes = self._next_block()
         self._acknowledge(await self._handler.fold(self._partition, block))
         self._folded = block[-1].offset + 1
-        self._blocks.popleft()
         self._pending_records -= len(block)
-        self._pending_bytes -= size_of(block)
+        self._pending_bytes -= block_bytes
         self._client.folded()
+
+    def _next_block(self) -> tuple[list[Any], int]:
+        """Join the oldest blocks that wait, as many as the limits of one block take.
+
+        Events that arrive one at a time are fetched one at a time, and a block costs as much as many events.
+        """
+        limits = self._limits
+        block, block_bytes = self._blocks.popleft()
+        while self._blocks and block[0].offset >= self._first_end:
+            following, following_bytes = self._blocks[0]
+            if (
+                len(block) + len(following) > limits.block_records_max
+                or block_bytes + following_bytes > limits.block_bytes_max
+            ):
+                break
+            self._blocks.popleft()
+            block += following
+            block_bytes += following_bytes
+        return block, block_bytes
 
     async def _wait(self) -> None:
         self._arrived.clear()
