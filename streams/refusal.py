@@ -1,7 +1,12 @@
 """What a command ends with when it cannot continue."""
 
 import click
+from thalweg.streams.printable import printable
 
 
 class Refusal(click.ClickException):
-    """The command can't go on; one line says why and what to do. Ends with exit status 1."""
+    """The command can't go on; one printable line says why and what to do. Ends with exit status 1."""
+
+    def __init__(self, message: str) -> None:
+        """Take a line; what is not printable in it is escaped, since others may have written it."""
+        super().__init__(printable(message))

@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.streams.checkpoints.disk import Content, Disk, FileStatus, LocalDisk, NotAFileError
+from thalweg.streams.configuration.sections import is_secret
+from thalweg.streams.printable import printable
 
 FORMAT = 1
 MAGIC = b"thalweg checkpoint\n"
@@ -43,7 +45,11 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class CheckpointError(Exception):
-    """A checkpoint can't be used or written; the message is one line that says what to do."""
+    """A checkpoint can't be used or written; the message is one printable line that says what to do."""
+
+    def __init__(self, message: str) -> None:
+        """Take a line; what is not printable in it is escaped: names of files may be anybody's."""
+        super().__init__(printable(message))
 
 
 class Identity(NamedTuple):
@@ -498,8 +504,7 @@ def bytes_of(place: _Place) -> int:
 
 def said(value: object) -> str:
     """Return what a file says of itself as a message may have it: on one line, printable and not long."""
-    text = " ".join(str(value).split())
-    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    text = printable(" ".join(str(value).split()))
     return text if len(text) <= SAID_MAX else f"{text[: SAID_MAX - 3]}..."
 
 
@@ -538,12 +543,15 @@ def refuse_other(path: Any, header: Header, identity: Identity) -> None:
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Yield each value in which two configurations differ, as one says it."""
+    """Yield each value in which two configurations differ, as one says it; secrets as stars."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             yield from differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
     elif old != new:
-        said_old, said_new = (msgspec.json.encode(value).decode() for value in (old, new))
+        key = tuple(path.split("."))
+        said_old, said_new = (
+            "'***'" if is_secret(key) else msgspec.json.encode(value).decode() for value in (old, new)
+        )
         yield f"{path} = {said_old}, which is {said_new} now"
 
 

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from thalweg.streams.commands.ranges import OFFSET, PARTITION
 from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.configuration.sections import without_secrets
+from thalweg.streams.printable import printable
 from thalweg.streams.refusal import Refusal
 
 partition_option = click.option("--partition", type=PARTITION, metavar="P", help="This partition only.")
@@ -77,12 +79,12 @@ def list_command(as_json: bool, partition: int | None, loaded: Loaded) -> None:
                         "whole": found.header is not None,
                         "same_configuration": found.header is not None and not changed,
                         "problem": found.problem or None,
-                        "path": str(found.path),
+                        "path": printable(str(found.path)),
                     }
-                    click.echo(msgspec.json.encode(told))
+                    click.echo(printable(msgspec.json.encode(told).decode()))
                 age = "unknown" if age_s is None else f"{age_s:,.0f} s"
                 cells = (str(number), str(found.next_offset), age, f"{found.bytes:,}", state)
-                table.add_row(*map(Text, cells))
+                table.add_row(*(Text(printable(cell)) for cell in cells))
     if not as_json and count:
         Console(stderr=True).print(table)
     click.echo(f"{count} checkpoints in {place_of(loaded)}", err=True)
@@ -106,8 +108,10 @@ def show_command(partition: int | None, offset: int | None, loaded: Loaded) -> N
         checkpoint = read(store, path)
         status = store.status(path)
     arrays = {name: f"{array.dtype} {list(array.shape)}" for name, array in sorted(checkpoint.arrays.items())}
-    told = {"path": str(path), "bytes": status.bytes, "header": checkpoint.header, "arrays": arrays}
-    click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+    header = msgspec.to_builtins(checkpoint.header)
+    header["configuration"] = without_secrets(header["configuration"])
+    told = {"path": printable(str(path)), "bytes": status.bytes, "header": header, "arrays": arrays}
+    click.echo(printable(msgspec.json.format(msgspec.json.encode(told), indent=2).decode(), lines=True))
 
 
 @command.command("verify")

@@ -8,7 +8,8 @@ from typing import Any
 import click
 import msgspec
 from thalweg.streams.configuration.loading import DEFAULT, Loaded, Source, configuration_options, io_sections
-from thalweg.streams.configuration.sections import Key, is_secret, leaves, redacted, shown
+from thalweg.streams.configuration.sections import Key, is_secret, leaves, redacted
+from thalweg.streams.printable import printable
 
 
 @click.group(name="config")
@@ -54,7 +55,7 @@ def _json(values: Mapping[Key, Any], sources: Mapping[str, Source]) -> str:
         if isinstance(plain, str):
             plain = redacted(plain)
         shown_values[".".join(key)] = {"value": plain, "source": source.kind, "where": source.where or None}
-    return json.dumps(shown_values, indent=2, ensure_ascii=False)
+    return printable(json.dumps(shown_values, indent=2, ensure_ascii=False), lines=True)
 
 
 def _toml(values: Mapping[Key, Any], sources: Mapping[str, Source]) -> str:
@@ -88,7 +89,7 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str | PurePath):
-        return shown((), str(value)) if "://" in str(value) else json.dumps(str(value), ensure_ascii=False)
+        return printable(json.dumps(redacted(str(value)), ensure_ascii=False))
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_name(str(name))} = {_toml_value(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list | tuple | set | frozenset):

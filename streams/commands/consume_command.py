@@ -8,6 +8,7 @@ from thalweg.streams.configuration.loading import Loaded, configuration_options
 from thalweg.streams.configuration.topic_names import topic_option
 from thalweg.streams.kafka.consume import Reader, consume
 from thalweg.streams.kafka.topics import check
+from thalweg.streams.printable import printable_bytes
 
 
 @click.command("consume")
@@ -30,7 +31,7 @@ def command(
     """Print an output topic as JSON lines, each record once.
 
     Records whose `cause` is not above the highest seen in their partition are dropped: a worker that was paused while
-    its partitions moved may have written them twice.
+    its partitions moved may have written them twice. On a terminal, what is not printable is escaped.
 
     \b
     Example:
@@ -48,7 +49,8 @@ def command(
     try:
         for record in itertools.islice(records, limit):
             count += 1
-            out.write((record.value or b"") + b"\n")
+            value = record.value or b""
+            out.write((printable_bytes(value) if out.isatty() else value) + b"\n")
             if follow:
                 out.flush()
         out.flush()

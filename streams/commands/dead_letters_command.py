@@ -12,6 +12,7 @@ from rich.text import Text
 from thalweg.schemas.outputs import encode_dead_letter
 from thalweg.schemas.reasons import Reason
 from thalweg.streams.configuration.loading import Loaded, configuration_options
+from thalweg.streams.printable import printable, printable_bytes
 from thalweg.streams.refusal import Refusal
 
 REASONS = [reason.value for reason in Reason]
@@ -108,9 +109,7 @@ def list_command(
                     "redriven": is_redriven(letter),
                     "came_of": dict(letter.letter.headers).get(REDRIVEN_HEADER, b"").decode(errors="replace") or None,
                 }
-                click.echo(
-                    msgspec.json.encode(line) if as_json else printable("\t".join(map(str, list(line.values())[:7])))
-                )
+                click.echo(json_text(line) if as_json else printable("\t".join(map(str, list(line.values())[:7]))))
     except BrokenPipeError:
         sys.stdout = None
         return
@@ -120,7 +119,7 @@ def list_command(
         for (reason, partition), row in sorted(counts.items())
     ]
     if as_json and not each:
-        click.echo(msgspec.json.encode(rows))
+        click.echo(json_text(rows))
     elif not each and rows:
         table = Table("reason", "partition", "letters", "redriven", "first offset", "last offset")
         for row_ in rows:
@@ -155,7 +154,7 @@ def show_command(origin: str, as_json: bool, path: str | None, loaded: Loaded, b
         raise Refusal(f"{where} has no dead letter {origin}: see `thalweg dead-letters list --each`")
     content = letter.letter
     if as_json:
-        click.echo(encode_dead_letter(content))
+        click.echo(printable(encode_dead_letter(content).decode()))
         return
     told = {
         "dead letter": letter.place if path is None else f"line {letter.offset} of {path}",
@@ -170,7 +169,7 @@ def show_command(origin: str, as_json: bool, path: str | None, loaded: Loaded, b
         click.echo(printable(f"{name}: {text}"), err=True)
     out = click.get_binary_stream("stdout")
     raw = content.raw or b""
-    out.write(printable(raw.decode(errors="backslashreplace")).encode() + b"\n" if out.isatty() else raw)
+    out.write(printable_bytes(raw) + b"\n" if out.isatty() else raw)
     out.flush()
 
 
@@ -272,6 +271,6 @@ def chosen(loaded: Loaded, bootstrap_servers: str | None, path: str | None, filt
     return of_file()
 
 
-def printable(text: str) -> str:
-    """Return a text that a terminal can be shown: what moves its cursor or colours it is escaped."""
-    return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text)
+def json_text(value: Any) -> str:
+    """Return a value as JSON in printable characters."""
+    return printable(msgspec.json.encode(value).decode())

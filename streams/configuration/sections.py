@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import msgspec
 
-_SECRET = re.compile(r"(^|_)(password|passphrase|secret|token|hmac_key)$")
+_SECRET = re.compile(r"(^|_)(passw(or)?d|passphrase|secret|token|credentials?|(api|access|private|hmac)_?key)$")
 _CREDENTIALS = re.compile(r"://[^\s\"]*@")  # keys may hold slashes: rather too much than too little
+_USER = re.compile(r"(^|[\s,\"'(])[^\s,\"'@/(:]+:(?!//)[^\s,\"'@]+@(?=[\w\[])")  # user:password@host, without a scheme
 _QUERY = re.compile(r"(://[^\s?\"]*)\?[^\s\"]*")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -150,5 +151,18 @@ def redacted(text: str) -> str:
 
     >>> redacted("s3://key:secret@bucket/folder?token=x")
     's3://***@bucket/folder?***'
+    >>> redacted("kafka://ann:pw@one:9092,bob:pw@two:9092")
+    'kafka://***@two:9092'
+    >>> redacted("ann:pw@one:9092,two:9092")
+    '***@one:9092,two:9092'
     """
-    return _QUERY.sub(r"\1?***", _CREDENTIALS.sub("://***@", text))
+    return _USER.sub(r"\1***@", _QUERY.sub(r"\1?***", _CREDENTIALS.sub("://***@", text)))
+
+
+def without_secrets(value: Any, path: Key = ()) -> Any:
+    """Return builtins as they may be shown: secrets as stars, URLs without credentials."""
+    if isinstance(value, Mapping):
+        return {name: without_secrets(inner, (*path, str(name))) for name, inner in value.items()}
+    if is_secret(path):
+        return "***"
+    return redacted(value) if isinstance(value, str) else value

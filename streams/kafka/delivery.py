@@ -108,7 +108,7 @@ class Delivery:
             try:
                 await producer.start()
             except KafkaError as error:
-                raise Refusal(f"no broker answers at {self._kafka.bootstrap_servers} ({one_line(error)})") from error
+                raise Refusal(f"no broker answers at {self._kafka.shown_servers} ({one_line(error)})") from error
             self._producer = producer
 
     async def open(self, partition: int) -> int | None:

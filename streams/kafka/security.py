@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiokafka.errors import KafkaError as AiokafkaError
 from kafka import errors
+from thalweg.streams.configuration.sections import redacted
+from thalweg.streams.configuration.warnings import warn_of_readers, warn_once
 from thalweg.streams.refusal import Refusal
 
 PASSWORD_VARIABLE = "THALWEG_KAFKA_PASSWORD"
@@ -43,6 +45,11 @@ class KafkaSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ssl_check_hostname: bool = True
     connect_timeout_ms: Annotated[int, msgspec.Meta(ge=1)] = 10_000
     """How long to look for a broker before giving up."""
+
+    @property
+    def shown_servers(self) -> str:
+        """Bootstrap servers as messages show them: without users and passwords."""
+        return redacted(self.bootstrap_servers)
 
     @property
     def servers(self) -> list[str]:
@@ -108,10 +115,16 @@ def credentials(kafka: KafkaSection, environ: Mapping[str, str] = os.environ) ->
     """Return SASL's user name and password. Raises Refusal, naming what to set, where one is missing."""
     if not kafka.sasl_username:
         raise Refusal(f"kafka.security_protocol is {kafka.security_protocol}: set kafka.sasl_username too")
+    if kafka.security_protocol == "SASL_PLAINTEXT" and kafka.sasl_mechanism == "PLAIN":
+        warn_once(
+            "kafka.sasl_mechanism is PLAIN without TLS: anybody on the way to the brokers reads the password; set "
+            "kafka.security_protocol to SASL_SSL, or the mechanism to SCRAM-SHA-512"
+        )
     if password := environ.get(PASSWORD_VARIABLE):
         return kafka.sasl_username, Secret(password)
     if not kafka.sasl_password_file:
         raise Refusal(f"no password for {kafka.sasl_username!r}: set {PASSWORD_VARIABLE} or kafka.sasl_password_file")
+    warn_of_readers("kafka.sasl_password_file", kafka.sasl_password_file)
     try:
         return kafka.sasl_username, Secret(Path(kafka.sasl_password_file).read_text(encoding="utf-8").strip("\r\n"))
     except (OSError, UnicodeDecodeError) as error:
@@ -153,20 +166,20 @@ def refusing(kafka: KafkaSection) -> Iterator[None]:
         if kafka.security_protocol.startswith("SASL_"):
             # kafka-python tells a wrong password only in its log, and goes on trying
             raise Refusal(
-                f"no broker at {kafka.bootstrap_servers} answers or lets us in ({one_line(error)}): check section "
+                f"no broker at {kafka.shown_servers} answers or lets us in ({one_line(error)}): check section "
                 f"[kafka] and {PASSWORD_VARIABLE}"
             ) from error
         raise Refusal(
-            f"no broker answers at {kafka.bootstrap_servers} ({one_line(error)}): start one (`make live`, "
+            f"no broker answers at {kafka.shown_servers} ({one_line(error)}): start one (`make live`, "
             "`docker compose up`), or set --bootstrap-servers, or kafka.bootstrap_servers"
         ) from error
     except (errors.SaslAuthenticationFailedError, errors.AuthorizationError) as error:
         raise Refusal(
-            f"the brokers at {kafka.bootstrap_servers} turned us away ({one_line(error)}): check section [kafka] "
+            f"the brokers at {kafka.shown_servers} turned us away ({one_line(error)}): check section [kafka] "
             f"and {PASSWORD_VARIABLE}"
         ) from error
     except (errors.KafkaError, AiokafkaError) as error:
-        raise Refusal(f"Kafka at {kafka.bootstrap_servers}: {one_line(error)}") from error
+        raise Refusal(f"Kafka at {kafka.shown_servers}: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from typing import IO, BinaryIO, Self, cast
 
 import zstandard
 from thalweg.schemas.records import LogRecord
+from thalweg.streams.printable import printable, printable_bytes
 
 STANDARD_STREAM = "-"
 LINE_BYTES_MAX = 4 * 1024 * 1024
@@ -28,7 +29,11 @@ _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
 
 class LogError(Exception):
-    """A log file can't be read or written; the message is one line and says what to do."""
+    """A log file can't be read or written; the message is one printable line and says what to do."""
+
+    def __init__(self, message: str) -> None:
+        """Take a line; what is not printable in it is escaped."""
+        super().__init__(printable(message))
 
 
 class LogReadError(LogError):
@@ -277,6 +282,8 @@ class LogReader:
 class LogWriter:
     """Write lines to a file or standard output (`-`), compressed where the name ends in `.gz` or `.zst`.
 
+    On a terminal, what is not printable is escaped.
+
     Data is streamed to the file itself, so that a pipe or a growing file can be followed; a run that dies leaves what
     it wrote. The same bytes written give the same file (gzip's time is 0).
 
@@ -302,9 +309,9 @@ class LogWriter:
         self.name = "standard output" if str(path) == STANDARD_STREAM else str(path)
         self.bytes_written = 0
         self._standard = str(path) == STANDARD_STREAM
-        self._files: list[IO[bytes]] = [
-            sys.stdout.buffer if self._standard else self._open(Path(path), inputs, append_at)
-        ]
+        file = sys.stdout.buffer if self._standard else self._open(Path(path), inputs, append_at)
+        self._files: list[IO[bytes]] = [file]
+        self._is_terminal = self._standard and file.isatty()
         ending = "" if self._standard else Path(path).suffix.lower()
         if ending == ".gz":
             self._files.append(cast(IO[bytes], gzip.GzipFile("", "wb", 6, self._files[0], mtime=0)))
@@ -324,7 +331,7 @@ class LogWriter:
     def write(self, data: bytes) -> None:
         """Write some lines."""
         with self._refusing():
-            self._files[-1].write(data)
+            self._files[-1].write(printable_bytes(data) if self._is_terminal else data)
         self.bytes_written += len(data)
 
     def flush(self) -> None:

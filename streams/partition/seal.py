@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from thalweg.operators.learner import BUILT_IN
+from thalweg.streams.configuration.warnings import warn_of_readers
 from thalweg.streams.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def seal_of(
 def _key_in(path: str) -> bytes:
     if not path:
         return b""
+    warn_of_readers("checkpoint.hmac_key_file", path)
     try:
         return Path(path).read_bytes().strip(b"\r\n")
     except OSError as error:
