@@ -7,7 +7,8 @@ python examples/kuairand/make_sample.py kuairand.jsonl.zst examples/kuairand/kua
 import sys
 
 import msgspec
-from thalweg.streams.logs.reader import LogReader, LogWriter
+from thalweg.streams.logs.reader import LogReader
+from thalweg.streams.logs.writer import LogWriter
 
 IMPRESSIONS = 30_000
 

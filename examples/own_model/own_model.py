@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.configuration.loading import load
-from thalweg.streams.logs.reader import LogReader, LogWriter
+from thalweg.streams.logs.reader import LogReader
+from thalweg.streams.logs.writer import LogWriter
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.tally import Quality, Tally
 

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from thalweg.streams.logs.errors import LogError
 from thalweg.streams.logs.generate import DRIFTS, FIRST_MS, GenerateError, Generator, Stream
-from thalweg.streams.logs.reader import LogError, LogWriter
+from thalweg.streams.logs.writer import LogWriter
 from thalweg.streams.refusal import Refusal
 
 SHARE = click.FloatRange(0, 1)

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from thalweg.streams.logs.errors import LogError
 from thalweg.streams.logs.importing import UNITS, Columns, Events, TableError
-from thalweg.streams.logs.reader import LogError, LogWriter
+from thalweg.streams.logs.writer import LogWriter
 from thalweg.streams.refusal import Refusal
 
 

@@ -12,7 +12,8 @@ from thalweg.streams.configuration.topic_names import topic_option
 from thalweg.streams.kafka.produce import Produced, produce
 from thalweg.streams.kafka.security import KafkaSection
 from thalweg.streams.kafka.topics import check
-from thalweg.streams.logs.reader import LogError, LogReader
+from thalweg.streams.logs.errors import LogError
+from thalweg.streams.logs.reader import LogReader
 from thalweg.streams.refusal import Refusal
 
 

@@ -13,7 +13,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from thalweg.streams.commands.ranges import OFFSET, PARTITION
 from thalweg.streams.configuration.loading import Loaded, configuration_options
 from thalweg.streams.configuration.topic_names import topic_option
-from thalweg.streams.logs.reader import STANDARD_STREAM, LogError, LogReader, LogReadError, LogWriter
+from thalweg.streams.logs.compression import STANDARD_STREAM
+from thalweg.streams.logs.errors import LogError, LogReadError
+from thalweg.streams.logs.reader import LogReader
+from thalweg.streams.logs.writer import LogWriter
 from thalweg.streams.refusal import Refusal
 
 BATCH_EVENTS = 1_000

@@ -9,7 +9,9 @@ import msgspec
 from thalweg.schemas.origin import parse_cause
 from thalweg.schemas.outputs import DeadLetter, decode_caused, encode_dead_letter
 from thalweg.schemas.records import Cause, Headers, Output
-from thalweg.streams.logs.reader import STANDARD_STREAM, LogWriteError, LogWriter
+from thalweg.streams.logs.compression import STANDARD_STREAM
+from thalweg.streams.logs.errors import LogWriteError
+from thalweg.streams.logs.writer import LogWriter
 
 OWN_HEADERS = 8  # of a dead letter, after those of the record itself
 OWN_PREFIXES = ("__streams.errors.", "thalweg.")

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from thalweg.schemas.records import Output
-from thalweg.streams.logs.reader import LogReader, LogReadError
+from thalweg.streams.logs.errors import LogReadError
+from thalweg.streams.logs.reader import LogReader
 from thalweg.streams.partition.tally import losses
 
 BLOCK_LINES = 10_000

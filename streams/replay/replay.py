@@ -9,7 +9,7 @@ from typing import NamedTuple
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.records import LogRecord, Outputs
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, Identity, Store, header_of
-from thalweg.streams.logs.reader import LogReadError
+from thalweg.streams.logs.errors import LogReadError
 from thalweg.streams.logs.sinks import Sink, dead_letter_line
 from thalweg.streams.partition.partition import BLOCK_EVENTS, Partition
 from thalweg.streams.partition.seal import Seal

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import random
+import struct
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -15,7 +16,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from thalweg.schemas.records import LogRecord
-from thalweg.streams.logs.reader import LogError, LogReader, LogWriter
+from thalweg.streams.logs.compression import compression_of, foreign_kind
+from thalweg.streams.logs.errors import LogError
+from thalweg.streams.logs.reader import LogReader
+from thalweg.streams.logs.writer import LogWriter
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "log.jsonl": bytes,
@@ -73,8 +77,8 @@ def test_lines_come_out_as_they_went_in(
     path = write(tmp_path_factory.mktemp("log"), end.join(lines) + end, name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("thalweg.streams.logs.reader._CHUNK_BYTES", chunk)
-        patch.setattr("thalweg.streams.logs.reader._ZSTD_PIECE_BYTES", 7)
-        if lines[0][:4] in (b"PAR1", b"\x28\xb5\x2f\xfd") or lines[0][:2] == b"\x1f\x8b":
+        patch.setattr("thalweg.streams.logs.compression.ZSTD_PIECE_BYTES", 7)
+        if lines[0][:3] == b"\xef\xbb\xbf" or compression_of(lines[0]) or foreign_kind(lines[0]):
             return
         assert values(path, block_lines=block) == lines
 
@@ -235,6 +239,103 @@ def test_a_full_device_is_told() -> None:
     """Where nothing more fits, the answer must be one line."""
     with pytest.raises(LogError, match="can't be written: No space left"), LogWriter("/dev/full") as log:
         log.write(b"x" * 1_000_000)
+
+
+SKIPPABLE = struct.pack("<II", 0x184D2A50, 4) + b"size"
+
+
+def zst(content: bytes) -> bytes:
+    return COMPRESS["log.jsonl.zst"](content)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+@pytest.mark.parametrize("at", ["file", "-"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        SKIPPABLE + zst(b"a\nb\n"),
+        SKIPPABLE.replace(b"\x50", b"\x5f") + zst(b"a\n") + SKIPPABLE + zst(b"b\n") + SKIPPABLE,
+        zst(b"a") + SKIPPABLE + SKIPPABLE + zst(b"") + zst(b"\nb\n"),
+    ],
+)
+def test_skippable_frames_of_zstd_are_passed_over(
+    tmp_path: Path, content: bytes, at: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames without data, first, between and last, must change nothing of the log, in a file and on standard input."""
+    monkeypatch.setattr("thalweg.streams.logs.reader._CHUNK_BYTES", chunk)
+    if at == "file":
+        (tmp_path / "log.jsonl.zst").write_bytes(content)
+        at = str(tmp_path / "log.jsonl.zst")
+    else:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+    assert values(at) == [b"a", b"b"]
+
+
+def test_a_cut_skippable_frame_is_told(tmp_path: Path) -> None:
+    """A file that ends inside a skippable frame must be refused as incomplete, one of nothing else as empty."""
+    path = tmp_path / "log.jsonl.zst"
+    path.write_bytes(SKIPPABLE[:-2])
+    with pytest.raises(LogError, match="ends in the middle of its zstd data"):
+        read(path)
+    path.write_bytes(SKIPPABLE)
+    with pytest.raises(LogError, match="is empty"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"BZh91AY&SY", "is bzip2 data"),
+        (b"\xfd7zXZ\x00\x00\x04", "is xz data"),
+        (b"\x04\x22\x4d\x18", "is lz4 data"),
+        (b"\xff\x06\x00\x00sNaPpY", "is snappy data"),
+        (b"PK\x03\x04....", "is a zip archive"),
+        (b"ARROW1\0\0", "is an Arrow table"),
+        (b"Obj\x01....", "is an Avro file"),
+        ('{"a":1}'.encode("utf-16"), "is UTF-16 text"),
+    ],
+)
+@pytest.mark.parametrize("at", ["file", "-"])
+def test_what_holds_no_lines_is_refused(
+    tmp_path: Path, head: bytes, expected: str, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data that would be dead letters from end to end must be refused as what it is."""
+    if at == "file":
+        at = str(write(tmp_path, head))
+    else:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(head))))
+    with pytest.raises(LogError, match=expected):
+        read(at)
+
+
+@pytest.mark.parametrize("name", COMPRESS)
+@pytest.mark.parametrize("chunk", [1, 2, 1000])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(
+    tmp_path: Path, name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark at the file's beginning must be dropped, one anywhere else kept."""
+    monkeypatch.setattr("thalweg.streams.logs.reader._CHUNK_BYTES", chunk)
+    mark = b"\xef\xbb\xbf"
+    assert values(write(tmp_path, mark + b"a\n" + mark + b"b\n", name)) == [b"a", mark + b"b"]
+    assert values(write(tmp_path, b"a\n" + mark + b"b\n", name)) == [b"a", mark + b"b"]
+
+
+@pytest.mark.parametrize("at", ["file", "-"])
+def test_a_log_that_becomes_shorter_is_an_error(tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is cut while it is read must end in one line; one that grows is read on."""
+    monkeypatch.setattr("thalweg.streams.logs.reader._CHUNK_BYTES", 1000)
+    path = write(tmp_path, b"x" * 9 + b"\n" + b"y" * 9 + b"\n" * 1 + b"z" * 9 + b"\n" * 4000)
+    monkeypatch.setattr(sys, "stdin", path.open())
+    with LogReader(path if at == "file" else "-", block_lines=10) as log:
+        blocks = iter(log)
+        assert len(next(blocks)) == 10
+        with path.open("ab") as longer:
+            longer.write(b"more\n")
+        next(blocks)
+        os.truncate(path, 500)
+        with pytest.raises(LogError, match=r"became shorter while it was read, from 4,\d+ to 500 bytes"):
+            list(blocks)
+    sys.stdin.close()
 
 
 def test_a_block_must_have_a_line(tmp_path: Path) -> None:

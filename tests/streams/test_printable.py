@@ -22,7 +22,8 @@ from thalweg.streams.commands import consume_command, main
 from thalweg.streams.configuration import warnings
 from thalweg.streams.configuration.loading import load
 from thalweg.streams.kafka.security import KafkaSection, credentials, refusing
-from thalweg.streams.logs.reader import LogError, LogWriter
+from thalweg.streams.logs.errors import LogError
+from thalweg.streams.logs.writer import LogWriter
 from thalweg.streams.partition.seal import seal_of
 from thalweg.streams.printable import printable, printable_bytes
 from thalweg.streams.refusal import Refusal

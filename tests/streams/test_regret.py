@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from thalweg.schemas.records import Cause, Output
 from thalweg.streams.commands import main
-from thalweg.streams.logs.reader import LogError
+from thalweg.streams.logs.errors import LogError
 from thalweg.streams.replay.regret import Truth
 
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
