@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from river import base
 from thalweg.operators.admission import AdmissionConfiguration, admission_parameters, new_admission
-from thalweg.operators.estimators.feature_vector import key_in, time_of
+from thalweg.operators.estimators.feature_vector import key_in, label_of, number_of, time_of
 from thalweg.operators.features import resolve, sweep_feature
 from thalweg.operators.ftrl import INITIAL, WEIGHT, Coordinates, descend_vector, new_coordinates, rate
 from thalweg.operators.machine.hashing import Key, uniform
@@ -42,9 +42,11 @@ class AdmittedEmbedding(base.Transformer):
     admission
         "count", or one of Monolith's probabilistic ways: "linear", "geometric".
     expire_time
-        How long a row that is not seen is kept, in the unit of `time`; None: for good.
+        How long a row that is not seen is kept, in the unit of `time` (milliseconds where that is a datetime); None:
+        for good.
     time
-        Name of a feature that is the time, a rising number; None: time is counted in examples learned.
+        Name of a feature that is the time: a rising number, or a datetime, date or numpy.datetime64, taken in
+        milliseconds; None: time is counted in examples learned.
     loss
         "logistic" for labels true and false, "squared" for numbers.
     alpha
@@ -143,21 +145,27 @@ class AdmittedEmbedding(base.Transformer):
         y
             A label: true or false, or a number where the loss is "squared"; None: only count.
 
+        Raises
+        ------
+        ValueError
+            A label that is none for the loss, a time that is none, or a field's number that is not finite.
+
         """
-        if self.loss == "logistic" and y not in (None, 0, 1):
-            raise ValueError(f"a logistic loss needs labels true and false, not {y!r}: choose loss='squared'")
-        self._now = time_of(x, self.time, self._now)
+        label = None if y is None else self._label(y)
+        now = time_of(x, self.time, self._now)
+        keys = self._keys(x)
+        self._now = now  # whatever is refused is refused before anything is learned
         for _ in range(2):  # faster than one example can make new ones outlive theirs
             sweep_feature(self._table, self._private, self._expire_time, self._now)
-        rows = [row for place, key in self._keys(x) if (row := self._seen(place, key)) != NONE]
-        if y is None:
+        rows = [row for place, key in keys if (row := self._seen(place, key)) != NONE]
+        if label is None:
             return
         weights = self._coordinates[rows, WEIGHT]
         total = weights[:, 1:].sum(axis=0)
         # The sum over pairs, from the square of the sum less the squares.
         pairs = 0.5 * float((total * total).sum() - (weights[:, 1:] ** 2).sum())
         logit = float(self._bias[0, WEIGHT, 0]) + float(weights[:, 0].sum()) + pairs
-        error = (sigmoid(logit) if self.loss == "logistic" else logit) - float(y)
+        error = (sigmoid(logit) if self.loss == "logistic" else logit) - label
         scale = cast(float, np.float32(error))
         descend_vector(self._bias, 0, 0, np.ones(1, np.float32), scale, self._rate)
         for row, own in zip(rows, weights, strict=True):
@@ -191,6 +199,17 @@ class AdmittedEmbedding(base.Transformer):
                 product = (weights[place, 1:] * weights[other, 1:]).sum()
                 features[f"{self.fields[other]}*{name}"] = float(product)
         return features
+
+    def _label(self, y: Any) -> float:
+        """Return a label of the loss as a number."""
+        if self.loss == "squared":
+            return number_of("label", y)
+        try:
+            return float(label_of(y))
+        except ValueError:
+            raise ValueError(
+                f"a logistic loss needs labels true and false, 1 and 0, not {y!r}: choose loss='squared'"
+            ) from None
 
     def _keys(self, x: dict[Any, Any]) -> list[tuple[int, Key]]:
         """Return the places and keys of the fields that an example has."""

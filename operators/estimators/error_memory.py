@@ -1,9 +1,11 @@
 """`ErrorMemory`: ReLoop2's memory of errors around any River classifier."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from river import base, linear_model
 from thalweg.operators.error_memory import (
     CorrectionConfiguration,
@@ -18,7 +20,7 @@ from thalweg.operators.error_memory import (
     read_error,
     write_error,
 )
-from thalweg.operators.estimators.feature_vector import FeatureVector, key_in, time_of
+from thalweg.operators.estimators.feature_vector import FeatureVector, key_in, label_of, time_of
 from thalweg.operators.sdim import projections
 
 PROBABILITY_MIN = 1e-6
@@ -43,8 +45,8 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
     least a tenth of the probability that the model gave it. What was remembered decays, so that the memory
     follows a drift faster than the model does.
 
-    Features should come scaled (`StandardScaler() | ErrorMemory(model)`): signs tell little about numbers that are all
-    above zero.
+    Labels other than true and false, 1 and 0, and features that are not finite raise ValueError. Features should come
+    scaled (`StandardScaler() | ErrorMemory(model)`): signs tell little about numbers that are all above zero.
 
     Parameters
     ----------
@@ -61,7 +63,8 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
     half_life
         Half-life of what is remembered, in the unit of `time`.
     time
-        Name of a feature that is the time, a rising number; None: time is counted in examples learned.
+        Name of a feature that is the time: a rising number, or a datetime, date or numpy.datetime64, taken in
+        milliseconds; None: time is counted in examples learned.
     prior
         Pseudo-examples without an error in each bucket.
     lambda_max
@@ -150,14 +153,21 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         kwargs
             What else the model's `learn_one` takes.
 
+        Raises
+        ------
+        ValueError
+            A label that is none, or a feature that is not finite.
+
         """
-        if y not in (0, 1):
-            raise ValueError(f"ErrorMemory corrects binary classifiers: a label is true or false, not {y!r}")
-        self._now = time_of(x, self.time, self._now)
+        label = label_of(y)
+        # Whatever is refused is refused before anything is remembered.
+        now = time_of(x, self.time, self._now)
+        vector = self._representation.read(x)
         probability = self._model_probability(x)
-        recalled = self._locate(x, probability)
+        recalled = self._locate(x, vector, probability)
+        self._now = now
         self._read(recalled, probability, self._now)
-        write_error(self._memory, recalled, 0, float(y), self._now, self._parameters)
+        write_error(self._memory, recalled, 0, float(label), self._now, self._parameters)
         if self.learn:
             self.model.learn_one(x, y, **kwargs)
 
@@ -177,26 +187,29 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
 
         """
         now = time_of(x, self.time, self._now) if self.time else self._now
+        vector = self._representation.read(x)
         probability = self._model_probability(x, **kwargs)
-        corrected = self._read(self._locate(x, probability), probability, now)
+        corrected = self._read(self._locate(x, vector, probability), probability, now)
         corrected = min(max(corrected, SHARE_MIN * probability), 1.0 - SHARE_MIN * (1.0 - probability))
         corrected = min(max(corrected, PROBABILITY_MIN), 1.0 - PROBABILITY_MIN)
         return {False: 1.0 - corrected, True: corrected}
 
     def _model_probability(self, x: dict[Any, Any], **kwargs: Any) -> float:
-        """Return the model's probability of True, at least `BASE_MIN` from either end: a half before it knows both."""
+        """Return the model's probability of True, at least `BASE_MIN` from either end.
+
+        A model that knows nothing yet, or gives what is not finite, as after huge features, counts as a half.
+        """
         probabilities = self.model.predict_proba_one(x, **kwargs)
         if not probabilities:
             return 0.5
         found = probabilities[True] if True in probabilities else 1.0 - probabilities.get(False, 0.5)
-        return min(max(float(found), BASE_MIN), 1.0 - BASE_MIN)
+        return min(max(float(found), BASE_MIN), 1.0 - BASE_MIN) if math.isfinite(found) else 0.5
 
-    def _locate(self, x: dict[Any, Any], probability: float) -> Recalled:
+    def _locate(self, x: dict[Any, Any], vector: npt.NDArray[np.float32], probability: float) -> Recalled:
         """Return the buckets of an example in each memory."""
         recalled = new_recalled(1, self.arrays, len(self._parameters.memories.first))
-        vector = self._representation.read(x)
         names = {"user": self.user, "item": self.item}
-        keys = [0 if name is None else key_in(kind, str(x.get(name)), self.seed) for kind, name in names.items()]
+        keys = [0 if name is None else key_in(kind, x.get(name), self.seed) for kind, name in names.items()]
         locate(
             self._memory,
             recalled,

@@ -1,5 +1,7 @@
-"""A dict of features as a vector of fixed size, whatever the names are and however many."""
+"""A dict of features as a vector of fixed size, and the labels, times and keys that estimators take."""
 
+import datetime
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
@@ -10,6 +12,12 @@ from thalweg.operators.sdim import projections
 
 DIRECTIONS_LIMIT = 1 << 12
 SALT_BITS = 63
+NORM_MAX = 1_000.0
+"""Length of a vector at most: squares of longer ones would leave float32, and one of them would hide all others."""
+TIME_MAX = 1 << 62
+TIMES = "a number, a datetime, a date or a numpy.datetime64"
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+MILLISECOND = datetime.timedelta(milliseconds=1)
 
 
 class FeatureVector:
@@ -17,7 +25,8 @@ class FeatureVector:
 
     A number moves the vector along its name's direction, a text along the direction of its name and value; a list of
     texts along each. Directions are Gaussian, so that angles between vectors are those between the dicts, within about
-    `1 / sqrt(size)`. What is missing or NaN adds nothing.
+    `1 / sqrt(size)`. A feature that is None adds nothing. A vector longer than `NORM_MAX` is scaled down to it: its
+    direction stays.
 
     Parameters
     ----------
@@ -42,16 +51,29 @@ class FeatureVector:
         return self.__dict__ | {"_directions": {}}
 
     def read(self, x: Mapping[Any, Any]) -> npt.NDArray[np.float32]:
-        """Return the vector of a dict of features, float32 [size]; the order of its keys makes no difference."""
-        total = np.zeros(self._size)
+        """Return the vector of a dict of features, float32 [size]; the order of its keys makes no difference.
+
+        Raises ValueError for a number that is not finite, and for what is neither a number, a text nor a list of them.
+        """
+        parts: list[tuple[str, float]] = []
         for name in sorted(x, key=str):
             if name in self._excluded:
                 continue
             for value in x[name] if isinstance(x[name], list | tuple) else (x[name],):
                 if isinstance(value, str):
-                    total += self._direction(f"{name}={value}")
-                elif value is not None and np.isfinite(scale := float(value)):
-                    total += scale * self._direction(str(name))
+                    parts.append((f"{name}={value}", 1.0))
+                elif value is not None:
+                    parts.append((str(name), number_of(name, value)))
+        longest = max((abs(scale) for _, scale in parts), default=0.0)
+        shrink = NORM_MAX / longest if longest > NORM_MAX else 1.0
+        total = np.zeros(self._size)
+        for text, scale in parts:
+            total += scale * shrink * self._direction(text)
+        norm = math.sqrt(float((total * total).sum()))
+        # `shrink` alone may have left the vector shorter than the bound: its length is that of the whole, up to it.
+        target = min(norm / shrink, NORM_MAX)
+        if target < norm or shrink < 1.0:
+            total *= target / norm if norm > 0.0 else 0.0
         return total.astype(np.float32)
 
     def _direction(self, text: str) -> npt.NDArray[np.float64]:
@@ -64,18 +86,80 @@ class FeatureVector:
         return direction
 
 
+def number_of(name: object, value: Any) -> float:
+    """Return a feature as a number.
+
+    Raises ValueError where it is none, or not finite.
+    """
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"feature {name!r} is {value!r}: features are numbers, texts and lists of texts, None is left out"
+        ) from None
+    if not math.isfinite(number):
+        raise ValueError(f"feature {name!r} is {number}: leave it out or give None where there is no number")
+    return number
+
+
+def label_of(label: Any) -> bool:
+    """Return a label as what it says: true or false, 1 or 0.
+
+    Raises ValueError for everything else.
+
+    >>> label_of(True), label_of(0.0)
+    (True, False)
+    """
+    if isinstance(label, bool | np.bool_ | int | float | np.number) and label in (0, 1):
+        return bool(label)
+    raise ValueError(f"a label is true or false, 1 or 0, not {label!r}: compare a rating with a threshold first")
+
+
 def key_in(field: str, value: object, seed: int) -> Key:
-    """Return the key of a field's value, of the one type that compiled code is made for."""
+    """Return the key of a field's value, of the one type that compiled code is made for.
+
+    Raises ValueError for a number that is not finite: what is missing is None, not a category.
+    """
+    if isinstance(value, float | np.floating):
+        number_of(field, value)
     return cast(Key, np.uint64(key_of(str(value), field_seed(field, seed))))
 
 
 def time_of(x: Mapping[Any, Any], name: str | None, before: int) -> int:
     """Return the time of an example: its field `name` or, without one, a count of examples; never before `before`.
 
-    As in the fold, time is the largest that was seen so far. An example whose field is missing or not finite is taken
-    for one of now.
+    As in the fold, time is the largest that was seen so far. An example whose field is missing or None is taken for one
+    of now. Numbers are taken as they are, down to whole ones; moments become milliseconds since 1970, in UTC where they
+    have no zone.
+
+    Raises ValueError for other types and for numbers that are not finite.
+
+    >>> moment = datetime.datetime(2024, 3, 31, 2, 30, tzinfo=datetime.UTC)
+    >>> time_of({"at": moment}, "at", 0), time_of({"at": np.datetime64("2024-03-31T02:30")}, "at", 0)
+    (1711852200000, 1711852200000)
     """
     if name is None:
         return before + 1
     value = x.get(name)
-    return max(before, int(value)) if value is not None and np.isfinite(float(value)) else before
+    return before if value is None else max(before, _time(name, value))
+
+
+def _time(name: str, value: Any) -> int:
+    is_moment = isinstance(value, datetime.date | np.datetime64)  # a datetime is a date, a pandas.Timestamp a datetime
+    if is_moment and value != value:
+        raise ValueError(f"the time {name!r} is {value!r}: give None where there is none")
+    if isinstance(value, np.datetime64):
+        return int(value.astype("datetime64[ms]").astype(np.int64))
+    if isinstance(value, datetime.date):
+        if not isinstance(value, datetime.datetime):
+            value = datetime.datetime(value.year, value.month, value.day)
+        moment: datetime.datetime = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+        return (moment - EPOCH) // MILLISECOND
+    if isinstance(value, str | bytes | bool | np.bool_) or not hasattr(value, "__float__"):
+        raise ValueError(f"the time {name!r} is {value!r}: a time is {TIMES}")
+    number = number_of(name, value)
+    if abs(number) >= TIME_MAX:
+        raise ValueError(f"the time {name!r} is {value!r}, beyond 2^62: choose a longer unit")
+    return int(value)

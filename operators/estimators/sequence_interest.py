@@ -13,7 +13,7 @@ from thalweg.operators.behaviors import (
     read_long_interest,
     read_short_interest,
 )
-from thalweg.operators.estimators.feature_vector import FeatureVector, key_in
+from thalweg.operators.estimators.feature_vector import FeatureVector, key_in, label_of
 from thalweg.operators.machine.hashing import Key
 from thalweg.operators.sdim import LONG_AGO_MS, SdimConfiguration, projections, window_of
 from thalweg.operators.structures.table import (
@@ -40,7 +40,8 @@ class SequenceInterest(base.Transformer):
 
     $$Attn(q, S) = \\frac{1}{G} \\sum_g \\ell_2 \\Big( \\sum_{j: sig_g(j) = sig_g(q)} s_j \\Big)$$
 
-    A label says whether the user took the item: `learn_one` extends the sequence where it is true (or not given). The
+    A label says whether the user took the item: `learn_one` extends the sequence where it is true (or not given).
+    Labels other than true and false, 1 and 0, and features that are not finite raise ValueError. The
     features are, for `short` and `long`, the interest's coordinates `interest_short_0`, … and its product with the
     candidate's direction, `match_short`; all zero for an unknown user and for a candidate without features.
 
@@ -153,17 +154,25 @@ class SequenceInterest(base.Transformer):
         x
             Features with a user and an item; without both nothing is learned.
         y
-            Whether the user took the item.
+            Whether the user took the item: true or false; None where that is not known, and nothing is learned.
+
+        Raises
+        ------
+        ValueError
+            A label that is none, or a feature that is not finite.
 
         """
-        if not y or x.get(self.user) is None or x.get(self.item) is None:
+        took = y is not None and label_of(y)
+        if not took or x.get(self.user) is None or x.get(self.item) is None:
             return
+        keys = self._key(self.user, x[self.user]), self._key(self.item, x[self.item])
+        vector = self._vector_of.read(x)  # whatever is refused is refused before anything is learned
         self._learned += 1
-        user = self._row(self._users, self._key(self.user, x[self.user]))
-        item = self._row(self._items, self._key(self.item, x[self.item]))
+        user = self._row(self._users, keys[0])
+        item = self._row(self._items, keys[1])
         if user == NONE or item == NONE:
             return
-        self._vectors[item] = self._vector_of.read(x)
+        self._vectors[item] = vector
         totals = np.zeros(self.groups * self.tau, np.float32)
         extend_sequence(
             self._behaviors,
