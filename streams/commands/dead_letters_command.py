@@ -255,7 +255,7 @@ def chosen(loaded: Loaded, bootstrap_servers: str | None, path: str | None, filt
     """Return the letters that are meant, of a file or of the topic. Raises Refusal where that can't be read."""
     from thalweg.streams.kafka.dead_letters import letters_of_file, letters_of_topic
     from thalweg.streams.kafka.topics import check
-    from thalweg.streams.logs.reader import LogError
+    from thalweg.streams.logs.errors import LogError
 
     if path is None:
         kafka = loaded.kafka.reached_at(bootstrap_servers)

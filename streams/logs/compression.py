@@ -1,8 +1,9 @@
 """What the first bytes of a file say it is, and compressed data as a stream in bounded memory."""
 
+import io
 import zlib
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from typing import Any
 
 import zstandard
 from thalweg.streams.logs.errors import LogReadError
@@ -128,31 +129,28 @@ def _refuse_cut(is_cut: bool, compression: str, name: str) -> None:
         raise LogReadError(f"{name} ends in the middle of its {compression} data: make or fetch it again")
 
 
-class ByteStream:
-    """Chunks of bytes as a file that is read once, from its beginning, as pyarrow reads one."""
+class ByteStream(io.RawIOBase):
+    """Chunks of bytes as a file that is read once, from its beginning to its end."""
 
-    closed = False
-
-    def __init__(self, chunks: Iterable[bytes], first: bytes = b"") -> None:
-        """Read `first` and then the chunks."""
-        self._chunks = chain((first,), chunks)
-        self._rest = b""
-
-    def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, all that is left without one, and nothing at the end."""
-        parts: list[bytes] = [self._rest]
-        found = len(self._rest)
-        while (size < 0 or found < size) and (chunk := next(self._chunks, None)) is not None:
-            parts.append(chunk)
-            found += len(chunk)
-        whole = b"".join(parts)
-        end = len(whole) if size < 0 else size
-        self._rest = whole[end:]
-        return whole[:end]
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        """Read the chunks one after the other."""
+        super().__init__()
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         """Return True: this is a file to read."""
         return True
 
-    def close(self) -> None:
-        """Close nothing: whoever gave the chunks does."""
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a buffer as far as the present chunk reaches, and return how far that is; 0 is the end."""
+        while not len(self._rest):
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        target = memoryview(buffer).cast("B")
+        size = min(len(target), len(self._rest))
+        target[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size

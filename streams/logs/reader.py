@@ -198,7 +198,7 @@ class LogReader:
         return cast(bytes, chunk)
 
     def _refuse_shorter(self) -> None:
-        """Raise LogReadError where a regular file has lost bytes since it was opened: what follows is not what it was."""
+        """Refuse a regular file that has lost bytes since it was opened: what follows is not what it was."""
         if self._size_seen is None:
             return
         size = os.fstat(self._file.fileno()).st_size

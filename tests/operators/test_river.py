@@ -35,7 +35,7 @@ def river_checks() -> Iterator[Any]:
         for number, check in enumerate(checks.yield_checks(model)):
             name = check.__name__
             if isinstance(model, SequenceInterest) and "dataset" in getattr(check, "keywords", {}):
-                # River's data set for transformers has ratings for labels; whether a user took an item is true or false.
+                # River's data set for transformers has ratings for labels: whether an item was taken is true or false.
                 check = partial(check.func, dataset=[(x, y > 43) for x, y in check.keywords["dataset"]])
             yield pytest.param(model, check, id=f"{model}-{name}-{number}")
 
