@@ -93,7 +93,7 @@ def write_sighting(admission: Admission, key: int) -> int:
         tags[cell] = tags[cell - 1]
         counts[cell] = counts[cell - 1]
     tags[0] = tag
-    counts[0] = min(count + 1, COUNT_MAX)
+    counts[0] = min(int64(count) + 1, COUNT_MAX)
     return int64(counts[0])
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import clear, compiled, float32, int64
+from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.machine.reserve import reserve_rows
 from thalweg.operators.sdim import (
@@ -202,7 +202,7 @@ def read_short_interest(
     q = vectors[candidate]
     q_square = 0.0
     for i in range(size):
-        q_square += float(q[i]) * float(q[i])
+        q_square += float64(q[i]) * float64(q[i])
     if q_square == 0.0:
         return
     for place in range(min(behaviors.counts[user, kind], behaviors.row.shape[2])):
@@ -213,8 +213,8 @@ def read_short_interest(
         dot = 0.0
         s_square = 0.0
         for i in range(size):
-            dot += float(q[i]) * float(s[i])
-            s_square += float(s[i]) * float(s[i])
+            dot += float64(q[i]) * float64(s[i])
+            s_square += float64(s[i]) * float64(s[i])
         if s_square == 0.0:
             continue
         weight = float32(kernel(dot / math.sqrt(q_square * s_square), tau))
@@ -253,7 +253,7 @@ def normalize(vector: npt.NDArray[np.float32]) -> None:
     """Divide a vector by its Euclidean norm; zero stays zero."""
     square = 0.0
     for i in range(vector.shape[0]):
-        square += float(vector[i]) * float(vector[i])
+        square += float64(vector[i]) * float64(vector[i])
     if square > 0.0:
         factor = float32(1.0 / math.sqrt(square))
         for i in range(vector.shape[0]):

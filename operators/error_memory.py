@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import clear, compiled, float32, int64, uint64
+from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, uint64
 from thalweg.operators.machine.hashing import cross, mix
 from thalweg.operators.machine.numerics import half_life_factor, log_odds, log_of_ratio, rough_sigmoid, sigmoid
 from thalweg.operators.machine.prefetch import prefetch
@@ -336,8 +336,8 @@ def read_error(
         if parameters.gamma > 0.0:  # only then does a memory wait for those before it
             promised = predictions[which] + parameters.gamma * (count[which] * before - predictions[which])
             estimates[which] = _estimate(count[which], labels[which], promised, positive[which], negative[which])
-            before = rough_sigmoid(logit + memory.trust[which] * float(estimates[which]))
-        logit += memory.trust[which] * float(estimates[which])
+            before = rough_sigmoid(logit + memory.trust[which] * float64(estimates[which]))
+        logit += memory.trust[which] * float64(estimates[which])
         logits[which] = logit
     recalled.before[slot, 0] = probability
     behind = recalled.before[slot, 1:]
@@ -396,9 +396,9 @@ def write_error(
     weight = float32(memory.scale[0])
     _add(memory, recalled, slot, weight, weight * float32(label), weight, parameters)
     for which in range(recalled.keyed.shape[1]):
-        estimate = float(recalled.estimate[slot, which])
+        estimate = float64(recalled.estimate[slot, which])
         if estimate != 0.0:
-            error = float(recalled.before[slot, which + 1]) - label
+            error = float64(recalled.before[slot, which + 1]) - label
             _learn_trust(memory, which, error * estimate, parameters)
 
 
@@ -415,7 +415,7 @@ def amend_label(
     _grow_scale(memory, now_ms, parameters)
     _add(memory, recalled, slot, float32(0.0), float32(memory.scale[0]) * float32(difference), float32(0.0), parameters)
     for which in range(recalled.keyed.shape[1]):
-        estimate = float(recalled.estimate[slot, which])
+        estimate = float64(recalled.estimate[slot, which])
         if estimate != 0.0:
             _learn_trust(memory, which, -difference * estimate, parameters)
 

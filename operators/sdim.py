@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import clear, compiled, float32, int64
+from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.numerics import arc_cosine, bits_of, float_of, log
 from thalweg.operators.machine.reserve import reserve
@@ -258,8 +258,8 @@ def write_behavior(histories: Histories, row: int, generation: int, bits: int, v
     turn = float((histories.lengths[row, generation] * GOLDEN_RATIO) & TURNS_MASK) / (TURNS_MASK + 1)
     largest, together = 0.0, 0.0
     for i in range(vector.shape[0]):
-        largest = max(largest, abs(float(vector[i])))
-        together += abs(float(vector[i]))
+        largest = max(largest, abs(float64(vector[i])))
+        together += abs(float64(vector[i]))
     if not 0.0 < together < math.inf:
         return
     exponent = (bits_of(largest) >> 52) - EXPONENT_OF_A_HALF  # the power of two above the largest coordinate
@@ -277,7 +277,7 @@ def write_behavior(histories: Histories, row: int, generation: int, bits: int, v
         scale = float_of((UNIT_BIAS - unit + EXPONENT_OF_ONE) << 52)
         largest_sum = 0
         for i in range(vector.shape[0]):
-            total = sums[i] + int64(math.floor(float(vector[i]) * scale + turn))
+            total = sums[i] + int64(math.floor(float64(vector[i]) * scale + turn))
             sums[i] = total
             largest_sum = max(largest_sum, abs(total))
         if largest_sum > SUM_LIMIT:
@@ -311,7 +311,7 @@ def _add_sums(sums: npt.NDArray[np.int32], unit: int, total: npt.NDArray[np.floa
     """Add a generation's bucket [d] to `total` [d]."""
     value = float_of((int64(unit) - UNIT_BIAS + EXPONENT_OF_ONE) << 52)
     for i in range(total.shape[0]):
-        total[i] += float(sums[i]) * value
+        total[i] += float64(sums[i]) * value
 
 
 @compiled

@@ -8,8 +8,11 @@ from collections.abc import Callable, Generator, Iterator
 
 import hypothesis
 import pytest
+from thalweg.operators.machine.compiled import INTERPRETED
 
 from tests.kafka import broker as real
+
+INTERPRETED_EXAMPLES = 20  # of what hypothesis tries
 
 NODES: dict[str, real.Broker] = {}
 """The brokers that run, by the fixture that gives them."""
@@ -87,8 +90,16 @@ def pytest_configure() -> None:
     """Have processes of tests end on SIGINT, which what a shell starts in the background ignores; time no example."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # the first example of many a test compiles
-    hypothesis.settings.register_profile("untimed", deadline=None)
+    examples = INTERPRETED_EXAMPLES if INTERPRETED else 100
+    hypothesis.settings.register_profile("untimed", deadline=None, max_examples=examples)
     hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what plain Python would take minutes for, where the fold is interpreted."""
+    for item in items:
+        if INTERPRETED and item.get_closest_marker("large") is not None:
+            item.add_marker(pytest.mark.skip("only compiled code works through so much"))
 
 
 @pytest.hookimpl(trylast=True)

@@ -24,7 +24,7 @@ from thalweg.operators.learner import (
     score_pairs,
     wipe_feature,
 )
-from thalweg.operators.machine.compiled import clear, compiled, float32, int64, uint64
+from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, uint64
 from thalweg.operators.machine.hashing import cross, uniform
 from thalweg.operators.machine.numerics import log, sigmoid
 from thalweg.operators.machine.prefetch import prefetch
@@ -412,7 +412,7 @@ def learn_slot(state: State, parameters: Parameters, slot: int, label: float) ->
     inputs = seen.inputs[slot]
     dense = 2 * learner.pairs.shape[0]
     machine = machine_logit(state, parameters, slot)
-    served = inputs[dense + OVERALL] + score_dense(learner, inputs[: dense + 1]) - parameters.joiner.log_rate
+    served = float64(inputs[dense + OVERALL] + score_dense(learner, inputs[: dense + 1])) - parameters.joiner.log_rate
     trust = learner.dense[0, WEIGHT, dense + MACHINE]
     machine_error = learned - label
     dense_error = machine_error

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import mmh3
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import compiled, int64, uint64
+from thalweg.operators.machine.compiled import compiled, int64, uint64, wrapping
 
 MEMO_LIMIT = 1 << 14  # keys remembered per field: a hash costs three times a look-up
 
@@ -100,7 +100,7 @@ def _final(h: int) -> int:
     return h
 
 
-@compiled
+@wrapping
 def murmur3(data: npt.NDArray[np.uint8], start: int, end: int, seed: int) -> int:
     """Return the first half of the 128-bit MurmurHash3 (x64) of `data[start:end]`, as `mmh3.hash64` does."""
     c1, c2 = uint64(0x87C37B91114253D5), uint64(0x4CF5AD432745937F)
@@ -133,13 +133,13 @@ def _keys_of_all(
         start = ends[i]
 
 
-@compiled
+@wrapping
 def mix(key: int, salt: int) -> int:
     """Return 64 well-mixed bits of a key and a salt (the finaliser of MurmurHash3)."""
     return _final(uint64(key) ^ (uint64(salt) * uint64(0x9E3779B97F4A7C15)))
 
 
-@compiled
+@wrapping
 def cross(first: int, second: int, salt: int) -> int:
     """Return the key of two values seen together; never 0."""
     h = mix(uint64(first) + uint64(0x9E3779B97F4A7C15) * uint64(second), salt)
@@ -152,7 +152,7 @@ def uniform(key: int, salt: int) -> float:
     return float(mix(key, salt) >> uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@compiled
+@wrapping
 def murmur2(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
     """Return the 32-bit MurmurHash2 of `data[start:end]` as Kafka's default partitioner computes it."""
     m = np.uint32(0x5BD1E995)

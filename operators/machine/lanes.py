@@ -1,23 +1,39 @@
-# mypy: disable-error-code="no-untyped-call"
-"""Eight float32 at a time: what the compiler makes of a loop only where it goes round many more times than a vector is
-long.
+"""Eight float32 at a time, and bytes: what the compiler makes of a loop only where it goes round many more times."""
 
-Each lane is the same IEEE operations in the same order as a loop would do, so that the results are the loop's bits on
-every machine; where the processor has narrower vectors they are done in parts. Rows are contiguous, and nothing is
-checked: the caller leaves eight elements from where it points.
-"""
+from typing import TYPE_CHECKING
 
-from collections.abc import Callable
-from typing import Any, cast
+from thalweg.operators.machine.compiled import INTERPRETED
+from thalweg.operators.machine.interpreted import LANES as LANES
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.extending import intrinsic
+if TYPE_CHECKING or INTERPRETED:
+    from thalweg.operators.machine.interpreted import (
+        add_scaled_lanes,
+        copy_bytes,
+        descend_lanes,
+        dot_lanes,
+        learn_pairs_lanes,
+        score_pairs_lanes,
+    )
+else:
+    from thalweg.operators.machine.lowered import (
+        add_scaled_lanes,
+        copy_bytes,
+        descend_lanes,
+        dot_lanes,
+        learn_pairs_lanes,
+        score_pairs_lanes,
+    )
 
-LANES = 8
-_FLOAT = ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_ALIGNMENT = 4
+__all__ = [
+    "LANES",
+    "add_scaled_lanes",
+    "copy_bytes",
+    "descend_lanes",
+    "dot_lanes",
+    "learn_pairs_lanes",
+    "padded",
+    "score_pairs_lanes",
+]
 
 
 def padded(size: int) -> int:
@@ -27,199 +43,3 @@ def padded(size: int) -> int:
     (8, 16)
     """
     return -(-size // LANES) * LANES
-
-
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
-    """Point to eight elements of an array, from the element `at` on."""
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [at]), _VECTOR.as_pointer())
-
-
-def _load(builder: Any, pointer: Any) -> Any:
-    loaded = builder.load(pointer)
-    loaded.align = _ALIGNMENT
-    return loaded
-
-
-def _store(builder: Any, value: Any, pointer: Any) -> None:
-    builder.store(value, pointer).align = _ALIGNMENT
-
-
-def _all(builder: Any, scalar: Any) -> Any:
-    """Return a scalar in all lanes."""
-    lanes = ir.Constant(_VECTOR, ir.Undefined)
-    first = builder.insert_element(lanes, scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, lanes, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
-
-
-def _sum_of(builder: Any, products: Any) -> Any:
-    """Return the sum of the lanes, k and k + 4 added first."""
-    four = ir.VectorType(ir.IntType(32), LANES // 2)
-    low = builder.shuffle_vector(products, products, ir.Constant(four, [0, 1, 2, 3]))
-    high = builder.shuffle_vector(products, products, ir.Constant(four, [4, 5, 6, 7]))
-    lanes = builder.fadd(low, high)
-    lane = [builder.extract_element(lanes, ir.Constant(ir.IntType(32), number)) for number in range(4)]
-    return builder.fadd(builder.fadd(lane[0], lane[1]), builder.fadd(lane[2], lane[3]))
-
-
-def _add_scaled(context: Any, out: Any, start: Any, scale: Any, x: Any, x_start: Any) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, start, scale, x, x_start = arguments
-        target = _pointer(context, builder, signature.args[0], out, start)
-        source = _pointer(context, builder, signature.args[3], x, x_start)
-        product = builder.fmul(_all(builder, scale), _load(builder, source))
-        _store(builder, builder.fadd(_load(builder, target), product), target)
-        return context.get_dummy_value()
-
-    return types.void(out, types.int64, types.float32, x, types.int64), lower
-
-
-def _multiply(context: Any, a: Any, start: Any, b: Any, b_start: Any) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, start, b, b_start = arguments
-        first = _load(builder, _pointer(context, builder, signature.args[0], a, start))
-        second = _load(builder, _pointer(context, builder, signature.args[2], b, b_start))
-        return _sum_of(builder, builder.fmul(first, second))
-
-    return types.float32(a, types.int64, b, types.int64), lower
-
-
-def _element(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
-    return builder.load(builder.gep(context.make_array(array_type)(context, builder, array).data, [at]))
-
-
-def _score_pairs(
-    context: Any, vectors: Any, size: Any, chunk: Any, present: Any, a: Any, end: Any, weights: Any
-) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors, size, chunk, present, a, end, weights = arguments
-
-        def place_of(number: Any) -> tuple[Any, Any]:
-            place = builder.sext(_element(context, builder, signature.args[3], present, number), ir.IntType(64))
-            at = builder.add(builder.mul(place, size), chunk)
-            return place, _pointer(context, builder, signature.args[0], vectors, at)
-
-        total = cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES))
-        one = ir.Constant(ir.IntType(64), 1)
-        with cgutils.for_range_slice(builder, builder.add(a, one), end, one) as (b, _):
-            place, other = place_of(b)
-            weight = _all(builder, _element(context, builder, signature.args[6], weights, place))
-            builder.store(builder.fadd(builder.load(total), builder.fmul(weight, _load(builder, other))), total)
-        return _sum_of(builder, builder.fmul(_load(builder, place_of(a)[1]), builder.load(total)))
-
-    return types.float32(vectors, types.int64, types.int64, present, types.int64, types.int64, weights), lower
-
-
-def _learn_pairs(
-    context: Any,
-    vectors: Any,
-    gradients: Any,
-    size: Any,
-    chunk: Any,
-    present: Any,
-    a: Any,
-    end: Any,
-    weights: Any,
-    dots: Any,
-) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors, gradients, size, chunk, present, a, end, weights, dots = arguments
-
-        def places_of(number: Any) -> tuple[Any, Any, Any]:
-            place = builder.sext(_element(context, builder, signature.args[4], present, number), ir.IntType(64))
-            at = builder.add(builder.mul(place, size), chunk)
-            vector = _pointer(context, builder, signature.args[0], vectors, at)
-            return place, vector, _pointer(context, builder, signature.args[1], gradients, at)
-
-        _, own, own_gradient = places_of(a)
-        vector = _load(builder, own)
-        total = cgutils.alloca_once_value(builder, _load(builder, own_gradient))
-        one = ir.Constant(ir.IntType(64), 1)
-        with cgutils.for_range_slice(builder, builder.add(a, one), end, one) as (b, _):
-            place, other, other_gradient = places_of(b)
-            weight = _all(builder, _element(context, builder, signature.args[7], weights, place))
-            theirs = _load(builder, other)
-            builder.store(builder.fadd(builder.load(total), builder.fmul(weight, theirs)), total)
-            moved = builder.fadd(_load(builder, other_gradient), builder.fmul(weight, vector))
-            _store(builder, moved, other_gradient)
-            slot = builder.gep(context.make_array(signature.args[8])(context, builder, dots).data, [place])
-            builder.store(builder.fadd(builder.load(slot), _sum_of(builder, builder.fmul(vector, theirs))), slot)
-        _store(builder, builder.load(total), own_gradient)
-        return context.get_dummy_value()
-
-    whole = types.int64
-    return types.void(vectors, gradients, whole, whole, present, whole, whole, weights, dots), lower
-
-
-def _descend(
-    context: Any,
-    row: Any,
-    size: Any,
-    column: Any,
-    gradient: Any,
-    start: Any,
-    scale: Any,
-    alpha: Any,
-    l1: Any,
-    floor: Any,
-) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        row, size, column, gradient, start, scale, alpha, l1, floor = arguments
-        parts = [builder.add(builder.mul(size, ir.Constant(ir.IntType(64), part)), column) for part in range(5)]
-        places = [_pointer(context, builder, signature.args[0], row, part) for part in parts]
-        weight, initial, z, n, d = (_load(builder, place) for place in places)
-        root_type = ir.FunctionType(_VECTOR, [_VECTOR])
-        root = cgutils.get_or_insert_function(builder.module, root_type, f"llvm.sqrt.v{LANES}f32")
-        steps = _load(builder, _pointer(context, builder, signature.args[3], gradient, start))
-        g = builder.fmul(steps, _all(builder, scale))
-        squares = builder.fadd(n, builder.fmul(g, g))
-        grown = builder.fsub(builder.call(root, [squares]), builder.call(root, [n]))
-        sigma = builder.fdiv(grown, _all(builder, alpha))
-        moved = builder.fadd(z, builder.fsub(g, builder.fmul(sigma, builder.fsub(weight, initial))))
-        slowed = builder.fadd(d, sigma)
-        zero, bound = ir.Constant(_VECTOR, [0.0] * LANES), _all(builder, l1)
-        below, above = builder.fsub(moved, bound), builder.fadd(moved, bound)
-        positive = builder.select(builder.fcmp_ordered(">", below, zero), below, zero)
-        negative = builder.select(builder.fcmp_ordered("<", above, zero), above, zero)
-        shrunk = builder.fadd(positive, negative)
-        fresh = builder.fsub(initial, builder.fdiv(shrunk, builder.fadd(_all(builder, floor), slowed)))
-        for value, place in zip((fresh, moved, squares, slowed), (places[0], *places[2:]), strict=True):
-            _store(builder, value, place)
-        return context.get_dummy_value()
-
-    rest = (types.float32,) * 4
-    return types.void(row, types.int64, types.int64, gradient, types.int64, *rest), lower
-
-
-def _copy_bytes(context: Any, out: Any, start: Any, source: Any, source_start: Any, count: Any) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, start, source, source_start, count = arguments
-        target = context.make_array(signature.args[0])(context, builder, out).data
-        origin = context.make_array(signature.args[2])(context, builder, source).data
-        cgutils.raw_memcpy(builder, builder.gep(target, [start]), builder.gep(origin, [source_start]), count, 1)
-        return context.get_dummy_value()
-
-    return types.void(out, types.int64, source, types.int64, types.int64), lower
-
-
-Row = Any
-"""A contiguous array of float32."""
-
-add_scaled_lanes = cast(Callable[[Row, int, float, Row, int], None], intrinsic(_add_scaled))
-"""`out[i + k] += scale * x[j + k]` for k below 8, given `out`, i, `scale`, `x`, j."""
-dot_lanes = cast(Callable[[Row, int, Row, int], float], intrinsic(_multiply))
-"""Return the sum of a[i + k] * b[j + k] for k below 8, given `a`, i, `b`, j: lanes k and k + 4 are added first."""
-score_pairs_lanes = cast(Callable[[Row, int, int, Row, int, int, Row], float], intrinsic(_score_pairs))
-"""Return the part of <v_a, sum_b weights[b] v_b>, b over `present[a + 1 : end]`, of eight of the coordinates, given
-`vectors`, their size, the first coordinate, `present`, a, the end and `weights`.
-"""
-learn_pairs_lanes = cast(Callable[[Row, Row, int, int, Row, int, int, Row, Row], None], intrinsic(_learn_pairs))
-"""Add for each b of `present[a + 1 : end]` weights[b] v_b to the gradient of a, weights[b] v_a to that of b, and
-<v_a, v_b> to dots[b], of eight of the coordinates; given `vectors`, `gradients` and on as `score_pairs_lanes`, `dots`.
-"""
-descend_lanes = cast(Callable[[Row, int, int, Row, int, float, float, float, float], None], intrinsic(_descend))
-"""Take `ftrl.descend`'s step of eight coordinates, given their row [5, size], size, the first column, `gradient` and
-where it starts, its scale, and the rate's alpha, l1 and beta / alpha + l2.
-"""
-copy_bytes = cast(Callable[[Any, int, Any, int, int], None], intrinsic(_copy_bytes))
-"""Copy so many bytes to `out[i:]`, given `out`, i, the source and j, from where it is read, and their number."""

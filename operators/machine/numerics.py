@@ -5,14 +5,28 @@ multiplication, division and square root.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.core.extending import intrinsic
-from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.compiled import INTERPRETED, compiled
+
+if TYPE_CHECKING or INTERPRETED:
+    from thalweg.operators.machine.interpreted import bits_of, float_of
+else:
+    from thalweg.operators.machine.lowered import bits_of, float_of
+
+__all__ = [
+    "arc_cosine",
+    "bits_of",
+    "exp",
+    "float_of",
+    "half_life_factor",
+    "log",
+    "log_odds",
+    "log_of_ratio",
+    "rough_sigmoid",
+    "sigmoid",
+]
 
 LN2_HIGH = 6.93147180369123816490e-01  # its last 32 bits are zero, so k * LN2_HIGH is exact for |k| < 2**20
 LN2_LOW = 1.90821492927058770002e-10
@@ -23,26 +37,6 @@ ONE_BITS = 1023 << 52
 HALF_ROOT_BITS = 0x3FE6A09E667F3BCD  # of the square root of a half
 LOGIT_LIMIT = 30.0
 LAST_BITS = 2.0**52 + 1023.0
-
-
-def _bits_of(context: Any, x: Any) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(64))
-
-    return types.int64(types.float64), lower
-
-
-def _float_of(context: Any, bits: Any) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.DoubleType())
-
-    return types.float64(types.int64), lower
-
-
-bits_of = cast(Callable[[float], int], intrinsic(_bits_of))
-"""Return the bits of a float64 as an int64."""
-float_of = cast(Callable[[int], float], intrinsic(_float_of))
-"""Return the float64 with the bits of an int64."""
 
 
 @compiled

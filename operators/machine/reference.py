@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-call, untyped-decorator, override"
 """Named tuples by reference, for compiled code: a whole state is passed on as one pointer.
 
 numba passes a named tuple by value: each array as seven words, each call and each variable with all of them. For a
@@ -8,60 +7,13 @@ gives the array, or a reference to the inner named tuple. Functions written for 
 stands.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.datamodel import models
-from numba.core.extending import intrinsic, lower_getattr_generic, register_model
-from numba.core.imputils import impl_ret_borrowed
-from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from thalweg.operators.machine.compiled import INTERPRETED
 
+if TYPE_CHECKING or INTERPRETED:
+    from thalweg.operators.machine.interpreted import by_reference
+else:
+    from thalweg.operators.machine.lowered_reference import by_reference
 
-class Reference(types.Type):
-    """The type of a pointer to a named tuple."""
-
-    def __init__(self, target: Any) -> None:
-        """Point to values of the named tuple type `target`."""
-        self.target = target
-        super().__init__(name=f"Reference({target})")
-
-
-@register_model(Reference)
-class _ReferenceModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, fe_type: Reference) -> None:
-        super().__init__(manager, fe_type, ir.PointerType(manager.lookup(fe_type.target).get_value_type()))
-
-
-@infer_getattr
-class _ReferenceAttributes(AttributeTemplate):
-    key = Reference
-
-    def generic_resolve(self, reference: Reference, name: str) -> Any:
-        if name not in reference.target.fields:
-            return None
-        member = reference.target.types[reference.target.fields.index(name)]
-        return Reference(member) if isinstance(member, types.BaseNamedTuple) else member
-
-
-@lower_getattr_generic(Reference)
-def _lower_attribute(context: Any, builder: Any, reference: Reference, value: Any, name: str) -> Any:
-    place = reference.target.fields.index(name)
-    member = reference.target.types[place]
-    pointer = cgutils.gep_inbounds(builder, value, 0, place)
-    if isinstance(member, types.BaseNamedTuple):
-        return pointer
-    return impl_ret_borrowed(context, builder, member, builder.load(pointer))
-
-
-def _by_reference(context: Any, target: Any) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return cgutils.alloca_once_value(builder, arguments[0])
-
-    return Reference(target)(target), lower
-
-
-Target = TypeVar("Target")
-by_reference = cast(Callable[[Target], Target], intrinsic(_by_reference))
-"""Return a reference to a named tuple, valid until the calling function returns."""
+__all__ = ["by_reference"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.compiled import compiled, wrapping
 from thalweg.operators.machine.reserve import reserve, reserve_rows
 from thalweg.operators.structures.index import Index, find, insert, new_index, remove
 from thalweg.operators.structures.pool import EVER_USED, Pool, available, give, new_pool, take
@@ -136,7 +136,7 @@ def claim_row(table: Table, key: int, list_of: int, now_ms: int) -> int:
     return row
 
 
-@compiled
+@wrapping
 def release_row(table: Table, row: int) -> None:
     """Free a row: its key is forgotten and its generation moves on. The caller wipes the values that go with it."""
     pin_row(table, row)

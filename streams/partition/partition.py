@@ -5,9 +5,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
@@ -27,6 +26,7 @@ from thalweg.operators.fold.state import (
     snapshot,
 )
 from thalweg.operators.learner import BUILT_IN
+from thalweg.operators.machine.compiled import compile_for
 from thalweg.schemas.records import Outputs, Record
 from thalweg.streams.partition.river_model import RiverModel, without_model
 from thalweg.streams.partition.seal import Seal, SignedHeader
@@ -132,9 +132,9 @@ class Partition:
         columns = self._columnizer.columns([]).columns
         fold(self.state, self._parameters, columns, emitted, 0)
         # Calling these, even on an empty state, would move stream time or score what is not there.
-        _compile(close_all, self.state, self._parameters, emitted)
+        compile_for(close_all, self.state, self._parameters, emitted)
         if self._model is not None:
-            _compile(complete, self.state, self._parameters, columns, emitted, 0, 0.5)
+            compile_for(complete, self.state, self._parameters, columns, emitted, 0, 0.5)
         return time.perf_counter() - started
 
     def snapshot(self, header: SignedHeader | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -277,11 +277,6 @@ def shown_of(block: Block, emitted: Emitted, first: int, last: int) -> npt.NDArr
     chosen = first + np.flatnonzero((emitted.fate[first:last] == FATE_SCORED) & (emitted.reason[first:last] == 0))
     keys = columns.user[chosen].view(np.int64), columns.item[chosen].view(np.int64)
     return np.stack((columns.offset[chosen], *keys, columns.ts_ms[chosen]), axis=1)
-
-
-def _compile(function: Any, *arguments: Any) -> None:
-    """Compile a function of the fold for such arguments, or load it from its cache."""
-    function.compile(tuple(cast(Any, numba).typeof(argument) for argument in arguments))
 
 
 @contextmanager

@@ -121,6 +121,7 @@ def test_count_mode_admits_at_exactly_the_threshold(threshold: int) -> None:
 
 
 @pytest.mark.parametrize("threshold", [1, 2, 3, 10, 64])
+@pytest.mark.large
 def test_linear_mode_admits_with_its_probability(threshold: int) -> None:
     """After c sightings a share c / threshold of all keys is in: each sighting admits equally many."""
     at = admitted_at(threshold, "linear")
@@ -130,6 +131,7 @@ def test_linear_mode_admits_with_its_probability(threshold: int) -> None:
 
 
 @pytest.mark.parametrize("threshold", [1, 2, 3, 10, 64])
+@pytest.mark.large
 def test_geometric_mode_admits_with_its_probability(threshold: int) -> None:
     """After c sightings 1 - .05 ** (c / threshold) of all keys are in, 95% of them after `threshold` sightings."""
     at = admitted_at(threshold, "geometric")
@@ -158,6 +160,7 @@ def test_an_id_once_admitted_stays_admitted() -> None:
             assert states == sorted(states)
 
 
+@pytest.mark.large
 def test_one_id_is_taken_for_another_no_more_often_than_stated() -> None:
     """Of 2 million ids seen once at most 8 in 2**32 are taken for another of their set: none here, the mean is .004."""
     admission = new_admission(AdmissionConfiguration(filter_cells=1 << 12))
@@ -175,6 +178,7 @@ def test_an_id_whose_tag_and_set_agree_is_taken_for_the_other() -> None:
 
 
 @pytest.mark.parametrize("a_set", [1, 2, 4])
+@pytest.mark.large
 def test_a_count_is_lost_no_more_often_than_stated(a_set: int) -> None:
     """After n other ids a count must be lost where 8 or more fell into its set: P(Binomial(n, 1/sets) >= 8)."""
     sets, trials = 64, 20_000

@@ -100,6 +100,7 @@ def exact_long(older: Vectors, candidate: Vectors) -> npt.NDArray[np.float64]:
     return total
 
 
+@pytest.mark.large
 def test_a_user_walks_from_one_behaviour_to_a_hundred_thousand() -> None:
     """Through the switch from ring to buckets and far beyond, both interests are those of the user's whole sequence."""
     world = World()

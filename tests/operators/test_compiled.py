@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from thalweg.operators.machine.compiled import COMPILED_FROM, PACKAGE, cache_folder, source_digest
+from thalweg.operators.machine.jit import COMPILED_FROM, PACKAGE, cache_folder, source_digest
 
 CALLER = """
 from tiny.callee import value
@@ -28,13 +28,20 @@ def value():
 
 
 def tiny_package(folder: Path) -> Path:
-    """Return a package with `compiled` in it, which digests what lies beside."""
+    """Return a package with `compiled` and `jit` in it, which digests what lies beside."""
     package = folder / "tiny"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    source = (PACKAGE / "machine" / "compiled.py").read_text()
-    (package / "compiled.py").write_text(source.replace("Path(__file__).parent.parent", "Path(__file__).parent"))
+    for name in ("compiled.py", "jit.py"):
+        source = (PACKAGE / "machine" / name).read_text().replace("thalweg.operators.machine.", "tiny.")
+        (package / name).write_text(source.replace("Path(__file__).parent.parent", "Path(__file__).parent"))
     return package
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """Return the environment of a process that compiles a tiny package, into a cache of its own."""
+    own = {"THALWEG_CACHE": str(folder / "cache"), "PYTHONPATH": str(folder), "THALWEG_INTERPRETED": ""}
+    return os.environ | own
 
 
 def copy_of_the_package(folder: Path) -> Path:
@@ -109,8 +116,7 @@ def test_a_changed_callee_in_another_file_is_compiled_again(tmp_path: Path) -> N
     """A caller that was cached with an old callee gives the new callee's value, though its own file did not change."""
     package = tiny_package(tmp_path)
     (package / "caller.py").write_text(CALLER)
-    caches = tmp_path / "cache"
-    environment = {**os.environ, "THALWEG_CACHE": str(caches), "PYTHONPATH": str(tmp_path)}
+    caches, environment = tmp_path / "cache", surroundings(tmp_path)
     folders: list[set[str]] = []
     for value in (1, 2, 1):
         (package / "callee.py").write_text(CALLEE.format(value=value))
@@ -124,7 +130,7 @@ def test_a_changed_callee_in_another_file_is_compiled_again(tmp_path: Path) -> N
 def test_a_moved_function_is_not_compiled_again(tmp_path: Path) -> None:
     """Comments above a function move it to another line, and its machine code is still what is loaded."""
     package = tiny_package(tmp_path)
-    environment = {**os.environ, "THALWEG_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    environment = surroundings(tmp_path)
     code = "from tiny.callee import value as f; f(); print(sum(f.stats.cache_misses.values()))"
     misses = []
     for comment in ("", "# why it is so\n"):

@@ -97,6 +97,7 @@ def test_a_value_whose_time_is_over_must_be_seen_often_enough_again() -> None:
 
 
 @pytest.mark.parametrize("threshold", [1, 2])
+@pytest.mark.large
 def test_ten_million_ever_new_ids_leave_memory_flat(threshold: int) -> None:
     """Ten million ids, ten thousand alive at a time, must use the rows and buckets of the first hundred thousand."""
     world = World(1 << 20, threshold)

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thalweg.operators.machine.compiled import compiled
@@ -146,6 +147,7 @@ def test_partitions_of_many_are_those_of_each(keys: list[bytes], partitions: int
     assert partitions_of(keys, partitions).tolist() == [(kafka_murmur2(key) & 0x7FFFFFFF) % partitions for key in keys]
 
 
+@pytest.mark.large
 def test_uniform_is_uniform_even_over_consecutive_keys() -> None:
     """Chance derived from keys 0, 1, 2, … fills 256 cells evenly, and one salt says nothing of another."""
     keys = np.arange(100_000, dtype=np.uint64)
@@ -169,6 +171,7 @@ def test_uniform_has_53_bits() -> None:
     assert 400 < np.count_nonzero(scaled % 2) < 600
 
 
+@pytest.mark.large
 def test_every_bit_of_a_key_moves_half_of_the_mixed_bits() -> None:
     """Flipping any bit of the key flips each bit of the result about half of the time."""
     keys = np.random.default_rng(1).integers(0, MASK, 2_000, dtype=np.uint64)

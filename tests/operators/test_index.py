@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -136,9 +137,11 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
 
 
 TestIndexAgainstDictionary = IndexAgainstDictionary.TestCase
+pytest.mark.large(TestIndexAgainstDictionary)
 TestIndexAgainstDictionary.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
 
 
+@pytest.mark.large
 def test_ten_million_keys_none_lost_none_shared_absent_ones_find_nothing() -> None:
     """Ten million keys keep their own rows through all growth and removal, and as many absent ones find nothing."""
     count = 10_000_000
@@ -158,6 +161,7 @@ def test_ten_million_keys_none_lost_none_shared_absent_ones_find_nothing() -> No
     assert index.size[COUNT] == count
 
 
+@pytest.mark.large
 def test_neighbours_of_a_million_keys_find_nothing() -> None:
     """A key that differs from one that is there in its lowest bits must find nothing."""
     keys = random_keys(1_000_000, 1)
@@ -166,6 +170,7 @@ def test_neighbours_of_a_million_keys_find_nothing() -> None:
     assert (find_all(index, np.setdiff1d(keys + np.uint64(1), keys)) == -1).all()
 
 
+@pytest.mark.large
 def test_no_insertion_splits_more_than_one_bucket() -> None:
     """While a million keys come none may make the index more than one bucket larger: growth is part of insertions."""
     assert _most_split(new_index(1_000_000), random_keys(1_000_000, 2)) == 1
@@ -180,12 +185,14 @@ def test_keys_that_are_counters_are_found_too() -> None:
     assert np.array_equal(find_all(index, keys), np.arange(len(keys)))
 
 
+@pytest.mark.large
 def test_the_load_factor_is_at_least_85_percent_from_a_thousand_keys_on() -> None:
     """At every size from 1 000 keys to a million, at least 85% of the cells that were ever touched are taken."""
     keys = random_keys(1_000_000, 3)
     assert _insert_all(new_index(len(keys)), keys, 0, np.zeros(len(keys), np.uint8)) >= 0.85
 
 
+@pytest.mark.large
 def test_growth_touches_no_more_than_it_needs() -> None:
     """Buckets beyond those that the load asks for stay untouched, though the arrays are reserved at the limit."""
     keys = random_keys(300_000, 4)
@@ -195,6 +202,7 @@ def test_growth_touches_no_more_than_it_needs() -> None:
     assert np.count_nonzero(index.keys[index.size[BUCKETS] :]) == 0
 
 
+@pytest.mark.large
 def test_reserved_memory_suffices_for_the_limit() -> None:
     """An index of any limit takes that many random keys, full and refilled again and again."""
     for limit in (1, 8, 434, 435, 436, 1_000, 7_777, 60_000):
@@ -232,6 +240,7 @@ def test_crafted_keys_lose_nobody_who_was_there() -> None:
     assert index.size[COUNT] == len(honest)
 
 
+@pytest.mark.large
 def test_crafted_keys_keep_nobody_out_who_comes_later() -> None:
     """A stash filled by crafted keys doesn't keep other keys from getting their rows."""
     index = new_index(20_000)
@@ -242,6 +251,7 @@ def test_crafted_keys_keep_nobody_out_who_comes_later() -> None:
     assert insert_all(index, late, 5_000).all()
 
 
+@pytest.mark.large
 def test_growth_empties_the_stash() -> None:
     """Keys in the stash go to their buckets as soon as growth has made room."""
     index = new_index(200_000)
@@ -268,6 +278,7 @@ def test_keys_leave_the_stash_by_moving_others() -> None:
     assert np.array_equal(find_all(index, keys), np.arange(len(keys)))
 
 
+@pytest.mark.large
 def test_the_same_operations_leave_the_same_bytes() -> None:
     """The index is a function of the operations alone."""
     keys = random_keys(30_000, 9)

@@ -383,6 +383,7 @@ def log_loss(model: Any, events: Iterator[tuple[dict[str, float], bool]]) -> flo
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.large
 def test_the_error_memory_improves_a_model_under_drift(seed: int) -> None:
     """Around a learning model and a frozen one, the memory must win log loss where tastes change."""
     events = list(drifting(seed, 8_000, (3_000, 5_500)))
@@ -408,6 +409,7 @@ def test_the_error_memory_improves_a_model_under_drift(seed: int) -> None:
     assert log_loss(ErrorMemory(Frozen(), learn=False), iter(events[3_000:])) < 0.9 * alone
 
 
+@pytest.mark.large
 def test_the_error_memory_does_no_harm_where_there_is_nothing_to_correct() -> None:
     """Around probabilities that are true, log loss must stay within .003."""
     chance = random.Random(8)
@@ -424,6 +426,7 @@ def test_the_error_memory_does_no_harm_where_there_is_nothing_to_correct() -> No
     assert log_loss(ErrorMemory(Truth()), iter(labelled)) < log_loss(Truth(), iter(labelled)) + 0.003
 
 
+@pytest.mark.large
 def test_a_correction_leaves_a_tenth_of_either_outcome() -> None:
     """However wrong a model was, its probability must not be taken below a tenth of itself, nor to 0 or 1."""
 
@@ -445,6 +448,7 @@ def test_a_correction_leaves_a_tenth_of_either_outcome() -> None:
     assert model.predict_proba_one({"p": 0.6})[True] > 0.9
 
 
+@pytest.mark.large
 def test_estimators_stand_in_one_pipeline() -> None:
     """All three must work together in one pipeline with River's own, and beat it without them."""
     numbers = compose.Discard("user", "item") | preprocessing.StandardScaler()

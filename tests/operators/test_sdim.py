@@ -125,6 +125,7 @@ def test_projections_are_standard_normal() -> None:
     assert 4.0 < np.abs(entries).max() < 6.0
 
 
+@pytest.mark.large
 def test_projections_are_independent() -> None:
     """Rows of the matrix are uncorrelated, those made by the same trial too."""
     matrix = projections(64, 4_000, 4).astype(float)
@@ -147,6 +148,7 @@ def test_a_signature_is_the_signs_of_the_projections() -> None:
 
 
 @pytest.mark.parametrize("tau", [1, 3])
+@pytest.mark.large
 def test_vectors_collide_as_often_as_their_angle_says(tau: int) -> None:
     """At ten angles the share of groups in which two vectors collide is (1 - angle / pi) ** tau within 3 sigma."""
     groups, blocks, pairs = 63 // tau, 60, 20
@@ -276,6 +278,7 @@ def test_many_candidates_read_what_each_one_does(generations: int) -> None:
         assert np.array_equal(found, read(histories, int(candidate)))
 
 
+@pytest.mark.large
 def test_of_a_hundred_thousand_behaviours_the_three_that_remain_are_all_that_is_read() -> None:
     """What float32 sums lose to 21% when all but three are taken back is exact when a window drops them."""
     rng = np.random.default_rng(3)
@@ -295,6 +298,7 @@ def test_of_a_hundred_thousand_behaviours_the_three_that_remain_are_all_that_is_
 
 
 @pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.large
 def test_a_hundred_thousand_behaviours_overflow_nothing(scale: float) -> None:
     """Sums of many behaviours, of one alike or of all directions, stay within 1e-5 of the formula."""
     rng = np.random.default_rng(8)
@@ -323,6 +327,7 @@ def test_what_is_not_finite_adds_nothing() -> None:
     assert not read(histories, 0).any()
 
 
+@pytest.mark.large
 def test_a_large_sum_rounds_no_small_one_away() -> None:
     """Beside 100 000 large behaviours a single small one still reads as itself where it lies alone in its bucket."""
     rng = np.random.default_rng(6)
@@ -341,6 +346,7 @@ def test_a_large_sum_rounds_no_small_one_away() -> None:
 
 
 @pytest.mark.parametrize("length", [256, 1_024])
+@pytest.mark.large
 def test_a_read_points_where_its_expected_kernel_sum_points(length: int) -> None:
     """At 256 behaviours and more the mean cosine between a read and the kernel's own sum is at least .95.
 

@@ -1,0 +1,130 @@
+"""What each intrinsic does, in plain Python: the meaning of `lowered`, and what runs where nothing is compiled."""
+
+import struct
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+LANES = 8
+WORD = (1 << 64) - 1
+
+Floats = npt.NDArray[np.float32]
+Target = TypeVar("Target")
+_FLOAT64, _UINT64, _INT64 = struct.Struct("<d"), struct.Struct("<Q"), struct.Struct("<q")
+
+
+def bits_of(x: float) -> int:
+    """Return the bits of a float64 as an int64."""
+    return _INT64.unpack(_FLOAT64.pack(x))[0]  # type: ignore[no-any-return]
+
+
+def float_of(bits: int) -> float:
+    """Return the float64 with the bits of an int64."""
+    return _FLOAT64.unpack(_UINT64.pack(int(bits) & WORD))[0]  # type: ignore[no-any-return]
+
+
+def by_reference(target: Target) -> Target:
+    """Return a reference to a named tuple, valid until the calling function returns."""
+    return target
+
+
+def prefetch(array: Any, row: int) -> None:
+    """Ask for the first cache line of an array's row; a hint that changes nothing."""
+
+
+def _sum_of(products: Floats) -> float:
+    """Return the sum of eight lanes, k and k + 4 added first."""
+    low = products[:4] + products[4:]
+    return (low[0] + low[1]) + (low[2] + low[3])  # type: ignore[no-any-return]
+
+
+def _eight(row: Floats, start: int) -> Floats:
+    """Return eight elements of an array from `start` on, counted as its elements lie in memory."""
+    return row.reshape(-1)[start : start + LANES]
+
+
+def add_scaled_lanes(out: Floats, start: int, scale: float, x: Floats, x_start: int) -> None:
+    """Add `scale * x[x_start + k]` to `out[start + k]` for k below 8."""
+    target = _eight(out, start)
+    target += np.float32(scale) * _eight(x, x_start)
+
+
+def dot_lanes(a: Floats, start: int, b: Floats, b_start: int) -> float:
+    """Return the sum of a[start + k] * b[b_start + k] for k below 8: lanes k and k + 4 are added first."""
+    return _sum_of(_eight(a, start) * _eight(b, b_start))
+
+
+def score_pairs_lanes(
+    vectors: Floats, size: int, chunk: int, present: npt.NDArray[np.int32], a: int, end: int, weights: Floats
+) -> float:
+    """Return the part of <v_a, sum_b weights[b] v_b>, b over `present[a + 1 : end]`, of eight of the coordinates.
+
+    `vectors` [places, size]; the eight begin at `chunk`.
+    """
+    part = vectors[:, chunk : chunk + LANES]
+    total = np.zeros(LANES, np.float32)
+    for b in range(a + 1, end):
+        total += weights[present[b]] * part[present[b]]
+    return _sum_of(part[present[a]] * total)
+
+
+def learn_pairs_lanes(
+    vectors: Floats,
+    gradients: Floats,
+    size: int,
+    chunk: int,
+    present: npt.NDArray[np.int32],
+    a: int,
+    end: int,
+    weights: Floats,
+    dots: Floats,
+) -> None:
+    """Add for each b of `present[a + 1 : end]` weights[b] v_b to the gradient of a, weights[b] v_a to that of b, and
+    <v_a, v_b> to dots[b], of eight of the coordinates; arguments as of `score_pairs_lanes`.
+    """
+    part, gradient = vectors[:, chunk : chunk + LANES], gradients[:, chunk : chunk + LANES]
+    own = present[a]
+    total = gradient[own].copy()
+    for b in range(a + 1, end):
+        other = present[b]
+        total += weights[other] * part[other]
+        gradient[other] += weights[other] * part[own]
+        dots[other] += _sum_of(part[own] * part[other])
+    gradient[own] = total
+
+
+def descend_lanes(
+    row: Floats,
+    size: int,
+    column: int,
+    gradient: Floats,
+    start: int,
+    scale: float,
+    alpha: float,
+    l1: float,
+    floor: float,
+) -> None:
+    """Take `ftrl.descend`'s step of eight coordinates of a row [5, size], from `column` on.
+
+    `gradient` is read from `start` on and multiplied by `scale`; `alpha`, `l1` of the rate, and `floor`, its
+    beta / alpha + l2.
+    """
+    weight, initial, z, n, d = row[:, column : column + LANES]
+    g = gradient[start : start + LANES] * np.float32(scale)
+    squares = n + g * g
+    sigma = (np.sqrt(squares) - np.sqrt(n)) / np.float32(alpha)
+    z += g - sigma * (weight - initial)
+    n[:] = squares
+    d += sigma
+    zero, bound = np.float32(0.0), np.float32(l1)
+    below, above = z - bound, z + bound
+    shrunk = np.where(below > zero, below, zero) + np.where(above < zero, above, zero)
+    weight[:] = initial - shrunk / (np.float32(floor) + d)
+
+
+def copy_bytes(
+    out: npt.NDArray[np.uint8], start: int, source: npt.NDArray[np.uint8], source_start: int, count: int
+) -> None:
+    """Copy `count` bytes from `source[source_start:]` to `out[start:]`."""
+    out[start : start + count] = source[source_start : source_start + count]

@@ -1,0 +1,61 @@
+"""Real and generated logs on which the fold is compared with itself and with its specification."""
+
+import json
+import random
+from functools import cache
+
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.logs.generate import Generator, Stream
+
+from tests.streams.logs_for_tests import sample
+
+EVENTS = 3_000
+STREAM = Stream(
+    seed=11,
+    users=220,
+    items=90,
+    impressions=2_600,
+    interval_ms=4_000,
+    feedback_delay_ms=240_000,
+    new_items_per_hour=4.0,
+)
+
+
+def kuairand(events: int = EVENTS) -> list[LogRecord]:
+    """Return the first events of the sample that is shipped: true impressions with clicks."""
+    return list(sample(events))
+
+
+@cache
+def _generated() -> tuple[LogRecord, ...]:
+    chance = random.Random(7)
+    lines = [json.loads(line) for log, _ in Generator(STREAM).blocks() for line in log.splitlines()]
+    events = []
+    for event in lines:
+        if event["type"] == "impression":
+            event["context"] |= {"tags": chance.sample(["a", "b", "c", "d", "e"], chance.randrange(3))}
+            if chance.random() < 0.3:
+                event["context"] |= {"price": chance.choice([1, 2.5, 40, "none"])}
+            if chance.random() < 0.4:
+                event["base_score"] = round(chance.uniform(0.01, 0.99), 3)
+        elif chance.random() < 0.2:
+            event["action"] = chance.choice(["like", "buy"])
+        events.append(event)
+        if chance.random() < 0.01:
+            events.append(chance.choice(events[-40:]))  # sent twice
+        if chance.random() < 0.01:
+            events.append({"type": "erase", "id": f"x{len(events)}", "user": event["user"], "ts": event["ts"]})
+    for _ in range(60):  # feedback before its impression, and out of order
+        at = chance.randrange(len(events) - 30)
+        events.insert(at + chance.randrange(30), events.pop(at))
+    return tuple(LogRecord(n, json.dumps(event).encode()) for n, event in enumerate(events))
+
+
+def generated(events: int = EVENTS) -> list[LogRecord]:
+    """Return events that are made up: lists, missing fields and base scores, clicks early, late and twice, erasures."""
+    found = list(_generated()[:events])
+    assert len(found) == events
+    return found
+
+
+LOGS = {"kuairand": kuairand, "generated": generated}
