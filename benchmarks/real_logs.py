@@ -1,8 +1,8 @@
-"""The two real logs that benchmarks read, made from their tables once and kept below build/benchmarks.
+"""The three real logs that benchmarks read, made from their tables once and kept below build/benchmarks.
 
-KuaiRand: impressions of short videos with clicks. Globo: clicks on news, with sampled negatives (its own
-`make_ctr.py`), so say "sampled negatives" beside every figure. Where a table is absent, a message says so and what
-needs it is skipped.
+KuaiRand: impressions of short videos with clicks. MovieTweetings: half a year of ratings, 8 and more are positive, user
+and item alone. Globo: clicks on news, with sampled negatives (its own `make_ctr.py`), so say "sampled negatives" beside
+every figure. Where a table is absent, a message says so and what needs it is skipped.
 """
 
 import subprocess
@@ -44,7 +44,7 @@ class RealLog(NamedTuple):
 
 def real_logs(data: Path, delay_ms: int = 1_000) -> list[RealLog]:
     """Return the logs whose tables are there; feedback comes `delay_ms` after its impression."""
-    found = (kuairand(data, delay_ms), globo(data, delay_ms))
+    found = (kuairand(data, delay_ms), movietweetings(data, delay_ms), globo(data, delay_ms))
     return [log for log in found if log is not None]
 
 
@@ -57,6 +57,16 @@ def kuairand(data: Path, delay_ms: int = 1_000) -> RealLog | None:
     fields = ["--time", "time_ms:ms", "--context", "tab,author,tag,duration_ms", "--split", "tag:,"]
     make_log(table, log, [*fields, "--feedback-delay-ms", str(delay_ms)])
     return RealLog("KuaiRand", log, ROOT / "examples" / "kuairand" / "thalweg.toml")
+
+
+def movietweetings(data: Path, delay_ms: int = 1_000) -> RealLog | None:
+    """Return MovieTweetings' log, a slow one of user and item alone, or None where its table is absent."""
+    table = data / "movietweetings" / "events.parquet"
+    if not is_there(table):
+        return None
+    log = BUILD / f"movietweetings-{delay_ms}.jsonl"
+    make_log(table, log, ["--time", "ts:s", "--feedback-delay-ms", str(delay_ms)])
+    return RealLog("MovieTweetings", log, None)
 
 
 def globo(data: Path, delay_ms: int = 1_000) -> RealLog | None:

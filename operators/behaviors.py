@@ -32,6 +32,7 @@ from thalweg.operators.structures.table import Table, is_current
 
 KINDS = ("acted", "skipped")
 DAY_MS = 86_400_000
+NEVER_MS = 36_500 * DAY_MS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +42,14 @@ class BehaviorsConfiguration:
     `kinds`: which behaviours make a sequence each: "acted" (any feedback) and "skipped" (an impression whose window
     closed without a positive); empty: no sequences, no interests. `short_length`: behaviours of a kind kept exactly.
     `users_limit`: users known at most; the one that was not seen for longest is forgotten for the next.
-    `expire_time_ms`: a user is forgotten after so long.
+    `expire_time_ms`: a user is forgotten after so long; by default a hundred years, which is never: nobody is forgotten
+    before memory is short.
     """
 
     kinds: tuple[str, ...] = ("acted",)
     short_length: int = 32
     users_limit: int = 1 << 21
-    expire_time_ms: int = 60 * DAY_MS
+    expire_time_ms: int = NEVER_MS
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value makes no sense."""

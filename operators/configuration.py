@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from thalweg.operators.admission import AdmissionConfiguration
-from thalweg.operators.behaviors import DAY_MS, BehaviorsConfiguration
+from thalweg.operators.behaviors import NEVER_MS, BehaviorsConfiguration
 from thalweg.operators.error_memory import CorrectionConfiguration, ErrorMemoryConfiguration
 from thalweg.operators.features import FeaturesConfiguration
 from thalweg.operators.joiner import JoinerConfiguration
@@ -21,11 +21,12 @@ class TableConfiguration(AdmissionConfiguration):
     """The collisionless table and its frequency filter (`[table]`).
 
     `rows_limit`: values with a row at most, of all fields; at the limit the one that was not updated for longest makes
-    room. `expire_time_ms`: a row not updated for so long is freed; `expire_time_ms_by_field` for single fields.
+    room. `expire_time_ms`: a row not updated for so long is freed, by default after a hundred years, which is never:
+    nothing is forgotten before memory is short; `expire_time_ms_by_field` for single fields.
     """
 
     rows_limit: int = 1 << 20
-    expire_time_ms: int = 30 * DAY_MS
+    expire_time_ms: int = NEVER_MS
     expire_time_ms_by_field: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

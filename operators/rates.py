@@ -1,8 +1,8 @@
 """Progressive rates: how often each value of each field was shown and acted on, and how often that was expected.
 
-An exposure, and the score that it was given, count when the impression is scored, a positive when its feedback arrives:
-as features, not as labels, they need not wait for the window to close (docs/adr says what that is worth). Two numbers
-of a value enter the model as log-odds, both zero where nothing was seen:
+An exposure, its outcome and the score that it was given count together, once the outcome is known (or with a
+provisional label, as a part of a positive): a rate that counted exposures before their outcome would count them as if
+they had none (docs/adr/0007). Two numbers of a value enter the model as log-odds, both zero where nothing was counted:
 
     rate      (positives + m p) / (the others + m (1 - p)),    over all time, less the log-odds of p, the overall rate
     residual  the same with a half-life, less the log-odds of what the scores of these exposures had promised
@@ -79,18 +79,13 @@ def decay(
 
 
 @compiled
-def add_exposure(sums: npt.NDArray[np.float64], row: int, score: float) -> None:
-    """Count an impression that was given `score` in a row that is decayed until now."""
-    sums[row, SHOWN] += 1.0
-    sums[row, LATELY_SHOWN] += 1.0
-    sums[row, LATELY_EXPECTED] += score
-
-
-@compiled
-def add_positive(sums: npt.NDArray[np.float64], row: int) -> None:
-    """Count a positive in a row that is decayed until now."""
-    sums[row, ACTED] += 1.0
-    sums[row, LATELY_ACTED] += 1.0
+def add_outcome(sums: npt.NDArray[np.float64], row: int, shown: float, acted: float, expected: float) -> None:
+    """Count exposures, positives and what was expected of them in a row that is decayed until now."""
+    sums[row, SHOWN] += shown
+    sums[row, ACTED] += acted
+    sums[row, LATELY_SHOWN] += shown
+    sums[row, LATELY_ACTED] += acted
+    sums[row, LATELY_EXPECTED] += expected
 
 
 @compiled

@@ -28,7 +28,7 @@ from thalweg.operators.edges.encoder import (
 from thalweg.operators.fold.scoring import (
     correct_slot,
     count_exposure,
-    count_positive,
+    count_outcome,
     extend_with_item,
     is_sampled,
     learn_label,
@@ -39,6 +39,7 @@ from thalweg.operators.fold.scoring import (
     resolve_values,
     score_replaced,
     score_slot,
+    take_label,
 )
 from thalweg.operators.fold.state import (
     CLOSED_UNLEARNED,
@@ -268,12 +269,11 @@ def learn_due(state: State, parameters: Parameters) -> None:
             return
         remove_deadline(waiting.provisional, slot)
         look_ahead_at_rows(state, slot)
-        if waiting.label[slot] == 1:
-            learn_label(state, parameters, slot, 1.0)
-        elif is_sampled(state, parameters, slot):
+        label = float(waiting.label[slot])
+        if label == 0.0:
             elapsed_ms = now_ms - waiting.ts_ms[slot]
             label = provisional_label(state.delays, waiting.scores[slot, MODEL], elapsed_ms)
-            learn_label(state, parameters, slot, label)
+        take_label(state, parameters, slot, label)
 
 
 @compiled
@@ -281,7 +281,7 @@ def release(state: State, parameters: Parameters, emitted: Emitted, slot: int) -
     """Take an impression's outcome: learn it, unless it is what was learned provisionally -> emit the example."""
     look_ahead_at_rows(state, slot)
     positive = state.waiting.label[slot] == 1
-    learn_label(state, parameters, slot, float(state.waiting.label[slot]))
+    take_label(state, parameters, slot, float(state.waiting.label[slot]))
     if not positive:
         user = int64(state.waiting.users.owner[slot]) - 1
         item = state.seen.row[slot, 1]
@@ -330,7 +330,7 @@ def complete_impression(
         state.tallies[OVER_USER_SHARE] += 1
         release_slot(state, slot)
         return
-    count_exposure(state, parameters, slot, int64(waiting.users.owner[slot]) - 1)
+    count_exposure(state, slot, int64(waiting.users.owner[slot]) - 1)
     if waiting.label[slot] == 1:
         take_positive(state, parameters, slot)
 
@@ -482,7 +482,7 @@ def join(state: State, parameters: Parameters, columns: Columns, emitted: Emitte
 def take_late_positive(state: State, parameters: Parameters, emitted: Emitted, slot: int) -> None:
     """Learn a positive of an impression that was learned as a negative: one more step of its own, no undo."""
     state.waiting.label[slot] = 1
-    count_positive(state, parameters, slot)
+    count_outcome(state, parameters, slot, 0.0, 1.0)
     state.tallies[LATE_POSITIVES] += 1
     state.waiting.learned[slot] = UNLEARNED
     learn_label(state, parameters, slot, 1.0)
@@ -491,8 +491,7 @@ def take_late_positive(state: State, parameters: Parameters, emitted: Emitted, s
 
 @compiled
 def take_positive(state: State, parameters: Parameters, slot: int) -> None:
-    """Count an impression's first positive in the rates, and how long it took."""
-    count_positive(state, parameters, slot)
+    """Count how long an impression's first positive took."""
     now_ms = state.clock.stream_time_ms[0]
     joiner = parameters.joiner
     delay_ms = now_ms - state.waiting.ts_ms[slot]

@@ -37,8 +37,7 @@ from thalweg.operators.rates import (
     RESIDUAL,
     SHOWN,
     SUMS,
-    add_exposure,
-    add_positive,
+    add_outcome,
     decay,
     overall_prior,
     read_rate,
@@ -345,35 +344,47 @@ def base_of(state: State, parameters: Parameters, slot: int) -> float:
 
 
 @compiled
-def count_exposure(state: State, parameters: Parameters, slot: int, user: int) -> None:
-    """Count an impression in the rates of all its values, and with its user, once it is scored."""
-    rates = state.learner.rates
-    score = state.waiting.scores[slot, MODEL]
-    now_ms = state.clock.stream_time_ms[0]
-    add_exposure(rates.overall, 0, score)
+def count_exposure(state: State, slot: int, user: int) -> None:
+    """Count an impression with its user, and keep its rows, once it is scored: this needs no outcome."""
     for value in range(state.seen.counts[slot]):
         row = state.seen.row[slot, value]
         if row >= 0:
-            decay(rates.sums, rates.at_ms, row, now_ms, parameters.learner.rates)
-            add_exposure(rates.sums, row, score)
             state.features.touched[row] |= TOUCHED
     state.behaviors.shown[user] += 1
-    state.behaviors.shown_ms[user] = now_ms
+    state.behaviors.shown_ms[user] = state.clock.stream_time_ms[0]
 
 
 @compiled
-def count_positive(state: State, parameters: Parameters, slot: int) -> None:
-    """Count a positive in the rates of all values of its impression, when its feedback arrives."""
+def count_outcome(state: State, parameters: Parameters, slot: int, shown: float, acted: float) -> None:
+    """Count an impression in the rates of all its values: `shown` exposures whose outcome is known, `acted` positives.
+
+    Both are 0 or 1, or parts of 1: a provisional label counts as it is, and is made whole when the window closes.
+    """
     rates = state.learner.rates
+    expected = shown * state.waiting.scores[slot, MODEL]
     now_ms = state.clock.stream_time_ms[0]
     decay(rates.overall, rates.overall_at_ms, 0, now_ms, parameters.learner.rates)
-    add_positive(rates.overall, 0)
+    add_outcome(rates.overall, 0, shown, acted, expected)
     for value in range(state.seen.counts[slot]):
         row = state.seen.row[slot, value]
         if row >= 0 and is_current(state.features, row, state.seen.generation[slot, value]):
             decay(rates.sums, rates.at_ms, row, now_ms, parameters.learner.rates)
-            add_positive(rates.sums, row)
+            add_outcome(rates.sums, row, shown, acted, expected)
             state.features.touched[row] |= TOUCHED
+
+
+@compiled
+def take_label(state: State, parameters: Parameters, slot: int, label: float) -> None:
+    """Take an impression's label, provisional or for good: it counts in the rates, and is learned.
+
+    A label taken before counts already: only the difference is added.
+    """
+    taken = state.waiting.learned[slot]
+    if taken == UNLEARNED:
+        count_outcome(state, parameters, slot, 1.0, label)
+    elif taken != label:
+        count_outcome(state, parameters, slot, 0.0, label - taken)
+    learn_label(state, parameters, slot, label)
 
 
 @compiled
@@ -383,8 +394,10 @@ def learn_label(state: State, parameters: Parameters, slot: int, label: float) -
     if waiting.learned[slot] != label:
         frozen_from_ms = parameters.learner.frozen_from_ms
         is_frozen = frozen_from_ms > 0 and state.clock.stream_time_ms[0] >= frozen_from_ms
-        if not is_frozen and (label > 0.0 or is_sampled(state, parameters, slot)):
-            learn_slot(state, parameters, slot, label)
+        if not is_frozen and is_sampled(state, parameters, slot):
+            learn_slot(state, parameters, slot, label, waiting.learned[slot])
+        elif not is_frozen and label == 1.0:  # what was provisional of it was not learned
+            learn_slot(state, parameters, slot, label, UNLEARNED)
         remember_error(state, parameters, slot, label)
         update_rows(state, slot)
     waiting.learned[slot] = label
@@ -398,17 +411,16 @@ def is_sampled(state: State, parameters: Parameters, slot: int) -> bool:
 
 
 @compiled
-def learn_slot(state: State, parameters: Parameters, slot: int, label: float) -> None:
+def learn_slot(state: State, parameters: Parameters, slot: int, label: float, learned: float) -> None:
     """Take one learning step from an impression's label, with the features that it was scored with.
 
     The machine's rows move by the error that it would make with the rows of now, the dense level by the error with the
-    machine's logit as it was served; behind a label learned before, both by the difference of the labels.
+    machine's logit as it was served; behind a label `learned` before, both by the difference of the labels.
     Another model than the built-in one learns from the example, when the window closes.
     """
     if parameters.learner.is_replaced:
         return
     learner, workspace, seen = state.learner, parameters.workspace, state.seen
-    learned = state.waiting.learned[slot]
     inputs = seen.inputs[slot]
     dense = 2 * learner.pairs.shape[0]
     machine = machine_logit(state, parameters, slot)

@@ -14,8 +14,7 @@ from thalweg.operators.rates import (
     SHOWN,
     Prior,
     RatesParameters,
-    add_exposure,
-    add_positive,
+    add_outcome,
     decay,
     new_rates,
     overall_prior,
@@ -56,10 +55,10 @@ def test_sums_equal_a_sum_over_all_events(events: list[tuple[int, float | None]]
         now_ms += elapsed_ms
         decay(rates.sums, rates.at_ms, 1, now_ms, PARAMETERS)
         if score is None:
-            add_positive(rates.sums, 1)
+            add_outcome(rates.sums, 1, 0.0, 1.0, 0.0)
             positives.append(now_ms)
         else:
-            add_exposure(rates.sums, 1, score)
+            add_outcome(rates.sums, 1, 1.0, 0.0, score)
             exposures.append((now_ms, score))
     np.testing.assert_allclose(rates.sums[1], from_scratch(exposures, positives, now_ms), rtol=1e-12, atol=1e-12)
     assert not rates.sums[[0, 2]].any()
@@ -69,7 +68,7 @@ def test_time_that_goes_back_decays_nothing() -> None:
     """A row is brought forward only."""
     rates = new_rates(1)
     wipe_rates(rates, 0, START_MS)
-    add_exposure(rates.sums, 0, 0.5)
+    add_outcome(rates.sums, 0, 1.0, 0.0, 0.5)
     decay(rates.sums, rates.at_ms, 0, START_MS - 1_000, PARAMETERS)
     assert rates.sums[0, LATELY_SHOWN] == 1.0
     assert rates.at_ms[0] == START_MS
@@ -78,8 +77,8 @@ def test_time_that_goes_back_decays_nothing() -> None:
 def test_wiped_rates_are_those_of_a_new_row() -> None:
     """A row given to another value shows nothing of the value before."""
     rates = new_rates(1)
-    add_exposure(rates.sums, 0, 0.5)
-    add_positive(rates.sums, 0)
+    add_outcome(rates.sums, 0, 1.0, 0.0, 0.5)
+    add_outcome(rates.sums, 0, 0.0, 1.0, 0.0)
     wipe_rates(rates, 0, 7)
     assert not rates.sums.any()
     assert rates.at_ms[0] == 7
@@ -109,9 +108,9 @@ def test_scores_that_keep_their_promise_leave_no_residual() -> None:
     """Where as many positives came as the scores had promised, the residual is zero though the rate is not."""
     rates = new_rates(1)
     for number in range(1_000):
-        add_exposure(rates.sums, 0, 0.25)
+        add_outcome(rates.sums, 0, 1.0, 0.0, 0.25)
         if number % 4 == 0:
-            add_positive(rates.sums, 0)
+            add_outcome(rates.sums, 0, 0.0, 1.0, 0.0)
     prior = Prior(5.0, 0.1, 0.1)
     assert math.isclose(rates.sums[0, LATELY_EXPECTED], 250.0)
     shown, acted, lately_shown, lately_acted, expected = rates.sums[0]
