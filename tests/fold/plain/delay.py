@@ -1,0 +1,53 @@
+"""How long positives take: when a label is learned provisionally, and as what."""
+
+import numpy as np
+from thalweg.operators.configuration import Configuration
+
+DAY_MS = 86_400_000
+EDGES = [512 * 2 ** (bucket // 2) * (3 if bucket % 2 else 2) // 2 for bucket in range(48)]
+
+
+class Delays:
+    """Positives by delay, half of them forgotten a day."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.share, self.window_ms = (
+            configuration.joiner.provisional_share,
+            max(configuration.joiner.windows_ms().values()),
+        )
+        self.counts, self.within = np.zeros(48), np.zeros(48)
+        self.began_ms = self.decayed_ms = self.elapsed_ms = 0
+
+    def count(self, delay_ms: int, now_ms: int) -> None:
+        """Count a positive; once a minute, look anew at what is known."""
+        if self.share >= 1:
+            return
+        if self.began_ms == 0:
+            self.began_ms, self.decayed_ms = now_ms - max(delay_ms, 0), now_ms
+        self.counts[bucket_of(delay_ms)] += 1
+        if now_ms - self.decayed_ms < 60_000:
+            return
+        self.counts *= kept(now_ms - self.decayed_ms)
+        self.decayed_ms = now_ms
+        log_ms = now_ms - self.began_ms
+        seen = [1 - kept(max(log_ms - end * 6 // 7, log_ms // 16)) for end in EDGES]
+        total = np.cumsum(self.counts * (1 - kept(log_ms)) / np.array(seen))
+        self.within = total / (total[-1] + 10)
+        known = [end for end, share in zip(EDGES, self.within, strict=True)
+                 if 4 * end <= log_ms and end < self.window_ms and share >= self.share]  # fmt: skip
+        self.elapsed_ms = known[0] if known else 0
+
+    def provisional(self, p: float, elapsed_ms: int) -> float:
+        """The chance that a positive still comes, where none has come so far."""
+        bucket = bucket_of(elapsed_ms) - 1
+        come = self.within[bucket] if bucket >= 0 else 0.0
+        return 0.0 if come >= 0.99 else float(p * (1 - come) / (p * (1 - come) + 1 - p))
+
+
+def bucket_of(delay_ms: int) -> int:
+    return min(sum(end <= delay_ms for end in EDGES), 47)
+
+
+def kept(elapsed_ms: int) -> float:
+    """What a day's half-life leaves."""
+    return float(2.0 ** (-elapsed_ms / DAY_MS))

@@ -1,0 +1,285 @@
+"""The fold: what waits, what is learned of it and when, and one impression from its values to its score."""
+
+import math
+from typing import Any
+
+import numpy as np
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.columnizer import ERASE, FEEDBACK, IMPRESSION, Columns
+from thalweg.operators.features import crosses_of
+from thalweg.operators.fold.state import field_count
+from thalweg.operators.machine.hashing import field_seed
+
+from tests.fold.plain.behaviours import Behaviours
+from tests.fold.plain.delay import Delays
+from tests.fold.plain.ids import Values, cross, uniform
+from tests.fold.plain.learner import Learner, sigmoid
+from tests.fold.plain.memory import Memory
+from tests.fold.plain.rates import Rates
+
+USER, ITEM = 0, 1
+GAP, EXPOSURES, RECENT = range(3)
+
+
+class Slot:
+    """An impression, from its first record until it is forgotten."""
+
+    def __init__(self, key: int, user: int) -> None:
+        self.key, self.user, self.status = key, user, "early"
+        self.label, self.learned = 0, None  # type: tuple[int, float | None]
+        self.feedback: list[tuple[int, int, bool, int]] = []  # key, ts, positive, window
+        self.due: tuple[int, int] = (0, 0)  # when its window closes, and in which order
+        self.provisional: tuple[int, int] | None = None
+        self.ts_ms = self.closed_ms = 0
+        self.present: list[tuple[int, Any]] = []
+        self.numbers = self.interests = np.zeros(0)  # rates and residuals, the machine's logit; interests [I, d]
+        self.overall = self.model = 0.0
+        self.recalled: Any = None
+
+
+class User:
+    """A user: `updated_ms` counts while nothing of the user waits."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.updated_ms, self.waiting = now_ms, 0
+        self.shown = self.shown_ms = 0
+
+
+class Plain:
+    """The fold over one partition's columns; `names` are the fields in their places."""
+
+    def __init__(self, configuration: Configuration, names: list[str]) -> None:
+        c = self.c = configuration
+        self.fields = field_count(c)
+        self.places = self.fields - 3
+        self.kinds = c.behaviors.kinds if c.learner.interests else ()
+        self.values, self.rates = Values(c, names), Rates(c)
+        self.behaviours, self.delays, self.memory = Behaviours(c), Delays(c), Memory(c)
+        self.learner = Learner(c, self.fields, 2 * len(self.kinds))
+        salts = np.array([field_seed(name, c.seed) for name in names], np.uint64)
+        self.crosses = list(zip(*(part.tolist() for part in crosses_of(c.features, salts)), strict=True))
+        self.users: dict[int, User] = {}
+        self.slots: dict[int, Slot] = {}
+        self.closed: list[Slot] = []
+        self.now_ms = self.arrivals = 0
+        self.scored: list[tuple[float, float]] = []
+        self.labels: list[tuple[int, int]] = []  # (label, revision) of each example
+
+    def run(self, columns: Columns) -> None:
+        for event in range(len(columns.kind)):
+            if columns.reason[event]:
+                continue
+            self.arrivals += 1
+            self.now_ms = max(self.now_ms, int(columns.ts_ms[event]))
+            self.release_due()
+            self.sweep()
+            kind, user = columns.kind[event], int(columns.user[event])
+            if kind == IMPRESSION:
+                self.on_impression(columns, event, user)
+            elif kind == FEEDBACK:
+                self.on_feedback(columns, event, user)
+            elif kind == ERASE:
+                self.forget_user(user)
+                self.values.sightings.pop(user, None)
+
+    # Time: who waits for what
+
+    def release_due(self) -> None:
+        """Close the windows that ended before now, each behind the provisional labels that come before it."""
+        while True:
+            waiting = [slot for slot in self.slots.values() if slot.status != "closed"]
+            first = min(waiting, key=lambda slot: slot.due, default=None)
+            until = self.now_ms if first is None else min(self.now_ms, first.due[0] + 1)
+            early = [slot for slot in waiting if slot.provisional is not None and slot.provisional[0] < until]
+            for slot in sorted(early, key=lambda slot: slot.provisional or (0, 0)):
+                slot.provisional = None
+                if slot.label or self.is_sampled(slot):
+                    p = self.delays.provisional(slot.model, self.now_ms - slot.ts_ms)
+                    self.learn(slot, 1.0 if slot.label else p)
+            if first is None or first.due[0] >= self.now_ms:
+                break
+            self.forget_slot(first) if first.status == "early" else self.close(first)
+        while self.closed and self.now_ms - self.closed[0].closed_ms >= self.c.joiner.late_window_ms:
+            self.forget_slot(self.closed[0])
+
+    def close(self, slot: Slot) -> None:
+        """An impression's window is over: learn its label; what comes later is late."""
+        self.learn(slot, float(slot.label))
+        self.labels.append((slot.label, 0))
+        item = slot.present[ITEM][1]
+        if not slot.label and "skipped" in self.c.behaviors.kinds and item is not None and item.is_alive:
+            self.behaviours.extend(slot.user, "skipped", item, slot.ts_ms)
+        if not slot.label and self.has_positive(slot, self.c.joiner.late_window_ms):
+            self.take_late(slot)
+        slot.status, slot.closed_ms, slot.provisional = "closed", self.now_ms, None
+        self.closed.append(slot)
+
+    def sweep(self) -> None:
+        """Forget one user and two values whose time is over."""
+        idle = [(user.updated_ms, key) for key, user in self.users.items() if not user.waiting]
+        expired = [pair for pair in idle if self.now_ms - pair[0] >= self.c.behaviors.expire_time_ms]
+        if expired:
+            self.forget_user(min(expired, key=lambda pair: pair[0])[1])
+        self.values.sweep(self.now_ms)
+
+    def user_of(self, key: int) -> User:
+        user = self.users.get(key)
+        if user and not user.waiting and self.now_ms - user.updated_ms >= self.c.behaviors.expire_time_ms:
+            self.forget_user(key)
+        return self.users.setdefault(key, User(self.now_ms))
+
+    def forget_user(self, key: int) -> None:
+        for slot in [slot for slot in self.slots.values() if slot.user == key]:
+            self.forget_slot(slot)
+        self.values.forget(key)
+        self.behaviours.forget(key)
+        self.users.pop(key, None)
+
+    def open_slot(self, key: int, user: int) -> Slot:
+        slot = self.slots[key] = Slot(key, user)
+        self.users[user].waiting += 1
+        return slot
+
+    def forget_slot(self, slot: Slot) -> None:
+        del self.slots[slot.key]
+        if slot.status == "closed":
+            self.closed.remove(slot)
+        user = self.users[slot.user]
+        user.waiting -= 1
+        user.updated_ms = self.now_ms
+
+    # Events
+
+    def on_impression(self, columns: Columns, event: int, user_key: int) -> None:
+        key, ts_ms, window_ms = int(columns.key[event]), int(columns.ts_ms[event]), self.delays.window_ms
+        if key in self.slots and self.slots[key].status != "early":
+            return  # sent twice
+        user = self.user_of(user_key)
+        if key in self.slots and self.slots[key].user != user_key:
+            self.forget_slot(self.slots[key])
+        slot = self.slots.get(key) or self.open_slot(key, user_key)
+        slot.status, slot.ts_ms, slot.due = "waiting", ts_ms, (ts_ms + window_ms, self.arrivals)
+        slot.label = int(self.has_positive(slot, 0))
+        if self.delays.elapsed_ms:
+            slot.provisional = (ts_ms + self.delays.elapsed_ms, self.arrivals)
+        keys = self.see(slot, columns, event, user_key, user)
+        self.score(slot, keys, float(columns.base_score[event]))
+        self.rates.expose(slot.present, slot.model, self.now_ms)
+        user.shown, user.shown_ms = user.shown + 1, self.now_ms
+        if slot.label:
+            self.take_positive(slot)
+
+    def on_feedback(self, columns: Columns, event: int, user_key: int) -> None:
+        key, slot = int(columns.impression[event]), self.slots.get(int(columns.impression[event]))
+        feedback = (int(columns.key[event]), int(columns.ts_ms[event]), bool(columns.positive[event]),
+                    int(columns.window_ms[event]))  # fmt: skip
+        if slot and (slot.user != user_key or feedback[0] in [known for known, *_ in slot.feedback]):
+            return  # somebody else's, or sent twice
+        self.user_of(user_key)
+        if slot is None:
+            slot = self.open_slot(key, user_key)
+            slot.due = (self.now_ms + self.delays.window_ms, self.arrivals)
+        slot.feedback.append(feedback)
+        if slot.status == "waiting" and not slot.label and self.has_positive(slot, 0):
+            slot.label = 1
+            self.take_positive(slot)
+        elif slot.status == "closed" and not slot.label and self.has_positive(slot, self.c.joiner.late_window_ms):
+            self.take_late(slot)
+        item = self.values.find(int(columns.item[event]), self.now_ms)
+        if item is not None and "acted" in self.c.behaviors.kinds:
+            self.behaviours.extend(user_key, "acted", item, feedback[1])
+
+    def has_positive(self, slot: Slot, grace_ms: int) -> bool:
+        return any(positive and ts_ms <= slot.ts_ms + window_ms + grace_ms
+                   for _, ts_ms, positive, window_ms in slot.feedback)  # fmt: skip
+
+    def take_positive(self, slot: Slot) -> None:
+        """Rates and delays know of a positive at once, the learner once its label is due."""
+        self.rates.act(slot.present, self.now_ms)
+        self.delays.count(self.now_ms - slot.ts_ms, self.now_ms)
+
+    def take_late(self, slot: Slot) -> None:
+        """A positive that comes too late is one more step of its own; nothing is undone."""
+        slot.label, slot.learned = 1, None
+        self.rates.act(slot.present, self.now_ms)
+        self.learn(slot, 1.0)
+        self.labels.append((1, 1))
+
+    # One impression
+
+    def see(self, slot: Slot, columns: Columns, event: int, user_key: int, user: User) -> dict[int, int]:
+        """Resolve an impression's values, given, crossed and derived; return the first key of each place."""
+        keys: dict[int, int] = {}
+        slot.present = []
+
+        def add(field: int, key: int, owner: int | None = None) -> None:
+            slot.present.append((field, self.values.resolve(key, field, owner, self.now_ms)))
+
+        for value in range(columns.value_start[event], columns.value_start[event + 1]):
+            field, key = int(columns.value_field[value]), int(columns.value_key[value])
+            keys.setdefault(field, key)
+            add(field, key, user_key if field == USER else None)
+        for field, first, second, salt in self.crosses:
+            if first in keys and second in keys:
+                key = cross(keys[first], keys[second], salt)
+                add(field, key, user_key if USER in (first, second) else None)
+        gap = log2_bucket((self.now_ms - user.shown_ms) / 1_000) if user.shown else 31
+        recents = self.c.learner.recent_items
+        for which, bucket in ((GAP, gap), (EXPOSURES, log2_bucket(user.shown))):
+            keys[self.places + recents + which] = key = cross(bucket, which, 0xDE)
+            add(self.places + which, key)
+        ring = self.behaviours.rings.get((user_key, "acted"), [])
+        for back, (item, _) in enumerate(ring[::-1][:recents]):
+            if item.is_alive:
+                keys[self.places + back] = key = cross(item.key, RECENT, 0xDE)
+                add(self.places + RECENT, key)
+        return keys
+
+    def score(self, slot: Slot, keys: dict[int, int], base_score: float) -> None:
+        """The formula of `docs/model.md`."""
+        rates, slot.overall = self.rates.read(slot.present, self.fields, self.now_ms)
+        slot.interests = np.zeros((2 * len(self.kinds), self.c.learner.latent_size))
+        item = slot.present[ITEM][1]
+        for number, kind in enumerate(self.kinds if item is not None else ()):
+            slot.interests[2 * number] = self.behaviours.short(slot.user, kind, item.latent.w)
+            slot.interests[2 * number + 1] = self.behaviours.long(slot.user, kind, item.latent.w, self.now_ms)
+        slot.numbers = np.append(rates, self.learner.machine(slot.present, slot.interests))
+        slot.model = sigmoid(slot.overall + self.learner.dense_logit(slot.numbers))
+        corrects = self.c.correction.base == "base_score" and not math.isnan(base_score)
+        base = base_score if corrects else slot.model
+        v, _ = self.learner.vectors(slot.present, slot.interests)
+        buckets = self.memory.locate(keys, base, v[USER], v[ITEM])
+        score, slot.recalled = self.memory.read(buckets, base, self.now_ms)
+        self.scored.append((slot.model, score))
+
+    def is_sampled(self, slot: Slot) -> bool:
+        rate = self.c.joiner.negative_sample_rate
+        return rate >= 1 or uniform(slot.key, 0x5A) < rate
+
+    def learn(self, slot: Slot, label: float) -> None:
+        """Learn a label, or by how much it differs from the one learned before."""
+        if label == slot.learned:
+            return
+        frozen = self.c.learner.frozen_from_ms
+        if not 0 < frozen <= self.now_ms and (label > 0 or self.is_sampled(slot)):
+            slot.present = [(field, value if value and value.is_alive else None) for field, value in slot.present]
+            machine = self.learner.machine(slot.present, slot.interests)
+            served = (
+                slot.overall + self.learner.dense_logit(slot.numbers) - math.log(self.c.joiner.negative_sample_rate)
+            )
+            trust = self.learner.dense.w[2 * self.fields]
+            error = dense_error = (slot.learned or 0.0) - label
+            if slot.learned is None:
+                dense_error = sigmoid(served) - label
+                error = sigmoid(served + trust * (machine - slot.numbers[-1])) - label
+            self.learner.learn(slot.present, slot.interests, slot.numbers, error, dense_error)
+        self.memory.write(slot.recalled, label, slot.learned, self.now_ms)
+        for _, value in slot.present:
+            if value is not None and value.is_alive:
+                self.values.update(value, self.now_ms)
+        slot.learned = label
+
+
+def log2_bucket(x: float) -> int:
+    """0 below 1, then one more for each doubling, at most 30."""
+    return 0 if x < 1 else min(math.floor(math.log2(x)) + 1, 30)

@@ -1,0 +1,115 @@
+"""Keys, chance that repeats, and which values are known: admission, expiry, and what a user owns alone."""
+
+import math
+from collections import defaultdict
+
+import numpy as np
+from thalweg.operators.configuration import Configuration
+
+from tests.fold.plain.learner import Coordinates
+
+WORD = (1 << 64) - 1
+
+
+def mix(key: int, salt: int) -> int:
+    """MurmurHash3's finaliser of a key and a salt."""
+    h = key ^ (salt * 0x9E3779B97F4A7C15 & WORD)
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        h = (h ^ h >> 33) * factor & WORD
+    return h ^ h >> 33
+
+
+def cross(first: int, second: int, salt: int) -> int:
+    """The key of two values seen together."""
+    return mix((first + 0x9E3779B97F4A7C15 * second) & WORD, salt) or 1
+
+
+def uniform(key: int, salt: int) -> float:
+    """A number in [0, 1) that a key and a salt always give."""
+    return (mix(key, salt) >> 11) / 2**53
+
+
+class Value:
+    """One value of a field: what is learned of it and counted of it."""
+
+    def __init__(self, key: int, field: int, owner: int | None, now_ms: int, configuration: Configuration) -> None:
+        c = configuration.learner
+        self.key, self.field, self.owner, self.updated_ms = key, field, owner, now_ms
+        start = [(2 * uniform(key, configuration.seed + 0x1A7 + i) - 1) * c.latent_initial
+                 for i in range(1, 1 + c.latent_size)]  # fmt: skip
+        self.weight = Coordinates(np.zeros(1), c.alpha_weight, c.l1, c.l2)
+        self.latent = Coordinates(np.array(start), c.alpha_latent, c.l1, c.l2)
+        self.sums, self.at_ms = np.zeros(5), now_ms
+        self.is_alive = True
+
+
+class Values:
+    """All values with a row, each field's in the order of their last updates."""
+
+    def __init__(self, configuration: Configuration, names: list[str]) -> None:
+        self.configuration = configuration
+        by_name = configuration.table.expire_time_ms_by_field
+        self.expire_ms = {place: by_name[name] for place, name in enumerate(names) if name in by_name}
+        self.lists: dict[int, dict[int, Value]] = defaultdict(dict)
+        self.sightings: dict[int, int] = defaultdict(int)
+        self.rows: dict[int, Value] = {}
+
+    def find(self, key: int, now_ms: int) -> Value | None:
+        """The value, unless it has no row or its time is over."""
+        value = self.rows.get(key)
+        return None if value is None or self.is_expired(value, now_ms) else value
+
+    def is_expired(self, value: Value, now_ms: int) -> bool:
+        expire_ms = self.expire_ms.get(value.field, self.configuration.table.expire_time_ms)
+        return now_ms - value.updated_ms >= expire_ms
+
+    def resolve(self, key: int, field: int, owner: int | None, now_ms: int) -> Value | None:
+        """The value as it is seen now: found, or admitted, or None."""
+        value = self.rows.get(key)
+        if value is not None and self.is_expired(value, now_ms):
+            self.free(value)
+            value = None
+        if value is None and self.is_admitted(key):
+            value = Value(key, field, owner, now_ms, self.configuration)
+            self.rows[key] = self.lists[field][key] = value
+        return value
+
+    def is_admitted(self, key: int) -> bool:
+        """Count a sighting; whether it is the one at which the value gets its row. Its count is dropped then."""
+        table = self.configuration.table
+        threshold = table.occurrence_threshold
+        if threshold <= 1:
+            return True
+        self.sightings[key] += 1
+        seen, chance = self.sightings[key], uniform(key, 0xAD)
+        is_in = {
+            "count": seen >= threshold,
+            "linear": seen > chance * threshold,
+            "geometric": 1 - math.exp(math.log(0.05) / threshold * seen) > chance,
+        }[table.admission]
+        if is_in:
+            del self.sightings[key]
+        return is_in
+
+    def update(self, value: Value, now_ms: int) -> None:
+        """A value that was learned from lives on, and is the newest of its field."""
+        value.updated_ms = now_ms
+        self.lists[value.field][value.key] = self.lists[value.field].pop(value.key)
+
+    def free(self, value: Value) -> None:
+        value.is_alive = False
+        del self.rows[value.key], self.lists[value.field][value.key]
+
+    def sweep(self, now_ms: int) -> None:
+        """Free up to two values whose time is over, the oldest of the first field that has any."""
+        for _ in range(2):
+            oldest = (next(iter(self.lists[field].values())) for field in sorted(self.lists) if self.lists[field])
+            expired = next((value for value in oldest if self.is_expired(value, now_ms)), None)
+            if expired is None:
+                return
+            self.free(expired)
+
+    def forget(self, owner: int) -> None:
+        """Free all that is one user's alone."""
+        for value in [value for value in self.rows.values() if value.owner == owner]:
+            self.free(value)
