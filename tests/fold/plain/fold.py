@@ -93,9 +93,8 @@ class Plain:
             early = [slot for slot in waiting if slot.provisional is not None and slot.provisional[0] < until]
             for slot in sorted(early, key=lambda slot: slot.provisional or (0, 0)):
                 slot.provisional = None
-                if slot.label or self.is_sampled(slot):
-                    p = self.delays.provisional(slot.model, self.now_ms - slot.ts_ms)
-                    self.learn(slot, 1.0 if slot.label else p)
+                p = self.delays.provisional(slot.model, self.now_ms - slot.ts_ms)
+                self.take(slot, 1.0 if slot.label else p)
             if first is None or first.due[0] >= self.now_ms:
                 break
             self.forget_slot(first) if first.status == "early" else self.close(first)
@@ -104,7 +103,7 @@ class Plain:
 
     def close(self, slot: Slot) -> None:
         """An impression's window is over: learn its label; what comes later is late."""
-        self.learn(slot, float(slot.label))
+        self.take(slot, float(slot.label))
         self.labels.append((slot.label, 0))
         item = slot.present[ITEM][1]
         if not slot.label and "skipped" in self.c.behaviors.kinds and item is not None and item.is_alive:
@@ -164,10 +163,9 @@ class Plain:
             slot.provisional = (ts_ms + self.delays.elapsed_ms, self.arrivals)
         keys = self.see(slot, columns, event, user_key, user)
         self.score(slot, keys, float(columns.base_score[event]))
-        self.rates.expose(slot.present, slot.model, self.now_ms)
         user.shown, user.shown_ms = user.shown + 1, self.now_ms
         if slot.label:
-            self.take_positive(slot)
+            self.delays.count(self.now_ms - slot.ts_ms, self.now_ms)
 
     def on_feedback(self, columns: Columns, event: int, user_key: int) -> None:
         key, slot = int(columns.impression[event]), self.slots.get(int(columns.impression[event]))
@@ -182,7 +180,7 @@ class Plain:
         slot.feedback.append(feedback)
         if slot.status == "waiting" and not slot.label and self.has_positive(slot, 0):
             slot.label = 1
-            self.take_positive(slot)
+            self.delays.count(self.now_ms - slot.ts_ms, self.now_ms)
         elif slot.status == "closed" and not slot.label and self.has_positive(slot, self.c.joiner.late_window_ms):
             self.take_late(slot)
         item = self.values.find(int(columns.item[event]), self.now_ms)
@@ -193,15 +191,10 @@ class Plain:
         return any(positive and ts_ms <= slot.ts_ms + window_ms + grace_ms
                    for _, ts_ms, positive, window_ms in slot.feedback)  # fmt: skip
 
-    def take_positive(self, slot: Slot) -> None:
-        """Rates and delays know of a positive at once, the learner once its label is due."""
-        self.rates.act(slot.present, self.now_ms)
-        self.delays.count(self.now_ms - slot.ts_ms, self.now_ms)
-
     def take_late(self, slot: Slot) -> None:
         """A positive that comes too late is one more step of its own; nothing is undone."""
         slot.label, slot.learned = 1, None
-        self.rates.act(slot.present, self.now_ms)
+        self.rates.count(slot.present, 0.0, 1.0, slot.model, self.now_ms)
         self.learn(slot, 1.0)
         self.labels.append((1, 1))
 
@@ -256,20 +249,29 @@ class Plain:
         rate = self.c.joiner.negative_sample_rate
         return rate >= 1 or uniform(slot.key, 0x5A) < rate
 
+    def take(self, slot: Slot, label: float) -> None:
+        """A label, provisional or for good: it counts in the rates, or by how much it changed, and is learned."""
+        is_first = slot.learned is None
+        self.rates.count(slot.present, float(is_first), label - (slot.learned or 0.0), slot.model, self.now_ms)
+        self.learn(slot, label)
+
     def learn(self, slot: Slot, label: float) -> None:
         """Learn a label, or by how much it differs from the one learned before."""
         if label == slot.learned:
             return
         frozen = self.c.learner.frozen_from_ms
-        if not 0 < frozen <= self.now_ms and (label > 0 or self.is_sampled(slot)):
+        if not 0 < frozen <= self.now_ms and (label == 1 or self.is_sampled(slot)):
+            learned = (
+                slot.learned if self.is_sampled(slot) else None
+            )  # of what was provisional, nothing else is learned
             slot.present = [(field, value if value and value.is_alive else None) for field, value in slot.present]
             machine = self.learner.machine(slot.present, slot.interests)
             served = (
                 slot.overall + self.learner.dense_logit(slot.numbers) - math.log(self.c.joiner.negative_sample_rate)
             )
             trust = self.learner.dense.w[2 * self.fields]
-            error = dense_error = (slot.learned or 0.0) - label
-            if slot.learned is None:
+            error = dense_error = (learned or 0.0) - label
+            if learned is None:
                 dense_error = sigmoid(served) - label
                 error = sigmoid(served + trust * (machine - slot.numbers[-1])) - label
             self.learner.learn(slot.present, slot.interests, slot.numbers, error, dense_error)

@@ -46,14 +46,8 @@ class Rates:
         m = self.prior
         return math.log((acted + m * mean) / (max(shown - acted, 0.0) + m * (1 - mean)))
 
-    def expose(self, present: Any, score: float, now_ms: int) -> None:
-        """Count an impression that was just given the model's `score`."""
-        for holder in (self, *(value for _, value in present if value is not None)):
-            sums = self.decayed(holder, now_ms)
-            sums[[SHOWN, LATELY_SHOWN]] += 1
-            sums[LATELY_EXPECTED] += score
-
-    def act(self, present: Any, now_ms: int) -> None:
-        """Count a positive, when it comes."""
+    def count(self, present: Any, shown: float, acted: float, score: float, now_ms: int) -> None:
+        """Count an outcome, or by how much it differs from the one counted before, beside the model's `score`."""
         for holder in (self, *(value for _, value in present if value is not None and value.is_alive)):
-            self.decayed(holder, now_ms)[[ACTED, LATELY_ACTED]] += 1
+            sums = self.decayed(holder, now_ms)
+            sums += np.array([shown, acted, shown, acted, shown * score])
