@@ -1,10 +1,11 @@
 """The worker with its real fold, against a Faust agent that only parses and re-emits each event; and its latency.
 
-    python -m benchmarks.worker [--events N] [--seconds N]
+    python -m benchmarks.worker [--events N] [--rates 100,500] [--seconds N]
 
-Everything runs in one go on a broker of its own, with 1 and with 4 partitions, over the made-up log of
-`examples/live`. The worker runs in a process of its own at the default configuration: it scores, learns, writes
-examples, and acknowledges at checkpoints. Compare the ratios: absolutes depend on the machine.
+Everything runs on a broker of its own, over the made-up log of `examples/live`. A backlog is folded with 1 and with 4
+partitions; then events are sent one at a time at each rate to one partition. The worker runs in a process of its own
+at the default configuration: it scores, learns, writes examples, and acknowledges at checkpoints. The first 3 seconds
+of a rate are not counted. Compare the ratios: absolutes depend on the machine.
 """
 
 import argparse
@@ -16,14 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from kafka import KafkaConsumer, TopicPartition
 from kafka.partitioner.default import murmur2
 from rich.console import Console
@@ -36,13 +36,26 @@ from thalweg.streams.kafka.security import KafkaSection
 from thalweg.streams.kafka.topics import TopicsSection, create
 from thalweg.streams.partition.partition import Partition
 
-from benchmarks.faust_blocks import measure, send_all
+from benchmarks.faust_blocks import measure as measure_agent
+from benchmarks.faust_blocks import send_all
+from benchmarks.trickle import WARM_UP_S, Trickled, measure
 from examples.live.events import events
 from tests.kafka.broker import Broker
 
 THALWEG = [sys.executable, "-c", "from thalweg.streams.commands import main; main()"]
-LATENCY_RATE = 500
-WARM_UP_S = 3
+COLUMNS = (
+    "events/s",
+    "reached",
+    "median",
+    "p99",
+    "worst",
+    "median, first / last 10 s",
+    "p99, first / last 10 s",
+    "missing",
+    "worker, of a core",
+    "µs an event",
+    "sender, of a core",
+)
 
 
 class Logged(NamedTuple):
@@ -180,68 +193,71 @@ def timed(owner: Any, *names: str) -> Iterator[list[float]]:
             setattr(owner, name, function)
 
 
-async def latencies(servers: str, topics: TopicsSection, told: Callable[[], str], seconds: int) -> Sequence[float]:
-    """Return milliseconds from producing an impression to its score's arrival, at LATENCY_RATE events a second."""
-    sent: dict[str, float] = {}
-    arrived: dict[str, float] = {}
-    decode = msgspec.json.Decoder(_Identified).decode
-
-    async def receive(consumer: AIOKafkaConsumer) -> None:
-        async for record in consumer:
-            arrived[decode(record.value).id] = time.perf_counter()
-
+def until_open(told: Callable[[], str]) -> None:
+    """Wait until a worker has opened its partition."""
     while not re.search(r"goes on at offset", told()):
-        await asyncio.sleep(0.2)
-    async with (
-        AIOKafkaProducer(bootstrap_servers=servers, acks="all") as producer,
-        AIOKafkaConsumer(topics.scores, bootstrap_servers=servers, auto_offset_reset="earliest") as consumer,
-    ):
-        receiving = asyncio.ensure_future(receive(consumer))
-        started = time.perf_counter()
-        for number, line in enumerate(events(LATENCY_RATE * (seconds + WARM_UP_S))):
-            event = decode(line)
-            await asyncio.sleep(max(0.0, started + number / LATENCY_RATE - time.perf_counter()))
-            if event.type == "impression" and number > LATENCY_RATE * WARM_UP_S:
-                sent[event.id] = time.perf_counter()
-            await producer.send(topics.interactions, value=line, key=event.user.encode())
-        await asyncio.sleep(2)
-        receiving.cancel()
-    missing = len(sent.keys() - arrived.keys())
-    assert not missing, f"{missing} scores did not arrive"
-    return [1000 * (arrived[name] - at) for name, at in sent.items()]
+        time.sleep(0.2)
 
 
-class _Identified(msgspec.Struct):
-    id: str
-    user: str = ""
-    type: str = ""
+def trickled(servers: str, rates: Sequence[int], seconds: int) -> Iterator[Trickled]:
+    """Give what comes of each rate, one worker having the partition all the while."""
+    topics = made_topics(servers, "trickle", 1)
+    lines = events(sum(rates) * (seconds + WARM_UP_S) + 1)
+    with worker(servers, topics) as (process, told):
+        until_open(told)
+        for rate in rates:
+            yield measure(servers, (topics.interactions, topics.scores), process.pid, lines, rate, seconds)
+
+
+def row_of(each: Trickled) -> list[str]:
+    """Return the cells of one rate."""
+    pairs = [f"{each.first(p):.1f} / {each.last(p):.1f}" for p in (50, 99)]
+    per_event = 1e6 * each.worker_cores / each.events_per_s
+    return [
+        f"{each.rate:,}",
+        f"{each.events_per_s:,.0f}",
+        *(f"{each.percentile(p):.1f}" for p in (50, 99, 100)),
+        *pairs,
+        str(each.missing),
+        f"{each.worker_cores:.0%}",
+        f"{per_event:.0f}",
+        f"{each.sender_cores:.0%}",
+    ]
+
+
+def compare(console: Console, servers: str, count: int) -> None:
+    """Print throughput beside the agent's, and where the worker's time goes."""
+    compared = Table("partitions", "agent per event, events/s", "worker, events/s", "ratio")
+    spent = Table("partitions", "decode", "fold", "encode", "Kafka and the rest", title="µs an event, and its share")
+    for partitions in (1, 4):
+        log = logged(count, partitions)
+        parts = shares(log)
+        agent, ours = measure_agent("agent", partitions, servers), throughput(servers, log)
+        compared.add_row(str(partitions), f"{agent:,.0f}", f"{ours:,.0f}", f"{ours / agent:.1f}")
+        whole = 1e6 / ours
+        cells = [*parts, whole - parts.all]
+        spent.add_row(str(partitions), *(f"{cell:.1f} ({cell / whole:.0%})" for cell in cells))
+    console.print(compared)
+    console.print(spent)
 
 
 def main() -> None:
+    """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=600_000, help="events of the worker's log")
-    parser.add_argument("--seconds", type=int, default=60, help="how long latency is measured")
+    parser.add_argument("--events", type=int, default=600_000, help="events of the backlog; 0: leave it out")
+    parser.add_argument("--rates", default="100,500,1000,5000,20000", help="events a second, each sent one at a time")
+    parser.add_argument("--seconds", type=int, default=60, help="how long each rate is measured")
     options = parser.parse_args()
-    console = Console()
-    compared = Table("partitions", "agent per event, events/s", "worker, events/s", "ratio")
-    spent = Table("partitions", "decode", "fold", "encode", "Kafka and the rest", title="µs an event, and its share")
-    with ExitStack() as stack:
-        servers = stack.enter_context(Broker(memory="512m")).bootstrap_servers
-        for partitions in (1, 4):
-            log = logged(options.events, partitions)
-            parts = shares(log)
-            agent, ours = measure("agent", partitions, servers), throughput(servers, log)
-            compared.add_row(str(partitions), f"{agent:,.0f}", f"{ours:,.0f}", f"{ours / agent:.1f}")
-            whole = 1e6 / ours
-            cells = [*parts, whole - parts.all]
-            spent.add_row(str(partitions), *(f"{cell:.1f} ({cell / whole:.0%})" for cell in cells))
-        console.print(compared)
-        console.print(spent)
-        topics = made_topics(servers, "latency", 1)
-        with worker(servers, topics) as (_, told):
-            taken = asyncio.run(latencies(servers, topics, told, options.seconds))
-        told_ms = ", ".join(f"{name} {np.percentile(taken, p):.1f} ms" for name, p in (("p50", 50), ("p99", 99)))
-        console.print(f"latency at {LATENCY_RATE} events/s, {len(taken)} scores: {told_ms}, worst {max(taken):.1f} ms")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    rates = [int(rate) for rate in options.rates.split(",") if rate]
+    with Broker(memory="512m") as broker:
+        if options.events:
+            compare(console, broker.bootstrap_servers, options.events)
+        late = Table(*COLUMNS, title="ms from sending an event to its score's arrival")
+        for each in trickled(broker.bootstrap_servers, rates, options.seconds) if rates else ():
+            late.add_row(*row_of(each))
+            console.print(f"{each.rate:,} events/s: median {each.percentile(50):.1f} ms")
+        console.print(late)
 
 
 if __name__ == "__main__":

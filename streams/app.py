@@ -18,8 +18,6 @@ from thalweg.streams.refusal import Refusal
 from thalweg.streams.worker.metrics import MetricsServer, new_registry
 from thalweg.streams.worker.worker import Scoring
 
-# Larger than a block of the fold: of what one fetch brings, one part is folded while others are read and written.
-BLOCK_RECORDS, BLOCK_BYTES = 10_000, 8 << 20
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that reads or encodes a block keeps the interpreter while the event loop waits for it.
 
@@ -67,10 +65,17 @@ def make_app(loaded: Loaded) -> BlockApp:
 
 def limits_of(loaded: Loaded) -> BlockLimits:
     """Return the limits of blocks; an idle partition is looked at as often as transactions are to be committed."""
-    limits = BlockLimits(BLOCK_RECORDS, BLOCK_BYTES, loaded.worker.pending_bytes_max)
+    worker = loaded.worker
+    # Larger than a block of the fold: of what one fetch brings, one part is folded while others are read and written.
+    limits = BlockLimits(
+        worker.block_records_max,
+        worker.block_bytes_max,
+        worker.pending_bytes_max,
+        fetch_pause_ms=worker.fetch_pause_ms,
+    )
     if loaded.delivery.mode == "transactional":
         limits = limits._replace(idle_ms=min(limits.idle_ms, max(10, loaded.delivery.transaction_interval_ms)))
-    return limits._replace(taken_over_ms=loaded.worker.session_timeout_ms)
+    return limits._replace(taken_over_ms=worker.session_timeout_ms)
 
 
 def tell(message: str) -> None:

@@ -88,6 +88,12 @@ class WorkerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How long after its death a worker's partitions go to others."""
     pending_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 16)] = 8 << 20
     """Bytes of records of one partition that are fetched and not folded yet."""
+    block_records_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    """Records that are folded in one go: what waits is joined up to so many. It changes no output."""
+    block_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 12)] = 8 << 20
+    """Bytes of records that are folded in one go."""
+    fetch_pause_ms: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 2
+    """How long after a fetch of few records the next one begins: a fetch of one costs as much as one of a hundred."""
 
 
 class DeliverySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

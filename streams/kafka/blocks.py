@@ -73,6 +73,8 @@ __all__ = [
 ]
 
 COMMIT_TIMEOUT_S = 15.0
+SMALL_FETCH_RECORDS = 200
+"""Below so many records a fetch costs more than what it brings; a pause behind it lets more records come together."""
 
 
 class BlockApp(faust.App):
@@ -300,6 +302,8 @@ class BlockConsumer(driver.Consumer):
             run = ready.get(tp)
             if run is not None and run is self._runs.get(tp):
                 await run.put(records)
+        if fetched and sum(map(len, fetched.values())) < SMALL_FETCH_RECORDS:
+            await asyncio.sleep(self.app.limits.fetch_pause_ms / 1000)
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)

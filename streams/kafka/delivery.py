@@ -168,9 +168,9 @@ class Delivery:
                 lane.fail(*too_large(topic, partition))
             await lane.confirm(leave=self._in_flight_batches_max - 1)
             try:
-                delivered = await asyncio.wait_for(
-                    self._producer.send_batch(batch, topic, partition=partition), self._delivery_timeout_s
-                )
+                # not `wait_for`: its task would let the client send each topic's batch in a request of its own
+                async with asyncio.timeout(self._delivery_timeout_s):
+                    delivered = await self._producer.send_batch(batch, topic, partition=partition)
             except (KafkaError, TimeoutError) as error:
                 lane.fail(f"{topic}-{partition} takes no outputs: {one_line(error)}", error)
             is_first = topic not in lane.end_offsets
@@ -219,7 +219,9 @@ class Lane:
         while self._in_flight and (len(self._in_flight) > leave or self._in_flight[0][3].done()):
             topic, count, deadline, delivered = self._in_flight[0]
             try:
-                metadata = await asyncio.wait_for(delivered, max(0.0, deadline - now()))
+                if not delivered.done():
+                    await asyncio.wait_for(delivered, max(0.0, deadline - now()))
+                metadata = delivered.result()
             except TimeoutError as error:
                 self.fail(f"{topic}-{self._partition}: {count} outputs unconfirmed for too long", error)
             except KafkaError as error:

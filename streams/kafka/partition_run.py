@@ -40,6 +40,8 @@ class BlockLimits(NamedTuple):
     block_bytes_max: int = 1 << 20
     pending_bytes_max: int = 8 << 20
     """Bytes of records of one partition that are fetched and not folded yet."""
+    fetch_pause_ms: int = 2
+    """How long after a small fetch the next one begins: events that arrive one at a time are fetched some at a time."""
     idle_ms: int = 1_000
     taken_over_ms: int = 10_000
     """How long a partition that somebody else took over waits to be revoked before it is opened again."""
@@ -243,7 +245,8 @@ class PartitionRun:
     async def _wait(self) -> None:
         self._arrived.clear()
         try:
-            await asyncio.wait_for(self._arrived.wait(), self._limits.idle_ms / 1000)
+            async with asyncio.timeout(self._limits.idle_ms / 1000):
+                await self._arrived.wait()
         except TimeoutError:
             self._acknowledge(await self._handler.idle(self._partition))
 

@@ -209,9 +209,9 @@ class _Transactions:
                 self.lane.fail(*too_large(topic, self._partition))
             await self.lane.confirm(leave=in_flight_batches_max - 1)
             try:
-                delivered = await asyncio.wait_for(
-                    self._producer.send_batch(batch, topic, partition=self._partition), self._timeout_s
-                )
+                # not `wait_for`: its task would let the client send each topic's batch in a request of its own
+                async with asyncio.timeout(self._timeout_s):
+                    delivered = await self._producer.send_batch(batch, topic, partition=self._partition)
             except (KafkaError, TimeoutError) as error:
                 self.lane.fail(f"{topic}-{self._partition} takes no outputs: {one_line(error)}", error)
             self.lane.add(topic, count, delivered)

@@ -17,6 +17,7 @@ from thalweg.streams.kafka.transactions import TransactionalDelivery
 from thalweg.streams.partition.partition import Partition
 
 OPEN_TRANSACTION_MS = 1_000
+AT_ONCE_RECORDS = 16
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
@@ -110,6 +111,8 @@ class Ports(NamedTuple):
     clock: Clock
     in_thread: InThread
     new_fold: Callable[..., Partition] = Partition
+    at_once_records: int = 0
+    """Blocks of at most so many records are folded on the event loop: a thread would cost as much as they do."""
 
 
 class KafkaBrokers:
@@ -165,4 +168,5 @@ def ports_of(loaded: Loaded) -> Ports:
         disk=LocalDisk(),
         clock=time,
         in_thread=asyncio.to_thread,
+        at_once_records=AT_ONCE_RECORDS,
     )

@@ -6,7 +6,7 @@ What is done to a partition, step by step; `docs/failures.md` says what happens 
                   2. refuse what it can't go on from: see `refuse_log`
                   3. read each output topic from the end that the checkpoint recorded: our highest cause in it
                   4. read the input from the checkpoint's next offset
-    on `fold`     5. fold a block, off the event loop
+    on `fold`     5. fold a block, off the event loop where it is not small
                   6. leave out each topic's outputs that are not above its highest cause, send the others
     when due      7. await every delivery
                   8. write a checkpoint: the state, the next offset, each output topic's end offset and last cause
@@ -227,7 +227,10 @@ class Scoring:
     async def fold(self, partition: int, records: Sequence[Record]) -> int | None:
         """Steps 5 and 6, and a checkpoint if it is due."""
         assigned = self.partitions[partition]
-        outputs = await self._ports.in_thread(assigned.process, records, self.topics)
+        if len(records) <= self._ports.at_once_records:
+            outputs = assigned.process(records, self.topics)
+        else:
+            outputs = await self._ports.in_thread(assigned.process, records, self.topics)
         await self.delivery.send(partition, outputs)
         assigned.note_sent(self.topics, outputs)
         return await self.idle(partition)

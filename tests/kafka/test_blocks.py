@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from kafka import KafkaProducer
@@ -73,6 +74,7 @@ def test_a_fetch_that_outlives_its_assignment_reaches_nobody() -> None:
 
     class Consumer:
         _room, flow_active = asyncio.Event(), True
+        app = SimpleNamespace(limits=BlockLimits())
         _runs = {"stays": stays, "moves": goes}  # noqa: RUF012
 
         def _get_active_partitions(self) -> set[str]:
