@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from thalweg.operators.configuration import Configuration
+from thalweg.schemas.bounds import bounds, shown_number
 from thalweg.streams.commands.config_command import _toml_value as toml_value
 from thalweg.streams.configuration.loading import io_sections
 from thalweg.streams.configuration.sections import Member, is_tree, members
@@ -27,6 +28,9 @@ One TOML file configures everything. Give it by `--config FILE` or in `THALWEG_C
 section.key=value` goes before the environment variable `THALWEG_SECTION__KEY`, that before the file, the file
 before the defaults. An unknown key is refused with the nearest known name. `thalweg config show` prints every value
 in effect and where it comes from.
+
+Every number has bounds, and what is outside of them is refused in one line; so are infinities. Where a state within
+the bounds is larger than the memory that there is, one line names the settings that ask for it and their bytes.
 
 Names end in their unit: `_ms` is milliseconds, `_bytes` bytes. What the fold computes depends on the sections from
 `[features]` to `[limits]` and on `seed`; a checkpoint made with others is refused. `[topics]`, `[kafka]`,
@@ -96,14 +100,25 @@ def section(name: str, form: type) -> str:
 
 def table(keys: dict[str, Member], prefix: str = "", told: dict[str, str] | None = None) -> str:
     """Return the keys as a table; each must be explained."""
-    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    rows = ["| key | type | allowed | default | meaning |", "|---|---|---|---|---|"]
     for key, member in keys.items():
         default = "" if member.default is None else f"`{toml_value(member.default)}`"
         meaning = MEANINGS.get(prefix + key) or (told or {}).get(key)
         if meaning is None:
             raise SystemExit(f"{prefix}{key} is not explained: say what it is in its section's docstring")
-        rows.append(f"| `{key}` | {kind(member.form)} | {default} | {meaning} |".replace("|  |", "| |"))
+        limits = span(prefix + key, member.form)
+        rows.append(f"| `{key}` | {kind(member.form)} | {limits} | {default} | {meaning} |".replace("|  |", "| |"))
     return "\n".join(rows) + "\n"
+
+
+def span(key: str, form: Any) -> str:
+    """Return the bounds of a key's numbers; each must have both."""
+    if (found := bounds(form)) is not None:
+        least, most, is_above = found
+        return f"{'above ' if is_above else ''}{shown_number(least)} to {shown_number(most)}"
+    if kind(form) in ("integer", "number"):
+        raise SystemExit(f"{key} has no bounds: annotate it with within(least, most) or above(least, most)")
+    return ""
 
 
 def kind(form: Any) -> str:

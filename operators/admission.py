@@ -9,7 +9,7 @@ the default of 65 536 sets .00001 after 65 536 ids, .0011 after 131 072, .051 af
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,13 @@ from thalweg.operators.machine.compiled import compiled, int64, uint64
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.numerics import exp, log
 from thalweg.operators.machine.reserve import reserve
+from thalweg.schemas.bounds import ROWS_MAX, check, within
 
 SET_CELLS = 8
 COUNT_MAX = 65_535
 COUNT, LINEAR, GEOMETRIC = range(3)
-MODES = ("count", "linear", "geometric")
+Mode = Literal["count", "linear", "geometric"]
+MODES = get_args(Mode)
 CHANCE_SALT = 0xAD
 
 
@@ -35,18 +37,13 @@ class AdmissionConfiguration:
     sightings). `filter_cells`: ids whose sightings are remembered at most.
     """
 
-    occurrence_threshold: int = 1
-    admission: str = "count"
-    filter_cells: int = 1 << 19
+    occurrence_threshold: Annotated[int, within(0, COUNT_MAX)] = 1
+    admission: Mode = "count"
+    filter_cells: Annotated[int, within(SET_CELLS, ROWS_MAX)] = 1 << 19
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a counter could never reach the threshold, or a mode is unknown."""
-        if not 0 <= self.occurrence_threshold <= COUNT_MAX:
-            raise ValueError(f"occurrence_threshold must lie within 0 and {COUNT_MAX}, which 16 bits can count to")
-        if self.admission not in MODES:
-            raise ValueError(f"admission must be one of {', '.join(MODES)}")
-        if self.filter_cells < SET_CELLS:
-            raise ValueError(f"filter_cells must be at least {SET_CELLS}")
+        """Raise ValueError where a value is out of its bounds: 16 bits count sightings."""
+        check(self)
 
 
 class Admission(NamedTuple):

@@ -8,7 +8,7 @@ there.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,10 @@ from thalweg.operators.sdim import (
 from thalweg.operators.structures.pool import available, give, take
 from thalweg.operators.structures.recency import link, oldest, unlink
 from thalweg.operators.structures.table import Table, is_current
+from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
 
-KINDS = ("acted", "skipped")
+Kind = Literal["acted", "skipped"]
+KINDS = get_args(Kind)
 DAY_MS = 86_400_000
 NEVER_MS = 36_500 * DAY_MS
 
@@ -46,17 +48,16 @@ class BehaviorsConfiguration:
     before memory is short.
     """
 
-    kinds: tuple[str, ...] = ("acted",)
-    short_length: int = 32
-    users_limit: int = 1 << 21
-    expire_time_ms: int = NEVER_MS
+    kinds: tuple[Kind, ...] = ("acted",)
+    short_length: Annotated[int, within(1, 1024)] = 32
+    users_limit: Annotated[int, within(1, ROWS_MAX)] = 1 << 21
+    expire_time_ms: Annotated[int, within(1, MS_MAX)] = NEVER_MS
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a value makes no sense."""
-        if any(kind not in KINDS for kind in self.kinds) or len(set(self.kinds)) != len(self.kinds):
-            raise ValueError(f"kinds must name none or some of {', '.join(KINDS)}, each once")
-        if self.short_length < 1 or self.users_limit < 1 or self.expire_time_ms < 1:
-            raise ValueError("short_length, users_limit and expire_time_ms must be at least 1")
+        """Raise ValueError where a value is out of its bounds, or a kind is named twice."""
+        check(self)
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError("kinds must name each kind once")
 
 
 class Behaviors(NamedTuple):

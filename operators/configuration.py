@@ -1,6 +1,7 @@
 """The configuration of the fold: one section an operator, defined beside the operator."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from thalweg.operators.admission import AdmissionConfiguration
 from thalweg.operators.behaviors import NEVER_MS, BehaviorsConfiguration
@@ -10,10 +11,11 @@ from thalweg.operators.joiner import JoinerConfiguration
 from thalweg.operators.learner import LearnerConfiguration
 from thalweg.operators.sdim import SdimConfiguration
 from thalweg.operators.structures.texts import BLOCK_BYTES
-from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
+from thalweg.schemas.limits import NAME_BYTES_MAX, LimitsConfiguration
 
 ROWS_MIN = 1_024
-NAME_BYTES = 256
+NAME_BYTES = NAME_BYTES_MAX + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,24 +27,16 @@ class TableConfiguration(AdmissionConfiguration):
     nothing is forgotten before memory is short; `expire_time_ms_by_field` for single fields.
     """
 
-    rows_limit: int = 1 << 20
-    expire_time_ms: int = NEVER_MS
-    expire_time_ms_by_field: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Raise ValueError where a value makes no sense."""
-        AdmissionConfiguration.__post_init__(self)
-        if self.rows_limit < ROWS_MIN:
-            raise ValueError(f"rows_limit must be at least {ROWS_MIN}")
-        if min(self.expire_time_ms, *self.expire_time_ms_by_field.values(), self.expire_time_ms) < 1:
-            raise ValueError("expire_time_ms must be at least 1, for every field")
+    rows_limit: Annotated[int, within(ROWS_MIN, ROWS_MAX)] = 1 << 20
+    expire_time_ms: Annotated[int, within(1, MS_MAX)] = NEVER_MS
+    expire_time_ms_by_field: dict[str, Annotated[int, within(1, MS_MAX)]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Configuration:
     """All that the fold depends on besides its log. `seed` goes into every hash and every initial value."""
 
-    seed: int = 0
+    seed: Annotated[int, within(0, (1 << 32) - 1)] = 0
     features: FeaturesConfiguration = field(default_factory=FeaturesConfiguration)
     table: TableConfiguration = field(default_factory=TableConfiguration)
     behaviors: BehaviorsConfiguration = field(default_factory=BehaviorsConfiguration)
@@ -55,11 +49,10 @@ class Configuration:
 
     def __post_init__(self) -> None:
         """Raise ValueError where sections contradict each other."""
+        check(self)
         if self.behaviors.users_limit <= self.joiner.waiting_limit:
             raise ValueError(
                 "behaviors.users_limit must be above joiner.waiting_limit: every waiting impression keeps its user"
             )
         if self.joiner.text_bytes // BLOCK_BYTES * BLOCK_BYTES < self.limits.kept_bytes:
             raise ValueError("joiner.text_bytes must be at least four times limits.record_bytes, room for any record")
-        if self.limits.name_bytes >= NAME_BYTES:
-            raise ValueError(f"limits.name_bytes must be below {NAME_BYTES}, which is kept of a field's name")

@@ -21,7 +21,7 @@ docs/adr/0019 has the figures.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +31,15 @@ from thalweg.operators.machine.numerics import half_life_factor, log_odds, log_o
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.machine.reserve import reserve
 from thalweg.operators.sdim import project
+from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, above, check, within
 
 ALL, SCORE, REPRESENTATION, NOTHING = -1, -2, -3, -4
 SUMS, SCRATCH = 3, 6
 COUNT, LABELS, PREDICTIONS, POSITIVE, NEGATIVE, LOGITS = range(SCRATCH)
 SCALE_MAX = 1_048_576.0
-BASES = ("model", "base_score")
-CROSSED = ("user", "item")
+Base = Literal["model", "base_score"]
+Crossed = Literal["user", "item"]
+CROSSED: tuple[Crossed, ...] = get_args(Crossed)
 KEYED_BITS, STANDING_KEYED_BITS = 18, 20
 SCORE_STEPS = 4.0  # buckets of the score, a unit of log-odds
 MIDDLE = 1 << 10  # makes their numbers positive
@@ -56,26 +58,19 @@ class ErrorMemoryConfiguration:
     to 1, the paper's. `half_life_ms`: of what is remembered. `prior`: pseudo-impressions without an error.
     """
 
-    arrays: int = 4
-    bits: int = 12
-    keyed_bits: int | None = None
-    crosses: tuple[str, ...] = CROSSED
-    gamma: float = 0.0
-    half_life_ms: int = 172_800_000
-    prior: float = 30.0
+    arrays: Annotated[int, within(1, 256)] = 4
+    bits: Annotated[int, within(1, 20)] = 12
+    keyed_bits: Annotated[int, within(1, 24)] | None = None
+    crosses: tuple[Crossed, ...] = CROSSED
+    gamma: Annotated[float, within(0.0, 1.0)] = 0.0
+    half_life_ms: Annotated[int, within(1, MS_MAX)] = 172_800_000
+    prior: Annotated[float, above(0.0, PSEUDO_COUNT_MAX)] = 30.0
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a value makes no sense."""
-        if not 1 <= self.arrays <= 256:
-            raise ValueError("arrays must lie within 1 and 256")
-        if not 1 <= self.bits <= 20 or not 1 <= (self.keyed_bits or KEYED_BITS) <= 24 or self.keyed_bits == 0:
-            raise ValueError("bits must lie within 1 and 20, keyed_bits within 1 and 24")
-        if any(name not in CROSSED for name in self.crosses) or len(set(self.crosses)) != len(self.crosses):
-            raise ValueError(f"crosses must name none or some of {', '.join(CROSSED)}, each once")
-        if not 0.0 <= self.gamma <= 1.0:
-            raise ValueError("gamma must lie within 0 and 1")
-        if self.half_life_ms < 1 or self.prior <= 0.0:
-            raise ValueError("half_life_ms must be at least 1, prior above 0")
+        """Raise ValueError where a value is out of its bounds, or a cross is named twice."""
+        check(self)
+        if len(set(self.crosses)) != len(self.crosses):
+            raise ValueError("crosses must name each once")
 
     def cells(self, stands_still: bool) -> int:
         """Return how many buckets the keyed memories share, behind a base that stands still or one that learns."""
@@ -90,19 +85,14 @@ class CorrectionConfiguration:
     most; 0 switches the correction off. `lambda_initial`: how far at first. `lambda_alpha`: how fast that is learned.
     """
 
-    base: str = "model"
-    lambda_max: float = 2.0
-    lambda_initial: float = 0.2
-    lambda_alpha: float = 0.1
+    base: Base = "model"
+    lambda_max: Annotated[float, within(0.0, 4.0)] = 2.0
+    lambda_initial: Annotated[float, within(0.0, 4.0)] = 0.2
+    lambda_alpha: Annotated[float, above(0.0, FACTOR_MAX)] = 0.1
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a value makes no sense."""
-        if self.base not in BASES:
-            raise ValueError(f"base must be one of {', '.join(BASES)}")
-        if not 0.0 <= self.lambda_max <= 4.0:
-            raise ValueError("lambda_max must lie within 0 and 4")
-        if self.lambda_initial < 0.0 or self.lambda_alpha <= 0.0:
-            raise ValueError("lambda_initial must be at least 0, lambda_alpha above 0")
+        """Raise ValueError where a value is out of its bounds."""
+        check(self)
 
 
 class Memories(NamedTuple):

@@ -5,7 +5,7 @@ several. Each value has a key, and from its admission on a row, where everything
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,11 @@ from thalweg.operators.structures.table import (
     oldest_row,
     release_row,
 )
+from thalweg.schemas.bounds import check, within
 
 USER, ITEM = range(2)
 HOUR_OF_DAY = "hour_of_day"
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,13 +51,14 @@ class FeaturesConfiguration:
     buckets: dict[str, tuple[float, ...]] = field(default_factory=dict)
     crosses: tuple[tuple[str, str], ...] = ()
     hour_of_day: bool = False
-    utc_offset_ms: int = 0
-    fields_limit: int = 16
-    values_limit: int = 32
+    utc_offset_ms: Annotated[int, within(-DAY_MS, DAY_MS)] = 0
+    fields_limit: Annotated[int, within(2, 64)] = 16
+    values_limit: Annotated[int, within(2, 4096)] = 32
     emit: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError where fields contradict each other or their limits."""
+        check(self)
         if len(set(self.context)) != len(self.context):
             raise ValueError("context must name each field once")
         both = set(self.context) & set(self.exclude)
@@ -72,8 +75,6 @@ class FeaturesConfiguration:
                 raise ValueError(f"crosses names {unknown[0]!r}, which is not a field")
             if pair[0] == pair[1]:
                 raise ValueError("crosses must pair two different fields")
-        if not 2 <= self.fields_limit <= 64:
-            raise ValueError("fields_limit must lie within 2 and 64")
         if len(self.declared_fields()) > self.fields_limit:
             raise ValueError(f"fields_limit is {self.fields_limit}, but {len(self.declared_fields())} fields are named")
         if self.values_limit < self.fields_limit:

@@ -6,7 +6,7 @@ slot (its text, the features that it was scored with, the ids of its feedback), 
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,11 @@ from thalweg.operators.structures.texts import (
     release_text,
     write_text,
 )
+from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, above, check, within
 
 FREE, EARLY, WAITING, CLOSED = range(4)
 UNLEARNED = -1.0
 BASE, LOGIT, MODEL, CORRECTION, SCORE = range(5)
-MS_MAX = 100 * 366 * 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,44 +52,26 @@ class JoinerConfiguration:
     and no more: neither kept, nor counted, nor learned from. 1: users have no limit of their own.
     """
 
-    attribution_window_ms: int = 600_000
-    attribution_window_ms_by_action: dict[str, int] = field(default_factory=dict)
-    late_window_ms: int = 600_000
+    attribution_window_ms: Annotated[int, within(1, MS_MAX)] = 600_000
+    attribution_window_ms_by_action: dict[str, Annotated[int, within(1, MS_MAX)]] = field(default_factory=dict)
+    late_window_ms: Annotated[int, within(0, MS_MAX)] = 600_000
     positive_actions: tuple[str, ...] = ("click",)
-    negative_sample_rate: float = 1.0
-    waiting_limit: int = 1 << 20
-    provisional_share: float = 0.9
-    feedback_limit: int = 1 << 20
-    feedbacks_per_impression: int = 64
-    text_bytes: int = 1 << 29
-    user_share: float = 1 / 16
+    negative_sample_rate: Annotated[float, above(0.0, 1.0)] = 1.0
+    waiting_limit: Annotated[int, within(1, ROWS_MAX)] = 1 << 20
+    provisional_share: Annotated[float, above(0.0, 1.0)] = 0.9
+    feedback_limit: Annotated[int, within(1, ROWS_MAX)] = 1 << 20
+    feedbacks_per_impression: Annotated[int, within(1, 1 << 20)] = 64
+    text_bytes: Annotated[int, within(1 << 18, ROWS_MAX * BLOCK_BYTES)] = 1 << 29
+    user_share: Annotated[float, above(0.0, 1.0)] = 1 / 16
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a value makes no sense."""
-        if min(self.attribution_window_ms, *self.attribution_window_ms_by_action.values(), MS_MAX) < 1:
-            raise ValueError("attribution_window_ms must be at least 1, for every action")
-        if (
-            max(self.late_window_ms, self.attribution_window_ms, *self.attribution_window_ms_by_action.values())
-            > MS_MAX
-        ):
-            raise ValueError(f"attribution_window_ms and late_window_ms must be at most {MS_MAX}, a hundred years")
+        """Raise ValueError where a value is out of its bounds, or an action has a window and is not positive."""
+        check(self)
         for action in self.attribution_window_ms_by_action:
             if action not in self.positive_actions:
                 raise ValueError(f"attribution_window_ms_by_action must name positive_actions only, not {action!r}")
-        if self.late_window_ms < 0:
-            raise ValueError("late_window_ms must be at least 0")
         if not self.positive_actions:
             raise ValueError("positive_actions must name at least one action")
-        if not 0.0 < self.negative_sample_rate <= 1.0:
-            raise ValueError("negative_sample_rate must lie above 0 and be at most 1")
-        if not 0.0 < self.provisional_share <= 1.0:
-            raise ValueError("provisional_share must lie above 0 and be at most 1")
-        if min(self.waiting_limit, self.feedback_limit, self.feedbacks_per_impression) < 1:
-            raise ValueError("waiting_limit, feedback_limit and feedbacks_per_impression must be at least 1")
-        if self.text_bytes < 1 << 18:
-            raise ValueError("text_bytes must be at least 262144, room for the longest records")
-        if not 0.0 < self.user_share <= 1.0:
-            raise ValueError("user_share must lie above 0 and be at most 1")
 
     def windows_ms(self) -> dict[str, int]:
         """Return the attribution window of each positive action."""

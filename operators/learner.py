@@ -12,7 +12,7 @@ Machines (2018); McMahan et al., Ad Click Prediction (2013).
 
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from thalweg.operators.machine.lanes import (
 )
 from thalweg.operators.machine.numerics import bits_of
 from thalweg.operators.rates import NUMBERS, SUMS, Rates, RatesParameters, new_rates
+from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, above, check, within
 
 DERIVED = ("user_gap", "user_exposures", "recent")
 USER_GAP, USER_EXPOSURES, RECENT = range(len(DERIVED))
@@ -39,7 +40,7 @@ LATENT_SALT = 0x1A7
 EXPONENT_OF_A_HALF = 1022  # as the bits of a float64 have it
 BUILT_IN = "fwfm"
 RIVER = re.compile(r"river:([A-Za-z_][\w.]*( *\| *[A-Za-z_][\w.]*)*|[A-Za-z_][\w.]*:[A-Za-z_]\w*)")
-MODEL_FEATURES = ("indicators", "original")
+ModelFeatures = Literal["indicators", "original"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,49 +66,34 @@ class LearnerConfiguration:
 
     model: str = BUILT_IN
     model_arguments: dict[str, bool | int | float | str] = field(default_factory=dict)
-    model_features: str = "indicators"
-    indicator_buckets: int = 1 << 18
+    model_features: ModelFeatures = "indicators"
+    indicator_buckets: Annotated[int, within(1, 1 << 32)] = 1 << 18
     allow_pickle: bool = False
-    latent_size: int = 8
-    latent_initial: float = 0.03
-    pair_initial: float = 0.5
-    derived_initial: float = 0.3
-    interest_initial: float = 0.2
-    rate_initial: float = 0.2
-    rate_prior: float = 5.0
-    residual_half_life_ms: int = 1_800_000
-    recent_items: int = 3
+    latent_size: Annotated[int, within(1, 64)] = 8
+    latent_initial: Annotated[float, within(0.0, FACTOR_MAX)] = 0.03
+    pair_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.5
+    derived_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.3
+    interest_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.2
+    rate_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.2
+    rate_prior: Annotated[float, above(0.0, PSEUDO_COUNT_MAX)] = 5.0
+    residual_half_life_ms: Annotated[int, within(1, MS_MAX)] = 1_800_000
+    recent_items: Annotated[int, within(0, 32)] = 3
     interests: bool = True
-    alpha_weight: float = 0.03
-    alpha_latent: float = 0.1
-    alpha_pair: float = 0.1
-    alpha_dense: float = 0.05
-    l1: float = 0.0
-    l2: float = 0.0
-    frozen_from_ms: int = 0
+    alpha_weight: Annotated[float, above(0.0, FACTOR_MAX)] = 0.03
+    alpha_latent: Annotated[float, above(0.0, FACTOR_MAX)] = 0.1
+    alpha_pair: Annotated[float, above(0.0, FACTOR_MAX)] = 0.1
+    alpha_dense: Annotated[float, above(0.0, FACTOR_MAX)] = 0.05
+    l1: Annotated[float, within(0.0, PSEUDO_COUNT_MAX)] = 0.0
+    l2: Annotated[float, within(0.0, PSEUDO_COUNT_MAX)] = 0.0
+    frozen_from_ms: Annotated[int, within(0, 2 * MS_MAX)] = 0
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a value makes no sense; nothing is looked up of a River classifier's name yet."""
+        """Raise ValueError where a value is out of its bounds; no River classifier is looked up by its name yet."""
+        check(self)
         if self.model != BUILT_IN and not RIVER.fullmatch(self.model):
             raise ValueError(f'model must be "{BUILT_IN}", "river:NAME" or "river:MODULE:NAME"')
         if self.model == BUILT_IN and self.model_arguments:
             raise ValueError("model_arguments are a River classifier's: the model is built in")
-        if self.model_features not in MODEL_FEATURES:
-            raise ValueError(f"model_features must be one of {', '.join(MODEL_FEATURES)}")
-        if not 1 <= self.indicator_buckets <= 1 << 32:
-            raise ValueError("indicator_buckets must lie within 1 and 4294967296")
-        if not 1 <= self.latent_size <= 64:
-            raise ValueError("latent_size must lie within 1 and 64")
-        if not 0 <= self.recent_items <= 32:
-            raise ValueError("recent_items must lie within 0 and 32")
-        if min(self.alpha_weight, self.alpha_latent, self.alpha_pair, self.alpha_dense) <= 0.0:
-            raise ValueError("alpha_weight, alpha_latent, alpha_pair and alpha_dense must be above 0")
-        if min(self.l1, self.l2) < 0.0:
-            raise ValueError("l1 and l2 must be at least 0")
-        if self.frozen_from_ms < 0:
-            raise ValueError("frozen_from_ms must be at least 0")
-        if self.rate_prior <= 0.0 or self.residual_half_life_ms < 1:
-            raise ValueError("rate_prior must be above 0, residual_half_life_ms at least 1")
 
 
 class LearnerParameters(NamedTuple):

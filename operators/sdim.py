@@ -21,7 +21,7 @@ what goes, and memory is that of the generations, however long the window.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.numerics import arc_cosine, bits_of, float_of, log
 from thalweg.operators.machine.reserve import reserve
 from thalweg.operators.structures.pool import Pool, new_pool
+from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
 
 VECTOR_BITS = 24  # of the largest coordinate of the first vector in a bucket
 ROOM_BITS = 29  # of any other's, in the bucket's unit: beside a sum of SUM_LIMIT it fits 32 bits
@@ -54,23 +55,18 @@ class SdimConfiguration:
     which behaviours leave a window, and how many times as large a windowed history is.
     """
 
-    groups: int = 16
-    tau: int = 3
-    histories_limit: int = 1 << 16
-    window_behaviors: int = 0
-    window_ms: int = 0
-    window_generations: int = 4
+    groups: Annotated[int, within(1, SIGNATURE_BITS_MAX)] = 16
+    tau: Annotated[int, within(1, 8)] = 3
+    histories_limit: Annotated[int, within(1, ROWS_MAX // GENERATIONS_MAX)] = 1 << 16
+    window_behaviors: Annotated[int, within(0, ROWS_MAX)] = 0
+    window_ms: Annotated[int, within(0, MS_MAX)] = 0
+    window_generations: Annotated[int, within(2, GENERATIONS_MAX)] = 4
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a signature would not fit 63 bits, or a window its generations."""
-        if self.groups < 1 or self.tau < 1 or self.groups * self.tau > SIGNATURE_BITS_MAX:
-            raise ValueError(f"groups and tau must be at least 1, their product at most {SIGNATURE_BITS_MAX}")
-        if self.tau > 8:
-            raise ValueError("tau must be at most 8")
-        if self.histories_limit < 1:
-            raise ValueError("histories_limit must be at least 1")
-        if not 2 <= self.window_generations <= GENERATIONS_MAX:
-            raise ValueError(f"window_generations must lie within 2 and {GENERATIONS_MAX}")
+        """Raise ValueError where a value is out of its bounds, or a signature would not fit 63 bits."""
+        check(self)
+        if self.groups * self.tau > SIGNATURE_BITS_MAX:
+            raise ValueError(f"groups and tau must have a product of at most {SIGNATURE_BITS_MAX}")
         if any(window != 0 and window < self.window_generations for window in (self.window_behaviors, self.window_ms)):
             raise ValueError("window_behaviors and window_ms must be 0 or at least window_generations")
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from river import base
-from thalweg.operators.admission import AdmissionConfiguration, admission_parameters, new_admission
+from thalweg.operators.admission import AdmissionConfiguration, Mode, admission_parameters, new_admission
 from thalweg.operators.estimators.feature_vector import key_in, label_of, number_of, time_of
 from thalweg.operators.features import resolve, sweep_feature
 from thalweg.operators.ftrl import INITIAL, WEIGHT, Coordinates, descend_vector, new_coordinates, rate
@@ -88,7 +88,7 @@ class AdmittedEmbedding(base.Transformer):
         fields: tuple[str, ...] = ("user", "item"),
         size: int = 8,
         occurrence_threshold: int = 2,
-        admission: str = "count",
+        admission: Mode = "count",
         expire_time: int | None = None,
         time: str | None = None,
         loss: str = "logistic",

@@ -9,6 +9,8 @@ import contextlib
 import math
 import mmap
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +21,8 @@ MAPPED_BYTES_MIN = 1 << 16
 LINE_BYTES = 64  # of a cache
 LAYOUTS_MAX = 64  # remembered
 
+_measured: ContextVar[list[int] | None] = ContextVar("measured", default=None)
+
 
 def reserve(
     shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float64, *, is_dense: bool = False
@@ -26,6 +30,11 @@ def reserve(
     """Return an array of zeros whose pages become resident when they are first written; huge ones if `is_dense`."""
     dtype = np.dtype(dtype)
     size = dtype.itemsize * (shape if isinstance(shape, int) else math.prod(shape))
+    measured = _measured.get()
+    if measured is not None:
+        measured.append(size)
+        rows, *rest = (shape,) if isinstance(shape, int) else shape
+        return np.zeros((min(rows, 1), *rest), dtype)
     if size < MAPPED_BYTES_MIN:
         return np.zeros(shape, dtype)
     made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -33,6 +42,21 @@ def reserve(
         with contextlib.suppress(OSError):  # a kernel without them
             made.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(made, dtype).reshape(shape)
+
+
+def bytes_reserved(make: Callable[[], object]) -> int:
+    """Return how many bytes `make` would reserve; of each array one row at most is made meanwhile.
+
+    >>> bytes_reserved(lambda: reserve((1 << 50, 2), np.uint32))
+    9007199254740992
+    """
+    sizes: list[int] = []
+    token = _measured.set(sizes)
+    try:
+        make()
+    finally:
+        _measured.reset(token)
+    return sum(sizes)
 
 
 def reserve_rows(rows: int, *, is_dense: bool = False, **columns: Any) -> dict[str, npt.NDArray[Any]]:

@@ -7,7 +7,6 @@ structs will do, types and bounds are theirs (annotations, `msgspec.Meta`, Value
 
 import dataclasses
 import difflib
-import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 import click
 import msgspec
+from thalweg.schemas.bounds import MS_MAX, allowed, bounds, refuse_infinite, within, without_bounds
 from thalweg.streams.configuration.sections import (
     Key,
     Member,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from thalweg.streams.kafka.topics import TopicsSection
 
 ENVIRONMENT_PREFIX = "THALWEG_"
+KAFKA_MS_MAX = (1 << 31) - 1
+"""Kafka's own settings of this kind are 32 bits."""
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -66,13 +68,13 @@ class CheckpointSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     directory: Annotated[str, msgspec.Meta(min_length=1)] = "thalweg-checkpoints"
     """Folder of the checkpoints, with a folder for each partition in it; workers of a group share it. Also a URL that
     fsspec knows, such as `s3://bucket/folder`."""
-    generation: Annotated[int, msgspec.Meta(ge=0)] = 0
+    generation: Annotated[int, within(0, 1_000_000)] = 0
     """Which generation of states in the folder is meant: another one for each configuration that states follow from."""
-    keep: Annotated[int, msgspec.Meta(ge=1)] = 3
+    keep: Annotated[int, within(1, 10_000)] = 3
     """How many of the newest checkpoints stay."""
-    interval_ms: Annotated[int, msgspec.Meta(ge=1)] = 30_000
+    interval_ms: Annotated[int, within(1, MS_MAX)] = 30_000
     """A partition's checkpoint is written so long after the one before, if it has events that are not in it."""
-    interval_events: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000
+    interval_events: Annotated[int, within(1, 1 << 53)] = 1_000_000
     """And after so many events."""
     hmac_key_file: str = ""
     """File that holds the key which a River classifier in a checkpoint is signed with, and nothing else;
@@ -84,15 +86,15 @@ class WorkerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     group: Annotated[str, msgspec.Meta(min_length=1)] = "thalweg"
     """Consumer group: its workers share the partitions, and the folder of checkpoints."""
-    session_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000)] = 10_000
+    session_timeout_ms: Annotated[int, within(1_000, KAFKA_MS_MAX)] = 10_000
     """How long after its death a worker's partitions go to others."""
-    pending_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 16)] = 8 << 20
+    pending_bytes_max: Annotated[int, within(1 << 16, 1 << 40)] = 8 << 20
     """Bytes of records of one partition that are fetched and not folded yet."""
-    block_records_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    block_records_max: Annotated[int, within(1, 1_000_000)] = 10_000
     """Records that are folded in one go: what waits is joined up to so many. It changes no output."""
-    block_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 12)] = 8 << 20
+    block_bytes_max: Annotated[int, within(1 << 12, 1 << 30)] = 8 << 20
     """Bytes of records that are folded in one go."""
-    fetch_pause_ms: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 2
+    fetch_pause_ms: Annotated[int, within(0, 1_000)] = 2
     """How long after a fetch of few records the next one begins: a fetch of one costs as much as one of a hundred."""
 
 
@@ -102,9 +104,9 @@ class DeliverySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     mode: Literal["suppress", "transactional"] = "suppress"
     """`suppress`: at once; readers drop what is not above the highest cause seen. `transactional`: outputs and the
     input's offset in one transaction; every `read_committed` reader gets each output once."""
-    transaction_interval_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 100
+    transaction_interval_ms: Annotated[int, within(0, 60_000)] = 100
     """How long outputs wait for others to be committed with them; readers see them then."""
-    transaction_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000)] = 60_000
+    transaction_timeout_ms: Annotated[int, within(1_000, KAFKA_MS_MAX)] = 60_000
     """After so long the brokers abort a transaction that nobody ends; until then it holds readers up. It can't be more
     than the brokers' `transaction.max.timeout.ms`."""
 
@@ -123,7 +125,7 @@ class MetricsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Whether it answers at all."""
     host: str = "127.0.0.1"
     """Address to listen on; nothing there asks for a password, so it is the machine itself by default."""
-    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 9464
+    port: Annotated[int, within(0, 65_535)] = 9464
     """Port to listen on; 0: any that is free, which the worker's log tells."""
 
 
@@ -436,15 +438,24 @@ def _convert(path: Key, form: Any, assignment: Assignment) -> Any:
         return msgspec.convert(value, form, strict=True, dec_hook=_decode_other)
     except (ValueError, TypeError) as error:
         name = ".".join(path)
-        raise ConfigurationError(
-            f"{name} = {shown(path, assignment.value)} ({assignment.source}): {_plain(str(error))}"
-        ) from None
+        told = f"must {allowed(form)}" if _fits_but_for_bounds(value, form) else _plain(str(error))
+        raise ConfigurationError(f"{name} = {shown(path, assignment.value)} ({assignment.source}): {told}") from None
+
+
+def _fits_but_for_bounds(value: Any, form: Any) -> bool:
+    """Tell whether a value is of a type that has bounds, which it does not keep."""
+    if bounds(form) is None:
+        return False
+    try:
+        msgspec.convert(value, without_bounds(form), strict=True)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _refuse_numbers(value: Any) -> None:
-    """Raise ValueError for numbers that no bound would catch: NaN passes every comparison's negation."""
-    if isinstance(value, float) and math.isnan(value):
-        raise ValueError("nan is not a number that can be used")
+    """Raise ValueError for numbers that no bound would catch, or that no array holds."""
+    refuse_infinite(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError("expected a whole number of 64 bits")
     if isinstance(value, list):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiokafka.errors import KafkaError as AiokafkaError
 from kafka import errors
+from thalweg.schemas.bounds import within
 from thalweg.streams.configuration.sections import redacted
 from thalweg.streams.configuration.warnings import warn_of_readers, warn_once
 from thalweg.streams.refusal import Refusal
@@ -43,7 +44,7 @@ class KafkaSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ssl_key_file: str = ""
     """PEM file of the certificate's key; a password for it comes from THALWEG_KAFKA_SSL_KEY_PASSWORD."""
     ssl_check_hostname: bool = True
-    connect_timeout_ms: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    connect_timeout_ms: Annotated[int, within(1, (1 << 31) - 1)] = 10_000
     """How long to look for a broker before giving up."""
 
     @property

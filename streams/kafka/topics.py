@@ -12,6 +12,7 @@ import msgspec
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import InvalidReplicationFactorError
+from thalweg.schemas.bounds import within
 from thalweg.streams.configuration.topic_names import TopicName
 from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments, refusing
 from thalweg.streams.refusal import Refusal
@@ -27,9 +28,9 @@ class TopicsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     scores: TopicName = "scores"
     examples: TopicName = "examples"
     dead_letters: TopicName = "interactions.dlq"
-    partitions: Annotated[int, msgspec.Meta(ge=1)] = 1
-    replication_factor: Annotated[int, msgspec.Meta(ge=1)] = 1
-    retention_ms: Annotated[int, msgspec.Meta(ge=-1)] = WEEK_MS
+    partitions: Annotated[int, within(1, 1_000_000)] = 1
+    replication_factor: Annotated[int, within(1, 32_767)] = 1
+    retention_ms: Annotated[int, within(-1, (1 << 63) - 1)] = WEEK_MS
     """How long records are kept, -1 for ever. A worker needs the input back to its newest checkpoint that verifies,
     and for as long as an explanation, an import or a rebuild from the start is wanted, all of it."""
 

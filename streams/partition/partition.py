@@ -28,6 +28,7 @@ from thalweg.operators.fold.state import (
 from thalweg.operators.learner import BUILT_IN
 from thalweg.operators.machine.compiled import compile_for
 from thalweg.schemas.records import Outputs, Record
+from thalweg.streams.partition.memory import refusing_memory
 from thalweg.streams.partition.river_model import RiverModel, without_model
 from thalweg.streams.partition.seal import Seal, SignedHeader
 from thalweg.streams.partition.tally import Tally
@@ -66,7 +67,8 @@ class Partition:
         snapshots where a River classifier is the model, bound to the header of the checkpoint that `arrays` are of.
         `rooms`: shared with partitions of the same configuration that never fold at the same time.
 
-        Raises ValueError where a snapshot does not fit the configuration, Refusal where there is no such model.
+        Raises ValueError where a snapshot does not fit the configuration, Refusal where there is no such model, or no
+        memory for such a state.
         """
         self.configuration = configuration
         self.topic = topic
@@ -76,7 +78,8 @@ class Partition:
         if configuration.learner.model != BUILT_IN:
             self._model = RiverModel(configuration, seal, arrays)
             arrays = None if arrays is None else without_model(arrays)
-        self.state: State = new_state(configuration) if arrays is None else restore(configuration, arrays)
+        with refusing_memory(configuration):
+            self.state: State = new_state(configuration) if arrays is None else restore(configuration, arrays)
         signed = None if self._model is None or arrays is None or seal is None else seal.digest
         if signed is not None and signed != self.digest():
             raise ValueError(f"its state is not the one that its {configuration.learner.model} was signed with")

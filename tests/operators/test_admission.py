@@ -102,7 +102,7 @@ def test_counts_are_exact_up_to_the_most_that_a_counter_holds() -> None:
 def test_a_threshold_that_a_counter_cannot_reach_is_refused(threshold: int, mode: str) -> None:
     """A threshold above 65 535 or below 0 is refused when it is configured, in the table's section too."""
     for configuration in (AdmissionConfiguration, TableConfiguration):
-        with pytest.raises(ValueError, match="occurrence_threshold must lie within 0 and 65535"):
+        with pytest.raises(ValueError, match="occurrence_threshold must lie within 0 and 65,535"):
             configuration(occurrence_threshold=threshold, admission=mode)
 
 

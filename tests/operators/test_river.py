@@ -349,7 +349,7 @@ def test_a_time_that_is_none_is_refused(moment: Any) -> None:
         (lambda: AdmittedEmbedding(loss="hinge"), "loss must be one of"),
         (lambda: AdmittedEmbedding(admission="maybe"), "admission must be one of"),
         (lambda: AdmittedEmbedding(alpha=0), "alpha above 0"),
-        (lambda: AdmittedEmbedding(occurrence_threshold=70_000), "16 bits"),
+        (lambda: AdmittedEmbedding(occurrence_threshold=70_000), "within 0 and 65,535"),
         (lambda: SequenceInterest(size=0), "at least 1"),
         (lambda: SequenceInterest(groups=32, tau=3), "at most 63"),
         (lambda: ErrorMemory(linear_model.LogisticRegression(), bits=0), "bits must lie"),

@@ -68,5 +68,5 @@ def test_limits_that_contradict_each_other_are_refused() -> None:
     """Text with no room for one record, and names longer than is kept of them, must be refused in one line."""
     with pytest.raises(ValueError, match="text_bytes must be at least four times"):
         Configuration(limits=LimitsConfiguration(record_bytes=1 << 20), joiner=JoinerConfiguration(text_bytes=1 << 21))
-    with pytest.raises(ValueError, match="name_bytes must be below 256"):
+    with pytest.raises(ValueError, match="name_bytes must lie within 1 and 255"):
         Configuration(limits=LimitsConfiguration(name_bytes=256))
