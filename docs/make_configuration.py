@@ -114,10 +114,9 @@ def table(keys: dict[str, Member], prefix: str = "", told: dict[str, str] | None
 def span(key: str, form: Any) -> str:
     """Return the bounds of a key's numbers; each must have both."""
     if (found := bounds(form)) is not None:
-        least, most, is_above = found
-        return f"{'above ' if is_above else ''}{shown_number(least)} to {shown_number(most)}"
+        return " to ".join(map(shown_number, found))
     if kind(form) in ("integer", "number"):
-        raise SystemExit(f"{key} has no bounds: annotate it with within(least, most) or above(least, most)")
+        raise SystemExit(f"{key} has no bounds: annotate it with within(least, most)")
     return ""
 
 

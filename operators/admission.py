@@ -17,7 +17,7 @@ from thalweg.operators.machine.compiled import compiled, int64, uint64
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.numerics import exp, log
 from thalweg.operators.machine.reserve import reserve
-from thalweg.schemas.bounds import ROWS_MAX, check, within
+from thalweg.schemas.bounds import check, within
 
 SET_CELLS = 8
 COUNT_MAX = 65_535
@@ -39,7 +39,7 @@ class AdmissionConfiguration:
 
     occurrence_threshold: Annotated[int, within(0, COUNT_MAX)] = 1
     admission: Mode = "count"
-    filter_cells: Annotated[int, within(SET_CELLS, ROWS_MAX)] = 1 << 19
+    filter_cells: Annotated[int, within(SET_CELLS, 1 << 26)] = 1 << 19
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value is out of its bounds: 16 bits count sightings."""

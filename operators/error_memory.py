@@ -31,7 +31,7 @@ from thalweg.operators.machine.numerics import half_life_factor, log_odds, log_o
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.machine.reserve import reserve
 from thalweg.operators.sdim import project
-from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, above, check, within
+from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, RATE_MIN, SHARE_MIN, check, within
 
 ALL, SCORE, REPRESENTATION, NOTHING = -1, -2, -3, -4
 SUMS, SCRATCH = 3, 6
@@ -64,7 +64,7 @@ class ErrorMemoryConfiguration:
     crosses: tuple[Crossed, ...] = CROSSED
     gamma: Annotated[float, within(0.0, 1.0)] = 0.0
     half_life_ms: Annotated[int, within(1, MS_MAX)] = 172_800_000
-    prior: Annotated[float, above(0.0, PSEUDO_COUNT_MAX)] = 30.0
+    prior: Annotated[float, within(SHARE_MIN, PSEUDO_COUNT_MAX)] = 30.0
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value is out of its bounds, or a cross is named twice."""
@@ -88,7 +88,7 @@ class CorrectionConfiguration:
     base: Base = "model"
     lambda_max: Annotated[float, within(0.0, 4.0)] = 2.0
     lambda_initial: Annotated[float, within(0.0, 4.0)] = 0.2
-    lambda_alpha: Annotated[float, above(0.0, FACTOR_MAX)] = 0.1
+    lambda_alpha: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.1
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value is out of its bounds."""

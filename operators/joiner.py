@@ -27,7 +27,7 @@ from thalweg.operators.structures.texts import (
     release_text,
     write_text,
 )
-from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, above, check, within
+from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, SHARE_MIN, check, within
 
 FREE, EARLY, WAITING, CLOSED = range(4)
 UNLEARNED = -1.0
@@ -56,13 +56,13 @@ class JoinerConfiguration:
     attribution_window_ms_by_action: dict[str, Annotated[int, within(1, MS_MAX)]] = field(default_factory=dict)
     late_window_ms: Annotated[int, within(0, MS_MAX)] = 600_000
     positive_actions: tuple[str, ...] = ("click",)
-    negative_sample_rate: Annotated[float, above(0.0, 1.0)] = 1.0
+    negative_sample_rate: Annotated[float, within(SHARE_MIN, 1.0)] = 1.0
     waiting_limit: Annotated[int, within(1, ROWS_MAX)] = 1 << 20
-    provisional_share: Annotated[float, above(0.0, 1.0)] = 0.9
+    provisional_share: Annotated[float, within(SHARE_MIN, 1.0)] = 0.9
     feedback_limit: Annotated[int, within(1, ROWS_MAX)] = 1 << 20
     feedbacks_per_impression: Annotated[int, within(1, 1 << 20)] = 64
     text_bytes: Annotated[int, within(1 << 18, ROWS_MAX * BLOCK_BYTES)] = 1 << 29
-    user_share: Annotated[float, above(0.0, 1.0)] = 1 / 16
+    user_share: Annotated[float, within(SHARE_MIN, 1.0)] = 1 / 16
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value is out of its bounds, or an action has a window and is not positive."""

@@ -31,7 +31,7 @@ from thalweg.operators.machine.lanes import (
 )
 from thalweg.operators.machine.numerics import bits_of
 from thalweg.operators.rates import NUMBERS, SUMS, Rates, RatesParameters, new_rates
-from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, above, check, within
+from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, RATE_MIN, SHARE_MIN, check, within
 
 DERIVED = ("user_gap", "user_exposures", "recent")
 USER_GAP, USER_EXPOSURES, RECENT = range(len(DERIVED))
@@ -75,14 +75,14 @@ class LearnerConfiguration:
     derived_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.3
     interest_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.2
     rate_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.2
-    rate_prior: Annotated[float, above(0.0, PSEUDO_COUNT_MAX)] = 5.0
+    rate_prior: Annotated[float, within(SHARE_MIN, PSEUDO_COUNT_MAX)] = 5.0
     residual_half_life_ms: Annotated[int, within(1, MS_MAX)] = 1_800_000
     recent_items: Annotated[int, within(0, 32)] = 3
     interests: bool = True
-    alpha_weight: Annotated[float, above(0.0, FACTOR_MAX)] = 0.03
-    alpha_latent: Annotated[float, above(0.0, FACTOR_MAX)] = 0.1
-    alpha_pair: Annotated[float, above(0.0, FACTOR_MAX)] = 0.1
-    alpha_dense: Annotated[float, above(0.0, FACTOR_MAX)] = 0.05
+    alpha_weight: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.03
+    alpha_latent: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.1
+    alpha_pair: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.1
+    alpha_dense: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.05
     l1: Annotated[float, within(0.0, PSEUDO_COUNT_MAX)] = 0.0
     l2: Annotated[float, within(0.0, PSEUDO_COUNT_MAX)] = 0.0
     frozen_from_ms: Annotated[int, within(0, 2 * MS_MAX)] = 0

@@ -1,9 +1,10 @@
 """Bounds of settings: said beside each field, checked in one place, shown in the documentation.
 
     rows_limit: Annotated[int, within(1_024, ROWS_MAX)] = 1 << 20
-    alpha: Annotated[float, above(0.0, 1_000.0)] = 0.1
+    alpha: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.1
 
-Every number has both. No number within them overflows a sum with a time of the events, or wraps a row's number.
+Every number has both. No number within them overflows a sum with a time of the events, wraps a row's number, or makes
+an infinity of what the fold divides by it.
 """
 
 import math
@@ -20,18 +21,17 @@ ROWS_MAX = 1 << 30
 """Rows of anything: their numbers are int32, one more than the number is stored, and an index has room to spare."""
 FACTOR_MAX = 1_000.0
 """Learning rates and initial weights: float32 holds what comes of them."""
+RATE_MIN = 1e-9
+"""Learning rates: float32 still tells what comes of them from nothing."""
 PSEUDO_COUNT_MAX = 1e9
 """Pseudo-counts."""
+SHARE_MIN = 1e-6
+"""Shares and pseudo-counts that something is divided by."""
 
 
 def within(least: float, most: float) -> msgspec.Meta:
     """Return the bounds of a number that may equal both."""
     return msgspec.Meta(ge=least, le=most)
-
-
-def above(least: float, most: float) -> msgspec.Meta:
-    """Return the bounds of a number that must be above the first and may equal the second."""
-    return msgspec.Meta(gt=least, le=most)
 
 
 def check(section: Any) -> None:
@@ -62,8 +62,6 @@ def allowed(form: Any) -> str:
     for meta in metas:
         if meta.description:
             return f"fit: {meta.description}"
-        if meta.gt is not None:
-            return f"be above {shown_number(meta.gt)} and at most {shown_number(meta.le)}{each}"
         if meta.ge is not None:
             return f"lie within {shown_number(meta.ge)} and {shown_number(meta.le)}{each}"
     choices = [str(choice) for part in _parts(form) if get_origin(part) is Literal for choice in get_args(part)]
@@ -72,13 +70,9 @@ def allowed(form: Any) -> str:
     return f"be of type {getattr(form, '__name__', form)}"
 
 
-def bounds(form: Any) -> tuple[float, float, bool] | None:
-    """Return least, most, and whether the least itself is left out, of the numbers of a type; None: it has none."""
-    for meta in _metas(form):
-        least = meta.ge if meta.gt is None else meta.gt
-        if least is not None and meta.le is not None:
-            return least, meta.le, meta.gt is not None
-    return None
+def bounds(form: Any) -> tuple[float, float] | None:
+    """Return the least and the most that numbers of a type may be; None: they have no bounds."""
+    return next(((meta.ge, meta.le) for meta in _metas(form) if meta.ge is not None and meta.le is not None), None)
 
 
 def without_bounds(form: Any) -> Any:

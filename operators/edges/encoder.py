@@ -11,6 +11,7 @@ from thalweg.operators.fold.state import FATE_SCORED
 from thalweg.operators.joiner import BASE, SCORE
 from thalweg.operators.learner import DERIVED
 from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.reserve import reserve
 from thalweg.schemas.kept import complete_example, kept_features, kept_user, unpack_record
 from thalweg.schemas.origin import Origin
 from thalweg.schemas.outputs import dead_letter_headers, encode_scores
@@ -88,7 +89,9 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
     emits = events if configuration.features.emit else 0
     examples = EXAMPLES_AT_ONCE
     letters = 2 * feedbacks
-    text = TEXT_AT_ONCE_BYTES + (feedbacks + 2) * configuration.limits.kept_bytes
+    kept = configuration.limits.kept_bytes
+    # One step gives up what is kept of one impression: its feedback, which has no more text than there is room for.
+    text = TEXT_AT_ONCE_BYTES + 2 * kept + min(feedbacks * kept, configuration.joiner.text_bytes)
     return Emitted(
         fate=np.zeros(events, np.uint8),
         reason=np.zeros(events, np.uint8),
@@ -109,7 +112,7 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
         letter_offset=np.zeros(letters, np.int64),
         letter_reason=np.zeros(letters, np.uint8),
         letter_text=np.zeros((letters, 2), np.int64),
-        text=np.zeros(text, np.uint8),
+        text=reserve(text, np.uint8),
     )
 
 

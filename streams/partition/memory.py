@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.state import new_state
+from thalweg.operators.edges.encoder import new_emitted
+from thalweg.operators.fold.state import input_count, new_state
 from thalweg.operators.machine.reserve import bytes_reserved
 from thalweg.schemas.bounds import bounds
 from thalweg.streams.configuration.sections import bare, is_tree, members
@@ -28,7 +29,7 @@ def refusing_memory(configuration: Configuration) -> Iterator[None]:
 
 def told(configuration: Configuration) -> str:
     """Say what a partition's state needs, and which settings make it so large."""
-    needed = bytes_reserved(partial(new_state, configuration))
+    needed = bytes_reserved(partial(_reserve, configuration))
     total = shown_bytes(needed)
     large = (each for each in asked(configuration) if each[0] >= needed // 20)
     asking = sorted(large, key=lambda each: -each[0])[:NAMED_MAX]
@@ -38,7 +39,7 @@ def told(configuration: Configuration) -> str:
 
 def asked(configuration: Configuration) -> Iterator[tuple[int, str, int]]:
     """Give the bytes that each whole number of the configuration asks for, compared with the least it may be."""
-    total = bytes_reserved(partial(new_state, configuration))
+    total = bytes_reserved(partial(_reserve, configuration))
     for section, member in members(Configuration).items():
         if not is_tree(bare(member.form)):
             continue
@@ -46,7 +47,7 @@ def asked(configuration: Configuration) -> Iterator[tuple[int, str, int]]:
             value, found = getattr(getattr(configuration, section), name), bounds(inner.form)
             if type(value) is int and found is not None:
                 with suppress(ArithmeticError, ValueError):
-                    smaller = bytes_reserved(partial(new_state, _with(configuration, section, name, found[0])))
+                    smaller = bytes_reserved(partial(_reserve, _with(configuration, section, name, found[0])))
                     yield total - smaller, f"{section}.{name}", value
 
 
@@ -58,6 +59,12 @@ def shown_bytes(size: float) -> str:
     """
     unit = max(0, (int(size).bit_length() - 1) // 10)
     return f"{size / 1024**unit:.3g} {UNITS[min(unit, len(UNITS) - 1)]}"
+
+
+def _reserve(configuration: Configuration) -> None:
+    """Reserve a state, and room for what one step emits."""
+    new_state(configuration)
+    new_emitted(configuration, 0, input_count(configuration))
 
 
 def _with(configuration: Configuration, section: str, name: str, value: float) -> Configuration:

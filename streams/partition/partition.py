@@ -229,7 +229,8 @@ class Partition:
         if room is None or len(room.fate) < events:
             # filled up, so that blocks a little larger than the last do not each need a new one
             size = max(events, min(1 << events.bit_length(), self._block_events))
-            room = self._rooms[at] = new_emitted(self.configuration, size, input_count(self.configuration))
+            with refusing_memory(self.configuration):
+                room = self._rooms[at] = new_emitted(self.configuration, size, input_count(self.configuration))
         return room
 
 
