@@ -16,7 +16,7 @@ from itertools import islice
 from rich.console import Console
 from rich.table import Table
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.state import state_bytes
+from thalweg.operators.fold.snapshot import state_bytes
 from thalweg.schemas.events import Event, encode_event
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.partition.partition import Partition

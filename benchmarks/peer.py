@@ -29,10 +29,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from thalweg.operators.edges.columnizer import Columnizer, Columns
-from thalweg.operators.edges.encoder import Encoder, new_emitted
+from thalweg.operators.edges.columnizer import Columnizer
+from thalweg.operators.edges.encoder import Encoder
+from thalweg.operators.fold.columns import Columns
+from thalweg.operators.fold.emitted import new_emitted
 from thalweg.operators.fold.fold import fold
-from thalweg.operators.fold.state import input_count, new_state, parameters_of
+from thalweg.operators.fold.layout import input_count
+from thalweg.operators.fold.state import new_scratch, new_state, parameters_of
 from thalweg.schemas.decode import decode_plain
 from thalweg.schemas.events import Feedback, Impression
 from thalweg.schemas.records import LogRecord
@@ -130,13 +133,14 @@ class FoldAlone:
         """Return the seconds of folding all blocks into a new state."""
         state = new_state(self._configuration)
         parameters = parameters_of(self._configuration, self._names)
+        scratch = new_scratch(self._configuration)
         emitted = new_emitted(self._configuration, BLOCK, input_count(self._configuration))
         started = time.perf_counter()
         for columns in self._blocks:
             emitted.reason[:] = 0
             done = 0
             while done < len(columns.kind):
-                done = fold(state, parameters, columns, emitted, done)
+                done = fold(state, parameters, scratch, columns, emitted, done)
                 emitted.counts[:] = 0
         return time.perf_counter() - started
 
@@ -167,6 +171,7 @@ def stages(log: Path, out: Path, configuration: Any) -> dict[str, float]:
     names = list(configuration.features.declared_fields())
     columnizer = Columnizer(configuration, partition.state.names, 0, 0)
     parameters = parameters_of(configuration, names)
+    scratch = new_scratch(configuration)
     emitted = new_emitted(configuration, BLOCK, input_count(configuration))
     gc.disable()  # as a partition does
     with closing(LogReader(str(log), block_lines=BLOCK)) as reader, closing(Sink(str(out))) as sink:
@@ -177,7 +182,7 @@ def stages(log: Path, out: Path, configuration: Any) -> dict[str, float]:
             emitted.reason[:] = 0
             first = 0
             while first < len(block):
-                last = fold(partition.state, parameters, made.columns, emitted, first)
+                last = fold(partition.state, parameters, scratch, made.columns, emitted, first)
                 emitted.counts[:] = 0
                 clock = lap(spent, "fold", clock)
                 outputs = encoder.scores(made, emitted, first, last, names)

@@ -16,22 +16,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.behaviors import (
+    Behavior,
     Behaviors,
     BehaviorsConfiguration,
     extend_sequence,
+    find_history,
     new_behaviors,
-    read_long_interest,
     read_short_interest,
 )
-from thalweg.operators.fold.state import arrays_of
+from thalweg.operators.fold.snapshot import arrays_of
 from thalweg.operators.machine.compiled import compiled
 from thalweg.operators.machine.reserve import reserved_bytes
 from thalweg.operators.sdim import (
     LONG_AGO_MS,
     Histories,
     SdimConfiguration,
-    Window,
+    SdimParameters,
     projections,
+    read_interest,
     read_interests,
     signature,
     window_of,
@@ -55,15 +57,14 @@ def extend_all(
     behaviors: Behaviors,
     items: Table,
     vectors: Array,
-    projection: Array,
+    parameters: SdimParameters,
     signs: Array,
-    window: Window,
     user: int,
     sequence: Array,
 ) -> None:
     """Append a sequence of items' rows to a user's."""
     for i in range(sequence.shape[0]):
-        extend_sequence(behaviors, items, vectors, projection, signs, window, user, 0, sequence[i], i)
+        extend_sequence(behaviors, items, vectors, parameters, signs, Behavior(user, 0, sequence[i], i))
 
 
 @compiled
@@ -79,7 +80,9 @@ def read_each(
 ) -> None:
     """Read the long interest of candidates one by one, as the fold does."""
     for i in range(candidates.shape[0]):
-        read_long_interest(behaviors, vectors, projection, signs, total, user, 0, candidates[i], LONG_AGO_MS, out[i])
+        bits = signature(projection, vectors[candidates[i]], signs)
+        history = find_history(behaviors, user, 0)
+        read_interest(behaviors.histories, history, bits, LONG_AGO_MS, total, out[i])
 
 
 @compiled
@@ -142,7 +145,8 @@ class Bench:
 
     def extend(self, user: int, count: int = ADDED) -> None:
         """Append behaviours to a user's sequence."""
-        known = self.behaviors, self.items, self.vectors, self.projection, self.signs, window_of(self.sdim)
+        parameters = SdimParameters(self.projection, self.sdim.tau, window_of(self.sdim))
+        known = self.behaviors, self.items, self.vectors, parameters, self.signs
         extend_all(*known, user, self.sequence[:count])
 
     def read(self, user: int) -> None:

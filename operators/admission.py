@@ -9,22 +9,29 @@ the default of 65 536 sets .00001 after 65 536 ids, .0011 after 131 072, .051 af
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
-import numpy.typing as npt
 from thalweg.operators.machine.compiled import compiled, int64, uint64
+from thalweg.operators.machine.declare import UInt16, UInt32, made, per
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.numerics import exp, log
-from thalweg.operators.machine.reserve import reserve
 from thalweg.schemas.bounds import check, within
 
 SET_CELLS = 8
 COUNT_MAX = 65_535
-COUNT, LINEAR, GEOMETRIC = range(3)
-Mode = Literal["count", "linear", "geometric"]
-MODES = get_args(Mode)
+ModeName = Literal["count", "linear", "geometric"]
+MODES = get_args(ModeName)
 CHANCE_SALT = 0xAD
+
+
+class Mode(IntEnum):
+    """How a count decides."""
+
+    COUNT = 0
+    LINEAR = 1
+    GEOMETRIC = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +45,7 @@ class AdmissionConfiguration:
     """
 
     occurrence_threshold: Annotated[int, within(0, COUNT_MAX)] = 1
-    admission: Mode = "count"
+    admission: ModeName = "count"
     filter_cells: Annotated[int, within(SET_CELLS, 1 << 26)] = 1 << 19
 
     def __post_init__(self) -> None:
@@ -47,10 +54,10 @@ class AdmissionConfiguration:
 
 
 class Admission(NamedTuple):
-    """Sightings of ids without a row: `tags` uint32, `counts` uint16 (0: empty), [sets, 8], the last seen first."""
+    """Sightings of ids without a row, the last seen first in each set."""
 
-    tags: npt.NDArray[np.uint32]
-    counts: npt.NDArray[np.uint16]
+    tags: Annotated[UInt32, per("sets 8", "bits of the key", private=True)]
+    counts: Annotated[UInt16, per("sets 8", "0: empty", private=True)]
 
 
 class AdmissionParameters(NamedTuple):
@@ -61,10 +68,14 @@ class AdmissionParameters(NamedTuple):
     log_miss: float
 
 
+def sets_of(configuration: AdmissionConfiguration) -> int:
+    """Return how many sets a filter has."""
+    return max(1, configuration.filter_cells // SET_CELLS)
+
+
 def new_admission(configuration: AdmissionConfiguration) -> Admission:
     """Return a filter that has seen nothing."""
-    sets = max(1, configuration.filter_cells // SET_CELLS)
-    return Admission(reserve((sets, SET_CELLS), np.uint32), reserve((sets, SET_CELLS), np.uint16))
+    return made(Admission, sets=sets_of(configuration))
 
 
 def admission_parameters(configuration: AdmissionConfiguration) -> AdmissionParameters:
@@ -116,9 +127,9 @@ def is_admitted(parameters: AdmissionParameters, key: int, sightings: int) -> bo
 
     The chance of an id is drawn once, from its key: it is in as soon as the probability of its count reaches it.
     """
-    if parameters.mode == COUNT or sightings >= COUNT_MAX:
+    if parameters.mode == Mode.COUNT or sightings >= COUNT_MAX:
         return sightings >= parameters.threshold
     chance = uniform(key, CHANCE_SALT)
-    if parameters.mode == LINEAR:
+    if parameters.mode == Mode.LINEAR:
         return sightings > chance * parameters.threshold
     return 1.0 - exp(parameters.log_miss * sightings) > chance

@@ -8,33 +8,24 @@ there.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
+from thalweg.operators import sdim
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
+from thalweg.operators.machine.declare import Int32, Int64, UInt32, made, part, per, side_by_side, wiper
 from thalweg.operators.machine.prefetch import prefetch
-from thalweg.operators.machine.reserve import reserve_rows
-from thalweg.operators.sdim import (
-    Histories,
-    SdimConfiguration,
-    Window,
-    add_behavior,
-    kernel,
-    new_histories,
-    read_interest,
-    signature,
-    wipe_history,
-)
-from thalweg.operators.structures.pool import available, give, take
-from thalweg.operators.structures.recency import link, oldest, unlink
-from thalweg.operators.structures.table import Table, is_current
+from thalweg.operators.sdim import Histories, SdimConfiguration, SdimParameters
+from thalweg.operators.structures import pool, recency, table
+from thalweg.operators.structures.table import Table
 from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
 
 Kind = Literal["acted", "skipped"]
 KINDS = get_args(Kind)
 DAY_MS = 86_400_000
 NEVER_MS = 36_500 * DAY_MS
+COUNT_MAX = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,45 +50,48 @@ class BehaviorsConfiguration:
         if len(set(self.kinds)) != len(self.kinds):
             raise ValueError("kinds must name each kind once")
 
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of users' arrays."""
+        return {"users": self.users_limit, "kinds": len(self.kinds), "short": self.short_length}
 
+
+@side_by_side(is_dense=True)
 class Behaviors(NamedTuple):
-    """Sequences of each user's row and kind.
+    """What each user did: sequences by kind, rings of the last ones."""
 
-    `row` int32, `generation` uint32, `ts_ms` int64: [users, kinds, short_length], a ring; `counts` int64 [users,
-    kinds], behaviours ever; `history` int32 [users, kinds], the long history + 1; `shown`, `shown_ms` int64 [users],
-    impressions ever and when the last was; `histories`: the long histories.
-    """
-
-    row: npt.NDArray[np.int32]
-    generation: npt.NDArray[np.uint32]
-    ts_ms: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-    history: npt.NDArray[np.int32]
-    shown: npt.NDArray[np.int64]
-    shown_ms: npt.NDArray[np.int64]
-    histories: Histories
+    counts: Annotated[Int64, per("users kinds", "behaviours ever", upto=COUNT_MAX)]
+    row: Annotated[Int32, per("users kinds short", "items' rows", refers="values", where=lambda users: in_ring(users))]
+    ts_ms: Annotated[Int64, per("users kinds short", "when it was", where=lambda users: in_ring(users))]
+    generation: Annotated[UInt32, per("users kinds short", "of the items' rows", digest=False)]
+    history: Annotated[Int32, per("users kinds", "the long history + 1", seen_as=lambda users: users.history > 0)]
+    histories: Annotated[Histories, part()]
 
 
-def new_behaviors(configuration: BehaviorsConfiguration, sdim: SdimConfiguration, size: int) -> Behaviors:
+class Behavior(NamedTuple):
+    """What a user did: the `user`'s row, the place of the `kind`, the `item`'s row, and when."""
+
+    user: int
+    kind: int
+    item: int
+    ts_ms: int
+
+
+wipe_user = wiper(Behaviors, "users")
+
+
+def in_ring(users: Any) -> npt.NDArray[np.bool_]:
+    """Return which places of users' rings are filled [users, kinds, short_length]."""
+    found: npt.NDArray[np.bool_] = np.arange(users.row.shape[2]) < users.counts[:, :, None]
+    return found
+
+
+def new_behaviors(configuration: BehaviorsConfiguration, long: SdimConfiguration, size: int) -> Behaviors:
     """Return behaviours of nobody, over item vectors of `size` coordinates."""
-    users, kinds = configuration.users_limit, len(configuration.kinds)
-    ring = (kinds, configuration.short_length)
-    of_users = reserve_rows(
-        users,
-        is_dense=True,
-        row=(np.int32, ring),
-        generation=(np.uint32, ring),
-        ts_ms=(np.int64, ring),
-        counts=(np.int64, (kinds,)),
-        history=(np.int32, (kinds,)),
-        shown=np.int64,
-        shown_ms=np.int64,
-    )
-    return Behaviors(**of_users, histories=new_histories(sdim, size))
+    return made(Behaviors, d=size, **configuration.sizes(), **long.sizes())
 
 
 @compiled
-def look_ahead_at_user(behaviors: Behaviors, user: int) -> None:
+def prefetch_user(behaviors: Behaviors, user: int) -> None:
     """Ask for what will be read of a user."""
     prefetch(behaviors.counts, user)  # and what else there is one of
     prefetch(behaviors.row, user)
@@ -111,10 +105,9 @@ def _drop_history(behaviors: Behaviors, history: int) -> None:
     kinds = behaviors.history.shape[1]
     owner = int64(histories.owner[history]) - 1
     behaviors.history[owner // kinds, owner % kinds] = 0
-    unlink(histories.older, histories.newer, histories.ends, history)
-    wipe_history(histories, history)
-    histories.owner[history] = 0
-    give(histories.pool, history)
+    recency.unlink(histories.older, histories.newer, histories.ends, history)
+    sdim.wipe_history(histories, history)
+    pool.give(histories.pool, history)
 
 
 @compiled
@@ -123,14 +116,14 @@ def _history_of(behaviors: Behaviors, user: int, kind: int) -> int:
     histories = behaviors.histories
     history = int64(behaviors.history[user, kind]) - 1
     if history >= 0:
-        unlink(histories.older, histories.newer, histories.ends, history)
+        recency.unlink(histories.older, histories.newer, histories.ends, history)
     else:
-        if available(histories.pool) == 0:
-            _drop_history(behaviors, oldest(histories.ends))
-        history = take(histories.pool)
+        if pool.available(histories.pool) == 0:
+            _drop_history(behaviors, recency.oldest(histories.ends))
+        history = pool.take(histories.pool)
         histories.owner[history] = user * behaviors.history.shape[1] + kind + 1
         behaviors.history[user, kind] = history + 1
-    link(histories.older, histories.newer, histories.ends, history)
+    recency.link(histories.older, histories.newer, histories.ends, history)
     return history
 
 
@@ -139,50 +132,52 @@ def extend_sequence(
     behaviors: Behaviors,
     items: Table,
     vectors: npt.NDArray[np.float32],
-    projection: npt.NDArray[np.float32],
-    totals: npt.NDArray[np.float32],
-    window: Window,
-    user: int,
-    kind: int,
-    item: int,
-    ts_ms: int,
+    parameters: SdimParameters,
+    signs: npt.NDArray[np.float32],
+    behavior: Behavior,
 ) -> None:
-    """Append an item's row to a user's sequence; a behaviour that leaves the full ring moves to the long history."""
+    """Append a behaviour to a user's sequence; one that leaves the full ring moves to the long history.
+
+    `signs` [m] is scratch.
+    """
+    user, kind = behavior.user, behavior.kind
     length = behaviors.row.shape[2]
     place = behaviors.counts[user, kind] % length
     if behaviors.counts[user, kind] >= length:
         leaving = behaviors.row[user, kind, place]
-        if is_current(items, leaving, behaviors.generation[user, kind, place]):
+        if table.is_current(items, leaving, behaviors.generation[user, kind, place]):
             history = _history_of(behaviors, user, kind)
-            bits = signature(projection, vectors[leaving], totals)
+            bits = sdim.signature(parameters.projection, vectors[leaving], signs)
             left_ms = behaviors.ts_ms[user, kind, place]
-            add_behavior(behaviors.histories, history, bits, vectors[leaving], left_ms, window)
-    append_behavior(behaviors, items, user, kind, item, ts_ms)
+            sdim.add_behavior(behaviors.histories, history, bits, vectors[leaving], left_ms, parameters.window)
+    append_behavior(behaviors, items, behavior)
 
 
 @compiled
-def append_behavior(behaviors: Behaviors, items: Table, user: int, kind: int, item: int, ts_ms: int) -> None:
-    """Put an item's row into a user's ring; what it takes the place of in a full one is forgotten."""
+def append_behavior(behaviors: Behaviors, items: Table, behavior: Behavior) -> None:
+    """Put a behaviour into a user's ring; what it takes the place of in a full one is forgotten."""
+    user, kind = behavior.user, behavior.kind
     place = behaviors.counts[user, kind] % behaviors.row.shape[2]
-    behaviors.row[user, kind, place] = item
-    behaviors.generation[user, kind, place] = items.generation[item]
-    behaviors.ts_ms[user, kind, place] = ts_ms
+    behaviors.row[user, kind, place] = behavior.item
+    behaviors.generation[user, kind, place] = items.generation[behavior.item]
+    behaviors.ts_ms[user, kind, place] = behavior.ts_ms
     behaviors.counts[user, kind] += 1
 
 
 @compiled
-def forget_sequences(behaviors: Behaviors, user: int) -> None:
-    """Wipe a user's sequences."""
+def forget_histories(behaviors: Behaviors, user: int) -> None:
+    """Free a user's long histories."""
     for kind in range(behaviors.counts.shape[1]):
-        history = int64(behaviors.history[user, kind]) - 1
+        history = find_history(behaviors, user, kind)
         if history >= 0:
             _drop_history(behaviors, history)
-        behaviors.counts[user, kind] = 0
-        behaviors.row[user, kind] = 0
-        behaviors.generation[user, kind] = 0
-        behaviors.ts_ms[user, kind] = 0
-    behaviors.shown[user] = 0
-    behaviors.shown_ms[user] = 0
+
+
+@compiled
+def forget_sequences(behaviors: Behaviors, user: int) -> None:
+    """Leave nothing of a user."""
+    forget_histories(behaviors, user)
+    wipe_user(behaviors, user)
 
 
 @compiled
@@ -210,7 +205,7 @@ def read_short_interest(
         return
     for place in range(min(behaviors.counts[user, kind], behaviors.row.shape[2])):
         row = behaviors.row[user, kind, place]
-        if not is_current(items, row, behaviors.generation[user, kind, place]):
+        if not table.is_current(items, row, behaviors.generation[user, kind, place]):
             continue
         s = vectors[row]
         dot = 0.0
@@ -220,35 +215,16 @@ def read_short_interest(
             s_square += float64(s[i]) * float64(s[i])
         if s_square == 0.0:
             continue
-        weight = float32(kernel(dot / math.sqrt(q_square * s_square), tau))
+        weight = float32(sdim.kernel(dot / math.sqrt(q_square * s_square), tau))
         for i in range(size):
             out[i] += weight * s[i]
     normalize(out)
 
 
 @compiled
-def read_long_interest(
-    behaviors: Behaviors,
-    vectors: npt.NDArray[np.float32],
-    projection: npt.NDArray[np.float32],
-    totals: npt.NDArray[np.float32],
-    total: npt.NDArray[np.float64],
-    user: int,
-    kind: int,
-    candidate: int,
-    oldest_ms: int,
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Write SDIM's interest of a candidate's row in the user's long history to `out` [d]; zero where there is none.
-
-    Of a windowed history count the generations that began after `oldest_ms`. `totals` [m] and `total` [d] are scratch.
-    """
-    history = int64(behaviors.history[user, kind]) - 1
-    if history < 0:
-        clear(out)
-        return
-    bits = signature(projection, vectors[candidate], totals)
-    read_interest(behaviors.histories, history, bits, oldest_ms, total, out)
+def find_history(behaviors: Behaviors, user: int, kind: int) -> int:
+    """Return a user's long history, or -1."""
+    return int64(behaviors.history[user, kind]) - 1
 
 
 @compiled

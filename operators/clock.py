@@ -1,43 +1,36 @@
 """Stream time: the largest event time seen so far, and what keeps one broken clock from moving it."""
 
-from typing import NamedTuple
+from enum import IntEnum
+from typing import Annotated, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from thalweg.operators.machine.compiled import clear, compiled
+from thalweg.operators.machine.declare import Int64, UInt64, made, per
 
 SUSPECTS = 2  # with the record at hand, three that agree
-EXAMPLES, DEAD_LETTERS = range(2)
+
+
+class Ordinal(IntEnum):
+    """What an event's outputs are counted by."""
+
+    EXAMPLES = 0
+    DEAD_LETTERS = 1
 
 
 class Clock(NamedTuple):
-    """Where the partition stands in its log and in time.
+    """How far the partition has come in its log and in time."""
 
-    `stream_time_ms` int64 [1], 0 before the first event; `arrivals` int64 [1], events so far; `offset` int64 [1], of
-    the event at hand; `ordinals` int64 [2], examples and dead letters that it caused so far; `suspects` int64 [1], how
-    many too-far records came in a row, and `suspect_users` uint64 [2], `suspect_ts_ms` int64 [2], whose and when.
-    """
-
-    stream_time_ms: npt.NDArray[np.int64]
-    arrivals: npt.NDArray[np.int64]
-    offset: npt.NDArray[np.int64]
-    ordinals: npt.NDArray[np.int64]
-    suspects: npt.NDArray[np.int64]
-    suspect_users: npt.NDArray[np.uint64]
-    suspect_ts_ms: npt.NDArray[np.int64]
+    stream_time_ms: Annotated[Int64, per("1", "0 before the first event")]
+    arrivals: Annotated[Int64, per("1", "events so far")]
+    offset: Annotated[Int64, per("1", "of the event that is folded", start=-1)]
+    ordinals: Annotated[Int64, per("2", "`Ordinal`: outputs that it caused so far")]
+    suspects: Annotated[Int64, per("1", "how many too-far records came in a row", upto=SUSPECTS)]
+    suspect_users: Annotated[UInt64, per("2", "whose they were", private=True)]
+    suspect_ts_ms: Annotated[Int64, per("2", "and when", private=True)]
 
 
 def new_clock() -> Clock:
     """Return a clock before the first event."""
-    return Clock(
-        np.zeros(1, np.int64),
-        np.zeros(1, np.int64),
-        np.full(1, -1, np.int64),
-        np.zeros(2, np.int64),
-        np.zeros(1, np.int64),
-        np.zeros(SUSPECTS, np.uint64),
-        np.zeros(SUSPECTS, np.int64),
-    )
+    return made(Clock)
 
 
 @compiled

@@ -12,10 +12,9 @@ from thalweg.operators.learner import LearnerConfiguration
 from thalweg.operators.sdim import SdimConfiguration
 from thalweg.operators.structures.texts import BLOCK_BYTES
 from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
-from thalweg.schemas.limits import NAME_BYTES_MAX, LimitsConfiguration
+from thalweg.schemas.limits import LimitsConfiguration
 
 ROWS_MIN = 1_024
-NAME_BYTES = NAME_BYTES_MAX + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,13 +18,12 @@ hours of a log long delays have had less time to show: a bucket of delay d count
 fold after T of the log.
 """
 
-from typing import NamedTuple
+from enum import IntEnum
+from typing import Annotated, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.machine.declare import Float64, Int64, made, per
 from thalweg.operators.machine.numerics import bits_of, float_of, half_life_factor
-from thalweg.operators.machine.reserve import reserve
 
 BUCKETS = 48
 FIRST_BITS = (1023 + 9) << 1  # the first bucket ends at 512 ms; the last begins 2**23.5 times later, after 145 years
@@ -36,25 +35,25 @@ CERTAIN = 0.99  # where so many have come, none is believed to be still on its w
 LOG_SHARE = 4  # an elapsed time is believed in once the log is so many times as long
 
 
+class Time(IntEnum):
+    """What each of `Delays.times_ms` is."""
+
+    BEGAN = 0
+    DECAYED = 1
+    ELAPSED = 2
+
+
 class Delays(NamedTuple):
-    """Positives by their delay.
+    """Positives by their delay."""
 
-    `counts` float64 [48]: positives in each bucket of the delay, decayed; `within` float64 [48]: the share of positives
-    that come by the end of each bucket; `times_ms` int64 [3]: the first event's, until when the counts are decayed, and
-    the elapsed time after which an impression gets its provisional label (0: none is known).
-    """
-
-    counts: npt.NDArray[np.float64]
-    within: npt.NDArray[np.float64]
-    times_ms: npt.NDArray[np.int64]
-
-
-BEGAN, DECAYED, ELAPSED = range(3)
+    counts: Annotated[Float64, per("48", "positives in each bucket of the delay, decayed")]
+    within: Annotated[Float64, per("48", "share of positives that come by the end of each bucket")]
+    times_ms: Annotated[Int64, per("3", "`Time`: of the first event, of the last decay, and the elapsed time, 0: none")]
 
 
 def new_delays() -> Delays:
     """Return what is known of delays before the first positive."""
-    return Delays(reserve(BUCKETS), reserve(BUCKETS), reserve(3, np.int64))
+    return made(Delays)
 
 
 @compiled
@@ -78,17 +77,17 @@ def count_delay(delays: Delays, delay_ms: int, now_ms: int, window_ms: int, shar
     if share >= 1.0:
         return
     times_ms = delays.times_ms
-    if times_ms[BEGAN] == 0:
-        times_ms[BEGAN] = now_ms - max(delay_ms, 0)
-        times_ms[DECAYED] = now_ms
+    if times_ms[Time.BEGAN] == 0:
+        times_ms[Time.BEGAN] = now_ms - max(delay_ms, 0)
+        times_ms[Time.DECAYED] = now_ms
     delays.counts[bucket_of(delay_ms)] += 1.0
-    if now_ms - times_ms[DECAYED] < REFRESH_MS:
+    if now_ms - times_ms[Time.DECAYED] < REFRESH_MS:
         return
-    factor = half_life_factor(now_ms - times_ms[DECAYED], HALF_LIFE_MS)
-    times_ms[DECAYED] = now_ms
+    factor = half_life_factor(now_ms - times_ms[Time.DECAYED], HALF_LIFE_MS)
+    times_ms[Time.DECAYED] = now_ms
     for bucket in range(BUCKETS):
         delays.counts[bucket] *= factor
-    _choose_elapsed(delays, now_ms - times_ms[BEGAN], window_ms, share)
+    _choose_elapsed(delays, now_ms - times_ms[Time.BEGAN], window_ms, share)
 
 
 @compiled
@@ -102,13 +101,13 @@ def _choose_elapsed(delays: Delays, log_ms: int, window_ms: int, share: float) -
             seen = 1.0 - half_life_factor(max(log_ms - middle_ms, log_ms // 16), HALF_LIFE_MS)
             total += delays.counts[bucket] * observed / seen
         delays.within[bucket] = total
-    delays.times_ms[ELAPSED] = 0
+    delays.times_ms[Time.ELAPSED] = 0
     for bucket in range(BUCKETS):
         delays.within[bucket] /= total + PRIOR
         elapsed_ms = end_of(bucket)
         is_known = LOG_SHARE * elapsed_ms <= log_ms and elapsed_ms < window_ms
-        if delays.times_ms[ELAPSED] == 0 and is_known and delays.within[bucket] >= share:
-            delays.times_ms[ELAPSED] = elapsed_ms
+        if delays.times_ms[Time.ELAPSED] == 0 and is_known and delays.within[bucket] >= share:
+            delays.times_ms[Time.ELAPSED] = elapsed_ms
 
 
 @compiled

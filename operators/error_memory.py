@@ -20,22 +20,21 @@ docs/adr/0019 has the figures.
 
 import math
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
+from thalweg.operators import sdim
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, uint64
+from thalweg.operators.machine.declare import Float32, Float64, Int32, Int64, made, per
 from thalweg.operators.machine.hashing import cross, mix
 from thalweg.operators.machine.numerics import half_life_factor, log_odds, log_of_ratio, rough_sigmoid, sigmoid
 from thalweg.operators.machine.prefetch import prefetch
-from thalweg.operators.machine.reserve import reserve
-from thalweg.operators.sdim import project
 from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, RATE_MIN, SHARE_MIN, check, within
 
-ALL, SCORE, REPRESENTATION, NOTHING = -1, -2, -3, -4
-SUMS, SCRATCH = 3, 6
-COUNT, LABELS, PREDICTIONS, POSITIVE, NEGATIVE, LOGITS = range(SCRATCH)
+SUMS = 3  # of a bucket
 SCALE_MAX = 1_048_576.0
 Base = Literal["model", "base_score"]
 Crossed = Literal["user", "item"]
@@ -45,6 +44,29 @@ SCORE_STEPS = 4.0  # buckets of the score, a unit of log-odds
 MIDDLE = 1 << 10  # makes their numbers positive
 MEMORIES_REMEMBERED = 16  # lists of memories, not their contents
 VISITS = 2  # how long the user was away, how often shown anything
+
+
+class Keyed(IntEnum):
+    """What keys a memory besides the value of a field."""
+
+    ALL = -1
+    SCORE = -2
+    REPRESENTATION = -3
+    NOTHING = -4
+
+
+class Near(IntEnum):
+    """What the scratch has of each memory; the first three are a bucket's sums."""
+
+    COUNT = 0
+    LABELS = 1
+    PREDICTIONS = 2
+    POSITIVE = 3
+    NEGATIVE = 4
+    LOGITS = 5
+
+
+SCRATCH = len(Near)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,19 +130,14 @@ class Memories(NamedTuple):
 
 
 class ErrorMemory(NamedTuple):
-    """What was got wrong, in units that grow with time instead of decaying in place.
+    """What was got wrong, in units that grow with time instead of decaying in place."""
 
-    `buckets` float32 [K, 2**L, 3], by the representation: count, sum of labels, sum of predictions; `keyed` float32
-    [2**keyed_bits, 3]; `scale` float64 [1], what one event weighs now; `scale_at_ms` int64 [1]; `trust` float64
-    [memories], lambda of each; `squares` float64 [memories], sum of the squares of its gradients.
-    """
-
-    buckets: npt.NDArray[np.float32]
-    keyed: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float64]
-    scale_at_ms: npt.NDArray[np.int64]
-    trust: npt.NDArray[np.float64]
-    squares: npt.NDArray[np.float64]
+    buckets: Annotated[Float32, per("arrays near 3", "by the representation: count, sum of labels, sum of predictions")]
+    keyed: Annotated[Float32, per("cells 3", "the same by key", dense=True)]
+    scale: Annotated[Float64, per("1", "what one event weighs now", start=1.0)]
+    scale_at_ms: Annotated[Int64, per("1", "since when it weighs that")]
+    trust: Annotated[Float64, per("memories", "lambda of each", start="trust")]
+    squares: Annotated[Float64, per("memories", "sum of the squares of its gradients")]
 
 
 class ErrorMemoryParameters(NamedTuple):
@@ -137,18 +154,15 @@ class ErrorMemoryParameters(NamedTuple):
     lambda_alpha: float
 
 
-class Recalled(NamedTuple):
-    """What a waiting impression recalled.
+class MemoryReads(NamedTuple):
+    """What each waiting impression read of the memories."""
 
-    `near` int32 [slots, K], its buckets by the representation; `keyed` int32 [slots, memories], its bucket by key + 1,
-    0 where a memory has nothing to go by; `before` float32 [slots, memories + 1]: the probability as those before each
-    had corrected it, and in the end all; `estimate` float32 [slots, memories]: the error that each foresaw.
-    """
-
-    near: npt.NDArray[np.int32]
-    keyed: npt.NDArray[np.int32]
-    before: npt.NDArray[np.float32]
-    estimate: npt.NDArray[np.float32]
+    near: Annotated[Int32, per("slots arrays", "its buckets by the representation", below="near", over="scored")]
+    keyed: Annotated[Int32, per("slots memories", "its bucket by key + 1, or 0", upto="cells", over="scored")]
+    before: Annotated[
+        Float32, per("slots behind", "the probability as those before each had corrected it, and all", over="scored")
+    ]
+    estimate: Annotated[Float32, per("slots memories", "the error that each foresaw", over="scored")]
 
 
 @lru_cache(MEMORIES_REMEMBERED)
@@ -166,52 +180,59 @@ def memories_of(fields: int, recent_items: int, crosses: tuple[str, ...], stands
     [(2, -2), (4, 2), (5, 2), (1, 2), (1, 3)]
     """
     context = range(2, fields)
-    found = []
+    found: list[tuple[int, int]] = []
     if stands_still:
-        found += [(ALL, NOTHING), (SCORE, NOTHING)]
+        found += [(Keyed.ALL, Keyed.NOTHING), (Keyed.SCORE, Keyed.NOTHING)]
         visits = range(fields + recent_items, fields + recent_items + VISITS)
-        found += [(place, NOTHING) for place in visits]
-        found += [(place, NOTHING) for place in context] + [(place, SCORE) for place in context]
+        found += [(place, Keyed.NOTHING) for place in visits]
+        found += [(place, Keyed.NOTHING) for place in context] + [(place, Keyed.SCORE) for place in context]
         found += [(visit, place) for visit in visits for place in context]
-    found += [(1, NOTHING), (0, NOTHING), (REPRESENTATION, NOTHING)]
+    found += [(1, Keyed.NOTHING), (0, Keyed.NOTHING), (Keyed.REPRESENTATION, Keyed.NOTHING)]
     for name in crosses:
         found += [(CROSSED.index(name), place) for place in context]
     if "item" in crosses:
         found += [(1, fields + back) for back in range(recent_items)]
-    found += [(SCORE, NOTHING), (ALL, NOTHING)]
+    found += [(Keyed.SCORE, Keyed.NOTHING), (Keyed.ALL, Keyed.NOTHING)]
     first, second = np.array(found, np.int64).T
     return Memories(first.copy(), second.copy())
+
+
+def error_memory_sizes(
+    memory: ErrorMemoryConfiguration, correction: CorrectionConfiguration, memories: int, cells: int
+) -> dict[str, Any]:
+    """Return the sizes of so many memories' arrays, the keyed ones in `cells` buckets, and their trust at first."""
+    trust = min(correction.lambda_initial, correction.lambda_max)
+    counts = {"arrays": memory.arrays, "near": 1 << memory.bits, "cells": cells}
+    return counts | {"memories": memories, "behind": memories + 1, "trust": trust}
 
 
 def new_error_memory(
     memory: ErrorMemoryConfiguration, correction: CorrectionConfiguration, count: int, cells: int
 ) -> ErrorMemory:
     """Return `count` memories of no errors, the keyed ones in `cells` buckets."""
-    return ErrorMemory(
-        buckets=reserve((memory.arrays, 1 << memory.bits, SUMS), np.float32),
-        keyed=reserve((cells, SUMS), np.float32, is_dense=True),
-        scale=np.ones(1),
-        scale_at_ms=reserve(1, np.int64),
-        trust=np.full(count, min(correction.lambda_initial, correction.lambda_max)),
-        squares=reserve(count),
-    )
+    return made(ErrorMemory, **error_memory_sizes(memory, correction, count, cells))
 
 
-def new_recalled(slots: int, arrays: int, memories: int) -> Recalled:
-    """Return room for what `slots` impressions recalled."""
-    return Recalled(
-        reserve((slots, arrays), np.int32),
-        reserve((slots, memories), np.int32),
-        reserve((slots, memories + 1), np.float32),
-        reserve((slots, memories), np.float32),
-    )
+def new_memory_reads(slots: int, arrays: int, memories: int) -> MemoryReads:
+    """Return room for what `slots` impressions read."""
+    return made(MemoryReads, slots=slots, arrays=arrays, memories=memories, behind=memories + 1)
 
 
-def new_scratch(memories: int) -> npt.NDArray[np.float64]:
-    """Return room for what each memory has near one impression: count, labels and predictions, the pseudo-impressions
-    positive and negative, and the log-odds as corrected so far.
+class ErrorMemoryScratch(NamedTuple):
+    """Scratch of one impression.
+
+    `bits` float32 [K * L], its projections; `near` float64 [6, memories], what each memory has near it: count, labels
+    and predictions, the pseudo-impressions positive and negative, and the log-odds as corrected so far.
     """
-    return np.zeros((SCRATCH, memories))
+
+    bits: npt.NDArray[np.float32]
+    near: npt.NDArray[np.float64]
+
+
+def new_error_memory_scratch(configuration: ErrorMemoryConfiguration, memories: int) -> ErrorMemoryScratch:
+    """Return scratch for one impression, beside so many memories."""
+    bits = configuration.arrays * configuration.bits
+    return ErrorMemoryScratch(np.zeros(bits, np.float32), np.zeros((SCRATCH, memories)))
 
 
 def error_memory_parameters(
@@ -235,10 +256,10 @@ def error_memory_parameters(
 
 
 @compiled
-def look_ahead_at_errors(memory: ErrorMemory, recalled: Recalled, slot: int) -> None:
+def prefetch_errors(memory: ErrorMemory, reads: MemoryReads, slot: int) -> None:
     """Ask for the buckets of an impression in the keyed memories, which lie anywhere."""
-    for which in range(recalled.keyed.shape[1]):
-        place = recalled.keyed[slot, which]
+    for which in range(reads.keyed.shape[1]):
+        place = reads.keyed[slot, which]
         if place > 0:
             prefetch(memory.keyed, place - 1)
 
@@ -246,57 +267,56 @@ def look_ahead_at_errors(memory: ErrorMemory, recalled: Recalled, slot: int) -> 
 @compiled
 def locate(
     memory: ErrorMemory,
-    recalled: Recalled,
+    reads: MemoryReads,
     slot: int,
     parameters: ErrorMemoryParameters,
-    user_vector: npt.NDArray[np.float32],
-    item_vector: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
     keys: npt.NDArray[np.uint64],
     base: float,
     totals: npt.NDArray[np.float32],
 ) -> None:
     """Write the buckets of an impression, scored `base`, in each memory, and ask for those of the keyed ones.
 
-    The vectors [d] of user and item together are its representation; `keys` uint64 [places], 0 where there is no value;
-    `totals` [K * L] is scratch.
+    The first two of `vectors` [2 or more, d], user's and item's, are its representation; `keys` uint64 [places], 0
+    where there is no value; `totals` [K * L] is scratch.
     """
     clear(totals)
-    project(parameters.projection, user_vector, 0, totals)
-    project(parameters.projection, item_vector, user_vector.shape[0], totals)
-    for k in range(recalled.near.shape[1]):
+    for part in range(2):
+        sdim.project(parameters.projection, vectors[part], part * vectors.shape[1], totals)
+    for k in range(reads.near.shape[1]):
         bits = int64(0)
         for bit in range(parameters.bits):
             bits |= int64(totals[k * parameters.bits + bit] > 0.0) << bit
-        recalled.near[slot, k] = bits
+        reads.near[slot, k] = bits
     memories = parameters.memories
     score_key = uint64(MIDDLE + int64(math.floor(log_odds(base) * SCORE_STEPS)))
     for which in range(memories.first.shape[0]):
-        recalled.keyed[slot, which] = 0
+        reads.keyed[slot, which] = 0
         first = _key_at(keys, memories.first[which], score_key)
-        if first == uint64(0) or memories.first[which] == REPRESENTATION:
+        if first == uint64(0) or memories.first[which] == Keyed.REPRESENTATION:
             continue
         key = first
-        if memories.second[which] != NOTHING:
+        if memories.second[which] != Keyed.NOTHING:
             second = _key_at(keys, memories.second[which], score_key)
             if second == uint64(0):
                 continue
             key = cross(first, second, uint64(which))
         place = int64(mix(key, which) & uint64(memory.keyed.shape[0] - 1))
         prefetch(memory.keyed, place)
-        recalled.keyed[slot, which] = place + 1
+        reads.keyed[slot, which] = place + 1
 
 
 @compiled
 def _key_at(keys: npt.NDArray[np.uint64], place: int, score_key: int) -> int:
     if place >= 0:
         return keys[place]  # type: ignore[no-any-return]
-    return uint64(score_key) if place == SCORE else uint64(1)
+    return uint64(score_key) if place == Keyed.SCORE else uint64(1)
 
 
 @compiled
 def read_error(
     memory: ErrorMemory,
-    recalled: Recalled,
+    reads: MemoryReads,
     slot: int,
     base: float,
     now_ms: int,
@@ -305,19 +325,20 @@ def read_error(
 ) -> float:
     """Return the base score as the memories correct it, and keep what each foresaw with the impression.
 
-    `scratch` is from `new_scratch`. Loops over the memories are apart, so that a processor works at several at once.
+    `scratch` is `ErrorMemoryScratch.near`. Loops over the memories are apart, so that a processor works at several
+    at once.
     """
     decayed = max(half_life_factor(now_ms - memory.scale_at_ms[0], parameters.half_life_ms), 1e-30)
     prior = parameters.prior * memory.scale[0] / decayed
     logit = log_odds(base)
     probability = sigmoid(logit)
-    count, labels, predictions = scratch[COUNT], scratch[LABELS], scratch[PREDICTIONS]
-    positive, negative, logits = scratch[POSITIVE], scratch[NEGATIVE], scratch[LOGITS]
+    count, labels, predictions = scratch[Near.COUNT], scratch[Near.LABELS], scratch[Near.PREDICTIONS]
+    positive, negative, logits = scratch[Near.POSITIVE], scratch[Near.NEGATIVE], scratch[Near.LOGITS]
     for which in range(count.shape[0]):
-        _gather(memory, recalled, slot, which, parameters, scratch)
+        _gather(memory, reads, slot, which, parameters, scratch)
         positive[which] *= prior * probability
         negative[which] *= prior * (1.0 - probability)
-    estimates = recalled.estimate[slot]
+    estimates = reads.estimate[slot]
     for which in range(count.shape[0]):
         promised = predictions[which]
         estimates[which] = _estimate(count[which], labels[which], promised, positive[which], negative[which])
@@ -329,8 +350,8 @@ def read_error(
             before = rough_sigmoid(logit + memory.trust[which] * float64(estimates[which]))
         logit += memory.trust[which] * float64(estimates[which])
         logits[which] = logit
-    recalled.before[slot, 0] = probability
-    behind = recalled.before[slot, 1:]
+    reads.before[slot, 0] = probability
+    behind = reads.before[slot, 1:]
     for which in range(count.shape[0]):
         behind[which] = rough_sigmoid(logits[which])
     return sigmoid(logit)
@@ -339,7 +360,7 @@ def read_error(
 @compiled
 def _gather(
     memory: ErrorMemory,
-    recalled: Recalled,
+    reads: MemoryReads,
     slot: int,
     which: int,
     parameters: ErrorMemoryParameters,
@@ -347,19 +368,19 @@ def _gather(
 ) -> None:
     """Write what a memory has of an impression to the scratch: its sums, and how many buckets they are of."""
     buckets = int64(1)
-    place = recalled.keyed[slot, which]
+    place = reads.keyed[slot, which]
     if place > 0:
         for part in range(SUMS):
             scratch[part, which] = memory.keyed[place - 1, part]
     else:
         for part in range(SUMS):
             scratch[part, which] = 0.0
-        if parameters.memories.first[which] == REPRESENTATION:
-            buckets = int64(recalled.near.shape[1])
+        if parameters.memories.first[which] == Keyed.REPRESENTATION:
+            buckets = int64(reads.near.shape[1])
             for k in range(buckets):
                 for part in range(SUMS):
-                    scratch[part, which] += memory.buckets[k, recalled.near[slot, k], part]
-    scratch[POSITIVE, which], scratch[NEGATIVE, which] = buckets, buckets
+                    scratch[part, which] += memory.buckets[k, reads.near[slot, k], part]
+    scratch[Near.POSITIVE, which], scratch[Near.NEGATIVE, which] = buckets, buckets
 
 
 @compiled
@@ -376,7 +397,7 @@ def _estimate(count: float, labels: float, promised: float, positive: float, neg
 
 @compiled
 def write_error(
-    memory: ErrorMemory, recalled: Recalled, slot: int, label: float, now_ms: int, parameters: ErrorMemoryParameters
+    memory: ErrorMemory, reads: MemoryReads, slot: int, label: float, now_ms: int, parameters: ErrorMemoryParameters
 ) -> None:
     """Remember a label and what was predicted for it, and learn how far the estimates are to be believed.
 
@@ -384,18 +405,18 @@ def write_error(
     """
     _grow_scale(memory, now_ms, parameters)
     weight = float32(memory.scale[0])
-    _add(memory, recalled, slot, weight, weight * float32(label), weight, parameters)
-    for which in range(recalled.keyed.shape[1]):
-        estimate = float64(recalled.estimate[slot, which])
+    _add(memory, reads, slot, weight, weight * float32(label), weight, parameters)
+    for which in range(reads.keyed.shape[1]):
+        estimate = float64(reads.estimate[slot, which])
         if estimate != 0.0:
-            error = float64(recalled.before[slot, which + 1]) - label
+            error = float64(reads.before[slot, which + 1]) - label
             _learn_trust(memory, which, error * estimate, parameters)
 
 
 @compiled
 def amend_label(
     memory: ErrorMemory,
-    recalled: Recalled,
+    reads: MemoryReads,
     slot: int,
     difference: float,
     now_ms: int,
@@ -403,9 +424,9 @@ def amend_label(
 ) -> None:
     """Add `difference` to the label of an impression that is remembered already."""
     _grow_scale(memory, now_ms, parameters)
-    _add(memory, recalled, slot, float32(0.0), float32(memory.scale[0]) * float32(difference), float32(0.0), parameters)
-    for which in range(recalled.keyed.shape[1]):
-        estimate = float64(recalled.estimate[slot, which])
+    _add(memory, reads, slot, float32(0.0), float32(memory.scale[0]) * float32(difference), float32(0.0), parameters)
+    for which in range(reads.keyed.shape[1]):
+        estimate = float64(reads.estimate[slot, which])
         if estimate != 0.0:
             _learn_trust(memory, which, -difference * estimate, parameters)
 
@@ -413,7 +434,7 @@ def amend_label(
 @compiled
 def _add(
     memory: ErrorMemory,
-    recalled: Recalled,
+    reads: MemoryReads,
     slot: int,
     count: float,
     labels: float,
@@ -421,21 +442,21 @@ def _add(
     parameters: ErrorMemoryParameters,
 ) -> None:
     """Add to an impression's bucket in each memory; `weight` times what was predicted there goes to the predictions."""
-    for which in range(recalled.keyed.shape[1]):
-        predictions = weight * recalled.before[slot, which]
-        place = recalled.keyed[slot, which]
+    for which in range(reads.keyed.shape[1]):
+        predictions = weight * reads.before[slot, which]
+        place = reads.keyed[slot, which]
         if place > 0:
             _add_to(memory.keyed[place - 1], count, labels, predictions)
-        elif parameters.memories.first[which] == REPRESENTATION:
-            for k in range(recalled.near.shape[1]):
-                _add_to(memory.buckets[k, recalled.near[slot, k]], count, labels, predictions)
+        elif parameters.memories.first[which] == Keyed.REPRESENTATION:
+            for k in range(reads.near.shape[1]):
+                _add_to(memory.buckets[k, reads.near[slot, k]], count, labels, predictions)
 
 
 @compiled
 def _add_to(bucket: npt.NDArray[np.float32], count: float, labels: float, predictions: float) -> None:
-    bucket[COUNT] += count
-    bucket[LABELS] += labels
-    bucket[PREDICTIONS] += predictions
+    bucket[Near.COUNT] += count
+    bucket[Near.LABELS] += labels
+    bucket[Near.PREDICTIONS] += predictions
 
 
 @compiled

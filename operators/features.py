@@ -5,31 +5,22 @@ several. Each value has a key, and from its admission on a row, where everything
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.admission import Admission, AdmissionParameters, forget_sightings, is_admitted, write_sighting
+from thalweg.operators import admission
+from thalweg.operators.admission import Admission, AdmissionParameters
 from thalweg.operators.machine.compiled import compiled, uint64
+from thalweg.operators.machine.declare import Float32, Int32, UInt8, UInt32, per
 from thalweg.operators.machine.hashing import cross
-from thalweg.operators.machine.reserve import reserve
-from thalweg.operators.structures.index import find
-from thalweg.operators.structures.ownership import Owned, attach, detach
-from thalweg.operators.structures.table import (
-    EVICTED,
-    EXPIRED,
-    NONE,
-    Table,
-    claim_row,
-    expired_row,
-    is_expired,
-    is_full,
-    oldest_row,
-    release_row,
-)
+from thalweg.operators.structures import index, ownership, table
+from thalweg.operators.structures.ownership import Owned
+from thalweg.operators.structures.table import Table
 from thalweg.schemas.bounds import check, within
 
 USER, ITEM = range(2)
+
 HOUR_OF_DAY = "hour_of_day"
 DAY_MS = 86_400_000
 
@@ -102,29 +93,28 @@ class Crosses(NamedTuple):
     salt: npt.NDArray[np.uint64]
 
 
-class Seen(NamedTuple):
-    """What each waiting impression was scored with.
+class Value(NamedTuple):
+    """A value of an impression: its `key`, its `field`'s place, and the row of the `user` who owns it alone, or -1."""
 
-    `counts` int32 [slots]; `field` uint8, `row` int32 (-1: not admitted), `generation` uint32: [slots, values];
-    `inputs` float32 [slots, inputs], the numbers that the learner saw.
-    """
-
-    counts: npt.NDArray[np.int32]
-    field: npt.NDArray[np.uint8]
-    row: npt.NDArray[np.int32]
-    generation: npt.NDArray[np.uint32]
-    inputs: npt.NDArray[np.float32]
+    key: int
+    field: int
+    user: int
 
 
-def new_seen(slots: int, values: int, inputs: int) -> Seen:
-    """Return room for what `slots` impressions are scored with."""
-    return Seen(
-        reserve(slots, np.int32),
-        reserve((slots, values), np.uint8),
-        reserve((slots, values), np.int32),
-        reserve((slots, values), np.uint32),
-        reserve((slots, inputs), np.float32),
-    )
+class FeaturesSeen(NamedTuple):
+    """What each waiting impression was scored with: its values, and the numbers that the learner saw."""
+
+    counts: Annotated[Int32, per("slots", "values", upto="seen", over="scored")]
+    field: Annotated[UInt8, per("slots seen", below="fields", where=lambda slots: has_value(slots), over="scored")]
+    row: Annotated[Int32, per("slots seen", refers="values", where=lambda slots: has_value(slots), over="scored")]
+    generation: Annotated[UInt32, per("slots seen", "of the row", digest=False)]
+    inputs: Annotated[Float32, per("slots inputs", "rates, residuals and interests", over="scored")]
+
+
+def has_value(slots: Any) -> npt.NDArray[np.bool_]:
+    """Return which places for values of impressions are filled [slots, values]."""
+    found: npt.NDArray[np.bool_] = np.arange(slots.row.shape[1]) < slots.counts[:, None]
+    return found
 
 
 def crosses_of(configuration: FeaturesConfiguration, salts: npt.NDArray[np.uint64]) -> Crosses:
@@ -137,60 +127,59 @@ def crosses_of(configuration: FeaturesConfiguration, salts: npt.NDArray[np.uint6
 
 
 @compiled
-def free_feature(table: Table, private: Owned, row: int) -> None:
+def free_feature(values: Table, user_rows: Owned, row: int) -> None:
     """Free a value's row, and take it from the user who owned it; the caller wipes its values."""
-    detach(private, row)
-    release_row(table, row)
+    ownership.detach(user_rows, row)
+    table.release_row(values, row)
 
 
 @compiled
 def resolve(
-    table: Table,
-    admission: Admission,
+    values: Table,
+    sightings: Admission,
     filter_parameters: AdmissionParameters,
-    private: Owned,
+    user_rows: Owned,
     expire_time_ms: npt.NDArray[np.int64],
-    key: int,
-    field: int,
-    user: int,
+    value: Value,
     now_ms: int,
 ) -> tuple[int, bool, int]:
     """Return the row of a value seen now, or -1 while it is not admitted, whether it is new, and a row freed, or -1.
 
-    The caller wipes the row that was freed and starts the new one's values; mostly they are one. `user` is the row of
-    the user who owns the value alone, or -1. At the table's limit the row that was not updated for longest, of any
-    field, makes room.
+    The caller wipes the row that was freed and starts the new one's values; mostly they are one. At the table's
+    limit the row that was not updated for longest, of any field, makes room.
     """
-    freed = NONE
-    row = find(table.lookup, key)
-    if row >= 0 and is_expired(table, row, now_ms, expire_time_ms):
-        free_feature(table, private, row)
-        table.counts[EXPIRED] += 1
+    freed = table.NONE
+    row = index.find(values.lookup, value.key)
+    if row >= 0 and table.is_expired(values, row, now_ms, expire_time_ms):
+        free_feature(values, user_rows, row)
+        values.counts[table.Loss.EXPIRED] += 1
         freed = row
-        row = NONE
+        row = table.NONE
     if row >= 0:
-        return row, False, NONE
-    if filter_parameters.threshold > 1 and not is_admitted(filter_parameters, key, write_sighting(admission, key)):
-        return NONE, False, freed
-    if is_full(table):
-        freed = oldest_row(table)
-        free_feature(table, private, freed)
-        table.counts[EVICTED] += 1
-    row = claim_row(table, key, field, now_ms)
+        return row, False, table.NONE
+    if filter_parameters.threshold > 1 and not admission.is_admitted(
+        filter_parameters, value.key, admission.write_sighting(sightings, value.key)
+    ):
+        return table.NONE, False, freed
+    if table.is_full(values):
+        freed = table.oldest_row(values)
+        free_feature(values, user_rows, freed)
+        values.counts[table.Loss.EVICTED] += 1
+    row = table.claim_row(values, value.key, value.field, now_ms)
     if row >= 0 and filter_parameters.threshold > 1:
-        forget_sightings(admission, key)
-    if row >= 0 and user >= 0:
-        attach(private, user, row)
+        admission.forget_sightings(sightings, value.key)
+    if row >= 0 and value.user >= 0:
+        ownership.attach(user_rows, value.user, row)
     return row, row >= 0, freed
 
 
 @compiled
-def sweep_feature(table: Table, private: Owned, expire_time_ms: npt.NDArray[np.int64], now_ms: int) -> int:
+def sweep_feature(values: Table, user_rows: Owned, expire_time_ms: npt.NDArray[np.int64], now_ms: int) -> int:
     """Free a row whose time is over and return it, for its values to be wiped; -1 where there is none."""
-    row = expired_row(table, now_ms, expire_time_ms)
+    row = table.expired_row(values, now_ms, expire_time_ms)
     if row >= 0:
-        free_feature(table, private, row)
-        table.counts[EXPIRED] += 1
+        free_feature(values, user_rows, row)
+        values.counts[table.Loss.EXPIRED] += 1
     return row
 
 

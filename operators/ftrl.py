@@ -10,18 +10,30 @@ which in one process is the paper's rule, since D = sqrt(n)/alpha there. Merged 
 too small by up to the square root of their number; D adds up.
 """
 
+from enum import IntEnum
 from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.machine.compiled import compiled, float32
-from thalweg.operators.machine.lanes import LANES, descend_lanes
+from thalweg.operators.machine.lanes import LANES, descend_lane, descend_lanes
 from thalweg.operators.machine.reserve import reserve_rows
 
-WEIGHT, INITIAL, Z, N, D = range(5)
-PARTS = 5
 Coordinates = npt.NDArray[np.float32]
 """float32 [rows, 5, size]: a row's weights, their initial values, z, n and D; weights are derived from the rest."""
+
+
+class Part(IntEnum):
+    """The parts of a coordinate."""
+
+    WEIGHT = 0
+    INITIAL = 1
+    Z = 2
+    N = 3
+    D = 4
+
+
+PARTS = len(Part)
 
 
 class Rate(NamedTuple):
@@ -42,23 +54,20 @@ def new_coordinates(rows: int, size: int, initial: float = 0.0) -> Coordinates:
     """Return coordinates that have learned nothing; with `initial` 0 no memory is touched."""
     coordinates = reserve_rows(rows, is_dense=True, parts=(np.float32, (PARTS, size)))["parts"]
     if initial != 0.0:
-        coordinates[:, WEIGHT:Z] = initial
+        coordinates[:, Part.WEIGHT : Part.Z] = initial
     return coordinates
+
+
+def learned(coordinates: Coordinates) -> Coordinates:
+    """Return coordinates without their initial values, which follow from their key."""
+    return np.delete(coordinates, Part.INITIAL, axis=1)
 
 
 @compiled
 def descend(coordinates: Coordinates, row: int, column: int, gradient: float, rate: Rate) -> None:
     """Take one step of one coordinate against `gradient`."""
     c = coordinates[row]
-    g = float32(gradient)
-    n = c[N, column] + g * g
-    sigma = (np.sqrt(n) - np.sqrt(c[N, column])) / rate.alpha
-    z = c[Z, column] + (g - sigma * (c[WEIGHT, column] - c[INITIAL, column]))
-    d = c[D, column] + sigma
-    c[Z, column] = z
-    c[N, column] = n
-    c[D, column] = d
-    c[WEIGHT, column] = c[INITIAL, column] - _shrunk(z, rate.l1) / (rate.beta / rate.alpha + d + rate.l2)
+    descend_lane(c, c.shape[1], column, float32(gradient), rate.alpha, rate.l1, rate.beta / rate.alpha + rate.l2)
 
 
 @compiled
@@ -72,19 +81,4 @@ def descend_vector(
     for i in range(0, whole, LANES):
         descend_lanes(c, c.shape[1], first + i, gradient, i, scale, rate.alpha, rate.l1, floor)
     for i in range(whole, gradient.shape[0]):
-        column = first + i
-        g = gradient[i] * scale
-        n = c[N, column] + g * g
-        sigma = (np.sqrt(n) - np.sqrt(c[N, column])) / rate.alpha
-        z = c[Z, column] + (g - sigma * (c[WEIGHT, column] - c[INITIAL, column]))
-        d = c[D, column] + sigma
-        c[Z, column] = z
-        c[N, column] = n
-        c[D, column] = d
-        c[WEIGHT, column] = c[INITIAL, column] - _shrunk(z, rate.l1) / (floor + d)
-
-
-@compiled
-def _shrunk(z: float, l1: float) -> float:
-    """Return z moved towards zero by l1, and exactly zero within it."""
-    return max(z - l1, float32(0.0)) + min(z + l1, float32(0.0))
+        descend_lane(c, c.shape[1], first + i, gradient[i] * scale, rate.alpha, rate.l1, floor)

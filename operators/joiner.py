@@ -6,32 +6,42 @@ slot (its text, the features that it was scored with, the ids of its feedback), 
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from enum import IntEnum
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import clear, compiled, int64, uint64
+from thalweg.operators.machine.compiled import compiled, int64, uint64
+from thalweg.operators.machine.declare import Float64, Int32, Int64, UInt8, UInt64, made, part, per, side_by_side, wiper
 from thalweg.operators.machine.numerics import log
-from thalweg.operators.machine.reserve import reserve, reserve_rows
-from thalweg.operators.structures.deadlines import Deadlines, new_deadlines, push_deadline, remove_deadline
-from thalweg.operators.structures.index import Index, find, insert, new_index, remove
-from thalweg.operators.structures.ownership import Owned, detach, new_owned
-from thalweg.operators.structures.pool import Pool, available, give, new_pool, take
-from thalweg.operators.structures.recency import link, oldest, unlink
-from thalweg.operators.structures.texts import (
-    BLOCK_BYTES,
-    Texts,
-    blocks_of,
-    has_room,
-    new_texts,
-    release_text,
-    write_text,
-)
+from thalweg.operators.structures import deadlines, index, ownership, pool, recency, texts
+from thalweg.operators.structures.deadlines import Deadlines
+from thalweg.operators.structures.index import Index
+from thalweg.operators.structures.ownership import Owned
+from thalweg.operators.structures.pool import Pool
+from thalweg.operators.structures.texts import BLOCK_BYTES, Texts
 from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, SHARE_MIN, check, within
 
-FREE, EARLY, WAITING, CLOSED = range(4)
 UNLEARNED = -1.0
-BASE, LOGIT, MODEL, CORRECTION, SCORE = range(5)
+
+
+class Status(IntEnum):
+    """How far an impression has come."""
+
+    FREE = 0
+    EARLY = 1
+    WAITING = 2
+    CLOSED = 3
+
+
+class Score(IntEnum):
+    """The numbers of `Waiting.scores`: base score, raw logit, model score, correction, score."""
+
+    BASE = 0
+    LOGIT = 1
+    MODEL = 2
+    CORRECTION = 3
+    SCORE = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +83,11 @@ class JoinerConfiguration:
         if not self.positive_actions:
             raise ValueError("positive_actions must name at least one action")
 
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of the joiner's arrays."""
+        blocks = self.text_bytes // BLOCK_BYTES
+        return {"slots": self.waiting_limit, "nodes": self.feedback_limit, "blocks": max(1, blocks)}
+
     def windows_ms(self) -> dict[str, int]:
         """Return the attribution window of each positive action."""
         own = self.attribution_window_ms_by_action
@@ -98,60 +113,63 @@ class JoinerParameters(NamedTuple):
     blocks_per_user: int
 
 
+@side_by_side()
 class Feedbacks(NamedTuple):
-    """Feedback known of each impression, chained: `key` uint64 of its id; `next` int32 (node + 1); `offset`, `ts_ms`
-    int64; `positive` uint8; `window_ms` int64, its action's attribution window; `text`, `length` int32, its record in
-    `Texts` while it is early; `pool`.
-    """
+    """Feedback known of each impression, chained."""
 
-    key: npt.NDArray[np.uint64]
-    next: npt.NDArray[np.int32]
-    offset: npt.NDArray[np.int64]
-    ts_ms: npt.NDArray[np.int64]
-    positive: npt.NDArray[np.uint8]
-    window_ms: npt.NDArray[np.int64]
-    text: npt.NDArray[np.int32]
-    length: npt.NDArray[np.int32]
-    pool: Pool
+    key: Annotated[UInt64, per("nodes", "of its id")]
+    offset: Annotated[Int64, per("nodes")]
+    ts_ms: Annotated[Int64, per("nodes")]
+    positive: Annotated[UInt8, per("nodes", "whether its action makes a label positive")]
+    window_ms: Annotated[Int64, per("nodes", "its action's attribution window")]
+    length: Annotated[Int32, per("nodes", "bytes of its record", text="text", upto="kept_bytes")]
+    text: Annotated[Int32, per("nodes", "first block + 1 of its record while it is early", digest=False)]
+    next: Annotated[Int32, per("nodes", "the impression's next one + 1", digest=False)]
+    pool: Annotated[Pool, part(limit="nodes")]
 
 
+wipe_feedback = wiper(Feedbacks, "nodes")
+
+
+SOME_WAIT: dict[str, dict[str, Any]] = {
+    "place": {"digest": True, "seen_as": lambda slots: slots.place > 0},
+    "deadline_ms": {"where": lambda slots: slots.place > 0},
+    "arrival": {"digest": False},
+}
+
+
+@side_by_side()
 class Waiting(NamedTuple):
-    """Impressions and their feedback, [slots] unless said otherwise.
+    """Impressions and their feedback."""
 
-    `lookup`: impression key to slot; `status` uint8; `key`, `user_key` uint64; `users`: which user owns the slot;
-    `deadlines`: when `EARLY` and `WAITING` slots are due; `provisional`: when `WAITING` slots get a provisional label;
-    `learned` float64: the label learned from so far, or `UNLEARNED`; `older`, `newer` int32 and `ends` int32 [2]:
-    `CLOSED` slots in the order of closing; `closed_ms` int64; `label` uint8; `offset`, `ts_ms` int64; `feedback`,
-    `feedback_count` int32; `text`, `length` int32; `scores` float64 [slots, 5]: base score (nan is none), raw logit,
-    model score, correction, score; `held_feedbacks`, `held_blocks` int32 [users]: feedback and blocks of text that each
-    user fills.
-    """
+    lookup: Annotated[Index, part(buckets=(index.buckets_of, "slots"))]
+    key: Annotated[UInt64, per("slots", "of its id")]
+    user_key: Annotated[UInt64, per("slots")]
+    status: Annotated[UInt8, per("slots", "`Status`", below=len(Status))]
+    label: Annotated[UInt8, per("slots", below=2)]
+    closed_ms: Annotated[Int64, per("slots", where=lambda slots: slots.status == Status.CLOSED)]
+    users: Annotated[Owned, part(owners="users", members="slots")]
+    deadlines: Annotated[Deadlines, part()]
+    provisional: Annotated[Deadlines, part(SOME_WAIT)]
+    learned: Annotated[Float64, per("slots", "the label learned from so far, or `UNLEARNED`")]
+    offset: Annotated[Int64, per("slots", over="scored")]
+    ts_ms: Annotated[Int64, per("slots", over="scored")]
+    scores: Annotated[Float64, per("slots 5", "`Score`; a base score of nan is none", over="scored")]
+    length: Annotated[Int32, per("slots", "bytes of its record", text="text", upto="kept_bytes")]
+    text: Annotated[Int32, per("slots", "first block + 1 of its record", digest=False)]
+    feedback_count: Annotated[Int32, per("slots", upto="feedbacks_per_impression")]
+    feedback: Annotated[Int32, per("slots", "its latest feedback + 1", digest=False)]
+    older: Annotated[Int32, per("slots", "its neighbour by closing + 1", digest=False)]
+    newer: Annotated[Int32, per("slots", "its neighbour by closing + 1", digest=False)]
+    ends: Annotated[Int32, per("2", "closed first and last, + 1", digest=False)]
+    held_feedbacks: Annotated[Int32, per("users", "feedback that the user fills", digest=False)]
+    held_blocks: Annotated[Int32, per("users", "blocks of text that the user fills", digest=False)]
+    pool: Annotated[Pool, part(limit="slots")]
+    feedbacks: Annotated[Feedbacks, part()]
+    texts: Annotated[Texts, part()]
 
-    lookup: Index
-    status: npt.NDArray[np.uint8]
-    key: npt.NDArray[np.uint64]
-    user_key: npt.NDArray[np.uint64]
-    users: Owned
-    deadlines: Deadlines
-    provisional: Deadlines
-    learned: npt.NDArray[np.float64]
-    older: npt.NDArray[np.int32]
-    newer: npt.NDArray[np.int32]
-    ends: npt.NDArray[np.int32]
-    closed_ms: npt.NDArray[np.int64]
-    label: npt.NDArray[np.uint8]
-    offset: npt.NDArray[np.int64]
-    ts_ms: npt.NDArray[np.int64]
-    feedback: npt.NDArray[np.int32]
-    feedback_count: npt.NDArray[np.int32]
-    text: npt.NDArray[np.int32]
-    length: npt.NDArray[np.int32]
-    scores: npt.NDArray[np.float64]
-    held_feedbacks: npt.NDArray[np.int32]
-    held_blocks: npt.NDArray[np.int32]
-    pool: Pool
-    feedbacks: Feedbacks
-    texts: Texts
+
+wipe_slot = wiper(Waiting, "slots")
 
 
 def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
@@ -173,116 +191,56 @@ def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
 
 def new_waiting(configuration: JoinerConfiguration, users: int) -> Waiting:
     """Return a joiner that has seen nothing, for at most `users` users."""
-    slots = configuration.waiting_limit
-    nodes = configuration.feedback_limit
-    of_feedbacks = reserve_rows(
-        nodes,
-        key=np.uint64,
-        next=np.int32,
-        offset=np.int64,
-        ts_ms=np.int64,
-        positive=np.uint8,
-        window_ms=np.int64,
-        text=np.int32,
-        length=np.int32,
-    )
-    of_slots = reserve_rows(
-        slots,
-        status=np.uint8,
-        key=np.uint64,
-        user_key=np.uint64,
-        learned=np.float64,
-        older=np.int32,
-        newer=np.int32,
-        closed_ms=np.int64,
-        label=np.uint8,
-        offset=np.int64,
-        ts_ms=np.int64,
-        feedback=np.int32,
-        feedback_count=np.int32,
-        text=np.int32,
-        length=np.int32,
-        scores=(np.float64, (5,)),
-    )
-    return Waiting(
-        **of_slots,
-        lookup=new_index(slots),
-        users=new_owned(users, slots),
-        deadlines=new_deadlines(slots),
-        provisional=new_deadlines(slots),
-        ends=reserve(2, np.int32),
-        held_feedbacks=reserve(users, np.int32),
-        held_blocks=reserve(users, np.int32),
-        pool=new_pool(slots),
-        feedbacks=Feedbacks(**of_feedbacks, pool=new_pool(nodes)),
-        texts=new_texts(configuration.text_bytes),
-    )
+    return made(Waiting, users=users, **configuration.sizes())
 
 
 @compiled
 def find_slot(waiting: Waiting, key: int) -> int:
     """Return the slot of an impression's key, or -1."""
-    return find(waiting.lookup, key)
+    return index.find(waiting.lookup, key)
 
 
 @compiled
 def open_slot(waiting: Waiting, key: int, user_key: int, status: int) -> int:
     """Return a fresh slot for an impression that has none, or -1 where none is free or the index refuses its key."""
-    if available(waiting.pool) == 0:
+    if pool.available(waiting.pool) == 0:
         return -1
-    slot = take(waiting.pool)
-    if not insert(waiting.lookup, key, slot):
-        give(waiting.pool, slot)
+    slot = pool.take(waiting.pool)
+    if not index.insert(waiting.lookup, key, slot):
+        pool.give(waiting.pool, slot)
         return -1
     waiting.status[slot] = status
     waiting.key[slot] = key
     waiting.user_key[slot] = user_key
-    waiting.label[slot] = 0
     waiting.learned[slot] = UNLEARNED
-    waiting.feedback[slot] = 0
-    waiting.feedback_count[slot] = 0
-    waiting.text[slot] = 0
-    waiting.length[slot] = 0
     return slot
 
 
 @compiled
 def wait_until(waiting: Waiting, slot: int, deadline_ms: int, arrival: int) -> None:
     """Set when a slot is due; `arrival` orders slots of the same deadline."""
-    remove_deadline(waiting.deadlines, slot)
-    push_deadline(waiting.deadlines, slot, deadline_ms, arrival)
+    deadlines.remove_deadline(waiting.deadlines, slot)
+    deadlines.push_deadline(waiting.deadlines, slot, deadline_ms, arrival)
 
 
 @compiled
 def close_slot(waiting: Waiting, slot: int, now_ms: int) -> None:
     """Close an impression's window; its slot stays for late feedback and for duplicates."""
-    remove_deadline(waiting.deadlines, slot)
-    remove_deadline(waiting.provisional, slot)
-    waiting.status[slot] = CLOSED
+    deadlines.remove_deadline(waiting.deadlines, slot)
+    deadlines.remove_deadline(waiting.provisional, slot)
+    waiting.status[slot] = Status.CLOSED
     waiting.closed_ms[slot] = now_ms
-    link(waiting.older, waiting.newer, waiting.ends, slot)
+    recency.link(waiting.older, waiting.newer, waiting.ends, slot)
 
 
 @compiled
 def oldest_closed(waiting: Waiting) -> int:
     """Return the slot that was closed first, or -1."""
-    return oldest(waiting.ends)
+    return recency.oldest(waiting.ends)
 
 
 @compiled
-def _wipe_feedback(feedbacks: Feedbacks, node: int) -> None:
-    feedbacks.key[node] = 0
-    feedbacks.next[node] = 0
-    feedbacks.offset[node] = 0
-    feedbacks.ts_ms[node] = 0
-    feedbacks.positive[node] = 0
-    feedbacks.window_ms[node] = 0
-    feedbacks.text[node] = 0
-    feedbacks.length[node] = 0
-
-
-@compiled
-def hold(waiting: Waiting, slot: int, feedbacks: int, blocks: int) -> None:
+def add_to_share(waiting: Waiting, slot: int, feedbacks: int, blocks: int) -> None:
     """Count what the owner of a slot fills: so much more feedback, so many more blocks of text."""
     owner = int64(waiting.users.owner[slot]) - 1
     if owner >= 0:
@@ -297,7 +255,7 @@ def fits_share(waiting: Waiting, user: int, slots: int, length: int, parameters:
     Whoever has nothing may keep one, however long its text is.
     """
     held = int64(waiting.users.held[user])
-    blocks = waiting.held_blocks[user] + blocks_of(length)
+    blocks = waiting.held_blocks[user] + texts.blocks_of(length)
     return bool(held == 0 or (held + slots <= parameters.slots_per_user and blocks <= parameters.blocks_per_user))
 
 
@@ -307,10 +265,10 @@ def drop_feedback(waiting: Waiting, slot: int) -> None:
     node = int64(waiting.feedback[slot])
     while node != 0:
         following = int64(waiting.feedbacks.next[node - 1])
-        hold(waiting, slot, -1, -blocks_of(int64(waiting.feedbacks.length[node - 1])))
-        release_text(waiting.texts, waiting.feedbacks.text[node - 1])
-        _wipe_feedback(waiting.feedbacks, node - 1)
-        give(waiting.feedbacks.pool, node - 1)
+        add_to_share(waiting, slot, -1, -texts.blocks_of(int64(waiting.feedbacks.length[node - 1])))
+        texts.release_text(waiting.texts, waiting.feedbacks.text[node - 1])
+        wipe_feedback(waiting.feedbacks, node - 1)
+        pool.give(waiting.feedbacks.pool, node - 1)
         node = following
     waiting.feedback[slot] = 0
     waiting.feedback_count[slot] = 0
@@ -319,32 +277,18 @@ def drop_feedback(waiting: Waiting, slot: int) -> None:
 @compiled
 def drop_slot(waiting: Waiting, slot: int) -> None:
     """Forget an impression and all that it brought, and take it from its user; nothing of it is left in memory."""
-    if waiting.status[slot] == CLOSED:
-        unlink(waiting.older, waiting.newer, waiting.ends, slot)
+    if waiting.status[slot] == Status.CLOSED:
+        recency.unlink(waiting.older, waiting.newer, waiting.ends, slot)
     else:
-        remove_deadline(waiting.deadlines, slot)
-        remove_deadline(waiting.provisional, slot)
+        deadlines.remove_deadline(waiting.deadlines, slot)
+        deadlines.remove_deadline(waiting.provisional, slot)
     drop_feedback(waiting, slot)
-    hold(waiting, slot, 0, -blocks_of(int64(waiting.length[slot])))
-    release_text(waiting.texts, waiting.text[slot])
-    remove(waiting.lookup, waiting.key[slot])
-    detach(waiting.users, slot)
-    waiting.status[slot] = FREE
-    waiting.key[slot] = 0
-    waiting.user_key[slot] = 0
-    waiting.deadlines.deadline_ms[slot] = 0
-    waiting.deadlines.arrival[slot] = 0
-    waiting.provisional.deadline_ms[slot] = 0
-    waiting.provisional.arrival[slot] = 0
-    waiting.learned[slot] = 0.0
-    waiting.closed_ms[slot] = 0
-    waiting.label[slot] = 0
-    waiting.offset[slot] = 0
-    waiting.ts_ms[slot] = 0
-    waiting.text[slot] = 0
-    waiting.length[slot] = 0
-    clear(waiting.scores[slot])
-    give(waiting.pool, slot)
+    add_to_share(waiting, slot, 0, -texts.blocks_of(int64(waiting.length[slot])))
+    texts.release_text(waiting.texts, waiting.text[slot])
+    index.remove(waiting.lookup, waiting.key[slot])
+    ownership.detach(waiting.users, slot)
+    wipe_slot(waiting, slot)
+    pool.give(waiting.pool, slot)
 
 
 @compiled
@@ -361,7 +305,7 @@ def knows_feedback(waiting: Waiting, slot: int, key: int) -> bool:
 @compiled
 def fits(waiting: Waiting, length: int) -> bool:
     """Return whether there is room for one more slot and a text of `length` bytes."""
-    return bool(available(waiting.pool) > 0 and has_room(waiting.texts, length))
+    return bool(pool.available(waiting.pool) > 0 and texts.has_room(waiting.texts, length))
 
 
 @compiled
@@ -371,26 +315,24 @@ def can_remember(waiting: Waiting, slot: int, parameters: JoinerParameters) -> b
     return bool(
         waiting.feedback_count[slot] < parameters.feedbacks_per_impression
         and held < parameters.feedbacks_per_user
-        and available(waiting.feedbacks.pool) > 0
+        and pool.available(waiting.feedbacks.pool) > 0
     )
 
 
 @compiled
 def add_feedback(waiting: Waiting, slot: int, key: int, offset: int, ts_ms: int, positive: bool, window_ms: int) -> int:
     """Remember a feedback of an impression, for which there is room, and return its node."""
-    node = take(waiting.feedbacks.pool)
+    node = pool.take(waiting.feedbacks.pool)
     feedbacks = waiting.feedbacks
     feedbacks.key[node] = key
     feedbacks.offset[node] = offset
     feedbacks.ts_ms[node] = ts_ms
     feedbacks.positive[node] = positive
     feedbacks.window_ms[node] = window_ms
-    feedbacks.text[node] = 0
-    feedbacks.length[node] = 0
     feedbacks.next[node] = waiting.feedback[slot]
     waiting.feedback[slot] = node + 1
     waiting.feedback_count[slot] += 1
-    hold(waiting, slot, 1, 0)
+    add_to_share(waiting, slot, 1, 0)
     return node
 
 
@@ -416,17 +358,17 @@ def has_positive(waiting: Waiting, slot: int, grace_ms: int) -> bool:
 def write_record(waiting: Waiting, slot: int, text: npt.NDArray[np.uint8], start: int, end: int) -> None:
     """Keep the record `text[start:end]` of an impression that has none kept."""
     waiting.length[slot] = end - start
-    waiting.text[slot] = write_text(waiting.texts, text, start, end)
-    hold(waiting, slot, 0, blocks_of(end - start))
+    waiting.text[slot] = texts.write_text(waiting.texts, text, start, end)
+    add_to_share(waiting, slot, 0, texts.blocks_of(end - start))
 
 
 @compiled
 def write_early(waiting: Waiting, slot: int, node: int, text: npt.NDArray[np.uint8], start: int, end: int) -> None:
     """Keep the record `text[start:end]` of an early feedback in place of what was kept; an empty one keeps nothing."""
     feedbacks = waiting.feedbacks
-    hold(waiting, slot, 0, blocks_of(end - start) - blocks_of(int64(feedbacks.length[node])))
-    release_text(waiting.texts, feedbacks.text[node])
-    feedbacks.text[node] = write_text(waiting.texts, text, start, end)
+    add_to_share(waiting, slot, 0, texts.blocks_of(end - start) - texts.blocks_of(int64(feedbacks.length[node])))
+    texts.release_text(waiting.texts, feedbacks.text[node])
+    feedbacks.text[node] = texts.write_text(waiting.texts, text, start, end)
     feedbacks.length[node] = end - start
 
 

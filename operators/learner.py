@@ -16,10 +16,10 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.error_memory import new_scratch
-from thalweg.operators.features import ITEM
-from thalweg.operators.ftrl import INITIAL, WEIGHT, Coordinates, Rate, descend, descend_vector, new_coordinates, rate
+from thalweg.operators import derived, features, ftrl
+from thalweg.operators.ftrl import Coordinates, Rate
 from thalweg.operators.machine.compiled import clear, compiled, float32
+from thalweg.operators.machine.declare import part, per, side_by_side
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.lanes import (
     LANES,
@@ -29,15 +29,10 @@ from thalweg.operators.machine.lanes import (
     padded,
     score_pairs_lanes,
 )
-from thalweg.operators.machine.numerics import bits_of
-from thalweg.operators.rates import NUMBERS, SUMS, Rates, RatesParameters, new_rates
+from thalweg.operators.rates import Rates, RatesParameters
 from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, RATE_MIN, SHARE_MIN, check, within
 
-DERIVED = ("user_gap", "user_exposures", "recent")
-USER_GAP, USER_EXPOSURES, RECENT = range(len(DERIVED))
-DERIVED_BUCKETS = 32
 LATENT_SALT = 0x1A7
-EXPONENT_OF_A_HALF = 1022  # as the bits of a float64 have it
 BUILT_IN = "fwfm"
 RIVER = re.compile(r"river:([A-Za-z_][\w.]*( *\| *[A-Za-z_][\w.]*)*|[A-Za-z_][\w.]*:[A-Za-z_]\w*)")
 ModelFeatures = Literal["indicators", "original"]
@@ -102,7 +97,6 @@ class LearnerParameters(NamedTuple):
     is_replaced: bool
     latent_initial: float
     seed: int
-    recent_items: int
     frozen_from_ms: int
     weight: Rate
     latent: Rate
@@ -111,47 +105,47 @@ class LearnerParameters(NamedTuple):
     rates: RatesParameters
 
 
+@side_by_side(is_dense=True)
 class Learner(NamedTuple):
-    """What is learned, all of it FTRL coordinates (`ftrl.Coordinates`), and the rates that it reads.
+    """What is learned, all of it FTRL coordinates (`ftrl.Part`), and the rates that it reads."""
 
-    `features` [rows, 5, 1 + d], weight and latent vector of each value; `pairs` [fields, 5, fields + interests];
-    `dense` [1, 5, 2 fields + 2], weights of each field's rate and residual, the trust in the machine, the bias, and as
-    those of `pairs` padded (`lanes.padded`); `rates`.
-    """
+    features: Annotated[
+        Coordinates, per("values 5 1+d", "weight, latent vector", seen_as=lambda values: ftrl.learned(values.features))
+    ]
+    rates: Annotated[Rates, part()]
+    pairs: Annotated[
+        Coordinates, per("fields 5 pairs", "weights of two fields, and of a field and an interest, padded")
+    ]
+    dense: Annotated[
+        Coordinates, per("1 5 dense", "weights of each field's rate and residual, trust in the machine, bias, padded")
+    ]
 
-    features: Coordinates
-    pairs: Coordinates
-    dense: Coordinates
-    rates: Rates
 
+class Pooled(NamedTuple):
+    """One impression as the machine sees it.
 
-class Workspace(NamedTuple):
-    """Scratch of one impression, not state.
-
-    `vectors`, `gradients` float32 [fields + interests, d]; `weighted` float32 [d]; `total` float64 [d], a sum of
-    behaviours; `dots` float32 [fields + interests], padded; `present` int32 [fields + interests], the places that have
-    a vector, and `counts` int32 [2], how many of these are fields, and how many there are; `values` int32 [fields], how
-    many each field has; `keys` uint64 [fields + recent items], the first values of the named fields and behind them the
-    recent items'; `sums` float64 [5, values] and `odds` float64 [2, values], rates and what they say; `steps` float32
-    [2 fields + 2], padded; `signs` float32 [groups * tau] and `bits` float32 [K * L], projections of SDIM and of the
-    error memory; `near` float64, the error memory's (`error_memory.new_scratch`).
+    `vectors` float32 [fields + interests, d], the mean latent vector of each field's values, and the interests;
+    `present` int32 [fields + interests], the places that have a vector, and `counts` int32 [2], how many of these are
+    fields, and how many there are; `values` int32 [fields], how many each field has.
     """
 
     vectors: npt.NDArray[np.float32]
-    gradients: npt.NDArray[np.float32]
-    weighted: npt.NDArray[np.float32]
-    total: npt.NDArray[np.float64]
-    dots: npt.NDArray[np.float32]
     present: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int32]
     values: npt.NDArray[np.int32]
-    keys: npt.NDArray[np.uint64]
-    sums: npt.NDArray[np.float64]
-    odds: npt.NDArray[np.float64]
-    steps: npt.NDArray[np.float32]
-    signs: npt.NDArray[np.float32]
-    bits: npt.NDArray[np.float32]
-    near: npt.NDArray[np.float64]
+
+
+class Gradients(NamedTuple):
+    """Scratch of one step.
+
+    `vectors` float32 [fields + interests, d], the gradient of each vector; `weighted` float32 [d]; `pairs` float32
+    [fields + interests], padded; `dense` float32 [2 fields + 2], padded.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    weighted: npt.NDArray[np.float32]
+    pairs: npt.NDArray[np.float32]
+    dense: npt.NDArray[np.float32]
 
 
 def learner_parameters(configuration: LearnerConfiguration, seed: int) -> LearnerParameters:
@@ -161,79 +155,71 @@ def learner_parameters(configuration: LearnerConfiguration, seed: int) -> Learne
         c.model != BUILT_IN,
         c.latent_initial,
         seed,
-        c.recent_items,
         c.frozen_from_ms,
-        weight=rate(c.alpha_weight, l1=c.l1, l2=c.l2),
-        latent=rate(c.alpha_latent, l1=c.l1, l2=c.l2),
-        pair=rate(c.alpha_pair),
-        dense=rate(c.alpha_dense),
+        weight=ftrl.rate(c.alpha_weight, l1=c.l1, l2=c.l2),
+        latent=ftrl.rate(c.alpha_latent, l1=c.l1, l2=c.l2),
+        pair=ftrl.rate(c.alpha_pair),
+        dense=ftrl.rate(c.alpha_dense),
         rates=RatesParameters(float(c.residual_half_life_ms), c.rate_prior),
     )
 
 
-def new_learner(configuration: LearnerConfiguration, rows: int, fields: int, interests: int) -> Learner:
-    """Return a model that has learned nothing; the last of its `fields` are the derived ones."""
-    c = configuration
-    pairs = new_coordinates(fields, padded(fields + interests), c.pair_initial)
-    own = fields - len(DERIVED)
-    pairs[own:, WEIGHT : INITIAL + 1] = c.derived_initial
-    pairs[:, WEIGHT : INITIAL + 1, own:fields] = c.derived_initial
-    pairs[:, WEIGHT : INITIAL + 1, fields:] = c.interest_initial
-    dense = new_coordinates(1, padded(2 * fields + 2))
-    dense[0, WEIGHT : INITIAL + 1, 0 : 2 * fields : 2] = c.rate_initial
-    dense[0, WEIGHT : INITIAL + 1, 2 * fields] = 1.0
-    return Learner(new_coordinates(rows, 1 + c.latent_size), pairs, dense, new_rates(rows))
+def learner_sizes(configuration: LearnerConfiguration, fields: int, interests: int) -> dict[str, int]:
+    """Return the sizes of the learner's arrays, for so many fields and interests."""
+    sizes = {"fields": fields, "pairs": padded(fields + interests), "dense": padded(2 * fields + 2)}
+    return sizes | {"1+d": 1 + configuration.latent_size}
 
 
-def new_workspace(
-    fields: int, recent_items: int, values: int, interests: int, size: int, signs: int, bits: int, memories: int
-) -> Workspace:
-    """Return scratch for one impression."""
+def start_weights(learner: Learner, configuration: LearnerConfiguration) -> None:
+    """Write the weights of a model that has learned nothing; the last of its fields are the derived ones."""
+    c, fields = configuration, learner.pairs.shape[0]
+    own, both = fields - derived.FIELDS, slice(ftrl.Part.WEIGHT, ftrl.Part.INITIAL + 1)
+    learner.pairs[:, both] = c.pair_initial
+    learner.pairs[own:, both] = c.derived_initial
+    learner.pairs[:, both, own:fields] = c.derived_initial
+    learner.pairs[:, both, fields:] = c.interest_initial
+    learner.dense[0, both, 0 : 2 * fields : 2] = c.rate_initial
+    learner.dense[0, both, 2 * fields] = 1.0
+
+
+def new_pooled(fields: int, interests: int, size: int) -> Pooled:
+    """Return room for one impression of at most so many fields and interests, in vectors of `size` coordinates."""
     places = fields + interests
-    return Workspace(
-        np.zeros((places, size), np.float32),
-        np.zeros((places, size), np.float32),
-        np.zeros(size, np.float32),
-        np.zeros(size),
-        np.zeros(padded(places), np.float32),
-        np.zeros(places, np.int32),
-        np.zeros(2, np.int32),
-        np.zeros(fields, np.int32),
-        np.zeros(fields + recent_items, np.uint64),
-        np.zeros((SUMS, values)),
-        np.zeros((NUMBERS, values)),
-        np.zeros(padded(2 * fields + 2), np.float32),
-        np.zeros(signs, np.float32),
-        np.zeros(bits, np.float32),
-        new_scratch(memories),
-    )
+    counts, values = np.zeros(2, np.int32), np.zeros(fields, np.int32)
+    return Pooled(np.zeros((places, size), np.float32), np.zeros(places, np.int32), counts, values)
+
+
+def new_gradients(fields: int, interests: int, size: int) -> Gradients:
+    """Return scratch for one step of an impression of at most so many fields and interests."""
+    places = fields + interests
+    shapes = ((places, size), size, padded(places), padded(2 * fields + 2))
+    return Gradients(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
 @compiled
-def wipe_feature(learner: Learner, row: int, key: int, parameters: LearnerParameters) -> None:
-    """Start a row's weight, and its latent vector from a value derived from its key."""
+def start_vector(learner: Learner, row: int, key: int, parameters: LearnerParameters) -> None:
+    """Start the latent vector of an empty row from a value derived from its key."""
     c = learner.features[row]
-    c[:, :] = 0.0
     for i in range(1, c.shape[1]):
         start = float32((2.0 * uniform(key, parameters.seed + LATENT_SALT + i) - 1.0) * parameters.latent_initial)
-        c[WEIGHT, i] = start
-        c[INITIAL, i] = start
+        c[ftrl.Part.WEIGHT, i] = start
+        c[ftrl.Part.INITIAL, i] = start
 
 
 @compiled
 def pool_fields(
     learner: Learner,
-    workspace: Workspace,
+    pooled: Pooled,
     count: int,
     field: npt.NDArray[np.uint8],
     row: npt.NDArray[np.int32],
     interests: npt.NDArray[np.float32],
 ) -> float:
-    """Write each field's mean latent vector to the workspace and return the sum of the fields' mean weights.
+    """Write each field's mean latent vector to `pooled` and return the sum of the fields' mean weights.
 
     `field`, `row` [count or more]; a row of -1 (not admitted, or gone) reads as zeros. `interests` [interests * d].
     """
-    values, vectors, present = workspace.values, workspace.vectors, workspace.present
+    values, vectors, present = pooled.values, pooled.vectors, pooled.present
     fields, size = values.shape[0], vectors.shape[1]
     clear(values)
     for value in range(count):
@@ -244,14 +230,14 @@ def pool_fields(
         if values[f] > 0:
             present[places] = f
             places += 1
-        if values[f] > 0 or f <= ITEM:  # the user's and the item's are read even where neither is admitted
+        if values[f] > 0 or f <= features.ITEM:  # the user's and the item's are read even where neither is admitted
             clear(vectors[f])
-    workspace.counts[0] = places
+    pooled.counts[0] = places
     total = float32(0.0)
     for value in range(count):
         if row[value] >= 0:
             share = float32(1.0) / float32(values[field[value]])
-            weights = learner.features[row[value], WEIGHT]
+            weights = learner.features[row[value], ftrl.Part.WEIGHT]
             vector = vectors[field[value]]
             total += weights[0] * share
             add_scaled(vector, share, weights[1:])
@@ -264,7 +250,7 @@ def pool_fields(
         if any_value > 0.0:
             present[places] = fields + interest
             places += 1
-    workspace.counts[1] = places
+    pooled.counts[1] = places
     return total
 
 
@@ -291,17 +277,18 @@ def add_scaled(out: npt.NDArray[np.float32], scale: float, x: npt.NDArray[np.flo
 
 
 @compiled
-def score_pairs(learner: Learner, workspace: Workspace) -> float:
+def score_pairs(learner: Learner, pooled: Pooled, weighted: npt.NDArray[np.float32]) -> float:
     """Return the sum of r_fg <v_f, v_g> over pairs of fields, and of fields with interests.
 
-    That is the sum of <v_f, sum_g r_fg v_g>, so that there is one product a field, not one a pair.
+    That is the sum of <v_f, sum_g r_fg v_g>, so that there is one product a field, not one a pair. `weighted` [d] is
+    scratch.
     """
-    present, vectors, weighted = workspace.present, workspace.vectors, workspace.weighted
-    size, end = vectors.shape[1], workspace.counts[1]
+    present, vectors = pooled.present, pooled.vectors
+    size, end = vectors.shape[1], pooled.counts[1]
     whole = size // LANES * LANES
     total = float32(0.0)
-    for a in range(workspace.counts[0]):
-        weights = learner.pairs[present[a], WEIGHT]
+    for a in range(pooled.counts[0]):
+        weights = learner.pairs[present[a], ftrl.Part.WEIGHT]
         for chunk in range(0, whole, LANES):
             total += score_pairs_lanes(vectors, size, chunk, present, a, end, weights)
         if whole < size:
@@ -313,73 +300,73 @@ def score_pairs(learner: Learner, workspace: Workspace) -> float:
 
 
 @compiled
-def learn_pairs(learner: Learner, workspace: Workspace, error: float, parameters: LearnerParameters) -> None:
-    """Write the gradient of each field's vector, less `error`, to the workspace, and step the pairs against `error`."""
-    present, vectors, gradients, dots = workspace.present, workspace.vectors, workspace.gradients, workspace.dots
-    size, end = vectors.shape[1], workspace.counts[1]
+def learn_pairs(
+    learner: Learner, pooled: Pooled, gradients: Gradients, error: float, parameters: LearnerParameters
+) -> None:
+    """Write the gradient of each field's vector, less `error`, to `gradients`, and step the pairs against `error`."""
+    present, vectors, steps, dots = pooled.present, pooled.vectors, gradients.vectors, gradients.pairs
+    size, end = vectors.shape[1], pooled.counts[1]
     whole = size // LANES * LANES
     for a in range(end):
-        clear(gradients[present[a]])
-    for a in range(workspace.counts[0]):
+        clear(steps[present[a]])
+    for a in range(pooled.counts[0]):
         f = present[a]
-        weights = learner.pairs[f, WEIGHT]
+        weights = learner.pairs[f, ftrl.Part.WEIGHT]
         clear(dots)  # a pair with a field that is absent takes a step of zero, which changes nothing
         for chunk in range(0, whole, LANES):
-            learn_pairs_lanes(vectors, gradients, size, chunk, present, a, end, weights, dots)
+            learn_pairs_lanes(vectors, steps, size, chunk, present, a, end, weights, dots)
         if whole < size:
-            vector, gradient = vectors[f, whole:], gradients[f, whole:]
+            vector, gradient = vectors[f, whole:], steps[f, whole:]
             for b in range(a + 1, end):
                 g = present[b]
                 add_scaled(gradient, weights[g], vectors[g, whole:])
-                add_scaled(gradients[g, whole:], weights[g], vector)
+                add_scaled(steps[g, whole:], weights[g], vector)
                 dots[g] += dot(vector, vectors[g, whole:])
         first = (f + 1) // LANES * LANES  # what lies before it are pairs with fields that had their turn
-        descend_vector(learner.pairs, f, first, dots[first:], error, parameters.pair)
+        ftrl.descend_vector(learner.pairs, f, first, dots[first:], error, parameters.pair)
 
 
 @compiled
 def learn_features(
     learner: Learner,
-    workspace: Workspace,
+    pooled: Pooled,
+    gradients: Gradients,
     count: int,
     field: npt.NDArray[np.uint8],
     row: npt.NDArray[np.int32],
     error: float,
     parameters: LearnerParameters,
 ) -> None:
-    """Step the weight and the latent vector of each value against its share of `error`."""
+    """Step the weight and the latent vector of each value by its share of `error`, with `learn_pairs`'s gradients."""
     for value in range(count):
         if row[value] >= 0:
-            share = error / float32(workspace.values[field[value]])
-            descend(learner.features, row[value], 0, share, parameters.weight)
-            descend_vector(learner.features, row[value], 1, workspace.gradients[field[value]], share, parameters.latent)
+            share = error / float32(pooled.values[field[value]])
+            ftrl.descend(learner.features, row[value], 0, share, parameters.weight)
+            ftrl.descend_vector(
+                learner.features, row[value], 1, gradients.vectors[field[value]], share, parameters.latent
+            )
 
 
 @compiled
 def score_dense(learner: Learner, inputs: npt.NDArray[np.float32]) -> float:
     """Return the dense level's sum: weights times inputs [2 fields + 1], in their order, and the bias."""
-    weights = learner.dense[0, WEIGHT]
+    weights = learner.dense[0, ftrl.Part.WEIGHT]
     return dot(weights[: inputs.shape[0]], inputs) + weights[inputs.shape[0]]  # type: ignore[no-any-return]
 
 
 @compiled
 def learn_dense(
     learner: Learner,
-    workspace: Workspace,
+    steps: npt.NDArray[np.float32],
     inputs: npt.NDArray[np.float32],
     error: float,
     parameters: LearnerParameters,
 ) -> None:
-    """Step the weights of the dense level against `error` times their inputs, and the bias against `error`."""
+    """Step the weights of the dense level against `error` times their inputs, and the bias against `error`.
+
+    `steps` [2 fields + 2], padded, is scratch.
+    """
     for i in range(inputs.shape[0]):
-        workspace.steps[i] = inputs[i]
-    workspace.steps[inputs.shape[0]] = 1.0
-    descend_vector(learner.dense, 0, 0, workspace.steps, error, parameters.dense)
-
-
-@compiled
-def power_of_two(x: float) -> int:
-    """Return the bucket of x: 0 below 1, then one more for each doubling, at most 30."""
-    if not x >= 1.0:
-        return 0
-    return min((bits_of(float(x)) >> 52) - EXPONENT_OF_A_HALF, DERIVED_BUCKETS - 2)
+        steps[i] = inputs[i]
+    steps[inputs.shape[0]] = 1.0
+    ftrl.descend_vector(learner.dense, 0, 0, steps, error, parameters.dense)

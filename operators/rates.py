@@ -8,31 +8,47 @@ they had none (docs/adr/0007). Two numbers of a value enter the model as log-odd
     residual  the same with a half-life, less the log-odds of what the scores of these exposures had promised
 """
 
-from typing import NamedTuple
+from enum import IntEnum
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import clear, compiled
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.declare import Float64, Int64, made, per, side_by_side
 from thalweg.operators.machine.numerics import half_life_factor, log_of_ratio
-from thalweg.operators.machine.reserve import reserve, reserve_rows
 
-SHOWN, ACTED, LATELY_SHOWN, LATELY_ACTED, LATELY_EXPECTED = range(5)
-SUMS = 5
-NUMBERS = 2
-RATE, RESIDUAL = range(NUMBERS)
 RATE_MAX = 0.98
 
 
-class Rates(NamedTuple):
-    """`sums` float64 [rows, 5]: exposures and positives of all time, then exposures, positives and the sum of scores
-    with a half-life; `at_ms` int64 [rows], until when the latter are decayed. `overall` and `overall_at_ms`: the same
-    of all impressions together, in one row.
-    """
+class Sum(IntEnum):
+    """The sums of a value: of all time, then with a half-life."""
 
-    sums: npt.NDArray[np.float64]
-    at_ms: npt.NDArray[np.int64]
-    overall: npt.NDArray[np.float64]
-    overall_at_ms: npt.NDArray[np.int64]
+    SHOWN = 0
+    ACTED = 1
+    LATELY_SHOWN = 2
+    LATELY_ACTED = 3
+    LATELY_EXPECTED = 4
+
+
+class Odds(IntEnum):
+    """The numbers of a value that enter the model, as log-odds."""
+
+    RATE = 0
+    RESIDUAL = 1
+
+
+SUMS = len(Sum)
+NUMBERS = len(Odds)
+
+
+@side_by_side(is_dense=True)
+class Rates(NamedTuple):
+    """What was seen of each value, and of all impressions together."""
+
+    sums: Annotated[Float64, per("values 5", "`Sum`")]
+    at_ms: Annotated[Int64, per("values", "until when those with a half-life are decayed")]
+    overall: Annotated[Float64, per("1 5", "`Sum`, of all")]
+    overall_at_ms: Annotated[Int64, per("1", "until when those with a half-life are decayed")]
 
 
 class RatesParameters(NamedTuple):
@@ -40,6 +56,18 @@ class RatesParameters(NamedTuple):
 
     half_life_ms: float
     prior: float
+
+
+class RatesScratch(NamedTuple):
+    """Scratch of one impression.
+
+    `values` int32 [fields], how many each field has; `sums` float64 [5, values] and `odds` float64 [2, values], the
+    rates of its values and what they amount to.
+    """
+
+    values: npt.NDArray[np.int32]
+    sums: npt.NDArray[np.float64]
+    odds: npt.NDArray[np.float64]
 
 
 class Prior(NamedTuple):
@@ -50,17 +78,14 @@ class Prior(NamedTuple):
     lately: float
 
 
-def new_rates(rows: int) -> Rates:
+def new_rates(values: int) -> Rates:
     """Return rates of nothing."""
-    of_rows = reserve_rows(rows, is_dense=True, sums=(np.float64, (SUMS,)), at_ms=np.int64)
-    return Rates(**of_rows, overall=reserve((1, SUMS)), overall_at_ms=reserve(1, np.int64))
+    return made(Rates, values=values)
 
 
-@compiled
-def wipe_rates(rates: Rates, row: int, now_ms: int) -> None:
-    """Start a row's rates."""
-    clear(rates.sums[row])
-    rates.at_ms[row] = now_ms
+def new_rates_scratch(fields: int, values: int) -> RatesScratch:
+    """Return scratch for one impression of at most so many fields and values."""
+    return RatesScratch(np.zeros(fields, np.int32), np.zeros((SUMS, values)), np.zeros((NUMBERS, values)))
 
 
 @compiled
@@ -70,30 +95,30 @@ def decay(
     """Bring a row of sums [rows, 5] to `now_ms`."""
     elapsed = now_ms - at_ms[row]
     if elapsed > 0:
-        if sums[row, LATELY_SHOWN] > 0.0 or sums[row, LATELY_ACTED] > 0.0:
+        if sums[row, Sum.LATELY_SHOWN] > 0.0 or sums[row, Sum.LATELY_ACTED] > 0.0:
             factor = half_life_factor(elapsed, parameters.half_life_ms)
-            sums[row, LATELY_SHOWN] *= factor
-            sums[row, LATELY_ACTED] *= factor
-            sums[row, LATELY_EXPECTED] *= factor
+            sums[row, Sum.LATELY_SHOWN] *= factor
+            sums[row, Sum.LATELY_ACTED] *= factor
+            sums[row, Sum.LATELY_EXPECTED] *= factor
         at_ms[row] = now_ms
 
 
 @compiled
 def add_outcome(sums: npt.NDArray[np.float64], row: int, shown: float, acted: float, expected: float) -> None:
     """Count exposures, positives and what was expected of them in a row that is decayed until now."""
-    sums[row, SHOWN] += shown
-    sums[row, ACTED] += acted
-    sums[row, LATELY_SHOWN] += shown
-    sums[row, LATELY_ACTED] += acted
-    sums[row, LATELY_EXPECTED] += expected
+    sums[row, Sum.SHOWN] += shown
+    sums[row, Sum.ACTED] += acted
+    sums[row, Sum.LATELY_SHOWN] += shown
+    sums[row, Sum.LATELY_ACTED] += acted
+    sums[row, Sum.LATELY_EXPECTED] += expected
 
 
 @compiled
 def overall_prior(rates: Rates, parameters: RatesParameters) -> Prior:
     """Return the overall rates, which must be decayed until now, as what is believed of any value beforehand."""
     overall = rates.overall[0]
-    mean = min((overall[ACTED] + 1.0) / (overall[SHOWN] + 2.0), RATE_MAX)
-    lately = min((overall[LATELY_ACTED] + 1.0) / (overall[LATELY_SHOWN] + 2.0), RATE_MAX)
+    mean = min((overall[Sum.ACTED] + 1.0) / (overall[Sum.SHOWN] + 2.0), RATE_MAX)
+    lately = min((overall[Sum.LATELY_ACTED] + 1.0) / (overall[Sum.LATELY_SHOWN] + 2.0), RATE_MAX)
     return Prior(parameters.prior, mean, lately)
 
 

@@ -26,22 +26,32 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
+from thalweg.operators.machine.declare import Int32, Int64, UInt8, UInt16, made, part, per, wiper
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.numerics import arc_cosine, bits_of, float_of, log
-from thalweg.operators.machine.reserve import reserve
-from thalweg.operators.structures.pool import Pool, new_pool
+from thalweg.operators.structures.pool import Pool
 from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
 
 VECTOR_BITS = 24  # of the largest coordinate of the first vector in a bucket
+
 ROOM_BITS = 29  # of any other's, in the bucket's unit: beside a sum of SUM_LIMIT it fits 32 bits
+
 SUM_LIMIT = 1 << 30
+
 EXPONENT_OF_A_HALF, EXPONENT_OF_ONE = 1022, 1023  # as the bits of a float64 have them
+
 UNIT_MAX = 511
+
 GOLDEN_RATIO, TURNS_MASK = 0x9E3779B9, (1 << 32) - 1  # its multiples fill a circle evenly
+
 UNIT_BIAS = 256  # a unit of 2**(n - 256) is kept as n; 0 says that the bucket is empty
+
 SIGNATURE_BITS_MAX = 63
+
 GENERATIONS_MAX = 64
+
 LONG_AGO_MS = -(1 << 62)
+
 PROJECTIONS_REMEMBERED = 16  # matrices
 
 
@@ -75,6 +85,16 @@ class SdimConfiguration:
         """How many generations a long history has: one where there is no window."""
         return self.window_generations if self.window_behaviors or self.window_ms else 1
 
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of histories' arrays."""
+        groups, buckets = self.groups, 1 << self.tau
+        return {
+            "histories": self.histories_limit,
+            "generations": self.generations,
+            "groups": groups,
+            "buckets": buckets,
+        }
+
 
 class Window(NamedTuple):
     """A window as the compiled code takes it; 0 is no bound.
@@ -87,6 +107,32 @@ class Window(NamedTuple):
     generation_ms: int
 
 
+class SdimParameters(NamedTuple):
+    """The configuration as the compiled code takes it; `projection` float32 [d, groups * tau]."""
+
+    projection: npt.NDArray[np.float32]
+    tau: int
+    window: Window
+
+
+class SdimScratch(NamedTuple):
+    """Scratch: `signs` float32 [groups * tau], projections of a vector; `total` float64 [d], a sum of behaviours."""
+
+    signs: npt.NDArray[np.float32]
+    total: npt.NDArray[np.float64]
+
+
+def sdim_parameters(configuration: SdimConfiguration, size: int, seed: int) -> SdimParameters:
+    """Return what the compiled code needs of the configuration, for vectors of `size` coordinates."""
+    c = configuration
+    return SdimParameters(projections(size, c.groups * c.tau, seed), c.tau, window_of(c))
+
+
+def new_sdim_scratch(configuration: SdimConfiguration, size: int) -> SdimScratch:
+    """Return scratch for vectors of `size` coordinates."""
+    return SdimScratch(np.zeros(configuration.groups * configuration.tau, np.float32), np.zeros(size))
+
+
 def window_of(configuration: SdimConfiguration) -> Window:
     """Return what the compiled code needs of the configuration of a window."""
     c = configuration
@@ -94,47 +140,27 @@ def window_of(configuration: SdimConfiguration) -> Window:
 
 
 class Histories(NamedTuple):
-    """Bucket sums of long histories.
+    """Bucket sums of long histories, each of some generations."""
 
-    `sums` int32 [histories, generations, groups, 2**tau, d] in units of 2**(unit - 256); `unit` uint16 [histories,
-    generations, groups, 2**tau], 0 where a bucket is empty; `lengths` int64 [histories, generations], behaviours of
-    each generation; `started_ms` int64 [histories, generations], when its first one was; `newest_ms` int64 [histories],
-    when the last one was; `current` uint8 [histories], the generation that is being filled; `owner` int32 [histories],
-    the user's row + 1; `older`, `newer` int32 [histories] and `ends` int32 [2], the order in which histories were
-    extended; `pool`.
-    """
+    sums: Annotated[Int32, per("histories generations groups buckets d", "in units of 2**(unit - 256)")]
+    unit: Annotated[UInt16, per("histories generations groups buckets", "0: an empty bucket", upto=UNIT_MAX)]
+    lengths: Annotated[Int64, per("histories generations", "behaviours in it")]
+    started_ms: Annotated[Int64, per("histories generations", "when its first one was")]
+    newest_ms: Annotated[Int64, per("histories", "when the last one was")]
+    current: Annotated[UInt8, per("histories", "the generation that is being filled", below="generations")]
+    owner: Annotated[Int32, per("histories", "user * kinds + kind + 1", digest=False)]
+    older: Annotated[Int32, per("histories", "its neighbour by the last extension + 1", digest=False)]
+    newer: Annotated[Int32, per("histories", "its neighbour by the last extension + 1", digest=False)]
+    ends: Annotated[Int32, per("2", "extended first and last, + 1", digest=False)]
+    pool: Annotated[Pool, part(limit="histories")]
 
-    sums: npt.NDArray[np.int32]
-    unit: npt.NDArray[np.uint16]
-    lengths: npt.NDArray[np.int64]
-    started_ms: npt.NDArray[np.int64]
-    newest_ms: npt.NDArray[np.int64]
-    current: npt.NDArray[np.uint8]
-    owner: npt.NDArray[np.int32]
-    older: npt.NDArray[np.int32]
-    newer: npt.NDArray[np.int32]
-    ends: npt.NDArray[np.int32]
-    pool: Pool
+
+wipe_history = wiper(Histories, "histories")
 
 
 def new_histories(configuration: SdimConfiguration, size: int) -> Histories:
     """Return empty histories over vectors of `size` coordinates."""
-    rows = configuration.histories_limit
-    generations = (rows, configuration.generations)
-    buckets = (*generations, configuration.groups, 1 << configuration.tau)
-    return Histories(
-        sums=reserve((*buckets, size), np.int32),
-        unit=reserve(buckets, np.uint16),
-        lengths=reserve(generations, np.int64),
-        started_ms=reserve(generations, np.int64),
-        newest_ms=reserve(rows, np.int64),
-        current=reserve(rows, np.uint8),
-        owner=reserve(rows, np.int32),
-        older=reserve(rows, np.int32),
-        newer=reserve(rows, np.int32),
-        ends=reserve(2, np.int32),
-        pool=new_pool(rows),
-    )
+    return made(Histories, d=size, **configuration.sizes())
 
 
 @lru_cache(PROJECTIONS_REMEMBERED)
@@ -232,15 +258,6 @@ def wipe_generation(histories: Histories, row: int, generation: int) -> None:
         clear(histories.unit[row, generation, group])
     histories.lengths[row, generation] = 0
     histories.started_ms[row, generation] = 0
-
-
-@compiled
-def wipe_history(histories: Histories, row: int) -> None:
-    """Drop all behaviours of a history."""
-    for generation in range(histories.lengths.shape[1]):
-        wipe_generation(histories, row, generation)
-    histories.newest_ms[row] = 0
-    histories.current[row] = 0
 
 
 @compiled

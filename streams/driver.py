@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.behaviors import KINDS
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.edges.contexts import field_names
-from thalweg.operators.fold.state import FATES, TALLIES
+from thalweg.operators.fold.fates import FATES, TALLIES
 from thalweg.operators.machine.hashing import field_seed, key_of
+from thalweg.operators.structures.names import field_names
 from thalweg.operators.structures.table import Table, rows_by_key
 from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Request, encode_event
 from thalweg.schemas.outputs import DeadLetter, Example, Score, decode_dead_letter, decode_example, decode_score

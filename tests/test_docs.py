@@ -207,6 +207,15 @@ def test_commands_and_keys_exist(page: Path) -> None:
             assert hasattr(import_module(module), name), f"{page.name} names {owner}.{name}"
 
 
+def test_the_memory_page_is_current() -> None:
+    """docs/memory.md must be what its script makes of the declarations of the state today."""
+    command = [sys.executable, str(ROOT / "docs" / "make_memory.py"), "--check"]
+    run = subprocess.run(
+        command, env=os.environ | {"THALWEG_INTERPRETED": "1"}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, f"run python docs/make_memory.py\n{run.stderr}"
+
+
 def test_the_configuration_page_is_current() -> None:
     """docs/configuration.md must be what its script makes of the configuration today."""
     command = [sys.executable, str(ROOT / "docs" / "make_configuration.py"), "--check"]

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
-from thalweg.operators.edges.columnizer import IMPRESSION, Columnizer
+from thalweg.operators.edges.columnizer import Columnizer
+from thalweg.operators.fold.columns import Kind
 from thalweg.operators.fold.state import new_state
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.partition.partition import Partition
@@ -64,7 +65,7 @@ def half_of(log: RealLog, records: list[LogRecord]) -> Half:
     configuration = log.configuration()
     columnizer = Columnizer(configuration, new_state(configuration).names, 0, 0)
     blocks = [columnizer.columns(records[first : first + BLOCK]).columns for first in range(0, len(records), BLOCK)]
-    times = np.concatenate([block.ts_ms[block.kind == IMPRESSION] for block in blocks])
+    times = np.concatenate([block.ts_ms[block.kind == Kind.IMPRESSION] for block in blocks])
     middle = int(times[len(times) // 2])
     return Half(middle, int(np.count_nonzero(times < middle)))
 

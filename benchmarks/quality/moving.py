@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
-from thalweg.operators.ftrl import INITIAL, WEIGHT
+from thalweg.operators.ftrl import Part
 from thalweg.operators.machine.compiled import clear, compiled, float32
 from thalweg.operators.machine.hashing import hasher
 from thalweg.operators.sdim import (
@@ -328,7 +328,7 @@ def followed(log: RealLog) -> Followed:
         state = partition.state
         for item in np.unique(told[:, 2]):
             row_of[item] = find(state.features.lookup, keys[item])
-        vectors, initials = state.learner.features[:, WEIGHT, 1:], state.learner.features[:, INITIAL, 1:]
+        vectors, initials = state.learner.features[:, Part.WEIGHT, 1:], state.learner.features[:, Part.INITIAL, 1:]
         read = tuple(np.full((len(block), many), np.nan) for _ in range(3))
         logits = np.log(score / (1.0 - score))
         behaviours = shadow(long, scratch, kept, windows, vectors, initials, row_of, told, logits, behaviours, *read)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.state import State, arrays_of, new_state, used
+from thalweg.operators.fold.snapshot import arrays_of, used
+from thalweg.operators.fold.state import State, new_state
 from thalweg.operators.machine.compiled import compiled
 from thalweg.operators.machine.reserve import reserved_bytes
-from thalweg.operators.structures.index import BUCKET_CELLS, BUCKETS
-from thalweg.operators.structures.index import COUNT as KEYS
-from thalweg.operators.structures.pool import EVER_USED
-from thalweg.operators.structures.table import EXPIRED, Table, claim_row, find_row, new_table, release_row
+from thalweg.operators.structures.index import BUCKET_CELLS, Size
+from thalweg.operators.structures.pool import Stock
+from thalweg.operators.structures.table import Loss, Table, claim_row, find_row, new_table, release_row
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.configuration.loading import load
 from thalweg.streams.partition.partition import Partition
@@ -99,7 +99,7 @@ def by_size() -> list[str]:
         started += [time.perf_counter_ns()]
         find_all(table, others, absent, NEVER_MS)
         started += [time.perf_counter_ns()]
-        load_factor = float(table.lookup.size[KEYS] / (BUCKET_CELLS * table.lookup.size[BUCKETS]))
+        load_factor = float(table.lookup.size[Size.COUNT] / (BUCKET_CELLS * table.lookup.size[Size.BUCKETS]))
         assert np.array_equal(found, rows), "an id was lost"
         assert np.array_equal(table.key[rows], keys), "two ids share a row"
         assert (absent == -1).all(), "an absent id was found"
@@ -174,8 +174,8 @@ def ever_new() -> list[str]:
 
 def ever_new_row(ids: int, state: State) -> str:
     """Return a line of the table of ever new ids."""
-    rows, users = (int(table.pool.counts[EVER_USED]) for table in (state.features, state.users))
-    expired = int(state.features.counts[EXPIRED])
+    rows, users = (int(table.pool.counts[Stock.EVER_USED]) for table in (state.features, state.users))
+    expired = int(state.features.counts[Loss.EXPIRED])
     return f"| {ids:,} | {rows:,} | {users:,} | {expired:,} | {resident_bytes() / 2**20:.1f} MiB |".replace(",", " ")
 
 

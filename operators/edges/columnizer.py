@@ -11,6 +11,7 @@ import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.contexts import Fields, Values, keys_of
 from thalweg.operators.features import HOUR_OF_DAY, ITEM, USER
+from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.machine.hashing import hasher, partitions_of
 from thalweg.operators.machine.plain import find_plain
 from thalweg.schemas.decode import UNDECODABLE, are_names_over, decode_plain, decoder, is_over, plain
@@ -19,38 +20,15 @@ from thalweg.schemas.kept import KEPT_CLOSING, encode_kept, pack_record
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.records import Record
 
-IMPRESSION, FEEDBACK, REQUEST, ERASE, UNUSABLE = range(5)
-KINDS = {Impression: IMPRESSION, Feedback: FEEDBACK, Request: REQUEST, Erase: ERASE, type(None): UNUSABLE}
+KINDS = {
+    Impression: Kind.IMPRESSION,
+    Feedback: Kind.FEEDBACK,
+    Request: Kind.REQUEST,
+    Erase: Kind.ERASE,
+    type(None): Kind.UNUSABLE,
+}
+
 HOUR_MS = 3_600_000
-
-
-class Columns(NamedTuple):
-    """A block of n events as the fold reads it, [n] unless said otherwise.
-
-    `kind` uint8; `reason` uint8, why the record cannot be used (0: it can); `offset`, `ts_ms` int64; `key` uint64 of
-    the event's id (of the impression it scores or the feedback it is); `impression`, `user`, `item` uint64 keys;
-    `positive` uint8 and `window_ms` int64, whether a feedback's action is positive and its attribution window;
-    `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an
-    impression's values; `text_start`, `text_end` int64 into `text` uint8, what is kept of an event that waits.
-    """
-
-    kind: npt.NDArray[np.uint8]
-    reason: npt.NDArray[np.uint8]
-    offset: npt.NDArray[np.int64]
-    ts_ms: npt.NDArray[np.int64]
-    key: npt.NDArray[np.uint64]
-    impression: npt.NDArray[np.uint64]
-    user: npt.NDArray[np.uint64]
-    item: npt.NDArray[np.uint64]
-    positive: npt.NDArray[np.uint8]
-    window_ms: npt.NDArray[np.int64]
-    base_score: npt.NDArray[np.float64]
-    value_start: npt.NDArray[np.int64]
-    value_field: npt.NDArray[np.uint8]
-    value_key: npt.NDArray[np.uint64]
-    text_start: npt.NDArray[np.int64]
-    text_end: npt.NDArray[np.int64]
-    text: npt.NDArray[np.uint8]
 
 
 class Block(NamedTuple):
@@ -135,7 +113,7 @@ class Columnizer:
 
     def _with_impressions(self, columns: Columns, events: list[Event | None], refused: dict[int, Unusable]) -> Columns:
         """Write the block's impressions with the values of their fields; one that has too many is `refused`."""
-        at = np.flatnonzero(columns.kind == IMPRESSION)
+        at = np.flatnonzero(columns.kind == Kind.IMPRESSION)
         impressions: list[Any] = [event for event in events if type(event) is Impression]
         contexts: Sequence[Context] = [event.context for event in impressions]
         values = self._fields.values(contexts)
@@ -146,7 +124,7 @@ class Columnizer:
             for number in np.flatnonzero(counts > self._values_limit).tolist():
                 detail = f"{counts[number]} values in all fields, at most {self._values_limit}"
                 refused[int(at[number])] = Unusable(Reason.TOO_MANY_VALUES, detail)
-                columns.kind[at[number]] = UNUSABLE
+                columns.kind[at[number]] = Kind.UNUSABLE
                 events[at[number]] = None
             return self._with_impressions(columns, events, refused)
         ts_ms = np.fromiter((event.ts for event in impressions), np.int64, len(at))
@@ -174,7 +152,7 @@ class Columnizer:
         self, columns: Columns, events: list[Event | None], records: Sequence[Record], refused: dict[int, Unusable]
     ) -> Columns:
         """Write the block's feedback, and keep its records: an early one may be dead-lettered long after."""
-        at = np.flatnonzero(columns.kind == FEEDBACK)
+        at = np.flatnonzero(columns.kind == Kind.FEEDBACK)
         if not len(at):
             return columns
         feedback: list[Any] = [events[number] for number in at.tolist()]
@@ -193,7 +171,7 @@ class Columnizer:
             if len(each) > kept_bytes:
                 detail = f"{len(each)} bytes with its key and headers, at most {kept_bytes}"
                 refused[number] = Unusable(Reason.TOO_LARGE, detail)
-                columns.kind[number] = UNUSABLE
+                columns.kind[number] = Kind.UNUSABLE
                 events[number] = None
         ends = len(columns.text) + np.cumsum([len(each) for each in kept])
         columns.text_end[at] = ends
@@ -201,7 +179,7 @@ class Columnizer:
         return columns._replace(text=np.concatenate((columns.text, np.frombuffer(b"".join(kept), np.uint8))))
 
     def _write_others(self, columns: Columns, events: list[Event | None]) -> None:
-        at = np.flatnonzero((columns.kind == ERASE) | (columns.kind == REQUEST))
+        at = np.flatnonzero((columns.kind == Kind.ERASE) | (columns.kind == Kind.REQUEST))
         if not len(at):
             return
         others: list[Any] = [events[number] for number in at.tolist()]
@@ -221,29 +199,6 @@ class Columnizer:
         for number in np.flatnonzero((places != self._partition) & (columns.reason == 0)):
             columns.reason[number] = Reason.WRONG_PARTITION.code
             details[int(number)] = f"its key belongs to partition {places[number]} of {self._partitions}"
-
-
-def new_columns(events: int) -> Columns:
-    """Return columns of `events` events that say nothing yet."""
-    return Columns(
-        kind=np.zeros(events, np.uint8),
-        reason=np.zeros(events, np.uint8),
-        offset=np.zeros(events, np.int64),
-        ts_ms=np.zeros(events, np.int64),
-        key=np.zeros(events, np.uint64),
-        impression=np.zeros(events, np.uint64),
-        user=np.zeros(events, np.uint64),
-        item=np.zeros(events, np.uint64),
-        positive=np.zeros(events, np.uint8),
-        window_ms=np.zeros(events, np.int64),
-        base_score=np.full(events, np.nan),
-        value_start=np.zeros(events + 1, np.int64),
-        value_field=np.zeros(0, np.uint8),
-        value_key=np.zeros(0, np.uint64),
-        text_start=np.zeros(events, np.int64),
-        text_end=np.zeros(events, np.int64),
-        text=np.zeros(0, np.uint8),
-    )
 
 
 def with_values(

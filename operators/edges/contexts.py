@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.configuration import NAME_BYTES as NAME_BYTES
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.features import ITEM
 from thalweg.operators.machine.hashing import Keys
+from thalweg.operators.structures.names import field_names, write_name
 from thalweg.schemas.events import Context, Value
 
 SHAPES_AT_ONCE = 4  # sets of names in a block up to which it is worth taking a field's values all at once
@@ -145,15 +145,3 @@ def category(field: Field, value: str | float) -> str | int:
     if field.edges is not None and not isinstance(value, str):
         return bisect_right(field.edges, value)
     return repr(value) if isinstance(value, float) else value
-
-
-def field_names(names: npt.NDArray[np.uint8]) -> list[str]:
-    """Return the fields' names in their places, up to the first place without one."""
-    texts = [bytes(row).split(b"\0", 1)[0].decode() for row in names]
-    return texts[: texts.index("")] if "" in texts else texts
-
-
-def write_name(names: npt.NDArray[np.uint8], place: int, name: str) -> None:
-    """Write a field's name to its place."""
-    raw = name.encode()
-    names[place, : len(raw)] = np.frombuffer(raw, np.uint8)

@@ -1,26 +1,20 @@
 """What the fold emits, as columns, and these columns as outputs on the wire."""
 
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.derived import DERIVED
 from thalweg.operators.edges.columnizer import Block
-from thalweg.operators.fold.state import FATE_SCORED
-from thalweg.operators.joiner import BASE, SCORE
-from thalweg.operators.learner import DERIVED
-from thalweg.operators.machine.compiled import compiled
-from thalweg.operators.machine.reserve import reserve
+from thalweg.operators.fold.emitted import Emitted, Made
+from thalweg.operators.fold.fates import Fate
+from thalweg.operators.joiner import Score
 from thalweg.schemas.kept import complete_example, kept_features, kept_user, unpack_record
 from thalweg.schemas.origin import Origin
 from thalweg.schemas.outputs import dead_letter_headers, encode_scores
 from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import Cause, Headers, Output
-
-EXAMPLE_COUNT, DEAD_LETTER_COUNT, TEXT_USED, UNSCORED = range(4)
-EXAMPLES_AT_ONCE = 4_096
-TEXT_AT_ONCE_BYTES = 1 << 22
 
 DETAILS = {
     Reason.TIME_JUMP: "ts is further ahead of stream time than limits.time_jump_ms",
@@ -29,91 +23,6 @@ DETAILS = {
     Reason.TOO_MANY_FEEDBACKS: "the impression has as many feedbacks as joiner.feedbacks_per_impression",
     Reason.NO_ROOM: "no room for its key in the index",
 }
-
-
-class Emitted(NamedTuple):
-    """Room for what a block of n events makes, as columns.
-
-    For each event: `fate`, `reason` uint8 [n]; `scores` float64 [n, 5] as `joiner.Waiting.scores`; `inputs` float32
-    [n or 0, inputs], the features, where they are asked for. `counts` int64 [4]: examples, dead letters of
-    earlier records, bytes of text, and the slot + 1 of an impression that another model than the built-in one is to
-    score. Examples, [e]: `example_cause`, `example_ordinal`, `example_offset` int64, `example_label`,
-    `example_revision`, `example_learned` uint8, `example_scores`, `example_inputs`, `example_text` int64 [e, 2], where
-    its text lies. Dead letters of earlier records, [k]: `letter_cause`, `letter_ordinal`, `letter_offset`
-    int64, `letter_reason` uint8, `letter_text` int64 [k, 2]. `text` uint8.
-    """
-
-    fate: npt.NDArray[np.uint8]
-    reason: npt.NDArray[np.uint8]
-    scores: npt.NDArray[np.float64]
-    inputs: npt.NDArray[np.float32]
-    counts: npt.NDArray[np.int64]
-    example_cause: npt.NDArray[np.int64]
-    example_ordinal: npt.NDArray[np.int64]
-    example_offset: npt.NDArray[np.int64]
-    example_label: npt.NDArray[np.uint8]
-    example_revision: npt.NDArray[np.uint8]
-    example_learned: npt.NDArray[np.uint8]
-    example_scores: npt.NDArray[np.float64]
-    example_inputs: npt.NDArray[np.float32]
-    example_text: npt.NDArray[np.int64]
-    letter_cause: npt.NDArray[np.int64]
-    letter_ordinal: npt.NDArray[np.int64]
-    letter_offset: npt.NDArray[np.int64]
-    letter_reason: npt.NDArray[np.uint8]
-    letter_text: npt.NDArray[np.int64]
-    text: npt.NDArray[np.uint8]
-
-
-@compiled
-def copy_row(source: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
-    """Copy a row element by element: assigning it would ask for memory, which the fold may not."""
-    for i in range(source.shape[0]):
-        out[i] = source[i]
-
-
-@compiled
-def has_room(emitted: Emitted) -> bool:
-    """Return whether everything that one more step can make has room."""
-    counts = emitted.counts
-    return bool(
-        counts[EXAMPLE_COUNT] + 1 < emitted.example_cause.shape[0]
-        and 2 * counts[DEAD_LETTER_COUNT] <= emitted.letter_cause.shape[0]
-        and counts[TEXT_USED] <= TEXT_AT_ONCE_BYTES
-    )
-
-
-def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitted:
-    """Return room for what `events` events make, one more event than fits always included."""
-    feedbacks = configuration.joiner.feedbacks_per_impression
-    emits = events if configuration.features.emit else 0
-    examples = EXAMPLES_AT_ONCE
-    letters = 2 * feedbacks
-    kept = configuration.limits.kept_bytes
-    # One step gives up what is kept of one impression: its feedback, which has no more text than there is room for.
-    text = TEXT_AT_ONCE_BYTES + 2 * kept + min(feedbacks * kept, configuration.joiner.text_bytes)
-    return Emitted(
-        fate=np.zeros(events, np.uint8),
-        reason=np.zeros(events, np.uint8),
-        scores=np.zeros((events, 5)),
-        inputs=np.zeros((emits, inputs), np.float32),
-        counts=np.zeros(4, np.int64),
-        example_cause=np.zeros(examples, np.int64),
-        example_ordinal=np.zeros(examples, np.int64),
-        example_offset=np.zeros(examples, np.int64),
-        example_label=np.zeros(examples, np.uint8),
-        example_revision=np.zeros(examples, np.uint8),
-        example_learned=np.zeros(examples, np.uint8),
-        example_scores=np.zeros((examples, 5)),
-        example_inputs=np.zeros((examples, inputs), np.float32),
-        example_text=np.zeros((examples, 2), np.int64),
-        letter_cause=np.zeros(letters, np.int64),
-        letter_ordinal=np.zeros(letters, np.int64),
-        letter_offset=np.zeros(letters, np.int64),
-        letter_reason=np.zeros(letters, np.uint8),
-        letter_text=np.zeros((letters, 2), np.int64),
-        text=reserve(text, np.uint8),
-    )
 
 
 class Encoder:
@@ -134,7 +43,7 @@ class Encoder:
 
     def scores(self, block: Block, emitted: Emitted, first: int, last: int, names: list[str]) -> list[Output]:
         """Return the scores of the impressions among the events `first` to `last`; `names` are the fields."""
-        chosen = first + np.flatnonzero((emitted.fate[first:last] == FATE_SCORED) & (emitted.reason[first:last] == 0))
+        chosen = first + np.flatnonzero((emitted.fate[first:last] == Fate.SCORED) & (emitted.reason[first:last] == 0))
         impressions: list[Any] = [block.events[event] for event in chosen.tolist()]
         base, _, model, correction, score = emitted.scores[chosen].T.tolist()
         offsets = block.columns.offset[chosen].tolist()
@@ -182,8 +91,8 @@ class Encoder:
     def examples(self, emitted: Emitted, names: list[str]) -> list[Output]:
         """Return the examples emitted, their strings as they came in."""
         outputs = []
-        count = int(emitted.counts[EXAMPLE_COUNT])
-        text = emitted.text[: int(emitted.counts[TEXT_USED])].tobytes()
+        count = int(emitted.counts[Made.EXAMPLES])
+        text = emitted.text[: int(emitted.counts[Made.TEXT_BYTES])].tobytes()
         rows = zip(
             emitted.example_cause[:count].tolist(),
             emitted.example_ordinal[:count].tolist(),
@@ -198,9 +107,9 @@ class Encoder:
         prefix = self._prefix
         for cause, ordinal, offset, label, revision, scores, inputs, (start, end) in rows:
             kept = text[start:end]
-            outcome: dict[str, Any] = {"score": scores[SCORE]}
-            if scores[BASE] == scores[BASE]:
-                outcome["base_score"] = scores[BASE]
+            outcome: dict[str, Any] = {"score": scores[Score.SCORE]}
+            if scores[Score.BASE] == scores[Score.BASE]:
+                outcome["base_score"] = scores[Score.BASE]
             outcome["label"] = label
             if revision:
                 outcome["revision"] = revision
@@ -219,7 +128,7 @@ class Encoder:
             detail = block.details.get(event) or DETAILS[reason]
             cause = Cause(record.offset, 0)
             outputs.append(self._letter(cause, record.offset, reason, detail, record.value, record.key, record.headers))
-        for place in range(int(emitted.counts[DEAD_LETTER_COUNT])):
+        for place in range(int(emitted.counts[Made.LETTERS])):
             start, end = emitted.letter_text[place].tolist()
             value, key, headers = unpack_record(emitted.text[start:end].tobytes())
             reason = Reason.of_code(int(emitted.letter_reason[place]))

@@ -5,17 +5,19 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from river import base
-from thalweg.operators.admission import AdmissionConfiguration, Mode, admission_parameters, new_admission
+from thalweg.operators.admission import AdmissionConfiguration, ModeName, admission_parameters, new_admission
 from thalweg.operators.estimators.feature_vector import key_in, label_of, number_of, time_of
-from thalweg.operators.features import resolve, sweep_feature
-from thalweg.operators.ftrl import INITIAL, WEIGHT, Coordinates, descend_vector, new_coordinates, rate
+from thalweg.operators.features import Value, resolve, sweep_feature
+from thalweg.operators.ftrl import Coordinates, Part, descend_vector, new_coordinates, rate
 from thalweg.operators.machine.hashing import Key, uniform
 from thalweg.operators.machine.numerics import sigmoid
 from thalweg.operators.structures.ownership import new_owned
 from thalweg.operators.structures.table import NONE, find_row, new_table, update_row
 
 LOSSES = ("logistic", "squared")
+
 NOBODY = -1
+
 INITIAL_MAX = 0.1
 
 
@@ -88,7 +90,7 @@ class AdmittedEmbedding(base.Transformer):
         fields: tuple[str, ...] = ("user", "item"),
         size: int = 8,
         occurrence_threshold: int = 2,
-        admission: Mode = "count",
+        admission: ModeName = "count",
         expire_time: int | None = None,
         time: str | None = None,
         loss: str = "logistic",
@@ -160,11 +162,11 @@ class AdmittedEmbedding(base.Transformer):
         rows = [row for place, key in keys if (row := self._seen(place, key)) != NONE]
         if label is None:
             return
-        weights = self._coordinates[rows, WEIGHT]
+        weights = self._coordinates[rows, Part.WEIGHT]
         total = weights[:, 1:].sum(axis=0)
         # The sum over pairs, from the square of the sum less the squares.
         pairs = 0.5 * float((total * total).sum() - (weights[:, 1:] ** 2).sum())
-        logit = float(self._bias[0, WEIGHT, 0]) + float(weights[:, 0].sum()) + pairs
+        logit = float(self._bias[0, Part.WEIGHT, 0]) + float(weights[:, 0].sum()) + pairs
         error = (sigmoid(logit) if self.loss == "logistic" else logit) - label
         scale = cast(float, np.float32(error))
         descend_vector(self._bias, 0, 0, np.ones(1, np.float32), scale, self._rate)
@@ -190,7 +192,7 @@ class AdmittedEmbedding(base.Transformer):
         for place, key in self._keys(x):
             row = find_row(self._table, key, now, self._expire_time)
             if row != NONE:
-                weights[place] = self._coordinates[row, WEIGHT]
+                weights[place] = self._coordinates[row, Part.WEIGHT]
         features: dict[Any, float] = {}
         for place, (name, (weight, *vector)) in enumerate(zip(self.fields, weights.tolist(), strict=True)):
             features[f"{name}_weight"] = weight
@@ -227,9 +229,7 @@ class AdmittedEmbedding(base.Transformer):
             self._filter_parameters,
             self._private,
             self._expire_time,
-            key,
-            place,
-            NOBODY,
+            Value(key, place, NOBODY),
             self._now,
         )
         if row == NONE:
@@ -243,4 +243,6 @@ class AdmittedEmbedding(base.Transformer):
         """Wipe a new row and give its vector small values that derive from the key."""
         coordinates[row] = 0.0
         for i in range(1, 1 + self.size):
-            coordinates[row, WEIGHT : INITIAL + 1, i] = (2.0 * uniform(key, self.seed + i) - 1.0) * INITIAL_MAX
+            coordinates[row, Part.WEIGHT : Part.INITIAL + 1, i] = (
+                2.0 * uniform(key, self.seed + i) - 1.0
+            ) * INITIAL_MAX

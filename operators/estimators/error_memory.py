@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from river import base, linear_model
 from thalweg.operators.error_memory import (
+    SCRATCH,
     CorrectionConfiguration,
     ErrorMemoryConfiguration,
-    Recalled,
+    MemoryReads,
     error_memory_parameters,
     locate,
     memories_of,
     new_error_memory,
-    new_recalled,
-    new_scratch,
+    new_memory_reads,
     read_error,
     write_error,
 )
@@ -24,10 +24,13 @@ from thalweg.operators.estimators.feature_vector import FeatureVector, key_in, l
 from thalweg.operators.sdim import projections
 
 PROBABILITY_MIN = 1e-6
+
 BASE_MIN = 0.01  # a tree says 0 or 1 of a leaf with few examples; in log-odds that could not be set right
+
 # A correction leaves a tenth of the probability of either outcome: an error that is added may take a small one to
 # zero, and one such event costs more log loss than hundreds of corrections win.
 SHARE_MIN = 0.1
+
 HALF = 8  # coordinates of each of the two vectors that make the representation
 
 
@@ -164,10 +167,10 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         now = time_of(x, self.time, self._now)
         vector = self._representation.read(x)
         probability = self._model_probability(x)
-        recalled = self._locate(x, vector, probability)
+        reads = self._locate(x, vector, probability)
         self._now = now
-        self._read(recalled, probability, self._now)
-        write_error(self._memory, recalled, 0, float(label), self._now, self._parameters)
+        self._read(reads, probability, self._now)
+        write_error(self._memory, reads, 0, float(label), self._now, self._parameters)
         if self.learn:
             self.model.learn_one(x, y, **kwargs)
 
@@ -205,25 +208,24 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         found = probabilities[True] if True in probabilities else 1.0 - probabilities.get(False, 0.5)
         return min(max(float(found), BASE_MIN), 1.0 - BASE_MIN) if math.isfinite(found) else 0.5
 
-    def _locate(self, x: dict[Any, Any], vector: npt.NDArray[np.float32], probability: float) -> Recalled:
+    def _locate(self, x: dict[Any, Any], vector: npt.NDArray[np.float32], probability: float) -> MemoryReads:
         """Return the buckets of an example in each memory."""
-        recalled = new_recalled(1, self.arrays, len(self._parameters.memories.first))
+        reads = new_memory_reads(1, self.arrays, len(self._parameters.memories.first))
         names = {"user": self.user, "item": self.item}
         keys = [0 if name is None else key_in(kind, x.get(name), self.seed) for kind, name in names.items()]
         locate(
             self._memory,
-            recalled,
+            reads,
             0,
             self._parameters,
-            vector[:HALF],
-            vector[HALF:],
+            vector.reshape(2, HALF),
             np.array(keys, np.uint64),
             probability,
             np.zeros(self.arrays * self.bits, np.float32),
         )
-        return recalled
+        return reads
 
-    def _read(self, recalled: Recalled, probability: float, now: int) -> float:
+    def _read(self, reads: MemoryReads, probability: float, now: int) -> float:
         """Return the probability as the memories correct it."""
-        scratch = new_scratch(recalled.keyed.shape[1])
-        return read_error(self._memory, recalled, 0, probability, now, self._parameters, scratch)
+        scratch = np.zeros((SCRATCH, reads.keyed.shape[1]))
+        return read_error(self._memory, reads, 0, probability, now, self._parameters, scratch)

@@ -11,6 +11,7 @@ from thalweg.operators.machine.hashing import Key, field_seed, key_of
 from thalweg.operators.sdim import projections
 
 DIRECTIONS_LIMIT = 1 << 12
+
 SALT_BITS = 63
 NORM_MAX = 1_000.0
 """Length of a vector at most: squares of longer ones would leave float32, and one of them would hide all others."""

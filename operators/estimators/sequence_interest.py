@@ -5,17 +5,25 @@ from typing import Any
 import numpy as np
 from river import base
 from thalweg.operators.behaviors import (
+    Behavior,
     BehaviorsConfiguration,
     extend_sequence,
+    find_history,
     forget_sequences,
     new_behaviors,
     normalize,
-    read_long_interest,
     read_short_interest,
 )
 from thalweg.operators.estimators.feature_vector import FeatureVector, key_in, label_of
 from thalweg.operators.machine.hashing import Key
-from thalweg.operators.sdim import LONG_AGO_MS, SdimConfiguration, projections, window_of
+from thalweg.operators.sdim import (
+    LONG_AGO_MS,
+    SdimConfiguration,
+    new_sdim_scratch,
+    read_interest,
+    sdim_parameters,
+    signature,
+)
 from thalweg.operators.structures.table import (
     NONE,
     Table,
@@ -29,6 +37,7 @@ from thalweg.operators.structures.table import (
 )
 
 KIND = 0
+
 NEVER = np.full(1, np.iinfo(np.int64).max)
 
 
@@ -134,11 +143,11 @@ class SequenceInterest(base.Transformer):
         kept = BehaviorsConfiguration(kinds=("acted",), short_length=short_length, users_limit=users_limit)
         buckets = SdimConfiguration(groups=groups, tau=tau, histories_limit=histories_limit)
         self._behaviors = new_behaviors(kept, buckets, size)
-        self._window = window_of(buckets)
         self._users = new_table(users_limit, 1)
         self._items = new_table(items_limit, 1)
         self._vectors = np.zeros((items_limit + 1, size), np.float32)  # the last row is the candidate's
-        self._projection = projections(size, groups * tau, seed)
+        self._parameters = sdim_parameters(buckets, size, seed)
+        self._scratch = new_sdim_scratch(buckets, size)
         self._vector_of = FeatureVector(size, seed, excluded=(user, item))
         self._learned = 0
 
@@ -173,19 +182,9 @@ class SequenceInterest(base.Transformer):
         if user == NONE or item == NONE:
             return
         self._vectors[item] = vector
-        totals = np.zeros(self.groups * self.tau, np.float32)
-        extend_sequence(
-            self._behaviors,
-            self._items,
-            self._vectors,
-            self._projection,
-            totals,
-            self._window,
-            user,
-            KIND,
-            item,
-            self._learned,
-        )
+        behavior = Behavior(user, KIND, item, self._learned)
+        signs = self._scratch.signs
+        extend_sequence(self._behaviors, self._items, self._vectors, self._parameters, signs, behavior)
 
     def transform_one(self, x: dict[Any, Any]) -> dict[Any, float]:
         """Return the interest of a user in a candidate; nothing is kept of it.
@@ -207,10 +206,11 @@ class SequenceInterest(base.Transformer):
         if user != NONE and direction.any():
             candidate = self.items_limit
             self._vectors[candidate] = direction
-            totals, total = np.zeros(self.groups * self.tau, np.float32), np.zeros(self.size)
             read_short_interest(self._behaviors, self._items, self._vectors, user, KIND, candidate, self.tau, short)
-            known = self._behaviors, self._vectors, self._projection, totals, total
-            read_long_interest(*known, user, KIND, candidate, LONG_AGO_MS, long)
+            history = find_history(self._behaviors, user, KIND)
+            if history != NONE:
+                bits = signature(self._parameters.projection, direction, self._scratch.signs)
+                read_interest(self._behaviors.histories, history, bits, LONG_AGO_MS, self._scratch.total, long)
             self._vectors[candidate] = 0.0
         normalize(direction)
         features: dict[Any, float] = {}

@@ -2,49 +2,105 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.fold.state import State
-from thalweg.operators.ftrl import INITIAL
-from thalweg.operators.joiner import CLOSED, FREE, list_feedback
-from thalweg.operators.structures.table import Table, rows_by_key
+from thalweg.operators.joiner import Status, list_feedback
+from thalweg.operators.machine.declare import Declared, walk
+from thalweg.operators.structures.pool import Stock
+from thalweg.operators.structures.table import rows_by_key
 from thalweg.operators.structures.texts import read_texts
 
-Update = Callable[[Any], object]
 Array = npt.NDArray[Any]
+LAST = ("waiting.length", "waiting.feedback_count", "waiting.feedbacks.")  # behind what impressions were scored with
 
 
 def digest(state: State) -> str:
     """Return the SHA-256 of the state's logical content: nothing in it depends on where a row happens to lie."""
     sha = hashlib.sha256()
-    _add_state(sha.update, state)
+    rows = Rows(state)
+    for each in sorted(walk(state), key=lambda each: each.path.startswith(LAST)):
+        if each.field.digest:
+            _add(sha.update, state, each, getattr(rows, each.field.over or str(each.field.shape[0]), None))
     return sha.hexdigest()
 
 
-def _add_state(update: Update, state: State) -> None:
-    _add(update, state.names, *state.clock, state.fates, state.tallies)
-    features = _add_table(update, state.features)
-    learner = state.learner
-    _add(update, np.delete(learner.features[features], INITIAL, axis=1), learner.rates.sums[features])
-    _add(update, learner.rates.at_ms[features], learner.rates.overall, learner.rates.overall_at_ms)
-    _add(update, learner.pairs, learner.dense)
-    _add(update, *state.admission, *state.memory, *state.delays)
-    users = _add_table(update, state.users)
-    _add_behaviors(update, state, users)
-    _add_waiting(update, state)
+class Rows:
+    """The rows in use in an order that does not depend on where they are, by what indexes them."""
+
+    def __init__(self, state: State) -> None:
+        """Look at a state; an order is found when it is asked for."""
+        self._state = state
+
+    @cached_property
+    def values(self) -> Array:
+        """Values by their keys."""
+        return rows_by_key(self._state.features)
+
+    @cached_property
+    def users(self) -> Array:
+        """Users by their keys."""
+        return rows_by_key(self._state.users)
+
+    @cached_property
+    def slots(self) -> Array:
+        """Impressions by their keys."""
+        waiting = self._state.waiting
+        slots = np.flatnonzero(waiting.status[: int(waiting.pool.counts[Stock.EVER_USED])] != Status.FREE)
+        return slots[np.argsort(waiting.key[slots], kind="stable")]
+
+    @cached_property
+    def scored(self) -> Array:
+        """Impressions that have come: an early one has feedback only."""
+        scored: Array = self.slots[self._state.waiting.length[self.slots] > 0]
+        return scored
+
+    @cached_property
+    def nodes(self) -> Array:
+        """Feedback, impression by impression."""
+        waiting = self._state.waiting
+        nodes = np.zeros(int(waiting.feedback_count[self.slots].sum()), np.int64)
+        list_feedback(waiting.feedbacks, waiting.feedback[self.slots], nodes)
+        return nodes
+
+    @cached_property
+    def histories(self) -> Array:
+        """Long histories, user by user."""
+        history = self._state.behaviors.history[self.users].ravel()
+        return history[history > 0] - 1
 
 
-def _add(update: Update, *arrays: Array) -> None:
-    for array in arrays:
-        update(np.ascontiguousarray(array))
+class _Gathered:
+    """A named tuple's arrays at some rows."""
+
+    def __init__(self, owner: Any, rows: Array) -> None:
+        self._owner, self._rows = owner, rows
+
+    def __getattr__(self, name: str) -> Array:
+        gathered: Array = getattr(self._owner, name)[self._rows]
+        return gathered
 
 
-def _add_table(update: Update, table: Table) -> Array:
-    rows = rows_by_key(table)
-    _add(update, table.key[rows], table.list_of[rows], table.updated_ms[rows], table.linked[rows], table.counts)
-    return rows
+def _add(update: Callable[[Any], object], state: State, each: Declared, rows: Array | None) -> None:
+    """Add what the digest sees of an array, at these rows or, where they are None, all of it."""
+    field = each.field
+    if rows is None:
+        update(np.ascontiguousarray(each.array))
+        return
+    gathered = _Gathered(each.owner, rows)
+    seen = each.array[rows] if field.seen_as is None else field.seen_as(gathered)
+    if field.refers:
+        seen = _keys_of(state, seen, gathered.generation)
+    if field.where is not None:
+        seen = np.where(field.where(gathered), seen, seen.dtype.type(0))
+    update(np.ascontiguousarray(seen))
+    if field.text:
+        out = np.zeros(int(seen.sum()), np.uint8)
+        read_texts(state.waiting.texts, getattr(gathered, field.text), seen, out)
+        update(out)
 
 
 def _keys_of(state: State, row: Array, generation: Array) -> Array:
@@ -53,63 +109,3 @@ def _keys_of(state: State, row: Array, generation: Array) -> Array:
     at = np.where(known, row, 0)
     current = known & (state.features.generation[at] == generation)
     return np.where(current, state.features.key[at], np.uint64(0))
-
-
-def _add_behaviors(update: Update, state: State, users: Array) -> None:
-    behaviors = state.behaviors
-    count = behaviors.counts[users]
-    keys = _keys_of(state, behaviors.row[users], behaviors.generation[users])
-    places = np.arange(behaviors.row.shape[2])
-    empty = places >= np.minimum(count, len(places))[:, :, None]
-    keys[empty] = 0
-    _add(
-        update,
-        behaviors.shown[users],
-        behaviors.shown_ms[users],
-        count,
-        keys,
-        np.where(empty, 0, behaviors.ts_ms[users]),
-    )
-    history = behaviors.history[users].ravel()
-    long = history[history > 0] - 1
-    histories = behaviors.histories
-    _add(update, history > 0, histories.sums[long], histories.unit[long])
-    _add(
-        update, histories.lengths[long], histories.started_ms[long], histories.newest_ms[long], histories.current[long]
-    )
-
-
-def _add_waiting(update: Update, state: State) -> None:
-    waiting = state.waiting
-    slots = np.flatnonzero(waiting.status[: int(waiting.pool.counts[0])] != FREE)
-    slots = slots[np.argsort(waiting.key[slots], kind="stable")]
-    _add(update, waiting.key[slots], waiting.user_key[slots], waiting.status[slots], waiting.label[slots])
-    closed = waiting.status[slots] == CLOSED
-    _add(update, np.where(closed, waiting.closed_ms[slots], 0))
-    _add(update, waiting.deadlines.deadline_ms[slots], waiting.deadlines.arrival[slots])
-    provisional = waiting.provisional.place[slots] > 0
-    _add(update, provisional, np.where(provisional, waiting.provisional.deadline_ms[slots], 0), waiting.learned[slots])
-    scored = slots[waiting.length[slots] > 0]
-    _add(update, waiting.offset[scored], waiting.ts_ms[scored], waiting.scores[scored])
-    seen = state.seen
-    beyond = np.arange(seen.row.shape[1]) >= seen.counts[scored][:, None]
-    keys = _keys_of(state, seen.row[scored], seen.generation[scored])
-    _add(update, seen.counts[scored], np.where(beyond, 0, seen.field[scored]), np.where(beyond, 0, keys))
-    _add(
-        update,
-        seen.inputs[scored],
-        *(part[scored] for part in state.recalled),
-    )
-    _add_texts(update, state, waiting.text[slots], waiting.length[slots])
-    feedbacks = waiting.feedbacks
-    nodes = np.zeros(int(waiting.feedback_count[slots].sum()), np.int64)
-    list_feedback(feedbacks, waiting.feedback[slots], nodes)
-    _add(update, waiting.feedback_count[slots], feedbacks.key[nodes], feedbacks.offset[nodes], feedbacks.ts_ms[nodes])
-    _add(update, feedbacks.positive[nodes], feedbacks.window_ms[nodes])
-    _add_texts(update, state, feedbacks.text[nodes], feedbacks.length[nodes])
-
-
-def _add_texts(update: Update, state: State, head: Array, length: Array) -> None:
-    out = np.zeros(int(length.sum()), np.uint8)
-    read_texts(state.waiting.texts, head, length, out)
-    _add(update, length, out)

@@ -110,8 +110,17 @@ def descend_lanes(
     `gradient` is read from `start` on and multiplied by `scale`; `alpha`, `l1` of the rate, and `floor`, its
     beta / alpha + l2.
     """
-    weight, initial, z, n, d = row[:, column : column + LANES]
-    g = gradient[start : start + LANES] * np.float32(scale)
+    _descend(row[:, column : column + LANES], gradient[start : start + LANES] * np.float32(scale), alpha, l1, floor)
+
+
+def descend_lane(row: Floats, size: int, column: int, gradient: float, alpha: float, l1: float, floor: float) -> None:
+    """Take `ftrl.descend`'s step of one coordinate of a row [5, size] against `gradient`; the rest as above."""
+    _descend(row[:, column : column + 1], np.full(1, gradient, np.float32), alpha, l1, floor)
+
+
+def _descend(parts: Floats, g: Floats, alpha: float, l1: float, floor: float) -> None:
+    """Take the step of coordinates [5, n] against g [n]."""
+    weight, initial, z, n, d = parts
     squares = n + g * g
     sigma = (np.sqrt(squares) - np.sqrt(n)) / np.float32(alpha)
     z += g - sigma * (weight - initial)

@@ -9,6 +9,7 @@ if TYPE_CHECKING or INTERPRETED:
     from thalweg.operators.machine.interpreted import (
         add_scaled_lanes,
         copy_bytes,
+        descend_lane,
         descend_lanes,
         dot_lanes,
         learn_pairs_lanes,
@@ -18,6 +19,7 @@ else:
     from thalweg.operators.machine.lowered import (
         add_scaled_lanes,
         copy_bytes,
+        descend_lane,
         descend_lanes,
         dot_lanes,
         learn_pairs_lanes,
@@ -28,6 +30,7 @@ __all__ = [
     "LANES",
     "add_scaled_lanes",
     "copy_bytes",
+    "descend_lane",
     "descend_lanes",
     "dot_lanes",
     "learn_pairs_lanes",

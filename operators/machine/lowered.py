@@ -7,6 +7,7 @@ machine; where the processor has narrower vectors they are done in parts. Rows a
 the caller leaves eight elements from where it points.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -172,6 +173,28 @@ def _learn_pairs(
     return types.void(vectors, gradients, whole, whole, present, whole, whole, weights, dots), lower
 
 
+def _stepped(builder: Any, parts: Sequence[Any], g: Any, alpha: Any, l1: Any, floor: Any) -> Iterator[Any]:
+    """Yield the weight, z, n and D behind `ftrl`'s step against g, of numbers or of vectors of them."""
+    weight, initial, z, n, d = parts
+    suffix = f"v{LANES}f32" if g.type == _VECTOR else "f32"
+    root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(g.type, [g.type]), f"llvm.sqrt.{suffix}")
+    squares = builder.fadd(n, builder.fmul(g, g))
+    sigma = builder.fdiv(builder.fsub(builder.call(root, [squares]), builder.call(root, [n])), alpha)
+    moved = builder.fadd(z, builder.fsub(g, builder.fmul(sigma, builder.fsub(weight, initial))))
+    slowed = builder.fadd(d, sigma)
+    zero = ir.Constant(g.type, [0.0] * LANES if g.type == _VECTOR else 0.0)
+    below, above = builder.fsub(moved, l1), builder.fadd(moved, l1)
+    positive = builder.select(builder.fcmp_ordered(">", below, zero), below, zero)
+    negative = builder.select(builder.fcmp_ordered("<", above, zero), above, zero)
+    yield builder.fsub(initial, builder.fdiv(builder.fadd(positive, negative), builder.fadd(floor, slowed)))
+    yield from (moved, squares, slowed)
+
+
+def _columns(builder: Any, size: Any, column: Any) -> list[Any]:
+    """Return where the five parts of a coordinate are in its row."""
+    return [builder.add(builder.mul(size, ir.Constant(ir.IntType(64), part)), column) for part in range(5)]
+
+
 def _descend(
     context: Any,
     row: Any,
@@ -186,30 +209,30 @@ def _descend(
 ) -> Any:
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row, size, column, gradient, start, scale, alpha, l1, floor = arguments
-        parts = [builder.add(builder.mul(size, ir.Constant(ir.IntType(64), part)), column) for part in range(5)]
-        places = [_pointer(context, builder, signature.args[0], row, part) for part in parts]
-        weight, initial, z, n, d = (_load(builder, place) for place in places)
-        root_type = ir.FunctionType(_VECTOR, [_VECTOR])
-        root = cgutils.get_or_insert_function(builder.module, root_type, f"llvm.sqrt.v{LANES}f32")
+        places = [_pointer(context, builder, signature.args[0], row, at) for at in _columns(builder, size, column)]
+        parts = [_load(builder, place) for place in places]
         steps = _load(builder, _pointer(context, builder, signature.args[3], gradient, start))
-        g = builder.fmul(steps, _all(builder, scale))
-        squares = builder.fadd(n, builder.fmul(g, g))
-        grown = builder.fsub(builder.call(root, [squares]), builder.call(root, [n]))
-        sigma = builder.fdiv(grown, _all(builder, alpha))
-        moved = builder.fadd(z, builder.fsub(g, builder.fmul(sigma, builder.fsub(weight, initial))))
-        slowed = builder.fadd(d, sigma)
-        zero, bound = ir.Constant(_VECTOR, [0.0] * LANES), _all(builder, l1)
-        below, above = builder.fsub(moved, bound), builder.fadd(moved, bound)
-        positive = builder.select(builder.fcmp_ordered(">", below, zero), below, zero)
-        negative = builder.select(builder.fcmp_ordered("<", above, zero), above, zero)
-        shrunk = builder.fadd(positive, negative)
-        fresh = builder.fsub(initial, builder.fdiv(shrunk, builder.fadd(_all(builder, floor), slowed)))
-        for value, place in zip((fresh, moved, squares, slowed), (places[0], *places[2:]), strict=True):
+        alpha, l1, floor = (_all(builder, each) for each in (alpha, l1, floor))
+        stepped = _stepped(builder, parts, builder.fmul(steps, _all(builder, scale)), alpha, l1, floor)
+        for value, place in zip(stepped, (places[0], *places[2:]), strict=True):
             _store(builder, value, place)
         return context.get_dummy_value()
 
     rest = (types.float32,) * 4
     return types.void(row, types.int64, types.int64, gradient, types.int64, *rest), lower
+
+
+def _descend_one(context: Any, row: Any, size: Any, column: Any, g: Any, alpha: Any, l1: Any, floor: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, size, column, g, alpha, l1, floor = arguments
+        data = context.make_array(signature.args[0])(context, builder, row).data
+        places = [builder.gep(data, [at]) for at in _columns(builder, size, column)]
+        parts = [builder.load(place) for place in places]
+        for value, place in zip(_stepped(builder, parts, g, alpha, l1, floor), (places[0], *places[2:]), strict=True):
+            builder.store(value, place)
+        return context.get_dummy_value()
+
+    return types.void(row, types.int64, types.int64, *(types.float32,) * 4), lower
 
 
 def _copy_bytes(context: Any, out: Any, start: Any, source: Any, source_start: Any, count: Any) -> Any:
@@ -231,4 +254,5 @@ dot_lanes = intrinsic(_multiply)
 score_pairs_lanes = intrinsic(_score_pairs)
 learn_pairs_lanes = intrinsic(_learn_pairs)
 descend_lanes = intrinsic(_descend)
+descend_lane = intrinsic(_descend_one)
 copy_bytes = intrinsic(_copy_bytes)

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 MAPPED_BYTES_MIN = 1 << 16
+
 LINE_BYTES = 64  # of a cache
+
 LAYOUTS_MAX = 64  # remembered
 
 _measured: ContextVar[list[int] | None] = ContextVar("measured", default=None)

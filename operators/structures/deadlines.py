@@ -1,31 +1,25 @@
 """What is due next: a binary heap of slots in the order of (deadline, arrival)."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from thalweg.operators.machine.compiled import compiled, int64
-from thalweg.operators.machine.reserve import reserve, reserve_rows
+from thalweg.operators.machine.declare import Int32, Int64, made, per, side_by_side
 
 
+@side_by_side()
 class Deadlines(NamedTuple):
-    """`heap` int32 [slots]; `place` int32 [slots], where a slot stands in the heap (+ 1, 0 is nowhere); `size` int64
-    [1].
+    """A heap of slots."""
 
-    `deadline_ms` and `arrival` int64 [slots] are the sort key of each slot.
-    """
-
-    heap: npt.NDArray[np.int32]
-    place: npt.NDArray[np.int32]
-    size: npt.NDArray[np.int64]
-    deadline_ms: npt.NDArray[np.int64]
-    arrival: npt.NDArray[np.int64]
+    heap: Annotated[Int32, per("slots", "slots, the next due first", digest=False, keeps=True, apart=True)]
+    size: Annotated[Int64, per("1", "slots in the heap", digest=False)]
+    place: Annotated[Int32, per("slots", "where the slot is in the heap + 1", digest=False)]
+    deadline_ms: Annotated[Int64, per("slots", "when it is due, stream time")]
+    arrival: Annotated[Int64, per("slots", "what orders slots of one deadline")]
 
 
 def new_deadlines(slots: int) -> Deadlines:
     """Return an empty heap over `slots` slots."""
-    of_slots = reserve_rows(slots, place=np.int32, deadline_ms=np.int64, arrival=np.int64)
-    return Deadlines(heap=reserve(slots, np.int32), size=reserve(1, np.int64), **of_slots)
+    return made(Deadlines, slots=slots)
 
 
 @compiled

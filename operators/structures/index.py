@@ -6,13 +6,12 @@ stash. Growth is linear hashing: as soon as the load passes `LOAD_FACTOR` the ne
 is part of each insertion, no event waits for it, and only as much of the reserved arrays is touched as is needed.
 """
 
-from typing import NamedTuple
+from enum import IntEnum
+from typing import Annotated, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from thalweg.operators.machine.compiled import compiled, int64, uint64
+from thalweg.operators.machine.declare import Int32, Int64, UInt64, made, per
 from thalweg.operators.machine.prefetch import prefetch
-from thalweg.operators.machine.reserve import reserve
 
 BUCKET_CELLS = 8
 LOAD_FACTOR = 0.9
@@ -20,40 +19,43 @@ FIRST_BUCKETS = 64
 STASH_CELLS = 64
 KICKS = 128
 
-COUNT, BUCKETS, BASE, STASHED = range(4)
+
+class Size(IntEnum):
+    """The numbers of `Index.size`."""
+
+    COUNT = 0
+    BUCKETS = 1
+    BASE = 2
+    STASHED = 3
 
 
 class Index(NamedTuple):
-    """Where each key's row lies.
+    """Where each key's row is; the stash has the keys whose two buckets could not take them."""
 
-    `keys` uint64 and `rows` int32 (row + 1, 0 is empty): [buckets at the limit, 8]; `stash_keys` and `stash_rows`:
-    [64], for keys whose two buckets could not take them; `size` int64 [4]: keys, buckets, buckets at the start of this
-    round of splits, keys in the stash; `path` int64 [kicks], the cells of an insertion's moves (scratch).
-    """
+    keys: Annotated[UInt64, per("buckets 8", "0: an empty cell", digest=False, used=("size", Size.BUCKETS))]
+    rows: Annotated[Int32, per("buckets 8", "row + 1", digest=False, used=("size", Size.BUCKETS))]
+    stash_keys: Annotated[UInt64, per("64", digest=False)]
+    stash_rows: Annotated[Int32, per("64", "row + 1", digest=False)]
+    size: Annotated[Int64, per("4", "`Size`", start=(0, FIRST_BUCKETS, FIRST_BUCKETS, 0), digest=False)]
+    path: Annotated[Int64, per("128", "cells of an insertion's moves, scratch", digest=False)]
 
-    keys: npt.NDArray[np.uint64]
-    rows: npt.NDArray[np.int32]
-    stash_keys: npt.NDArray[np.uint64]
-    stash_rows: npt.NDArray[np.int32]
-    size: npt.NDArray[np.int64]
-    path: npt.NDArray[np.int64]
+
+def buckets_of(limit: int) -> int:
+    """Return how many buckets an index of at most `limit` keys has at most."""
+    return max(FIRST_BUCKETS, int(limit / (BUCKET_CELLS * LOAD_FACTOR)) + 2)
 
 
 def new_index(limit: int) -> Index:
-    """Return an empty index that can hold `limit` keys; memory is reserved, not touched."""
-    buckets = max(FIRST_BUCKETS, int(limit / (BUCKET_CELLS * LOAD_FACTOR)) + 2)
-    size = np.array([0, FIRST_BUCKETS, FIRST_BUCKETS, 0], np.int64)
-    cells = (buckets, BUCKET_CELLS)
-    stash = (reserve(STASH_CELLS, np.uint64), reserve(STASH_CELLS, np.int32))
-    return Index(reserve(cells, np.uint64), reserve(cells, np.int32), *stash, size, reserve(KICKS, np.int64))
+    """Return an empty index that can hold `limit` keys."""
+    return made(Index, buckets=buckets_of(limit))
 
 
 @compiled
 def _bucket(index: Index, hashed: int) -> int:
     """Return the bucket of 32 hashed bits: those already split look one bit further."""
-    base = index.size[BASE]
+    base = index.size[Size.BASE]
     bucket = hashed & (2 * base - 1)
-    return bucket if bucket < index.size[BUCKETS] else bucket - base  # type: ignore[no-any-return]
+    return bucket if bucket < index.size[Size.BUCKETS] else bucket - base  # type: ignore[no-any-return]
 
 
 @compiled
@@ -94,14 +96,14 @@ def find(index: Index, key: int) -> int:
     bucket, cell = _located(index, key)
     if cell >= 0:
         return index.rows[bucket, cell] - 1  # type: ignore[no-any-return]
-    for place in range(index.size[STASHED]):
+    for place in range(index.size[Size.STASHED]):
         if index.stash_keys[place] == uint64(key):
             return index.stash_rows[place] - 1  # type: ignore[no-any-return]
     return -1
 
 
 @compiled
-def look_ahead(index: Index, key: int) -> None:
+def prefetch_key(index: Index, key: int) -> None:
     """Ask for the memory in which `find` will look for a key."""
     for bucket in (_first(index, key), _second(index, key)):
         prefetch(index.keys, bucket)
@@ -135,11 +137,11 @@ def _place(index: Index, key: int, row: int) -> bool:
         bucket = _second(index, moving_key) if other == bucket else other
         if _put(index, bucket, moving_key, moving_row):
             return True
-    place = index.size[STASHED]
+    place = index.size[Size.STASHED]
     if place < STASH_CELLS:
         index.stash_keys[place] = moving_key
         index.stash_rows[place] = moving_row + 1
-        index.size[STASHED] += 1
+        index.size[Size.STASHED] += 1
         return True
     for kick in range(KICKS - 1, -1, -1):  # nobody else may lose a place to a key that finds none
         bucket = index.path[kick] // BUCKET_CELLS
@@ -161,24 +163,24 @@ def _swap(index: Index, bucket: int, cell: int, key: int, row: int) -> tuple[int
 @compiled
 def _split(index: Index) -> None:
     """Split the next bucket in two, moving the keys that now belong to the new one."""
-    base = index.size[BASE]
-    old = index.size[BUCKETS] - base
-    new = index.size[BUCKETS]
-    index.size[BUCKETS] += 1
+    base = index.size[Size.BASE]
+    old = index.size[Size.BUCKETS] - base
+    new = index.size[Size.BUCKETS]
+    index.size[Size.BUCKETS] += 1
     for cell in range(BUCKET_CELLS):
         key = index.keys[old, cell]
         if key != 0 and _first(index, key) != old and _second(index, key) != old:
             _put(index, new, key, index.rows[old, cell] - 1)
             index.keys[old, cell] = 0
             index.rows[old, cell] = 0
-    if index.size[BUCKETS] == 2 * base:
-        index.size[BASE] = 2 * base
+    if index.size[Size.BUCKETS] == 2 * base:
+        index.size[Size.BASE] = 2 * base
 
 
 @compiled
 def _unstash(index: Index) -> None:
     """Try once more to place what lies in the stash."""
-    waiting = index.size[STASHED]
+    waiting = index.size[Size.STASHED]
     place = 0
     while place < waiting:
         key = index.stash_keys[place]
@@ -191,7 +193,7 @@ def _unstash(index: Index) -> None:
             index.stash_rows[waiting] = 0
         else:
             place += 1
-    index.size[STASHED] = waiting
+    index.size[Size.STASHED] = waiting
     if waiting > 0:  # one of the others may find a way by moving keys; which one, goes round
         key = index.stash_keys[0]
         row = index.stash_rows[0] - 1
@@ -199,21 +201,21 @@ def _unstash(index: Index) -> None:
         index.stash_rows[0] = index.stash_rows[waiting - 1]
         index.stash_keys[waiting - 1] = 0
         index.stash_rows[waiting - 1] = 0
-        index.size[STASHED] = waiting - 1
+        index.size[Size.STASHED] = waiting - 1
         _place(index, key, row)
 
 
 @compiled
 def insert(index: Index, key: int, row: int) -> bool:
     """Add a key that is absent; False where crafted keys fill its buckets and the stash: it then gets no row."""
-    if index.size[COUNT] + 1 > LOAD_FACTOR * BUCKET_CELLS * index.size[BUCKETS]:
-        if index.size[BUCKETS] < index.keys.shape[0]:
+    if index.size[Size.COUNT] + 1 > LOAD_FACTOR * BUCKET_CELLS * index.size[Size.BUCKETS]:
+        if index.size[Size.BUCKETS] < index.keys.shape[0]:
             _split(index)
-        if index.size[STASHED] > 0:
+        if index.size[Size.STASHED] > 0:
             _unstash(index)
     if not _place(index, uint64(key), row):
         return False
-    index.size[COUNT] += 1
+    index.size[Size.COUNT] += 1
     return True
 
 
@@ -224,15 +226,15 @@ def remove(index: Index, key: int) -> None:
     if cell >= 0:
         index.keys[bucket, cell] = 0
         index.rows[bucket, cell] = 0
-        index.size[COUNT] -= 1
+        index.size[Size.COUNT] -= 1
         return
-    for place in range(index.size[STASHED]):
+    for place in range(index.size[Size.STASHED]):
         if index.stash_keys[place] == uint64(key):
-            last = index.size[STASHED] - 1
+            last = index.size[Size.STASHED] - 1
             index.stash_keys[place] = index.stash_keys[last]
             index.stash_rows[place] = index.stash_rows[last]
             index.stash_keys[last] = 0
             index.stash_rows[last] = 0
-            index.size[STASHED] = last
-            index.size[COUNT] -= 1
+            index.size[Size.STASHED] = last
+            index.size[Size.COUNT] -= 1
             return

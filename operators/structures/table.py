@@ -5,69 +5,57 @@ limit, eviction take the one that was not updated for longest. A freed row's gen
 (row, generation) reads zero from then on. A row costs 36 bytes here and at most 14.2 in the index, besides its values.
 """
 
-from typing import NamedTuple
+from enum import IntEnum
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.machine.compiled import compiled, wrapping
-from thalweg.operators.machine.reserve import reserve, reserve_rows
-from thalweg.operators.structures.index import Index, find, insert, new_index, remove
-from thalweg.operators.structures.pool import EVER_USED, Pool, available, give, new_pool, take
-from thalweg.operators.structures.recency import link, oldest, unlink
+from thalweg.operators.machine.declare import Int32, Int64, UInt8, UInt32, UInt64, made, part, per, side_by_side, wiper
+from thalweg.operators.structures import index, pool, recency
+from thalweg.operators.structures.index import Index
+from thalweg.operators.structures.pool import Pool
 
 NONE = -1
-EVICTED, EXPIRED, REFUSED = range(3)
-TOUCHED_CHECKPOINT, TOUCHED_MERGE = np.uint8(1), np.uint8(2)
-TOUCHED = np.uint8(3)
 
 
+class Loss(IntEnum):
+    """The numbers of `Table.counts`: how keys lost their row, or got none."""
+
+    EVICTED = 0
+    EXPIRED = 1
+    REFUSED = 2
+
+
+@side_by_side(is_dense=True)
 class Table(NamedTuple):
-    """Who owns each row, [rows] unless said otherwise.
+    """Who owns each row."""
 
-    `key` uint64 (0 is free); `list_of` uint8, the list (a field) whose expiry the row follows; `generation` uint32;
-    `updated_ms` int64 of stream time; `older`, `newer` int32, neighbours in the order of updates (row + 1, 0 is none);
-    `ends` int32 [lists, 2], the oldest and newest row of each list (row + 1); `linked` uint8, whether the row stands in
-    its list (a pinned one does not); `touched` uint8, bit 1 since the last checkpoint, bit 2 since the last merge;
-    `pool`, which rows are free; `counts` int64 [3]: rows evicted, expired, and keys that the index refused.
-    """
+    lookup: Annotated[Index, part(buckets=(index.buckets_of, "rows"))]
+    key: Annotated[UInt64, per("rows", "0: free")]
+    list_of: Annotated[UInt8, per("rows", "the list, a field, whose expiry the row follows", below="lists")]
+    updated_ms: Annotated[Int64, per("rows", "stream time of the last update")]
+    linked: Annotated[UInt8, per("rows", "whether it is in its list: a pinned row is not", below=2)]
+    counts: Annotated[Int64, per("3", "`Loss`")]
+    generation: Annotated[UInt32, per("rows", "how often the row was freed", digest=False, keeps=True)]
+    older: Annotated[Int32, per("rows", "its neighbour in its list + 1", digest=False)]
+    newer: Annotated[Int32, per("rows", "its neighbour in its list + 1", digest=False)]
+    ends: Annotated[Int32, per("lists 2", "oldest and newest row + 1", digest=False)]
+    pool: Annotated[Pool, part(limit="rows")]
 
-    lookup: Index
-    key: npt.NDArray[np.uint64]
-    list_of: npt.NDArray[np.uint8]
-    generation: npt.NDArray[np.uint32]
-    updated_ms: npt.NDArray[np.int64]
-    older: npt.NDArray[np.int32]
-    newer: npt.NDArray[np.int32]
-    linked: npt.NDArray[np.uint8]
-    ends: npt.NDArray[np.int32]
-    touched: npt.NDArray[np.uint8]
-    pool: Pool
-    counts: npt.NDArray[np.int64]
+
+wipe_row = wiper(Table, "rows")
 
 
 def new_table(limit: int, lists: int) -> Table:
     """Return an empty table of at most `limit` rows in `lists` lists."""
-    rows = reserve_rows(
-        limit,
-        is_dense=True,
-        key=np.uint64,
-        list_of=np.uint8,
-        generation=np.uint32,
-        updated_ms=np.int64,
-        older=np.int32,
-        newer=np.int32,
-        linked=np.uint8,
-        touched=np.uint8,
-    )
-    return Table(
-        new_index(limit), **rows, ends=reserve((lists, 2), np.int32), pool=new_pool(limit), counts=reserve(3, np.int64)
-    )
+    return made(Table, rows=limit, lists=lists)
 
 
 @compiled
 def find_row(table: Table, key: int, now_ms: int, expire_time_ms: npt.NDArray[np.int64]) -> int:
     """Return the row of a key, or -1 where it has none or its time is over, whether or not a sweep has come by."""
-    row = find(table.lookup, key)
+    row = index.find(table.lookup, key)
     if row >= 0 and is_expired(table, row, now_ms, expire_time_ms):
         return NONE
     return row
@@ -89,14 +77,14 @@ def is_current(table: Table, row: int, generation: int) -> bool:
 def pin_row(table: Table, row: int) -> None:
     """Take a row out of the order of updates: it neither expires nor is evicted."""
     if table.linked[row] == 1:
-        unlink(table.older, table.newer, table.ends[table.list_of[row]], row)
+        recency.unlink(table.older, table.newer, table.ends[table.list_of[row]], row)
         table.linked[row] = 0
 
 
 @compiled
 def _link_row(table: Table, row: int) -> None:
     """Put a row at the newest end of its list."""
-    link(table.older, table.newer, table.ends[table.list_of[row]], row)
+    recency.link(table.older, table.newer, table.ends[table.list_of[row]], row)
     table.linked[row] = 1
 
 
@@ -106,13 +94,12 @@ def update_row(table: Table, row: int, now_ms: int) -> None:
     pin_row(table, row)
     _link_row(table, row)
     table.updated_ms[row] = now_ms
-    table.touched[row] |= TOUCHED
 
 
 @compiled
 def is_full(table: Table) -> bool:
     """Return whether a new key needs another's row."""
-    return available(table.pool) == 0
+    return pool.available(table.pool) == 0
 
 
 @compiled
@@ -123,15 +110,14 @@ def claim_row(table: Table, key: int, list_of: int, now_ms: int) -> int:
     """
     if is_full(table):
         return NONE
-    row = take(table.pool)
-    if not insert(table.lookup, key, row):
-        table.counts[REFUSED] += 1
-        give(table.pool, row)
+    row = pool.take(table.pool)
+    if not index.insert(table.lookup, key, row):
+        table.counts[Loss.REFUSED] += 1
+        pool.give(table.pool, row)
         return NONE
     table.key[row] = key
     table.list_of[row] = list_of
     table.updated_ms[row] = now_ms
-    table.touched[row] |= TOUCHED
     _link_row(table, row)
     return row
 
@@ -140,13 +126,10 @@ def claim_row(table: Table, key: int, list_of: int, now_ms: int) -> int:
 def release_row(table: Table, row: int) -> None:
     """Free a row: its key is forgotten and its generation moves on. The caller wipes the values that go with it."""
     pin_row(table, row)
-    remove(table.lookup, table.key[row])
-    table.key[row] = 0
-    table.list_of[row] = 0
-    table.updated_ms[row] = 0
+    index.remove(table.lookup, table.key[row])
+    wipe_row(table, row)
     table.generation[row] += np.uint32(1)
-    table.touched[row] |= TOUCHED
-    give(table.pool, row)
+    pool.give(table.pool, row)
 
 
 @compiled
@@ -154,7 +137,7 @@ def oldest_row(table: Table) -> int:
     """Return the row of any list that was not updated for longest, or -1; ties go to the lowest list."""
     found = NONE
     for ends in table.ends:
-        row = oldest(ends)
+        row = recency.oldest(ends)
         if row >= 0 and (found < 0 or table.updated_ms[row] < table.updated_ms[found]):
             found = row
     return found
@@ -164,7 +147,7 @@ def oldest_row(table: Table) -> int:
 def expired_row(table: Table, now_ms: int, expire_time_ms: npt.NDArray[np.int64]) -> int:
     """Return a row whose time is over, the oldest of the first list that has one, or -1."""
     for ends in table.ends:
-        row = oldest(ends)
+        row = recency.oldest(ends)
         if row >= 0 and is_expired(table, row, now_ms, expire_time_ms):
             return row
     return NONE
@@ -172,5 +155,5 @@ def expired_row(table: Table, now_ms: int, expire_time_ms: npt.NDArray[np.int64]
 
 def rows_by_key(table: Table) -> npt.NDArray[np.int64]:
     """Return the owned rows in the order of their keys: the one order that does not depend on where rows lie."""
-    owned = np.flatnonzero(table.key[: int(table.pool.counts[EVER_USED])])
+    owned = np.flatnonzero(table.key[: int(table.pool.counts[pool.Stock.EVER_USED])])
     return owned[np.argsort(table.key[owned], kind="stable")]

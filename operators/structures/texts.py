@@ -1,30 +1,32 @@
 """The original text of what waits, in chained blocks of 64 bytes: kept once, returned as it was, bounded."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import clear, compiled, int64
+from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.machine.declare import Int32, UInt8, made, part, per, wiper
 from thalweg.operators.machine.lanes import copy_bytes
-from thalweg.operators.machine.reserve import reserve
-from thalweg.operators.structures.pool import Pool, available, give, new_pool, take
+from thalweg.operators.structures import pool
+from thalweg.operators.structures.pool import Pool
 
 BLOCK_BYTES = 64
 
 
 class Texts(NamedTuple):
-    """`blocks` uint8 [limit, 64]; `next` int32 [limit], the block that follows + 1; `pool`, which blocks are free."""
+    """Blocks of text, chained."""
 
-    blocks: npt.NDArray[np.uint8]
-    next: npt.NDArray[np.int32]
-    pool: Pool
+    blocks: Annotated[UInt8, per("blocks 64", digest=False)]
+    next: Annotated[Int32, per("blocks", "the block that follows + 1", digest=False)]
+    pool: Annotated[Pool, part(limit="blocks")]
+
+
+wipe_block = wiper(Texts, "blocks")
 
 
 def new_texts(limit_bytes: int) -> Texts:
     """Return an empty store of at most `limit_bytes`."""
-    limit = max(1, limit_bytes // BLOCK_BYTES)
-    blocks = reserve((limit, BLOCK_BYTES), np.uint8)
-    return Texts(blocks, reserve(limit, np.int32), new_pool(limit))
+    return made(Texts, blocks=max(1, limit_bytes // BLOCK_BYTES))
 
 
 @compiled
@@ -36,7 +38,7 @@ def blocks_of(length: int) -> int:
 @compiled
 def has_room(texts: Texts, length: int) -> bool:
     """Return whether a text of `length` bytes fits."""
-    return available(texts.pool) >= blocks_of(length)
+    return pool.available(texts.pool) >= blocks_of(length)
 
 
 @compiled
@@ -45,7 +47,7 @@ def write_text(texts: Texts, data: npt.NDArray[np.uint8], start: int, end: int) 
     head = int64(0)
     blocks = blocks_of(end - start)
     for number in range(blocks - 1, -1, -1):
-        block = take(texts.pool)
+        block = pool.take(texts.pool)
         at = start + number * BLOCK_BYTES
         kept = texts.blocks[block]
         copy_bytes(kept, 0, data, at, min(BLOCK_BYTES, end - at))
@@ -73,9 +75,8 @@ def release_text(texts: Texts, head: int) -> None:
     block = head
     while block != 0:
         following = texts.next[block - 1]
-        clear(texts.blocks[block - 1])
-        texts.next[block - 1] = 0
-        give(texts.pool, block - 1)
+        wipe_block(texts, block - 1)
+        pool.give(texts.pool, block - 1)
         block = following
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.digest import digest
-from thalweg.operators.fold.state import restore
+from thalweg.operators.fold.snapshot import restore
 from thalweg.operators.learner import BUILT_IN
 from thalweg.streams.checkpoints.format import (
     Checkpoint,

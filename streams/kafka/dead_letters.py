@@ -15,7 +15,8 @@ import msgspec
 from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.edges.columnizer import REQUEST, Columnizer
+from thalweg.operators.edges.columnizer import Columnizer
+from thalweg.operators.fold.columns import Kind
 from thalweg.operators.fold.state import new_state
 from thalweg.operators.machine.hashing import partition_of
 from thalweg.schemas.origin import Origin, parse_origin
@@ -146,7 +147,7 @@ class Prospects:
         columns = Columnizer(self._configuration, self._names.copy(), 0, 0).columns([record]).columns
         if columns.reason[0]:
             return Reason.of_code(int(columns.reason[0])).value
-        return Reason.REQUEST_UNSUPPORTED.value if columns.kind[0] == REQUEST else None
+        return Reason.REQUEST_UNSUPPORTED.value if columns.kind[0] == Kind.REQUEST else None
 
 
 class Plan(NamedTuple):

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.edges.encoder import new_emitted
-from thalweg.operators.fold.state import input_count, new_state
+from thalweg.operators.fold.emitted import new_emitted
+from thalweg.operators.fold.layout import input_count
+from thalweg.operators.fold.state import new_state
 from thalweg.operators.machine.reserve import bytes_reserved
 from thalweg.schemas.bounds import bounds
 from thalweg.streams.configuration.sections import bare, is_tree, members

@@ -11,22 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Block, Columnizer
-from thalweg.operators.edges.contexts import field_names
-from thalweg.operators.edges.encoder import EXAMPLE_COUNT, Emitted, Encoder, new_emitted
+from thalweg.operators.edges.encoder import Encoder
 from thalweg.operators.fold.digest import digest
+from thalweg.operators.fold.emitted import Emitted, Made, new_emitted
+from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.fold import close_all, complete, fold
-from thalweg.operators.fold.state import (
-    FATE_SCORED,
-    Parameters,
-    State,
-    input_count,
-    new_state,
-    parameters_of,
-    restore,
-    snapshot,
-)
+from thalweg.operators.fold.layout import input_count
+from thalweg.operators.fold.snapshot import restore, snapshot
+from thalweg.operators.fold.state import Parameters, Scratch, State, new_scratch, new_state, parameters_of
 from thalweg.operators.learner import BUILT_IN
 from thalweg.operators.machine.compiled import compile_for
+from thalweg.operators.structures.names import field_names
 from thalweg.schemas.records import Outputs, Record
 from thalweg.streams.partition.memory import refusing_memory
 from thalweg.streams.partition.river_model import RiverModel, without_model
@@ -90,6 +85,7 @@ class Partition:
         self._encoder = Encoder(configuration, topic, partition)
         self._names = field_names(self.state.names)
         self._parameters: Parameters = parameters_of(configuration, self._names)
+        self._scratch: Scratch = new_scratch(configuration)
         self._rooms: Rooms = [None, None] if rooms is None else rooms
         self._rooms_used = 0
         self._executor: ThreadPoolExecutor | None = None
@@ -122,9 +118,9 @@ class Partition:
         is_done = False
         while not is_done:
             if self._model is None:
-                is_done = close_all(self.state, self._parameters, emitted)
+                is_done = close_all(self.state, self._parameters, self._scratch, emitted)
             else:
-                is_done = self._model.close_all(self.state, self._parameters, emitted, self._names)
+                is_done = self._model.close_all(self.state, self._parameters, self._scratch, emitted, self._names)
             self._drain_examples(emitted, self._names, outputs)
         return outputs
 
@@ -133,11 +129,11 @@ class Partition:
         started = time.perf_counter()
         emitted = self._room(0)
         columns = self._columnizer.columns([]).columns
-        fold(self.state, self._parameters, columns, emitted, 0)
+        fold(self.state, self._parameters, self._scratch, columns, emitted, 0)
         # Calling these, even on an empty state, would move stream time or score what is not there.
-        compile_for(close_all, self.state, self._parameters, emitted)
+        compile_for(close_all, self.state, self._parameters, self._scratch, emitted)
         if self._model is not None:
-            compile_for(complete, self.state, self._parameters, columns, emitted, 0, 0.5)
+            compile_for(complete, self.state, self._parameters, self._scratch, columns, emitted, 0, 0.5)
         return time.perf_counter() - started
 
     def snapshot(self, header: SignedHeader | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -171,7 +167,7 @@ class Partition:
             self._learn_names()
             emitted = self._room(len(block))
             emitted.reason[: len(block)] = 0
-            yield _Folding(self.state, self._parameters, columnised, emitted, self._names, self._model)
+            yield _Folding(self.state, self._parameters, self._scratch, columnised, emitted, self._names, self._model)
 
     def _complete(self, folding: "_Folding", outputs: Outputs) -> None:
         """Wait until a block is folded, emptying what it emits as often as there is no more room."""
@@ -190,7 +186,7 @@ class Partition:
         folding.encoded = last
 
     def _drain_examples(self, emitted: Emitted, names: list[str], outputs: Outputs) -> None:
-        count = int(emitted.counts[EXAMPLE_COUNT])
+        count = int(emitted.counts[Made.EXAMPLES])
         if count and self.tally is not None:
             first_time = emitted.example_revision[:count] == 0
             closings = np.stack((emitted.example_offset[:count], emitted.example_cause[:count]), axis=1)[first_time]
@@ -241,6 +237,7 @@ class _Folding:
         self,
         state: State,
         parameters: Parameters,
+        scratch: Scratch,
         block: Block,
         emitted: Emitted,
         names: list[str],
@@ -253,6 +250,7 @@ class _Folding:
         self.encoded = 0
         self._state = state
         self._parameters = parameters
+        self._scratch = scratch
         self._model = model
         self._future: Future[None] | None = None
 
@@ -271,14 +269,14 @@ class _Folding:
         return self.folded == len(self.block.records)
 
     def _fold(self) -> None:
-        arguments = (self._state, self._parameters, self.block.columns, self.emitted, self.folded)
+        arguments = (self._state, self._parameters, self._scratch, self.block.columns, self.emitted, self.folded)
         self.folded = fold(*arguments) if self._model is None else self._model.fold(*arguments, self.names)
 
 
 def shown_of(block: Block, emitted: Emitted, first: int, last: int) -> npt.NDArray[np.int64]:
     """Return what a tally keeps of the impressions scored among a block's events `first` to `last`, [n, 4]."""
     columns = block.columns
-    chosen = first + np.flatnonzero((emitted.fate[first:last] == FATE_SCORED) & (emitted.reason[first:last] == 0))
+    chosen = first + np.flatnonzero((emitted.fate[first:last] == Fate.SCORED) & (emitted.reason[first:last] == 0))
     keys = columns.user[chosen].view(np.int64), columns.item[chosen].view(np.int64)
     return np.stack((columns.offset[chosen], *keys, columns.ts_ms[chosen]), axis=1)
 

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.edges.columnizer import Columns
 from thalweg.operators.edges.contexts import Field, category
-from thalweg.operators.edges.encoder import EXAMPLE_COUNT, UNSCORED, Emitted, Encoder
+from thalweg.operators.edges.encoder import Encoder
+from thalweg.operators.fold.columns import Columns
+from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fold import close_all, complete, fold
 from thalweg.operators.fold.scoring import SCORE_MIN
-from thalweg.operators.fold.state import Parameters, State
+from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.learner import BUILT_IN, LearnerConfiguration
 from thalweg.operators.machine.hashing import Keys
 from thalweg.schemas.kept import decode_kept
@@ -69,28 +70,37 @@ class RiverModel:
             self._restore(arrays)
 
     def fold(
-        self, state: State, parameters: Parameters, columns: Columns, emitted: Emitted, first: int, names: list[str]
+        self,
+        state: State,
+        parameters: Parameters,
+        scratch: Scratch,
+        columns: Columns,
+        emitted: Emitted,
+        first: int,
+        names: list[str],
     ) -> int:
         """Fold the events from `first` on as `processor.fold` does, the classifier scoring and learning.
 
         Raises Refusal where the classifier fails.
         """
-        learned = int(emitted.counts[EXAMPLE_COUNT])
+        learned = int(emitted.counts[Made.EXAMPLES])
         while True:
-            event = fold(state, parameters, columns, emitted, first)
+            event = fold(state, parameters, scratch, columns, emitted, first)
             learned = self._learn(emitted, learned, names)
-            slot = int(emitted.counts[UNSCORED]) - 1
+            slot = int(emitted.counts[Made.UNSCORED]) - 1
             if slot < 0:
                 return event
             text = columns.text[columns.text_start[event] : columns.text_end[event]].tobytes()
-            x = self._features.read(text, state.seen.inputs[slot].tolist(), names)
-            complete(state, parameters, columns, emitted, event, self._probability(x, columns.offset[event]))
+            x = self._features.read(text, state.features_seen.inputs[slot].tolist(), names)
+            complete(state, parameters, scratch, columns, emitted, event, self._probability(x, columns.offset[event]))
             first = event + 1
 
-    def close_all(self, state: State, parameters: Parameters, emitted: Emitted, names: list[str]) -> bool:
+    def close_all(
+        self, state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted, names: list[str]
+    ) -> bool:
         """Close every window as `processor.close_all` does, the classifier learning."""
-        learned = int(emitted.counts[EXAMPLE_COUNT])
-        is_done = close_all(state, parameters, emitted)
+        learned = int(emitted.counts[Made.EXAMPLES])
+        is_done = close_all(state, parameters, scratch, emitted)
         self._learn(emitted, learned, names)
         return is_done
 
@@ -129,7 +139,7 @@ class RiverModel:
 
     def _learn(self, emitted: Emitted, first: int, names: list[str]) -> int:
         """Learn the examples emitted from `first` on, and return how many there are."""
-        count = int(emitted.counts[EXAMPLE_COUNT])
+        count = int(emitted.counts[Made.EXAMPLES])
         for place in range(first, count):
             if not emitted.example_learned[place]:
                 continue

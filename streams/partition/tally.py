@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.joiner import BASE, MODEL, SCORE
+from thalweg.operators.joiner import Score
 
-KEPT = (SCORE, MODEL, BASE)
+KEPT = (Score.SCORE, Score.MODEL, Score.BASE)
 EPSILON = float(np.finfo(np.float64).eps)
 BINS_PER_UNIT = 512
 LOG_ODDS_LIMIT = 37  # beyond the log-odds of EPSILON

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.fold.state import FATES
+from thalweg.operators.fold.fates import FATES
 from thalweg.streams.logs.errors import LogError, LogWriteError
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.tally import KEPT, Tally, quality

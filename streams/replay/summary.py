@@ -4,9 +4,11 @@ import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from thalweg.operators.fold.state import FATES, FEEDBACKS, IMPRESSIONS, LABELLED, POSITIVES, State, state_bytes
-from thalweg.operators.joiner import WAITING
-from thalweg.operators.structures.pool import EVER_USED
+from thalweg.operators.fold.fates import FATES, Tallied
+from thalweg.operators.fold.snapshot import state_bytes
+from thalweg.operators.fold.state import State
+from thalweg.operators.joiner import Status
+from thalweg.operators.structures.pool import Stock
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.tally import Tally
 from thalweg.streams.replay.figures import NO_FIGURES, Figures, baselines, figures_of
@@ -98,11 +100,11 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
     return Summary(
         events=sum(fates.values()),
         **fates,
-        impressions=tallies[IMPRESSIONS],
-        feedback=tallies[FEEDBACKS],
+        impressions=tallies[Tallied.IMPRESSIONS],
+        feedback=tallies[Tallied.FEEDBACK],
         waiting=waiting_count(state),
-        labelled=tallies[LABELLED],
-        positives=tallies[POSITIVES],
+        labelled=tallies[Tallied.LABELLED],
+        positives=tallies[Tallied.POSITIVES],
         auc=final.auc,
         log_loss=final.log_loss,
         model_auc=model.auc,
@@ -129,8 +131,8 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
 
 def waiting_count(state: State) -> int:
     """Return how many impressions wait for their outcome."""
-    used = int(state.waiting.pool.counts[EVER_USED])
-    return int(np.count_nonzero(state.waiting.status[:used] == WAITING))
+    used = int(state.waiting.pool.counts[Stock.EVER_USED])
+    return int(np.count_nonzero(state.waiting.status[:used] == Status.WAITING))
 
 
 def print_table(summary: Summary, tally: Tally, console: Console) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
-from thalweg.operators.fold.state import CLOSED_UNLEARNED, FATES, OVER_USER_SHARE, State, state_bytes
-from thalweg.operators.structures.pool import EVER_USED, FREED, Pool
+from thalweg.operators.fold.fates import FATES, Tallied
+from thalweg.operators.fold.snapshot import state_bytes
+from thalweg.operators.fold.state import State
+from thalweg.operators.structures.pool import Pool, Stock
 from thalweg.streams.configuration.loading import MetricsSection
 from thalweg.streams.kafka.partition_run import PartitionProgress
 from thalweg.streams.refusal import Refusal
@@ -22,7 +24,7 @@ from thalweg.streams.worker.worker import AssignedPartition, Scoring
 
 Progress = Callable[[], Sequence[PartitionProgress]]
 Metric = CounterMetricFamily | GaugeMetricFamily
-UNLEARNED = {"all": CLOSED_UNLEARNED, "user": OVER_USER_SHARE}
+UNLEARNED = {"all": Tallied.CLOSED_UNLEARNED, "user": Tallied.OVER_USER_SHARE}
 """What closed or passed over an impression: a limit of all users, or one user's share of it."""
 
 
@@ -35,7 +37,7 @@ def rows_of(state: State) -> dict[str, int]:
         "feedback": state.waiting.feedbacks.pool,
         "sdim": state.behaviors.histories.pool,
     }
-    return {name: int(pool.counts[EVER_USED] - pool.counts[FREED]) for name, pool in pools.items()}
+    return {name: int(pool.counts[Stock.EVER_USED] - pool.counts[Stock.FREED]) for name, pool in pools.items()}
 
 
 class WorkerCollector(Collector):

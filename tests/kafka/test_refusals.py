@@ -331,9 +331,9 @@ def test_what_no_fold_left_is_refused(workers: Workers) -> None:
     once.run(1000)
     store = first_store(workers)
     whole = store.read(store.paths()[0])
-    rows = whole.arrays["seen.row"].copy()
+    rows = whole.arrays["features_seen.row"].copy()
     rows[:] = 1 << 30
-    store.save(Checkpoint(whole.header, whole.arrays | {"seen.row": rows}))
+    store.save(Checkpoint(whole.header, whole.arrays | {"features_seen.row": rows}))
     with pytest.raises(Refusal, match=r"rows of values contradict each other.*rebuild from the log into another"):
         once.run()
     header = msgspec.structs.replace(whole.header, application="another")

@@ -9,17 +9,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thalweg.operators.behaviors import (
+    Behavior,
     Behaviors,
     BehaviorsConfiguration,
     extend_sequence,
+    find_history,
     forget_sequences,
     new_behaviors,
     normalize,
-    read_long_interest,
     read_short_interest,
 )
 from thalweg.operators.machine.compiled import compiled
-from thalweg.operators.sdim import LONG_AGO_MS, SdimConfiguration, Window, projections, window_of
+from thalweg.operators.sdim import (
+    LONG_AGO_MS,
+    SdimConfiguration,
+    SdimParameters,
+    new_sdim_scratch,
+    projections,
+    read_interest,
+    signature,
+    window_of,
+)
 from thalweg.operators.structures.table import Table, claim_row, new_table, release_row
 
 Vectors = npt.NDArray[np.float32]
@@ -33,14 +43,13 @@ def _extend_all(
     behaviors: Behaviors,
     items: Table,
     vectors: Vectors,
-    projection: Vectors,
-    totals: Vectors,
-    window: Window,
+    parameters: SdimParameters,
+    signs: Vectors,
     user: int,
     sequence: npt.NDArray[np.int64],
 ) -> None:
     for i in range(sequence.shape[0]):
-        extend_sequence(behaviors, items, vectors, projection, totals, window, user, 0, sequence[i], i)
+        extend_sequence(behaviors, items, vectors, parameters, signs, Behavior(user, 0, sequence[i], i))
 
 
 class World:
@@ -54,11 +63,12 @@ class World:
         for key in range(ITEMS):
             assert claim_row(self.items, np.uint64(key * 0x9E3779B97F4A7C15 + 1 & 2**64 - 1), 0, 1) == key
         self.vectors = np.random.default_rng(seed).normal(size=(ITEMS, SIZE)).astype(np.float32)
-        self.totals = np.zeros(GROUPS * TAU, np.float32)
-        self.window = window_of(sdim)
+        self.parameters = SdimParameters(PROJECTION, TAU, window_of(sdim))
+        self.scratch = new_sdim_scratch(sdim, SIZE)
 
     def extend(self, user: int, sequence: npt.NDArray[np.int64]) -> None:
-        _extend_all(self.behaviors, self.items, self.vectors, PROJECTION, self.totals, self.window, user, sequence)
+        signs = self.scratch.signs
+        _extend_all(self.behaviors, self.items, self.vectors, self.parameters, signs, user, sequence)
 
     def short(self, user: int, candidate: int) -> npt.NDArray[np.float64]:
         out = np.full(SIZE, 9, np.float32)
@@ -67,8 +77,11 @@ class World:
 
     def long(self, user: int, candidate: int) -> npt.NDArray[np.float64]:
         out = np.full(SIZE, 9, np.float32)
-        known = self.behaviors, self.vectors, PROJECTION, self.totals, np.zeros(SIZE)
-        read_long_interest(*known, user, 0, candidate, LONG_AGO_MS, out)
+        history = find_history(self.behaviors, user, 0)
+        if history < 0:
+            return np.zeros(SIZE)
+        bits = signature(PROJECTION, self.vectors[candidate], self.scratch.signs)
+        read_interest(self.behaviors.histories, history, bits, LONG_AGO_MS, self.scratch.total, out)
         return out.astype(float)
 
 

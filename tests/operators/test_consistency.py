@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.consistency import InconsistentError
-from thalweg.operators.fold.state import restore
+from thalweg.operators.fold.snapshot import restore
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.partition.partition import Partition
 
@@ -136,8 +136,8 @@ def give_freed_twice(arrays: Arrays) -> None:
 def take_free_for_current(arrays: Arrays) -> None:
     row = int(np.flatnonzero(arrays["features.key"] == 0)[0])
     slot = int(np.flatnonzero(arrays["waiting.status"] == 2)[0])
-    arrays["seen.row"][slot, 0] = row
-    arrays["seen.generation"][slot, 0] = arrays["features.generation"][row]
+    arrays["features_seen.row"][slot, 0] = row
+    arrays["features_seen.generation"][slot, 0] = arrays["features.generation"][row]
 
 
 def lengthen_text(arrays: Arrays) -> None:
@@ -155,30 +155,30 @@ def lengthen_text(arrays: Arrays) -> None:
         (put("features.lookup.size", 5), "index and keys of features"),
         (put("users.lookup.size", 5, 64, 48), "sizes of the index of users"),
         (put("features.lookup.rows", *range(4_000, 4_008)), "index and keys of features"),
-        (put("features.list_of", *[200] * 1_000), "lists of features"),
-        (put("features.ends", 1 << 30), "the ends of rows of list 0"),
-        (point_at_itself("features.newer", lambda a: a["features.linked"] == 1), "the order of rows"),
-        (point_at_itself("private.next", lambda a: a["private.owner"]), "lists of owned rows"),
-        (put("private.owner", *[1 << 20] * 100), "owners of rows"),
+        (put("features.list_of", *[200] * 1_000), r"features\.list_of has numbers outside of 0 to"),
+        (put("features.ends", 1 << 30), "lists of features"),
+        (point_at_itself("features.newer", lambda a: a["features.linked"] == 1), "lists of features"),
+        (point_at_itself("user_rows.next", lambda a: a["user_rows.owner"]), "lists of owned rows"),
+        (put("user_rows.owner", *[1 << 20] * 100), "owners of rows"),
         (put("waiting.deadlines.size", 100_000), "deadlines"),
         (put("waiting.deadlines.heap", 1 << 30), "deadlines"),
         (put("waiting.provisional.size", 100_000), "counts of provisional|provisional deadlines"),
         (put("waiting.provisional.place", *[1 << 30] * 50), "provisional deadlines"),
         (put("waiting.feedbacks.next", *[1 << 30] * 20), "feedback of impressions"),
         (put("waiting.texts.next", *[1] * 20), "texts"),
-        (lengthen_text, "lengths of texts"),
-        (put("behaviors.row", 1 << 30), "sequences of users"),
-        (put("behaviors.counts", *[-1] * 10), "lengths of sequences"),
+        (lengthen_text, r"waiting\.length has numbers"),
+        (put("behaviors.row", 1 << 30), r"behaviors\.row has numbers"),
+        (put("behaviors.counts", *[-1] * 10), r"behaviors\.counts has numbers"),
         (put("behaviors.history", 1 << 30), "histories of users"),
-        (put("behaviors.histories.unit", 512), "units of histories"),
-        (put("behaviors.histories.current", 4), "generations of histories"),
-        (put("seen.row", 1 << 30), "rows of values"),
-        (put("seen.field", 255), "fields of values"),
-        (put("seen.counts", 99), "counts of values"),
-        (put("recalled.near", 1 << 20), "buckets of errors"),
-        (put("recalled.keyed", -1), "keyed buckets of errors"),
+        (put("behaviors.histories.unit", 512), r"behaviors\.histories\.unit has numbers"),
+        (put("behaviors.histories.current", 4), r"behaviors\.histories\.current has numbers"),
+        (put("features_seen.row", 1 << 30), r"features_seen\.row has numbers"),
+        (put("features_seen.field", 255), r"features_seen\.field has numbers"),
+        (put("features_seen.counts", 99), r"features_seen\.counts has numbers"),
+        (put("memory_reads.near", 1 << 20), r"memory_reads\.near has numbers"),
+        (put("memory_reads.keyed", -1), r"memory_reads\.keyed has numbers"),
         (take_free_for_current, "generations of values"),
-        (put("clock.suspects", 7), "the clock's suspects"),
+        (put("clock.suspects", 7), r"clock\.suspects has numbers"),
         (put("names", 65), "the names of fields"),
     ],
 )

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Columnizer
-from thalweg.operators.edges.contexts import SHAPES_AT_ONCE, Fields, field_names
+from thalweg.operators.edges.contexts import SHAPES_AT_ONCE, Fields
 from thalweg.operators.features import FeaturesConfiguration
 from thalweg.operators.fold.state import new_state
+from thalweg.operators.structures.names import field_names
 from thalweg.schemas.events import Impression, encode_event
 from thalweg.schemas.records import LogRecord
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from thalweg.operators.delay import (
     BUCKETS,
-    ELAPSED,
     HALF_LIFE_MS,
     PRIOR,
     REFRESH_MS,
     Delays,
+    Time,
     bucket_of,
     count_delay,
     end_of,
@@ -65,17 +65,17 @@ def test_the_share_that_has_come_is_that_of_the_delays(hours: float) -> None:
 def test_a_provisional_label_waits_until_the_share_has_come() -> None:
     """The elapsed time is the first end of a bucket within which that share of the positives comes."""
     delays = counted(exponential(60_000.0, 20_000), 6.0, share=0.9)
-    elapsed_ms = int(delays.times_ms[ELAPSED])
+    elapsed_ms = int(delays.times_ms[Time.ELAPSED])
     assert elapsed_ms == end_of(bucket_of(int(-60_000 * math.log(1 - 0.9))))
     assert delays.within[bucket_of(elapsed_ms) - 1] >= 0.9 > delays.within[bucket_of(elapsed_ms) - 2]
 
 
 def test_nothing_is_provisional_before_it_is_known() -> None:
     """Few positives, a log that is too short, a window as long as the delays, or a share of 1: every label waits."""
-    assert counted([1_000] * 60, 6.0).times_ms[ELAPSED] == 0
-    assert counted([1_000] * 200, 6.0).times_ms[ELAPSED] > 0
-    assert counted([HOUR_MS] * 20_000, 3.0).times_ms[ELAPSED] == 0
-    assert counted([590_000] * 20_000, 6.0, window_ms=600_000).times_ms[ELAPSED] == 0
+    assert counted([1_000] * 60, 6.0).times_ms[Time.ELAPSED] == 0
+    assert counted([1_000] * 200, 6.0).times_ms[Time.ELAPSED] > 0
+    assert counted([HOUR_MS] * 20_000, 3.0).times_ms[Time.ELAPSED] == 0
+    assert counted([590_000] * 20_000, 6.0, window_ms=600_000).times_ms[Time.ELAPSED] == 0
     assert not counted([1_000] * 200, 6.0, share=1.0).counts.any()
 
 

@@ -9,24 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thalweg.operators.error_memory import (
-    ALL,
-    NOTHING,
-    REPRESENTATION,
     SCALE_MAX,
-    SCORE,
     CorrectionConfiguration,
     ErrorMemory,
     ErrorMemoryConfiguration,
     ErrorMemoryParameters,
-    Recalled,
+    Keyed,
+    MemoryReads,
+    Near,
     amend_label,
     error_memory_parameters,
     locate,
     memories_of,
     memory_bytes,
     new_error_memory,
-    new_recalled,
-    new_scratch,
+    new_memory_reads,
     read_error,
     write_error,
 )
@@ -39,8 +36,8 @@ ARRAYS, BITS, KEYED_BITS, SIZE = 3, 4, 10, 6
 MEMORIES = memories_of(3, 1, ("item",), stands_still=True)
 COUNT = len(MEMORIES.first)
 PAIRS = list(zip(MEMORIES.first.tolist(), MEMORIES.second.tolist(), strict=True))
-ALONE = PAIRS.index((REPRESENTATION, NOTHING))
-SCRATCH = new_scratch(COUNT)
+ALONE = PAIRS.index((Keyed.REPRESENTATION, Keyed.NOTHING))
+SCRATCH = np.zeros((len(Near), COUNT))
 
 
 def configuration(gamma: float = 0.0) -> ErrorMemoryConfiguration:
@@ -51,24 +48,24 @@ def configuration(gamma: float = 0.0) -> ErrorMemoryConfiguration:
 
 def made(
     slots: int, gamma: float = 0.0, lambda_max: float = 2.0, lambda_initial: float = 0.5
-) -> tuple[ErrorMemory, Recalled, ErrorMemoryParameters]:
+) -> tuple[ErrorMemory, MemoryReads, ErrorMemoryParameters]:
     """Return memories of nothing, room for some impressions, and parameters."""
     correction = CorrectionConfiguration(lambda_max=lambda_max, lambda_initial=lambda_initial)
     matrix = projections(2 * SIZE, ARRAYS * BITS, 5)
     return (
         new_error_memory(configuration(gamma), correction, COUNT, 1 << KEYED_BITS),
-        new_recalled(slots, ARRAYS, COUNT),
+        new_memory_reads(slots, ARRAYS, COUNT),
         error_memory_parameters(configuration(gamma), correction, matrix, MEMORIES),
     )
 
 
-def scatter(recalled: Recalled, seed: int, cells: int) -> None:
+def scatter(reads: MemoryReads, seed: int, cells: int) -> None:
     """Put impressions into few buckets, so that they meet; a memory goes by its keys or by the representation."""
     chance = np.random.default_rng(seed)
-    recalled.near[:] = chance.integers(0, min(cells, 1 << BITS), recalled.near.shape)
+    reads.near[:] = chance.integers(0, min(cells, 1 << BITS), reads.near.shape)
     for which in range(COUNT):
-        recalled.keyed[:, which] = 1 + which * cells + chance.integers(0, cells, len(recalled.keyed))
-    recalled.keyed[:, ALONE] = 0
+        reads.keyed[:, which] = 1 + which * cells + chance.integers(0, cells, len(reads.keyed))
+    reads.keyed[:, ALONE] = 0
 
 
 class Dictionary:
@@ -78,21 +75,21 @@ class Dictionary:
         self.gamma = gamma
         self.events: dict[tuple[int, int, int], list[tuple[int, float, float, float]]] = {}
 
-    def places(self, recalled: Recalled, slot: int, which: int) -> Iterator[tuple[int, int, int]]:
+    def places(self, reads: MemoryReads, slot: int, which: int) -> Iterator[tuple[int, int, int]]:
         if which == ALONE:
-            yield from ((which, k, int(near)) for k, near in enumerate(recalled.near[slot]))
-        elif recalled.keyed[slot, which]:
-            yield which, 0, int(recalled.keyed[slot, which])
+            yield from ((which, k, int(near)) for k, near in enumerate(reads.near[slot]))
+        elif reads.keyed[slot, which]:
+            yield which, 0, int(reads.keyed[slot, which])
 
-    def write(self, recalled: Recalled, slot: int, count: float, label: float, now_ms: int) -> None:
+    def write(self, reads: MemoryReads, slot: int, count: float, label: float, now_ms: int) -> None:
         for which in range(COUNT):
-            before = float(recalled.before[slot, which])
-            for place in self.places(recalled, slot, which):
+            before = float(reads.before[slot, which])
+            for place in self.places(reads, slot, which):
                 self.events.setdefault(place, []).append((now_ms, count, label, count * before))
 
-    def estimate(self, recalled: Recalled, slot: int, which: int, base: float, now_ms: int) -> float:
+    def estimate(self, reads: MemoryReads, slot: int, which: int, base: float, now_ms: int) -> float:
         """Log-odds of labels less those of predictions, each with pseudo-impressions of the base's probability."""
-        places = list(self.places(recalled, slot, which))
+        places = list(self.places(reads, slot, which))
         known = [event for place in places for event in self.events.get(place, [])]
         weights = np.array([2.0 ** (-(now_ms - at_ms) / HALF_LIFE_MS) for at_ms, *_ in known])
         count, labels, predictions = (
@@ -101,7 +98,7 @@ class Dictionary:
         if count <= 0.0:
             return 0.0
         prior = configuration().prior * len(places)
-        before = float(recalled.before[slot, which])
+        before = float(reads.before[slot, which])
         promised = (1.0 - self.gamma) * predictions + self.gamma * count * before
         return math.log((labels + prior * base) / (count - labels + prior * (1.0 - base))) - math.log(
             (promised + prior * base) / (count - promised + prior * (1.0 - base))
@@ -124,34 +121,34 @@ events = st.lists(
 @given(events, st.sampled_from([0.0, 0.5, 1.0]))
 def test_estimates_equal_a_dictionary_of_buckets(steps: list[tuple[int, float, bool, int]], gamma: float) -> None:
     """Residual form (gamma 0), the paper's (1) and between: each memory behind the others, all events decayed."""
-    memory, recalled, parameters = made(4, gamma, lambda_max=0.2, lambda_initial=0.1)
-    scatter(recalled, 1, 3)
+    memory, reads, parameters = made(4, gamma, lambda_max=0.2, lambda_initial=0.1)
+    scatter(reads, 1, 3)
     model, now_ms = Dictionary(gamma), START_MS
     for slot, base, label, elapsed_ms in steps:
         now_ms += elapsed_ms
-        score = read_error(memory, recalled, slot, base, now_ms, parameters, SCRATCH)
+        score = read_error(memory, reads, slot, base, now_ms, parameters, SCRATCH)
         logit = math.log(base / (1.0 - base))
         for which in range(COUNT):
             before = 1.0 / (1.0 + math.exp(-logit))
-            assert recalled.before[slot, which] == pytest.approx(before, rel=1e-4)
-            expected = model.estimate(recalled, slot, which, base, now_ms)
-            assert recalled.estimate[slot, which] == pytest.approx(expected, rel=2e-3, abs=2e-4)
-            logit += memory.trust[which] * float(recalled.estimate[slot, which])
+            assert reads.before[slot, which] == pytest.approx(before, rel=1e-4)
+            expected = model.estimate(reads, slot, which, base, now_ms)
+            assert reads.estimate[slot, which] == pytest.approx(expected, rel=2e-3, abs=2e-4)
+            logit += memory.trust[which] * float(reads.estimate[slot, which])
         assert score == pytest.approx(1.0 / (1.0 + math.exp(-logit)), rel=1e-8)
-        write_error(memory, recalled, slot, float(label), now_ms, parameters)
-        model.write(recalled, slot, 1.0, float(label), now_ms)
+        write_error(memory, reads, slot, float(label), now_ms, parameters)
+        model.write(reads, slot, 1.0, float(label), now_ms)
         assert ((memory.trust >= 0.0) & (memory.trust <= 0.2)).all()
 
 
 def test_a_label_that_is_amended_is_the_label() -> None:
     """A provisional label and what it was wrong by leave the sums that the label alone leaves."""
-    once, recalled, parameters = made(1)
+    once, reads, parameters = made(1)
     twice, again, _ = made(1)
-    for where in (recalled, again):
+    for where in (reads, again):
         scatter(where, 2, 3)
-    read_error(once, recalled, 0, 0.3, START_MS, parameters, SCRATCH)
+    read_error(once, reads, 0, 0.3, START_MS, parameters, SCRATCH)
     read_error(twice, again, 0, 0.3, START_MS, parameters, SCRATCH)
-    write_error(once, recalled, 0, 1.0, START_MS, parameters)
+    write_error(once, reads, 0, 1.0, START_MS, parameters)
     write_error(twice, again, 0, 0.25, START_MS, parameters)
     amend_label(twice, again, 0, 0.75, START_MS, parameters)
     np.testing.assert_array_equal(once.keyed, twice.keyed)
@@ -160,88 +157,88 @@ def test_a_label_that_is_amended_is_the_label() -> None:
 
 def test_rescaling_changes_no_estimate() -> None:
     """Where the growing weight passes its limit all is divided by it: estimates stay within float32's rounding."""
-    memory, recalled, parameters = made(16)
-    scatter(recalled, 3, 6)
+    memory, reads, parameters = made(16)
+    scatter(reads, 3, 6)
     rng = np.random.default_rng(2)
     model, now_ms, rescaled = Dictionary(0.0), START_MS, 0
     for _ in range(1_500):
         now_ms += int(rng.integers(0, HALF_LIFE_MS // 12))
         slot, label = int(rng.integers(0, 16)), float(rng.integers(0, 2))
-        read_error(memory, recalled, slot, 0.4, now_ms, parameters, SCRATCH)
+        read_error(memory, reads, slot, 0.4, now_ms, parameters, SCRATCH)
         before = float(memory.scale[0])
-        write_error(memory, recalled, slot, label, now_ms, parameters)
-        model.write(recalled, slot, 1.0, label, now_ms)
+        write_error(memory, reads, slot, label, now_ms, parameters)
+        model.write(reads, slot, 1.0, label, now_ms)
         assert 1.0 <= memory.scale[0] <= SCALE_MAX
         if memory.scale[0] < before:
             rescaled += 1
-            read_error(memory, recalled, slot, 0.4, now_ms, parameters, SCRATCH)
-            expected = model.estimate(recalled, slot, 0, 0.4, now_ms)
-            assert recalled.estimate[slot, 0] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+            read_error(memory, reads, slot, 0.4, now_ms, parameters, SCRATCH)
+            expected = model.estimate(reads, slot, 0, 0.4, now_ms)
+            assert reads.estimate[slot, 0] == pytest.approx(expected, rel=1e-3, abs=1e-4)
     assert rescaled >= 2
 
 
 def test_a_pause_of_any_length_leaves_finite_numbers() -> None:
     """After a hundred years without an event what was remembered is gone, and the next event counts in full."""
-    memory, recalled, parameters = made(1)
-    scatter(recalled, 4, 1)
-    read_error(memory, recalled, 0, 0.5, START_MS, parameters, SCRATCH)
-    write_error(memory, recalled, 0, 1.0, START_MS, parameters)
+    memory, reads, parameters = made(1)
+    scatter(reads, 4, 1)
+    read_error(memory, reads, 0, 0.5, START_MS, parameters, SCRATCH)
+    write_error(memory, reads, 0, 1.0, START_MS, parameters)
     later_ms = START_MS + 100 * 365 * 86_400_000
-    read_error(memory, recalled, 0, 0.5, later_ms, parameters, SCRATCH)
-    assert np.abs(recalled.estimate).max() < 1e-9
-    write_error(memory, recalled, 0, 0.0, later_ms, parameters)
-    read_error(memory, recalled, 0, 0.5, later_ms, parameters, SCRATCH)
-    assert recalled.estimate[0, 0] == pytest.approx(math.log(1.0 / 2.0), rel=1e-5)  # labels 0 of 1 with a prior of 2
+    read_error(memory, reads, 0, 0.5, later_ms, parameters, SCRATCH)
+    assert np.abs(reads.estimate).max() < 1e-9
+    write_error(memory, reads, 0, 0.0, later_ms, parameters)
+    read_error(memory, reads, 0, 0.5, later_ms, parameters, SCRATCH)
+    assert reads.estimate[0, 0] == pytest.approx(math.log(1.0 / 2.0), rel=1e-5)  # labels 0 of 1 with a prior of 2
     assert np.isfinite(memory.keyed).all()
     assert np.isfinite(memory.buckets).all()
 
 
 def test_what_was_never_seen_is_no_error() -> None:
     """Empty buckets leave the score as it was, to a rounding."""
-    memory, recalled, parameters = made(1)
-    assert read_error(memory, recalled, 0, 0.37, START_MS, parameters, SCRATCH) == pytest.approx(0.37, rel=1e-15)
-    assert not recalled.estimate.any()
+    memory, reads, parameters = made(1)
+    assert read_error(memory, reads, 0, 0.37, START_MS, parameters, SCRATCH) == pytest.approx(0.37, rel=1e-15)
+    assert not reads.estimate.any()
 
 
 def test_buckets_are_signs_of_the_representation_and_hashes_of_the_keys() -> None:
     """Near means: the same signs of the projected representation; the other memories go by keys, alone or crossed."""
-    memory, recalled, parameters = made(2)
+    memory, reads, parameters = made(2)
     user, item = np.random.default_rng(3).normal(size=(2, SIZE)).astype(np.float32)
     totals = np.zeros(ARRAYS * BITS, np.float32)
     # user, item, a field without a value, the item acted on last, away for how long, shown how often
     keys = np.array([2**63 + 5, 7, 0, 11, 3, 4], np.uint64)
-    locate(memory, recalled, 1, parameters, user, item, keys, 0.2, totals)
+    locate(memory, reads, 1, parameters, np.stack((user, item)), keys, 0.2, totals)
     signs = np.concatenate([user, item]).astype(float) @ parameters.projection.astype(float) > 0
     expected = (signs.reshape(ARRAYS, BITS) * (1 << np.arange(BITS))).sum(axis=1)
-    assert recalled.near[1].tolist() == expected.tolist()
+    assert reads.near[1].tolist() == expected.tolist()
     score = np.uint64(1_024 + math.floor(4.0 * math.log(0.2 / 0.8)))
     for which, (first, second) in enumerate(PAIRS):
-        places = {ALL: np.uint64(1), SCORE: score} | dict(enumerate(keys))
-        named = [places[place] for place in (first, second) if place not in (NOTHING, REPRESENTATION)]
-        if first == REPRESENTATION or not all(named):
-            assert recalled.keyed[1, which] == 0
+        places = {Keyed.ALL: np.uint64(1), Keyed.SCORE: score} | dict(enumerate(keys))
+        named = [places[place] for place in (first, second) if place not in (Keyed.NOTHING, Keyed.REPRESENTATION)]
+        if first == Keyed.REPRESENTATION or not all(named):
+            assert reads.keyed[1, which] == 0
             continue
         key = named[0] if len(named) == 1 else np.uint64(cross(named[0], named[1], np.uint64(which)))
-        assert recalled.keyed[1, which] == (int(mix(key, np.uint64(which))) & (1 << KEYED_BITS) - 1) + 1
-    assert not recalled.near[0].any()
-    assert not recalled.keyed[0].any()
+        assert reads.keyed[1, which] == (int(mix(key, np.uint64(which))) & (1 << KEYED_BITS) - 1) + 1
+    assert not reads.near[0].any()
+    assert not reads.keyed[0].any()
 
 
 def simulate(
     rng: np.random.Generator, error_of: npt.NDArray[np.float64], events: int, **lambdas: float
 ) -> tuple[dict[str, float], float, float]:
     """Let a frozen model say p where p + error_of[user] is true: the trust, and squared errors without and with."""
-    memory, recalled, parameters = made(len(error_of), **lambdas)
-    memories = {"user": PAIRS.index((0, NOTHING)), "item": PAIRS.index((1, NOTHING))}
+    memory, reads, parameters = made(len(error_of), **lambdas)
+    memories = {"user": PAIRS.index((0, Keyed.NOTHING)), "item": PAIRS.index((1, Keyed.NOTHING))}
     plain, corrected = [], []
     for number in range(events):
         user, prediction = int(rng.integers(0, len(error_of))), float(rng.uniform(0.3, 0.5))
-        recalled.keyed[user, memories["user"]] = 1 + user
-        recalled.keyed[user, memories["item"]] = 500 + int(rng.integers(0, 20))
+        reads.keyed[user, memories["user"]] = 1 + user
+        reads.keyed[user, memories["item"]] = 500 + int(rng.integers(0, 20))
         now_ms = START_MS + number * 1_000
-        score = read_error(memory, recalled, user, prediction, now_ms, parameters, SCRATCH)
+        score = read_error(memory, reads, user, prediction, now_ms, parameters, SCRATCH)
         truth = prediction + float(error_of[user])
-        write_error(memory, recalled, user, float(rng.random() < truth), now_ms, parameters)
+        write_error(memory, reads, user, float(rng.random() < truth), now_ms, parameters)
         if number > events // 2:
             plain.append((prediction - truth) ** 2)
             corrected.append((score - truth) ** 2)

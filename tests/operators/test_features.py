@@ -10,12 +10,12 @@ from thalweg.operators.admission import (
     admission_parameters,
     new_admission,
 )
-from thalweg.operators.features import resolve, sweep_feature
+from thalweg.operators.features import Value, resolve, sweep_feature
 from thalweg.operators.machine.compiled import compiled
-from thalweg.operators.structures.index import BUCKETS
+from thalweg.operators.structures.index import Size
 from thalweg.operators.structures.ownership import Owned, new_owned
-from thalweg.operators.structures.pool import EVER_USED
-from thalweg.operators.structures.table import EVICTED, EXPIRED, Table, find_row, new_table
+from thalweg.operators.structures.pool import Stock
+from thalweg.operators.structures.table import Loss, Table, find_row, new_table
 
 from tests.operators.test_index import distinct_keys
 
@@ -31,7 +31,7 @@ class World:
         configuration = AdmissionConfiguration(occurrence_threshold=threshold, filter_cells=1 << 12)
         self.table = new_table(rows, 2)
         self.filter, self.parameters = new_admission(configuration), admission_parameters(configuration)
-        self.private = new_owned(USERS, rows)
+        self.user_rows = new_owned(USERS, rows)
 
     def resolve(self, key: int, field: int, now_ms: int) -> tuple[int, bool, int]:
         """Return the row of a value seen now, whether it is new, and a row that was freed."""
@@ -39,17 +39,15 @@ class World:
             self.table,
             self.filter,
             self.parameters,
-            self.private,
+            self.user_rows,
             EXPIRE_TIME_MS,
-            np.uint64(key),
-            field,
-            -1,
+            Value(np.uint64(key), field, -1),
             now_ms,
         )
 
     def size(self) -> tuple[int, int]:
         """Return rows and buckets that were ever used: all else of what is reserved was never touched."""
-        return int(self.table.pool.counts[EVER_USED]), int(self.table.lookup.size[BUCKETS])
+        return int(self.table.pool.counts[Stock.EVER_USED]), int(self.table.lookup.size[Size.BUCKETS])
 
 
 @compiled
@@ -57,7 +55,7 @@ def _see_each_twice(
     table: Table,
     admission: Admission,
     parameters: AdmissionParameters,
-    private: Owned,
+    user_rows: Owned,
     expire_time_ms: npt.NDArray[np.int64],
     keys: npt.NDArray[np.uint64],
     first_ms: int,
@@ -67,9 +65,9 @@ def _see_each_twice(
     for i in range(keys.shape[0]):
         now_ms = first_ms + i // 10
         for _ in range(2):
-            sweep_feature(table, private, expire_time_ms, now_ms)
-        resolve(table, admission, parameters, private, expire_time_ms, keys[i], 0, -1, now_ms)
-        row, _, _ = resolve(table, admission, parameters, private, expire_time_ms, keys[i], 0, -1, now_ms)
+            sweep_feature(table, user_rows, expire_time_ms, now_ms)
+        resolve(table, admission, parameters, user_rows, expire_time_ms, Value(keys[i], 0, -1), now_ms)
+        row, _, _ = resolve(table, admission, parameters, user_rows, expire_time_ms, Value(keys[i], 0, -1), now_ms)
         without += row < 0
     return without
 
@@ -85,7 +83,7 @@ def test_a_value_starts_anew_at_exactly_its_fields_time(field: int) -> None:
     assert world.resolve(7, field, 1_000_000 + expire_ms - 1) == (row, False, -1)
     assert world.resolve(7, field, 1_000_000 + expire_ms) == (row, True, row)
     assert world.table.generation[row] == generation + 1
-    assert int(world.table.counts[EXPIRED]) == 1
+    assert int(world.table.counts[Loss.EXPIRED]) == 1
 
 
 def test_a_value_whose_time_is_over_must_be_seen_often_enough_again() -> None:
@@ -93,7 +91,7 @@ def test_a_value_whose_time_is_over_must_be_seen_often_enough_again() -> None:
     world = World(8, threshold=3)
     assert [world.resolve(7, 0, 1_000)[0] for _ in range(3)] == [-1, -1, 0]
     assert [world.resolve(7, 0, 2_000)[0] for _ in range(3)] == [-1, -1, 0]
-    assert int(world.table.counts[EXPIRED]) == 1
+    assert int(world.table.counts[Loss.EXPIRED]) == 1
 
 
 @pytest.mark.parametrize("threshold", [1, 2])
@@ -101,13 +99,13 @@ def test_a_value_whose_time_is_over_must_be_seen_often_enough_again() -> None:
 def test_ten_million_ever_new_ids_leave_memory_flat(threshold: int) -> None:
     """Ten million ids, ten thousand alive at a time, must use the rows and buckets of the first hundred thousand."""
     world = World(1 << 20, threshold)
-    state = world.table, world.filter, world.parameters, world.private
+    state = world.table, world.filter, world.parameters, world.user_rows
     early, late = 100_000, 9_900_000
     assert _see_each_twice(*state, EXPIRE_TIME_MS, distinct_keys(0, early), 1_000) == 0
     size = world.size()
     assert _see_each_twice(*state, EXPIRE_TIME_MS, distinct_keys(early, late), 1_000 + early // 10) == 0
     assert world.size() == size
     assert size[0] <= 10_000 + 1
-    assert int(world.table.counts[EVICTED]) == 0
+    assert int(world.table.counts[Loss.EVICTED]) == 0
     last = distinct_keys(early + late - 1, 1)[0]
     assert find_row(world.table, last, 1_000 + (early + late) // 10, EXPIRE_TIME_MS) >= 0

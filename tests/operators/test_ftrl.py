@@ -8,20 +8,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thalweg.operators.ftrl import (
-    INITIAL,
-    PARTS,
-    WEIGHT,
-    Coordinates,
-    D,
-    N,
-    Rate,
-    Z,
-    descend,
-    descend_vector,
-    new_coordinates,
-    rate,
-)
+from thalweg.operators.ftrl import PARTS, Coordinates, Part, Rate, descend, descend_vector, new_coordinates, rate
 from thalweg.operators.machine.compiled import compiled
 
 F = np.float32
@@ -80,10 +67,10 @@ def test_descend_is_ftrl_proximal(steps: list[float], rate: Rate, initial: float
     weight, z, n = paper(steps, rate, initial)
     c = coordinates[0, :, 1].astype(float)
     scale = 1.0 + sum(abs(g) for g in steps)
-    assert math.isclose(c[N], n, rel_tol=1e-5, abs_tol=1e-30)
-    assert math.isclose(c[D], math.sqrt(n) / float(rate.alpha), rel_tol=1e-4, abs_tol=1e-6)
-    assert abs(c[Z] - z) < 1e-4 * scale / float(rate.alpha)
-    assert abs(c[WEIGHT] - weight) < 1e-4 * scale
+    assert math.isclose(c[Part.N], n, rel_tol=1e-5, abs_tol=1e-30)
+    assert math.isclose(c[Part.D], math.sqrt(n) / float(rate.alpha), rel_tol=1e-4, abs_tol=1e-6)
+    assert abs(c[Part.Z] - z) < 1e-4 * scale / float(rate.alpha)
+    assert abs(c[Part.WEIGHT] - weight) < 1e-4 * scale
 
 
 @settings(deadline=None)
@@ -136,7 +123,7 @@ def test_a_weight_comes_back_to_exactly_zero() -> None:
     seen = []
     for g in [1.0, 1.0, -1.0, -1.0, -1.0, 1.0]:
         _descend_all(coordinates, np.array([g], np.float32), rate(0.1, l1=1.5))
-        seen.append(float(coordinates[0, WEIGHT, 1]))
+        seen.append(float(coordinates[0, Part.WEIGHT, 1]))
     assert seen[0] == 0.0
     assert seen[1] != 0.0
     assert 0.0 in seen[2:]
@@ -153,16 +140,16 @@ def test_shards_merge_by_adding_z_n_and_d(shards: int) -> None:
         _descend_all(coordinates, rng.normal(0.3, 0.5, 500).astype(np.float32), speed)
         parts.append(coordinates[0, :, 1].astype(float))
     merged = new_coordinates(1, 2, 0.5)
-    for part in (Z, N, D):
+    for part in (Part.Z, Part.N, Part.D):
         merged[0, part, 1] = sum(p[part] for p in parts)
-    z, d = float(merged[0, Z, 1]), float(merged[0, D, 1])
+    z, d = float(merged[0, Part.Z, 1]), float(merged[0, Part.D, 1])
     stated = 0.5 - z / (1.0 / float(F(0.1)) + d + 0.25)
     # One step against nothing makes the weight from the sums.
     _descend_all(merged, np.zeros(1, np.float32), speed)
-    assert math.isclose(merged[0, WEIGHT, 1], stated, rel_tol=1e-5)
-    weights = [p[WEIGHT] for p in parts]
+    assert math.isclose(merged[0, Part.WEIGHT, 1], stated, rel_tol=1e-5)
+    weights = [p[Part.WEIGHT] for p in parts]
     assert min(weights) - 0.1 < stated < max(weights) + 0.1
-    overshot = 0.5 - z / (1.0 / 0.1 + math.sqrt(float(merged[0, N, 1])) / 0.1 + 0.25)
+    overshot = 0.5 - z / (1.0 / 0.1 + math.sqrt(float(merged[0, Part.N, 1])) / 0.1 + 0.25)
     assert abs(overshot - 0.5) > 1.2 * abs(stated - 0.5)
 
 
@@ -171,8 +158,8 @@ def test_merging_does_not_depend_on_the_order_of_steps_within_a_shard() -> None:
     one = new_coordinates(1, 2)
     _descend_all(one, np.array([0.5, -0.25, 0.75], np.float32), rate(0.1))
     two = one + one
-    assert np.array_equal(two[0, N], one[0, N] * 2)
-    assert np.array_equal(two[0, D], one[0, D] * 2)
+    assert np.array_equal(two[0, Part.N], one[0, Part.N] * 2)
+    assert np.array_equal(two[0, Part.D], one[0, Part.D] * 2)
 
 
 def test_new_coordinates_have_learned_nothing() -> None:
@@ -180,6 +167,6 @@ def test_new_coordinates_have_learned_nothing() -> None:
     coordinates = new_coordinates(3, 4, 0.25)
     assert coordinates.shape == (3, PARTS, 4)
     assert coordinates.dtype == np.float32
-    assert (coordinates[:, [WEIGHT, INITIAL]] == 0.25).all()
-    assert not coordinates[:, [Z, N, D]].any()
+    assert (coordinates[:, [Part.WEIGHT, Part.INITIAL]] == 0.25).all()
+    assert not coordinates[:, [Part.Z, Part.N, Part.D]].any()
     assert not new_coordinates(3, 4).any()

@@ -7,18 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from thalweg.operators.machine.compiled import compiled
-from thalweg.operators.structures.index import (
-    BUCKET_CELLS,
-    BUCKETS,
-    COUNT,
-    STASH_CELLS,
-    STASHED,
-    Index,
-    find,
-    insert,
-    new_index,
-    remove,
-)
+from thalweg.operators.structures.index import BUCKET_CELLS, STASH_CELLS, Index, Size, find, insert, new_index, remove
 
 Keys = npt.NDArray[np.uint64]
 SMALLEST_MEASURED = 1_000
@@ -30,8 +19,8 @@ def _insert_all(index: Index, keys: Keys, first_row: int, out: npt.NDArray[np.ui
     lowest = 1.0
     for i in range(keys.shape[0]):
         out[i] = insert(index, keys[i], first_row + i)
-        if index.size[COUNT] >= SMALLEST_MEASURED:
-            lowest = min(lowest, index.size[COUNT] / (BUCKET_CELLS * index.size[BUCKETS]))
+        if index.size[Size.COUNT] >= SMALLEST_MEASURED:
+            lowest = min(lowest, index.size[Size.COUNT] / (BUCKET_CELLS * index.size[Size.BUCKETS]))
     return lowest
 
 
@@ -52,9 +41,9 @@ def _most_split(index: Index, keys: Keys) -> int:
     """Insert keys and return how many buckets one insertion added at most."""
     most = 0
     for i in range(keys.shape[0]):
-        before = index.size[BUCKETS]
+        before = index.size[Size.BUCKETS]
         insert(index, keys[i], i)
-        most = max(most, index.size[BUCKETS] - before)
+        most = max(most, index.size[Size.BUCKETS] - before)
     return most
 
 
@@ -131,8 +120,8 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
         known = np.array(list(self.model), np.uint64)
         assert find_all(self.index, known).tolist() == list(self.model.values())
         assert (find_all(self.index, self.rng.integers(1, 2**64, 50, dtype=np.uint64)) == -1).all()
-        assert self.index.size[COUNT] == len(self.model)
-        assert np.count_nonzero(self.index.keys) + self.index.size[STASHED] == len(self.model)
+        assert self.index.size[Size.COUNT] == len(self.model)
+        assert np.count_nonzero(self.index.keys) + self.index.size[Size.STASHED] == len(self.model)
         assert np.array_equal(self.index.keys != 0, self.index.rows != 0)
 
 
@@ -150,7 +139,7 @@ def test_ten_million_keys_none_lost_none_shared_absent_ones_find_nothing() -> No
     assert insert_all(index, keys).all()
     assert np.array_equal(find_all(index, keys), np.arange(count))
     assert (find_all(index, absent) == -1).all()
-    assert index.size[STASHED] <= STASH_CELLS // 8  # a few wait there until one of their buckets is split
+    assert index.size[Size.STASHED] <= STASH_CELLS // 8  # a few wait there until one of their buckets is split
     _remove_all(index, keys[::2])
     found = find_all(index, keys)
     assert (found[::2] == -1).all()
@@ -158,7 +147,7 @@ def test_ten_million_keys_none_lost_none_shared_absent_ones_find_nothing() -> No
     assert insert_all(index, absent[: count // 2], count).all()
     assert np.array_equal(find_all(index, absent[: count // 2]), np.arange(count, count + count // 2))
     assert np.array_equal(find_all(index, keys), found)
-    assert index.size[COUNT] == count
+    assert index.size[Size.COUNT] == count
 
 
 @pytest.mark.large
@@ -198,8 +187,8 @@ def test_growth_touches_no_more_than_it_needs() -> None:
     keys = random_keys(300_000, 4)
     index = new_index(10 * len(keys))
     insert_all(index, keys)
-    assert index.size[COUNT] >= 0.85 * BUCKET_CELLS * index.size[BUCKETS]
-    assert np.count_nonzero(index.keys[index.size[BUCKETS] :]) == 0
+    assert index.size[Size.COUNT] >= 0.85 * BUCKET_CELLS * index.size[Size.BUCKETS]
+    assert np.count_nonzero(index.keys[index.size[Size.BUCKETS] :]) == 0
 
 
 @pytest.mark.large
@@ -211,7 +200,7 @@ def test_reserved_memory_suffices_for_the_limit() -> None:
         for part in (keys[:limit], keys[limit : 2 * limit], keys[2 * limit :]):
             assert insert_all(index, part).all()
             _remove_all(index, part)
-        assert index.size[COUNT] == 0
+        assert index.size[Size.COUNT] == 0
         assert not index.keys.any()
 
 
@@ -224,7 +213,7 @@ def test_crafted_keys_are_refused_once_the_stash_is_full() -> None:
     found = find_all(index, crafted)
     assert np.array_equal(found[taken], np.flatnonzero(taken))
     assert (found[~taken] == -1).all()
-    assert index.size[COUNT] == np.count_nonzero(taken)
+    assert index.size[Size.COUNT] == np.count_nonzero(taken)
 
 
 def test_crafted_keys_lose_nobody_who_was_there() -> None:
@@ -236,8 +225,8 @@ def test_crafted_keys_lose_nobody_who_was_there() -> None:
     assert np.array_equal(find_all(index, honest), np.arange(len(honest)))
     _remove_all(index, crafted_keys(1_000, 2))
     assert np.array_equal(find_all(index, honest), np.arange(len(honest)))
-    assert index.size[STASHED] == 0
-    assert index.size[COUNT] == len(honest)
+    assert index.size[Size.STASHED] == 0
+    assert index.size[Size.COUNT] == len(honest)
 
 
 @pytest.mark.large
@@ -247,7 +236,7 @@ def test_crafted_keys_keep_nobody_out_who_comes_later() -> None:
     early, late = np.split(random_keys(15_000, 6), [5_000])
     assert insert_all(index, early).all()
     insert_all(index, crafted_keys(400, 3), 20_000)
-    assert index.size[STASHED] == STASH_CELLS
+    assert index.size[Size.STASHED] == STASH_CELLS
     assert insert_all(index, late, 5_000).all()
 
 
@@ -259,9 +248,9 @@ def test_growth_empties_the_stash() -> None:
     number = np.arange(1, 60, dtype=np.uint64)
     crowded = np.uint64(0x5_00000003) | number << np.uint64(8) | number << np.uint64(40)
     assert insert_all(index, crowded).all()
-    assert index.size[STASHED] > 0
+    assert index.size[Size.STASHED] > 0
     assert insert_all(index, random_keys(100_000, 8), 1_000).all()
-    assert index.size[STASHED] == 0
+    assert index.size[Size.STASHED] == 0
     assert np.array_equal(find_all(index, crowded), np.arange(len(crowded)))
 
 
@@ -272,9 +261,9 @@ def test_keys_leave_the_stash_by_moving_others() -> None:
     assert insert_all(index, keys[:4_000]).all()
     index.stash_keys[:40] = keys[4_000:4_040]
     index.stash_rows[:40] = np.arange(4_001, 4_041)
-    index.size[[COUNT, STASHED]] += 40
+    index.size[[Size.COUNT, Size.STASHED]] += 40
     assert insert_all(index, keys[4_040:], 4_040).all()
-    assert index.size[STASHED] == 0
+    assert index.size[Size.STASHED] == 0
     assert np.array_equal(find_all(index, keys), np.arange(len(keys)))
 
 

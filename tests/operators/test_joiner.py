@@ -9,11 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from thalweg.operators.joiner import (
-    CLOSED,
-    EARLY,
-    FREE,
-    WAITING,
     JoinerConfiguration,
+    Status,
     add_feedback,
     can_remember,
     close_slot,
@@ -77,7 +74,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
 
     @rule(
         key=st.sampled_from(KEYS),
-        status=st.sampled_from([EARLY, WAITING]),
+        status=st.sampled_from([Status.EARLY, Status.WAITING]),
         user=st.integers(0, USERS - 1),
         deadline_ms=st.integers(0, 5),
         text=st.binary(max_size=150),
@@ -95,7 +92,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
         self.order += 1
         wait_until(self.waiting, slot, deadline_ms, self.order)
         self.model[key] = Known(slot, user, status, due=(deadline_ms, self.order))
-        if status == WAITING:
+        if status == Status.WAITING:
             self.write(key, text)
 
     def write(self, key: int, text: bytes) -> None:
@@ -106,7 +103,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
     @rule(data=st.data(), deadline_ms=st.integers(0, 5), text=st.binary(max_size=100))
     def impression_arrives(self, data: st.DataObject, deadline_ms: int, text: bytes) -> None:
         """An early slot becomes a waiting one with another deadline, and its feedback's records are let go."""
-        key = self.some(data, EARLY)
+        key = self.some(data, Status.EARLY)
         if key is None:
             return
         known = self.model[key]
@@ -115,7 +112,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
             write_early(self.waiting, known.slot, node - 1, np.zeros(0, np.uint8), 0, 0)
             node = int(self.waiting.feedbacks.next[node - 1])
         known.feedback = [(feedback, b"") for feedback, _ in known.feedback]
-        self.waiting.status[known.slot] = known.status = WAITING
+        self.waiting.status[known.slot] = known.status = Status.WAITING
         self.order += 1
         wait_until(self.waiting, known.slot, deadline_ms, self.order)
         known.due = (deadline_ms, self.order)
@@ -123,7 +120,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
 
     @rule(data=st.data(), feedback=st.sampled_from(FEEDBACK_KEYS), text=st.binary(min_size=1, max_size=150))
     def feedback_arrives(self, data: st.DataObject, feedback: int, text: bytes) -> None:
-        key = self.some(data, EARLY, WAITING, CLOSED)
+        key = self.some(data, Status.EARLY, Status.WAITING, Status.CLOSED)
         if key is None:
             return
         known = self.model[key]
@@ -136,29 +133,29 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
         if is_known or not room:
             return
         node = add_feedback(self.waiting, known.slot, np.uint64(feedback), self.order, 7, np.uint8(1), 9)
-        if known.status == EARLY:
+        if known.status == Status.EARLY:
             write_early(self.waiting, known.slot, node, np.frombuffer(b"xx" + text, np.uint8), 2, 2 + len(text))
-        known.feedback.insert(0, (feedback, text if known.status == EARLY else b""))
+        known.feedback.insert(0, (feedback, text if known.status == Status.EARLY else b""))
 
     @rule(data=st.data(), now_ms=st.integers(0, 9))
     def window_closes(self, data: st.DataObject, now_ms: int) -> None:
-        key = self.some(data, WAITING)
+        key = self.some(data, Status.WAITING)
         if key is None:
             return
         known = self.model[key]
         close_slot(self.waiting, known.slot, now_ms)
         self.order += 1
-        known.status, known.due, known.closed = CLOSED, None, self.order
+        known.status, known.due, known.closed = Status.CLOSED, None, self.order
 
     @rule(data=st.data())
     def forget(self, data: st.DataObject) -> None:
-        key = self.some(data, EARLY, WAITING, CLOSED)
+        key = self.some(data, Status.EARLY, Status.WAITING, Status.CLOSED)
         if key is not None:
             drop_slot(self.waiting, self.model.pop(key).slot)
 
     @rule(data=st.data())
     def forget_feedback(self, data: st.DataObject) -> None:
-        key = self.some(data, EARLY, WAITING, CLOSED)
+        key = self.some(data, Status.EARLY, Status.WAITING, Status.CLOSED)
         if key is not None:
             drop_feedback(self.waiting, self.model[key].slot)
             self.model[key].feedback = []
@@ -173,7 +170,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
                 assert int(self.waiting.status[slot]) == known.status
                 assert self.text(int(self.waiting.text[slot]), int(self.waiting.length[slot])) == known.text
                 assert int(self.waiting.users.owner[slot]) == known.user + 1
-        assert np.count_nonzero(self.waiting.status != FREE) == len(self.model)
+        assert np.count_nonzero(self.waiting.status != Status.FREE) == len(self.model)
 
     @invariant()
     def feedback_agrees(self) -> None:
@@ -191,7 +188,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
     def who_is_next_agrees(self) -> None:
         due = [(known.due, known.slot) for known in self.model.values() if known.due is not None]
         assert next_due(self.waiting.deadlines) == (min(due)[1] if due else -1)
-        closed = [(known.closed, known.slot) for known in self.model.values() if known.status == CLOSED]
+        closed = [(known.closed, known.slot) for known in self.model.values() if known.status == Status.CLOSED]
         assert oldest_closed(self.waiting) == (min(closed)[1] if closed else -1)
 
     @invariant()

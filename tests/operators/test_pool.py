@@ -3,7 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from thalweg.operators.structures.pool import EVER_USED, available, give, new_pool, take
+from thalweg.operators.structures.pool import Stock, available, give, new_pool, take
 
 
 class PoolAgainstList(RuleBasedStateMachine):
@@ -36,7 +36,7 @@ class PoolAgainstList(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         assert available(self.pool) == self.limit - len(self.held)
-        assert int(self.pool.counts[EVER_USED]) == self.most
+        assert int(self.pool.counts[Stock.EVER_USED]) == self.most
 
 
 TestPoolAgainstList = PoolAgainstList.TestCase

@@ -6,21 +6,19 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thalweg.operators.machine.declare import wiper
 from thalweg.operators.rates import (
-    ACTED,
-    LATELY_EXPECTED,
-    LATELY_SHOWN,
     RATE_MAX,
-    SHOWN,
     Prior,
+    Rates,
     RatesParameters,
+    Sum,
     add_outcome,
     decay,
     new_rates,
     overall_prior,
     read_rate,
     read_residual,
-    wipe_rates,
 )
 
 HALF_LIFE_MS = 3_600_000
@@ -50,7 +48,7 @@ def test_sums_equal_a_sum_over_all_events(events: list[tuple[int, float | None]]
     rates = new_rates(3)
     now_ms = START_MS
     exposures, positives = list[tuple[int, float]](), list[int]()
-    wipe_rates(rates, 1, now_ms)
+    rates.at_ms[1] = now_ms
     for elapsed_ms, score in events:
         now_ms += elapsed_ms
         decay(rates.sums, rates.at_ms, 1, now_ms, PARAMETERS)
@@ -67,10 +65,10 @@ def test_sums_equal_a_sum_over_all_events(events: list[tuple[int, float | None]]
 def test_time_that_goes_back_decays_nothing() -> None:
     """A row is brought forward only."""
     rates = new_rates(1)
-    wipe_rates(rates, 0, START_MS)
+    rates.at_ms[0] = START_MS
     add_outcome(rates.sums, 0, 1.0, 0.0, 0.5)
     decay(rates.sums, rates.at_ms, 0, START_MS - 1_000, PARAMETERS)
-    assert rates.sums[0, LATELY_SHOWN] == 1.0
+    assert rates.sums[0, Sum.LATELY_SHOWN] == 1.0
     assert rates.at_ms[0] == START_MS
 
 
@@ -79,9 +77,10 @@ def test_wiped_rates_are_those_of_a_new_row() -> None:
     rates = new_rates(1)
     add_outcome(rates.sums, 0, 1.0, 0.0, 0.5)
     add_outcome(rates.sums, 0, 0.0, 1.0, 0.0)
-    wipe_rates(rates, 0, 7)
+    rates.at_ms[0] = 7
+    wiper(Rates, "values")(rates, 0)
     assert not rates.sums.any()
-    assert rates.at_ms[0] == 7
+    assert not rates.at_ms.any()
 
 
 @settings(deadline=None)
@@ -112,7 +111,7 @@ def test_scores_that_keep_their_promise_leave_no_residual() -> None:
         if number % 4 == 0:
             add_outcome(rates.sums, 0, 0.0, 1.0, 0.0)
     prior = Prior(5.0, 0.1, 0.1)
-    assert math.isclose(rates.sums[0, LATELY_EXPECTED], 250.0)
+    assert math.isclose(rates.sums[0, Sum.LATELY_EXPECTED], 250.0)
     shown, acted, lately_shown, lately_acted, expected = rates.sums[0]
     assert abs(read_residual(lately_shown, lately_acted, expected, prior)) < 1e-12
     assert read_rate(shown, acted, prior) > 1.0
@@ -122,7 +121,7 @@ def test_the_overall_prior_is_smoothed_and_bounded() -> None:
     """The overall rates are smoothed by one positive in two, and stay below one."""
     rates = new_rates(1)
     assert overall_prior(rates, PARAMETERS)[:] == (5.0, 0.5, 0.5)
-    rates.overall[0, SHOWN], rates.overall[0, ACTED] = 98.0, 24.0
+    rates.overall[0, Sum.SHOWN], rates.overall[0, Sum.ACTED] = 98.0, 24.0
     assert overall_prior(rates, PARAMETERS)[:] == (5.0, 0.25, 0.5)
-    rates.overall[0, ACTED] = 500.0
+    rates.overall[0, Sum.ACTED] = 500.0
     assert overall_prior(rates, PARAMETERS).mean == RATE_MAX

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from river import base, checks, compose, linear_model, metrics, preprocessing, tree
 from thalweg.operators.estimators import AdmittedEmbedding, ErrorMemory, SequenceInterest
-from thalweg.operators.ftrl import WEIGHT
+from thalweg.operators.ftrl import Part
 
 SMALL: dict[str, Any] = {"users_limit": 64, "items_limit": 256, "histories_limit": 8, "size": 8}
 DAYS = ("ordinal_date", "gallup")
@@ -211,7 +211,7 @@ def test_an_embedding_learns_the_gradient_of_its_loss() -> None:
     # z = g - sigma * (w - w0) = g at the first step, so that w = w0 - g / (beta / alpha + |g| / alpha)
     gradient = error * before["item_0"]
     assert after["user_0"] == pytest.approx(before["user_0"] - gradient / (2 + 2 * abs(gradient)), rel=1e-5)
-    assert float(model._bias[0, WEIGHT, 0]) > 0
+    assert float(model._bias[0, Part.WEIGHT, 0]) > 0
 
 
 def test_an_embedding_without_a_label_that_it_can_learn_says_so() -> None:

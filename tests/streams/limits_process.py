@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.state import FATES, TALLIES, State, state_bytes
-from thalweg.operators.structures.index import STASHED
+from thalweg.operators.fold.fates import FATES, TALLIES
+from thalweg.operators.fold.snapshot import state_bytes
+from thalweg.operators.fold.state import State
+from thalweg.operators.structures.index import Size
 from thalweg.operators.structures.pool import available
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
 from thalweg.schemas.records import LogRecord
@@ -99,7 +101,9 @@ def full(state: State) -> set[str]:
     found |= {"text"} if available(waiting.texts.pool) < 1_024 else set()
     found |= {"names"} if state.names[-1].any() else set()
     indices = {"rows": state.features.lookup, "users": state.users.lookup, "waiting": waiting.lookup}
-    found |= {f"stash of {name}" for name, index in indices.items() if index.size[STASHED] == len(index.stash_keys)}
+    found |= {
+        f"stash of {name}" for name, index in indices.items() if index.size[Size.STASHED] == len(index.stash_keys)
+    }
     return found | ({"sightings"} if state.admission.counts.all() else set())
 
 

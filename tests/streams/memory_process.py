@@ -9,14 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.state import (
-    CLOSED_UNLEARNED,
-    FATE_LATE,
-    FATE_ORPHANED,
-    FATE_SCORED,
-    LABELLED,
-    state_bytes,
-)
+from thalweg.operators.fold.fates import Fate, Tallied
+from thalweg.operators.fold.snapshot import state_bytes
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.driver import START_MS
 from thalweg.streams.partition.partition import Partition
@@ -83,11 +77,11 @@ def measure_endless(events: int) -> dict[str, int]:
     return measured | {
         "evicted": int(state.features.counts[0]),
         "users_evicted": int(state.users.counts[0]),
-        "scored": int(state.fates[FATE_SCORED]),
-        "orphaned": int(state.fates[FATE_ORPHANED]),
-        "late": int(state.fates[FATE_LATE]),
-        "labelled": int(state.tallies[LABELLED]),
-        "closed_unlearned": int(state.tallies[CLOSED_UNLEARNED]),
+        "scored": int(state.fates[Fate.SCORED]),
+        "orphaned": int(state.fates[Fate.ORPHANED]),
+        "late": int(state.fates[Fate.LATE]),
+        "labelled": int(state.tallies[Tallied.LABELLED]),
+        "closed_unlearned": int(state.tallies[Tallied.CLOSED_UNLEARNED]),
     }
 
 

@@ -1,20 +1,18 @@
 """What of a state is some user's alone, in an order that no row decides, and what freed rows still hold."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.fold.state import State, arrays_of
-from thalweg.operators.joiner import CLOSED, FREE
-from thalweg.operators.structures.index import BUCKETS, STASHED, Index
-from thalweg.operators.structures.ownership import Owned
-from thalweg.operators.structures.pool import EVER_USED, FREED, Pool
-from thalweg.operators.structures.table import Table, rows_by_key
+from thalweg.operators.fold.state import State
+from thalweg.operators.joiner import Status
+from thalweg.operators.machine.declare import walk
+from thalweg.operators.structures.index import Index, Size
+from thalweg.operators.structures.pool import Pool, Stock
+from thalweg.operators.structures.table import rows_by_key
 from thalweg.operators.structures.texts import read_texts
 
 Array = npt.NDArray[Any]
-OF_OWNERS = ("first", "last", "held")
 
 
 def private_state(state: State) -> dict[str, Any]:
@@ -30,14 +28,14 @@ def private_state(state: State) -> dict[str, Any]:
     found["sequences"] = np.where(current & filled, state.features.key[behaviors.row[users]], 0).tolist()
     found["sequence times"] = behaviors.ts_ms[users].tolist()
     found["behaviours"] = behaviors.counts[users].tolist()
-    found["shown"] = [behaviors.shown[users].tolist(), behaviors.shown_ms[users].tolist()]
+    found["shown"] = [state.visits.shown[users].tolist(), state.visits.shown_ms[users].tolist()]
     long = behaviors.history[users]
     found["histories"] = (long > 0).tolist()
     # Which bucket a behaviour fell into hangs on the item's vector, which is everybody's.
     found["history lengths"] = histories.lengths[long[long > 0] - 1].tolist()
     found["rows"] = sorted(
         (int(state.users.key[owner - 1]), int(key))
-        for owner, key in zip(state.private.owner, state.features.key, strict=True)
+        for owner, key in zip(state.user_rows.owner, state.features.key, strict=True)
         if owner
     )
     return found | _waiting(state)
@@ -45,9 +43,9 @@ def private_state(state: State) -> dict[str, Any]:
 
 def _waiting(state: State) -> dict[str, Any]:
     waiting, feedbacks = state.waiting, state.waiting.feedbacks
-    slots = np.flatnonzero(waiting.status != FREE)
+    slots = np.flatnonzero(waiting.status != Status.FREE)
     slots = slots[np.argsort(waiting.key[slots])]
-    closed = waiting.status[slots] == CLOSED
+    closed = waiting.status[slots] == Status.CLOSED
     found = {
         name: getattr(waiting, name)[slots].tolist()
         for name in ("key", "user_key", "status", "label", "offset", "ts_ms", "closed_ms", "feedback_count")
@@ -75,13 +73,20 @@ def text_of(state: State, head: int, length: int) -> bytes:
 
 
 def unwiped(state: State) -> list[str]:
-    """Return the names of arrays of which a row that nobody owns holds anything but zeros."""
-    found: list[str] = []
-    for name, pool, arrays in _pools(state):
-        free = np.ones(len(pool.freed), np.bool_)
-        free[: int(pool.counts[EVER_USED])] = False
-        free[pool.freed[: int(pool.counts[FREED])]] = True
-        found += [f"{name}.{path}" for path, array in arrays.items() if array[free].any()]
+    """Return the names of arrays of which a row that nobody owns holds anything but zeros.
+
+    Which arrays there are and what indexes them is what is declared, so a new array is looked at too.
+    """
+    free = {
+        each.field.shape[0]: _free(each.owner)
+        for each in walk(state)
+        if isinstance(each.owner, Pool) and each.field.used
+    }
+    found = [
+        each.path
+        for each in walk(state)
+        if each.field.shape[0] in free and not each.field.keeps and each.array[free[each.field.shape[0]]].any()
+    ]
     for name in ("deadlines", "provisional"):
         deadlines = getattr(state.waiting, name)
         found += [f"waiting.{name}.heap"] if deadlines.heap[int(deadlines.size[0]) :].any() else []
@@ -89,47 +94,17 @@ def unwiped(state: State) -> list[str]:
     return found + [f"{name}.lookup" for name, index in indices.items() if _has_left(index)]
 
 
-def _pools(state: State) -> Iterator[tuple[str, Pool, dict[str, Array]]]:
-    """Give each pool with all that goes with its rows."""
-    waiting, behaviors, rates = state.waiting, state.behaviors, state.learner.rates
-    learned = {"learned": state.learner.features, "rates": rates.sums, "rates at": rates.at_ms}
-    yield "features", state.features.pool, _rows_of(state.features) | learned | _things(state.private)
-    held = {name: getattr(waiting, name) for name in ("held_feedbacks", "held_blocks")}
-    for what, owned in (("private", state.private), ("slots", waiting.users)):
-        held |= {f"{what} {name}": getattr(owned, name) for name in OF_OWNERS}
-    yield "users", state.users.pool, _rows_of(state.users) | _arrays(behaviors) | held
-    due = {
-        f"{when} {name}": array
-        for when in ("deadlines", "provisional")
-        for name, array in _arrays(getattr(waiting, when)).items()
-        if name not in ("heap", "size")
-    }
-    slots = {name: array for name, array in _arrays(waiting).items() if name != "ends" and name not in held}
-    scored = dict(arrays_of(state.seen, "seen.")) | dict(arrays_of(state.recalled, "recalled."))
-    yield "waiting", waiting.pool, slots | due | scored | _things(waiting.users)
-    yield "feedbacks", waiting.feedbacks.pool, _arrays(waiting.feedbacks)
-    yield "texts", waiting.texts.pool, _arrays(waiting.texts)
-    histories = {name: array for name, array in _arrays(behaviors.histories).items() if name != "ends"}
-    yield "histories", behaviors.histories.pool, histories
-
-
-def _arrays(tree: Any) -> dict[str, Array]:
-    return {name: part for name, part in zip(tree._fields, tree, strict=True) if isinstance(part, np.ndarray)}
-
-
-def _rows_of(table: Table) -> dict[str, Array]:
-    """Return a table's arrays by row, but for those that speak of no owner: generations, and what was touched."""
-    beside = ("generation", "touched", "ends", "counts")
-    return {name: array for name, array in _arrays(table).items() if name not in beside}
-
-
-def _things(owned: Owned) -> dict[str, Array]:
-    return {f"owned {name}": array for name, array in _arrays(owned).items() if name not in OF_OWNERS}
+def _free(pool: Pool) -> Array:
+    """Return which rows of a pool are free [limit]."""
+    free = np.ones(len(pool.freed), np.bool_)
+    free[: int(pool.counts[Stock.EVER_USED])] = False
+    free[pool.freed[: int(pool.counts[Stock.FREED])]] = True
+    return free
 
 
 def _has_left(index: Index) -> bool:
     """Return whether an index has a key without a row, a row without a key, or anything where nothing lies."""
-    buckets, stashed = int(index.size[BUCKETS]), int(index.size[STASHED])
+    buckets, stashed = int(index.size[Size.BUCKETS]), int(index.size[Size.STASHED])
     return bool(
         ((index.keys == 0) != (index.rows == 0)).any()
         or index.keys[buckets:].any()

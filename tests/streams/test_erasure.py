@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from thalweg.operators.admission import SET_CELLS
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.state import FATE_EARLY, FATE_JOINED, FATE_LATE
+from thalweg.operators.fold.fates import Fate
 from thalweg.operators.machine.hashing import cross, field_seed, key_of
-from thalweg.operators.structures.table import EVICTED, EXPIRED
+from thalweg.operators.structures.table import Loss
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointStore, Identity, header_of
@@ -88,7 +88,7 @@ def test_an_erased_user_never_was(threshold: int, tmp_path: Path) -> None:
     records = [(user, LogRecord(offset, encode_event(event))) for offset, user, event in log()]
     with_ann.process([record for _, record in records])
     without.process([record for user, record in records if user != ANN])
-    assert all(with_ann.state.fates[fate] > without.state.fates[fate] for fate in (FATE_JOINED, FATE_LATE, FATE_EARLY))
+    assert all(with_ann.state.fates[fate] > without.state.fates[fate] for fate in (Fate.JOINED, Fate.LATE, Fate.EARLY))
     assert private_state(with_ann.state) != private_state(without.state)
     secrets = {"id": ANN.encode()} | {name: key.to_bytes(8, "little") for name, key in keys_of(threshold).items()}
     before = checkpoint_of(with_ann, tmp_path / "before", len(records))
@@ -163,6 +163,6 @@ def test_what_expires_or_is_evicted_leaves_nothing_either(users: int, evicted: s
         offset += len(block)
         if number % 10 == 0:
             assert unwiped(partition.state) == []
-    assert partition.state.features.counts[EXPIRED] > 0
-    assert partition.state.users.counts[EXPIRED] > 0
-    assert getattr(partition.state, evicted).counts[EVICTED] > 0
+    assert partition.state.features.counts[Loss.EXPIRED] > 0
+    assert partition.state.users.counts[Loss.EXPIRED] > 0
+    assert getattr(partition.state, evicted).counts[Loss.EVICTED] > 0

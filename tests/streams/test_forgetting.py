@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from thalweg.operators.structures.pool import EVER_USED
-from thalweg.operators.structures.table import EVICTED, EXPIRED
+from thalweg.operators.structures.pool import Stock
+from thalweg.operators.structures.table import Loss
 from thalweg.streams.driver import START_MS, Driver
 
 from tests.streams.logs_for_tests import small
@@ -21,8 +21,8 @@ def test_rows_and_users_outlive_any_pause() -> None:
     assert driver.value("user", "ann") is not None
     assert driver.value("item", "film") is not None
     state = driver.partition.state
-    assert not state.features.counts[EXPIRED]
-    assert not state.users.counts[EXPIRED]
+    assert not state.features.counts[Loss.EXPIRED]
+    assert not state.users.counts[Loss.EXPIRED]
 
 
 def test_ten_times_the_limit_keeps_what_was_updated_last() -> None:
@@ -39,12 +39,12 @@ def test_ten_times_the_limit_keeps_what_was_updated_last() -> None:
             driver.impression(f"again-{number}", user="ann", item="film", ts=ts)
     driver.close_windows()
     state = driver.partition.state
-    assert state.features.counts[EVICTED] > 2 * count - 2 * ROWS
-    assert state.users.counts[EVICTED] > count - USERS
-    assert not state.features.counts[EXPIRED]
-    assert not state.users.counts[EXPIRED]
-    assert state.features.pool.counts[EVER_USED] <= ROWS
-    assert state.users.pool.counts[EVER_USED] <= USERS
+    assert state.features.counts[Loss.EVICTED] > 2 * count - 2 * ROWS
+    assert state.users.counts[Loss.EVICTED] > count - USERS
+    assert not state.features.counts[Loss.EXPIRED]
+    assert not state.users.counts[Loss.EXPIRED]
+    assert state.features.pool.counts[Stock.EVER_USED] <= ROWS
+    assert state.users.pool.counts[Stock.EVER_USED] <= USERS
     last = [number for number in range(count) if driver.value("item", f"item-{number}") is not None]
     assert last == list(range(last[0], count)), "an item was forgotten before one that was updated earlier"
     assert len(last) > ROWS // 3

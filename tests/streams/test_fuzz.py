@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thalweg.operators.fold.state import FATES
+from thalweg.operators.fold.fates import FATES
 from thalweg.schemas.records import LogRecord, Output
 from thalweg.streams.driver import START_MS
 from thalweg.streams.partition.partition import Partition

@@ -7,10 +7,11 @@ from itertools import islice
 import msgspec
 import numpy as np
 import pytest
-from thalweg.operators.fold.state import FATES, state_bytes
+from thalweg.operators.fold.fates import FATES
+from thalweg.operators.fold.snapshot import state_bytes
 from thalweg.operators.machine.hashing import field_seed, key_of
-from thalweg.operators.structures.index import STASHED, Index, find
-from thalweg.operators.structures.table import REFUSED
+from thalweg.operators.structures.index import Index, Size, find
+from thalweg.operators.structures.table import Loss
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.driver import START_MS
@@ -65,15 +66,15 @@ def test_ids_of_one_bucket_fill_it_and_the_stash_and_nothing_else() -> None:
     lookup = partition.state.users.lookup
     held = 8 + len(lookup.stash_keys)
     assert reasons == {b"no_room"}
-    assert len(outputs.dead_letters) == count - held == partition.state.users.counts[REFUSED]
-    assert lookup.size[STASHED] == len(lookup.stash_keys)
+    assert len(outputs.dead_letters) == count - held == partition.state.users.counts[Loss.REFUSED]
+    assert lookup.size[Size.STASHED] == len(lookup.stash_keys)
     assert sum(known(lookup, user) for user in crafted) == held
     # The values of refused users were never asked for; all 1 024 rows of users are not taken yet.
     assert all(known(lookup, user) for user in benign)
     # Erased, they leave the stash to others, and the next of their kind find room again.
     erases = [Erase(f"e{n}", user, START_MS + 2_000) for n, user in enumerate(crafted)]
     partition.process(recorded(erases, 2_000))
-    assert lookup.size[STASHED] == 0
+    assert lookup.size[Size.STASHED] == 0
     assert not any(known(lookup, user) for user in crafted)
     again = [Impression(f"again-{n}", user, "film", START_MS + 2_000, {}) for n, user in enumerate(crafted[-held:])]
     assert len(partition.process(recorded(again, 4_000)).scores) == held

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.state import INTERESTS, LONG
+from thalweg.operators.fold.layout import INTERESTS, Interest
 from thalweg.schemas.events import Event, Feedback, Impression, encode_event
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.driver import START_MS
@@ -49,8 +49,8 @@ def last_long_interest(partition: Partition, configuration: Configuration) -> np
     waiting = partition.state.waiting
     slot = int(waiting.offset.argmax())
     size = configuration.learner.latent_size
-    interests = partition.state.seen.inputs[slot, -INTERESTS * size :]
-    return interests[LONG * size : (LONG + 1) * size]
+    interests = partition.state.features_seen.inputs[slot, -INTERESTS * size :]
+    return interests[Interest.LONG * size : (Interest.LONG + 1) * size]
 
 
 @pytest.mark.parametrize(("window_ms", "days", "is_read"), [(0, 2, True), (DAY_MS, 0, True), (DAY_MS, 2, False)])
@@ -75,7 +75,7 @@ def test_without_interests_no_long_history_is_kept() -> None:
     """The ring, which recent items are read from, stays as it is; there are no interests among the inputs."""
     one, other = (folded(configured(interests=interests), clicks(20)) for interests in (True, False))
     size = configured().learner.latent_size
-    assert one.state.seen.inputs.shape[1] - other.state.seen.inputs.shape[1] == INTERESTS * size
+    assert one.state.features_seen.inputs.shape[1] - other.state.features_seen.inputs.shape[1] == INTERESTS * size
     assert int(one.state.behaviors.histories.pool.counts[0]) == 1
     assert int(other.state.behaviors.histories.pool.counts[0]) == 0
     for name in ("row", "generation", "ts_ms", "counts"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from sklearn.metrics import log_loss, roc_auc_score
-from thalweg.operators.fold.state import FATES
+from thalweg.operators.fold.fates import FATES
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request, encode_event
 from thalweg.streams.commands import main
 from thalweg.streams.commands.replay_command import command

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.state import FATES, TALLIES
+from thalweg.operators.fold.fates import FATES, TALLIES
 from thalweg.operators.joiner import JoinerConfiguration
 from thalweg.schemas.events import Event, Feedback, Impression, encode_event
 from thalweg.schemas.records import LogRecord

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.edges.columnizer import ERASE, FEEDBACK, IMPRESSION, Columns
 from thalweg.operators.features import crosses_of
+from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.state import field_count
 from thalweg.operators.machine.hashing import field_seed
 
@@ -74,11 +74,11 @@ class Plain:
             self.release_due()
             self.sweep()
             kind, user = columns.kind[event], int(columns.user[event])
-            if kind == IMPRESSION:
+            if kind == Kind.IMPRESSION:
                 self.on_impression(columns, event, user)
-            elif kind == FEEDBACK:
+            elif kind == Kind.FEEDBACK:
                 self.on_feedback(columns, event, user)
-            elif kind == ERASE:
+            elif kind == Kind.ERASE:
                 self.forget_user(user)
                 self.values.sightings.pop(user, None)
 

@@ -1,0 +1,122 @@
+"""Features made of the state: what no event says but the state knows.
+
+A derived field is a member of `Derived`, and what `derive` adds for it. What it needs of the past is in `Visits`, which
+`count_exposure` writes. The learner sees it as any other field. docs/extending.md adds one.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.behaviors import Behaviors
+from thalweg.operators.machine.compiled import compiled, uint64
+from thalweg.operators.machine.hashing import cross
+from thalweg.operators.machine.numerics import bits_of
+from thalweg.operators.structures import table
+from thalweg.operators.structures.table import Table
+from thalweg.operators.visits import Visits
+
+SECOND_MS = 1_000.0
+DERIVED_SALT = 0xDE
+DERIVED_BUCKETS = 32
+EXPONENT_OF_A_HALF = 1022  # as the bits of a float64 have it
+
+
+class Derived(IntEnum):
+    """The derived fields, the last of all fields."""
+
+    USER_GAP = 0
+    USER_EXPOSURES = 1
+    RECENT = 2
+
+
+DERIVED = tuple(derived.name.lower() for derived in Derived)
+FIELDS = len(DERIVED)
+
+
+class DerivedParameters(NamedTuple):
+    """`acted`: the place of the sequence of what users acted on, or -1; `recent_items`: how many of its last count."""
+
+    acted: int
+    recent_items: int
+
+
+class DerivedValues(NamedTuple):
+    """Derived values of one impression, scratch: `field` int64, `key` uint64 [values]; `size` int64 [1]."""
+
+    field: npt.NDArray[np.int64]
+    key: npt.NDArray[np.uint64]
+    size: npt.NDArray[np.int64]
+
+
+def value_limit(recent_items: int) -> int:
+    """Return how many derived values an impression has at most: one of each field, but of recent items so many."""
+    return len(DERIVED) - 1 + recent_items
+
+
+def new_derived_values(recent_items: int) -> DerivedValues:
+    """Return room for the derived values of one impression."""
+    values = value_limit(recent_items)
+    return DerivedValues(np.zeros(values, np.int64), np.zeros(values, np.uint64), np.zeros(1, np.int64))
+
+
+@compiled
+def derive(
+    visits: Visits,
+    behaviors: Behaviors,
+    items: Table,
+    user: int,
+    now_ms: int,
+    parameters: DerivedParameters,
+    values: DerivedValues,
+    keys: npt.NDArray[np.uint64],
+) -> None:
+    """Write an impression's derived values: how long the user was away, how often shown anything, acted on what.
+
+    `keys` is what the error memory goes by: first the recent items, then gap and exposures. These two are labels of
+    nothing, so they are never late.
+    """
+    values.size[0] = 0
+    shown = visits.shown[user]
+    gap = DERIVED_BUCKETS - 1
+    if shown > 0:
+        gap = log2_bucket((now_ms - visits.shown_ms[user]) / SECOND_MS)
+    of_visits = keys[parameters.recent_items :]
+    of_visits[Derived.USER_GAP] = add(values, Derived.USER_GAP, gap)
+    of_visits[Derived.USER_EXPOSURES] = add(values, Derived.USER_EXPOSURES, log2_bucket(float(shown)))
+    if parameters.acted < 0:
+        return
+    length = behaviors.row.shape[2]
+    count = behaviors.counts[user, parameters.acted]
+    for back in range(min(parameters.recent_items, count, length)):
+        place = (count - 1 - back) % length
+        row = behaviors.row[user, parameters.acted, place]
+        if table.is_current(items, row, behaviors.generation[user, parameters.acted, place]):
+            keys[back] = add(values, Derived.RECENT, items.key[row])
+
+
+@compiled
+def count_exposure(visits: Visits, user: int, item_key: int, now_ms: int) -> None:
+    """Remember that a user was shown an item, whose key this is."""
+    visits.shown[user] += 1
+    visits.shown_ms[user] = now_ms
+
+
+@compiled
+def add(values: DerivedValues, field: int, value: int) -> int:
+    """Add a value of a derived field and return its key."""
+    count = values.size[0]
+    key = cross(uint64(value), uint64(field), DERIVED_SALT)
+    values.field[count] = field
+    values.key[count] = key
+    values.size[0] = count + 1
+    return key
+
+
+@compiled
+def log2_bucket(x: float) -> int:
+    """Return the bucket of x: 0 below 1, then one more for each doubling, at most 30."""
+    if not x >= 1.0:
+        return 0
+    return min((bits_of(float(x)) >> 52) - EXPONENT_OF_A_HALF, DERIVED_BUCKETS - 2)

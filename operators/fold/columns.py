@@ -1,0 +1,69 @@
+"""A block of events as the fold reads it."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Kind(IntEnum):
+    """What an event is."""
+
+    IMPRESSION = 0
+    FEEDBACK = 1
+    REQUEST = 2
+    ERASE = 3
+    UNUSABLE = 4
+
+
+class Columns(NamedTuple):
+    """A block of n events as the fold reads it, [n] unless said otherwise.
+
+    `kind` uint8; `reason` uint8, why the record cannot be used (0: it can); `offset`, `ts_ms` int64; `key` uint64 of
+    the event's id (of the impression it scores or the feedback it is); `impression`, `user`, `item` uint64 keys;
+    `positive` uint8 and `window_ms` int64, whether a feedback's action is positive and its attribution window;
+    `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an
+    impression's values; `text_start`, `text_end` int64 into `text` uint8, what is kept of an event that waits.
+    """
+
+    kind: npt.NDArray[np.uint8]
+    reason: npt.NDArray[np.uint8]
+    offset: npt.NDArray[np.int64]
+    ts_ms: npt.NDArray[np.int64]
+    key: npt.NDArray[np.uint64]
+    impression: npt.NDArray[np.uint64]
+    user: npt.NDArray[np.uint64]
+    item: npt.NDArray[np.uint64]
+    positive: npt.NDArray[np.uint8]
+    window_ms: npt.NDArray[np.int64]
+    base_score: npt.NDArray[np.float64]
+    value_start: npt.NDArray[np.int64]
+    value_field: npt.NDArray[np.uint8]
+    value_key: npt.NDArray[np.uint64]
+    text_start: npt.NDArray[np.int64]
+    text_end: npt.NDArray[np.int64]
+    text: npt.NDArray[np.uint8]
+
+
+def new_columns(events: int) -> Columns:
+    """Return columns of `events` events that say nothing yet."""
+    return Columns(
+        kind=np.zeros(events, np.uint8),
+        reason=np.zeros(events, np.uint8),
+        offset=np.zeros(events, np.int64),
+        ts_ms=np.zeros(events, np.int64),
+        key=np.zeros(events, np.uint64),
+        impression=np.zeros(events, np.uint64),
+        user=np.zeros(events, np.uint64),
+        item=np.zeros(events, np.uint64),
+        positive=np.zeros(events, np.uint8),
+        window_ms=np.zeros(events, np.int64),
+        base_score=np.full(events, np.nan),
+        value_start=np.zeros(events + 1, np.int64),
+        value_field=np.zeros(0, np.uint8),
+        value_key=np.zeros(0, np.uint64),
+        text_start=np.zeros(events, np.int64),
+        text_end=np.zeros(events, np.int64),
+        text=np.zeros(0, np.uint8),
+    )

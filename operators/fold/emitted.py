@@ -1,0 +1,168 @@
+"""What the fold emits, as columns."""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators import clock
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold import fates
+from thalweg.operators.fold.fates import Fate
+from thalweg.operators.fold.state import State
+from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.machine.reserve import reserve
+from thalweg.operators.structures import texts
+
+EXAMPLES_AT_ONCE = 4_096
+TEXT_AT_ONCE_BYTES = 1 << 22
+
+
+class Made(IntEnum):
+    """What `Emitted.counts` counts; the last is a slot + 1."""
+
+    EXAMPLES = 0
+    LETTERS = 1
+    TEXT_BYTES = 2
+    UNSCORED = 3
+
+
+class Emitted(NamedTuple):
+    """Room for what a block of n events makes, as columns.
+
+    For each event: `fate`, `reason` uint8 [n]; `scores` float64 [n, 5] as `joiner.Waiting.scores`; `inputs` float32
+    [n or 0, inputs], the features, where they are asked for. `counts` int64 [4]: examples, dead letters of
+    earlier records, bytes of text, and the slot + 1 of an impression that another model than the built-in one is to
+    score. Examples, [e]: `example_cause`, `example_ordinal`, `example_offset` int64, `example_label`,
+    `example_revision`, `example_learned` uint8, `example_scores`, `example_inputs`, `example_text` int64 [e, 2], where
+    its text lies. Dead letters of earlier records, [k]: `letter_cause`, `letter_ordinal`, `letter_offset`
+    int64, `letter_reason` uint8, `letter_text` int64 [k, 2]. `text` uint8.
+    """
+
+    fate: npt.NDArray[np.uint8]
+    reason: npt.NDArray[np.uint8]
+    scores: npt.NDArray[np.float64]
+    inputs: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
+    example_cause: npt.NDArray[np.int64]
+    example_ordinal: npt.NDArray[np.int64]
+    example_offset: npt.NDArray[np.int64]
+    example_label: npt.NDArray[np.uint8]
+    example_revision: npt.NDArray[np.uint8]
+    example_learned: npt.NDArray[np.uint8]
+    example_scores: npt.NDArray[np.float64]
+    example_inputs: npt.NDArray[np.float32]
+    example_text: npt.NDArray[np.int64]
+    letter_cause: npt.NDArray[np.int64]
+    letter_ordinal: npt.NDArray[np.int64]
+    letter_offset: npt.NDArray[np.int64]
+    letter_reason: npt.NDArray[np.uint8]
+    letter_text: npt.NDArray[np.int64]
+    text: npt.NDArray[np.uint8]
+
+
+@compiled
+def copy_row(source: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    """Copy a row element by element: assigning it would ask for memory, which the fold may not."""
+    for i in range(source.shape[0]):
+        out[i] = source[i]
+
+
+@compiled
+def has_room(emitted: Emitted) -> bool:
+    """Return whether everything that one more step can make has room."""
+    counts = emitted.counts
+    return bool(
+        counts[Made.EXAMPLES] + 1 < emitted.example_cause.shape[0]
+        and 2 * counts[Made.LETTERS] <= emitted.letter_cause.shape[0]
+        and counts[Made.TEXT_BYTES] <= TEXT_AT_ONCE_BYTES
+    )
+
+
+def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitted:
+    """Return room for what `events` events make, one more event than fits always included."""
+    feedbacks = configuration.joiner.feedbacks_per_impression
+    emits = events if configuration.features.emit else 0
+    examples = EXAMPLES_AT_ONCE
+    letters = 2 * feedbacks
+    kept = configuration.limits.kept_bytes
+    # One step gives up what is kept of one impression: its feedback, which has no more text than there is room for.
+    text = TEXT_AT_ONCE_BYTES + 2 * kept + min(feedbacks * kept, configuration.joiner.text_bytes)
+    return Emitted(
+        fate=np.zeros(events, np.uint8),
+        reason=np.zeros(events, np.uint8),
+        scores=np.zeros((events, 5)),
+        inputs=np.zeros((emits, inputs), np.float32),
+        counts=np.zeros(4, np.int64),
+        example_cause=np.zeros(examples, np.int64),
+        example_ordinal=np.zeros(examples, np.int64),
+        example_offset=np.zeros(examples, np.int64),
+        example_label=np.zeros(examples, np.uint8),
+        example_revision=np.zeros(examples, np.uint8),
+        example_learned=np.zeros(examples, np.uint8),
+        example_scores=np.zeros((examples, 5)),
+        example_inputs=np.zeros((examples, inputs), np.float32),
+        example_text=np.zeros((examples, 2), np.int64),
+        letter_cause=np.zeros(letters, np.int64),
+        letter_ordinal=np.zeros(letters, np.int64),
+        letter_offset=np.zeros(letters, np.int64),
+        letter_reason=np.zeros(letters, np.uint8),
+        letter_text=np.zeros((letters, 2), np.int64),
+        text=reserve(text, np.uint8),
+    )
+
+
+@compiled
+def emit_example(state: State, emitted: Emitted, slot: int, revision: int, is_learned: bool) -> None:
+    """Emit an impression with its outcome, and with the features as they were when it was scored."""
+    waiting = state.waiting
+    place = emitted.counts[Made.EXAMPLES]
+    emitted.example_cause[place] = state.clock.offset[0]
+    emitted.example_ordinal[place] = state.clock.ordinals[clock.Ordinal.EXAMPLES]
+    emitted.example_offset[place] = waiting.offset[slot]
+    emitted.example_label[place] = waiting.label[slot]
+    emitted.example_revision[place] = revision
+    emitted.example_learned[place] = is_learned
+    copy_row(waiting.scores[slot], emitted.example_scores[place])
+    copy_row(state.features_seen.inputs[slot], emitted.example_inputs[place])
+    start = emitted.counts[Made.TEXT_BYTES]
+    length = int64(waiting.length[slot])
+    texts.read_text(waiting.texts, waiting.text[slot], length, emitted.text, start)
+    emitted.example_text[place, 0] = start
+    emitted.example_text[place, 1] = start + length
+    emitted.counts[Made.TEXT_BYTES] = start + length
+    emitted.counts[Made.EXAMPLES] = place + 1
+    state.clock.ordinals[clock.Ordinal.EXAMPLES] += 1
+
+
+@compiled
+def emit_early_letter(state: State, emitted: Emitted, node: int) -> None:
+    """Emit a feedback that waited for its impression and turned out to contradict it."""
+    feedbacks = state.waiting.feedbacks
+    place = emitted.counts[Made.LETTERS]
+    emitted.letter_cause[place] = state.clock.offset[0]
+    emitted.letter_ordinal[place] = state.clock.ordinals[clock.Ordinal.DEAD_LETTERS]
+    emitted.letter_offset[place] = feedbacks.offset[node]
+    emitted.letter_reason[place] = fates.USER_MISMATCH
+    start = emitted.counts[Made.TEXT_BYTES]
+    length = int64(feedbacks.length[node])
+    texts.read_text(state.waiting.texts, feedbacks.text[node], length, emitted.text, start)
+    emitted.letter_text[place, 0] = start
+    emitted.letter_text[place, 1] = start + length
+    emitted.counts[Made.TEXT_BYTES] = start + length
+    emitted.counts[Made.LETTERS] = place + 1
+    state.clock.ordinals[clock.Ordinal.DEAD_LETTERS] += 1
+
+
+@compiled
+def set_fate(state: State, emitted: Emitted, event: int, fate: int) -> None:
+    """Give an event its fate."""
+    emitted.fate[event] = fate
+    state.fates[fate] += 1
+
+
+@compiled
+def dead_letter(state: State, emitted: Emitted, event: int, reason: int) -> None:
+    """Give an event up, for a reason that goes with it to the dead letters."""
+    emitted.reason[event] = reason
+    set_fate(state, emitted, event, Fate.DEAD_LETTERED)

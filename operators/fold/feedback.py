@@ -1,0 +1,111 @@
+"""A feedback arrives: it joins its impression and extends the user's sequence."""
+
+from thalweg.operators import delay, joiner
+from thalweg.operators.behaviors import Behavior
+from thalweg.operators.fold import fates, learning, releases, room, users
+from thalweg.operators.fold.columns import Columns
+from thalweg.operators.fold.emitted import Emitted, dead_letter, set_fate
+from thalweg.operators.fold.fates import Fate, Tallied
+from thalweg.operators.fold.state import Parameters, Scratch, State
+from thalweg.operators.joiner import Status
+from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.structures import table
+
+
+@compiled
+def on_feedback(
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    columns: Columns,
+    emitted: Emitted,
+    event: int,
+) -> None:
+    """Join a feedback to its impression, whether that waits, was closed, or is still to come."""
+    waiting = state.waiting
+    state.tallies[Tallied.FEEDBACK] += 1
+    slot = joiner.find_slot(waiting, columns.impression[event])
+    if slot >= 0 and waiting.user_key[slot] != columns.user[event]:
+        dead_letter(state, emitted, event, fates.USER_MISMATCH)
+        return
+    if slot >= 0 and joiner.knows_feedback(waiting, slot, columns.key[event]):
+        set_fate(state, emitted, event, Fate.DUPLICATE)
+        return
+    if slot < 0 or waiting.status[slot] == Status.EARLY:
+        length = columns.text_end[event] - columns.text_start[event]
+        if not room.make_own_room(state, parameters, columns.user[event], int64(slot < 0), length):
+            dead_letter(state, emitted, event, fates.TOO_MANY_FEEDBACKS)
+            return
+        room.make_room(state, length)
+    user = users.ensure_user(state, parameters, columns.user[event])
+    slot = joiner.find_slot(waiting, columns.impression[event])
+    if slot < 0 and user >= 0:
+        slot = joiner.open_slot(waiting, columns.impression[event], columns.user[event], Status.EARLY)
+        if slot >= 0:
+            users.own_slot(state, user, slot)
+            joiner.wait_until(
+                waiting,
+                slot,
+                state.clock.stream_time_ms[0] + parameters.joiner.attribution_window_ms,
+                state.clock.arrivals[0],
+            )
+    if slot < 0:
+        dead_letter(state, emitted, event, fates.NO_ROOM)
+        return
+    if not joiner.can_remember(waiting, slot, parameters.joiner):
+        dead_letter(state, emitted, event, fates.TOO_MANY_FEEDBACKS)
+        return
+    join(state, parameters, scratch, columns, emitted, event, slot)
+    now_ms = state.clock.stream_time_ms[0]
+    item = table.find_row(state.features, columns.item[event], now_ms, parameters.expire_time_ms)
+    behavior = Behavior(user, parameters.acted, int64(item), columns.ts_ms[event])
+    learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+
+
+@compiled
+def join(
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    columns: Columns,
+    emitted: Emitted,
+    event: int,
+    slot: int,
+) -> None:
+    """Remember a feedback with its impression and set the label, as the impression's status asks."""
+    waiting = state.waiting
+    positive = columns.positive[event] == 1
+    node = joiner.add_feedback(
+        waiting,
+        slot,
+        columns.key[event],
+        columns.offset[event],
+        columns.ts_ms[event],
+        columns.positive[event],
+        columns.window_ms[event],
+    )
+    if waiting.status[slot] == Status.EARLY:
+        joiner.write_early(waiting, slot, node, columns.text, columns.text_start[event], columns.text_end[event])
+        set_fate(state, emitted, event, Fate.EARLY)
+        return
+    is_first = positive and waiting.label[slot] == 0
+    if waiting.status[slot] == Status.WAITING and joiner.is_in_time(waiting, slot, node, 0):
+        if is_first:
+            waiting.label[slot] = 1
+            take_positive(state, parameters, slot)
+        set_fate(state, emitted, event, Fate.JOINED)
+        return
+    set_fate(state, emitted, event, Fate.LATE)
+    is_closed = waiting.status[slot] == Status.CLOSED
+    if is_first and is_closed and joiner.is_in_time(waiting, slot, node, parameters.joiner.late_window_ms):
+        releases.take_late_positive(state, parameters, scratch, emitted, slot)
+
+
+@compiled
+def take_positive(state: State, parameters: Parameters, slot: int) -> None:
+    """Count how long an impression's first positive took."""
+    now_ms = state.clock.stream_time_ms[0]
+    delay_ms = now_ms - state.waiting.ts_ms[slot]
+    delay.count_delay(
+        state.delays, delay_ms, now_ms, parameters.joiner.attribution_window_ms, parameters.joiner.provisional_share
+    )

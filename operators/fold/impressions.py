@@ -1,0 +1,137 @@
+"""An impression arrives: it is scored, emitted, and waits for its outcome."""
+
+from thalweg.operators import delay, derived, joiner
+from thalweg.operators.fold import fates, feedback, reading, room, scoring, users
+from thalweg.operators.fold.columns import Columns
+from thalweg.operators.fold.emitted import Emitted, copy_row, dead_letter, emit_early_letter, set_fate
+from thalweg.operators.fold.fates import Fate, Tallied
+from thalweg.operators.fold.state import Parameters, Scratch, State
+from thalweg.operators.joiner import Score, Status
+from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.structures import deadlines
+
+
+@compiled
+def on_impression(
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    columns: Columns,
+    emitted: Emitted,
+    event: int,
+) -> int:
+    """Read all that an impression is scored by, score it, and return its slot; -1 where it is not to be scored."""
+    waiting = state.waiting
+    slot = joiner.find_slot(waiting, columns.key[event])
+    if slot >= 0 and waiting.status[slot] != Status.EARLY:
+        set_fate(state, emitted, event, Fate.DUPLICATE)
+        return -1
+    is_new = slot < 0 or waiting.user_key[slot] != columns.user[event]
+    length = columns.text_end[event] - columns.text_start[event]
+    is_kept = room.make_own_room(state, parameters, columns.user[event], int64(is_new), length)
+    slot = open_impression(state, parameters, columns, emitted, event, is_kept)
+    if slot < 0:
+        dead_letter(state, emitted, event, fates.NO_ROOM)
+        return -1
+    reading.resolve_values(state, parameters, scratch, columns, event, slot, is_kept)
+    reading.read_features(state, parameters, scratch, slot)
+    scoring.score_slot(state, parameters, scratch, slot)
+    return slot
+
+
+@compiled
+def complete_impression(
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    columns: Columns,
+    emitted: Emitted,
+    event: int,
+    slot: int,
+) -> None:
+    """Correct an impression's score and emit it; it counts, and waits for its outcome, unless its user has no room."""
+    waiting = state.waiting
+    scoring.correct_slot(state, parameters, scratch, slot)
+    copy_row(waiting.scores[slot], emitted.scores[event])
+    if emitted.inputs.shape[0] > 0:
+        copy_row(state.features_seen.inputs[slot], emitted.inputs[event])
+    state.tallies[Tallied.IMPRESSIONS] += 1
+    set_fate(state, emitted, event, Fate.SCORED)
+    if waiting.length[slot] == 0:  # nothing of it is kept
+        state.tallies[Tallied.OVER_USER_SHARE] += 1
+        users.release_slot(state, slot)
+        return
+    user = users.owner_of(state, slot)
+    derived.count_exposure(state.visits, user, columns.item[event], state.clock.stream_time_ms[0])
+    if waiting.label[slot] == 1:
+        feedback.take_positive(state, parameters, slot)
+
+
+@compiled
+def open_impression(
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, is_kept: bool
+) -> int:
+    """Return an impression's slot, early feedback joined; -1 where there is no room.
+
+    Of an impression that is not kept the text is not either.
+    """
+    waiting = state.waiting
+    key = columns.key[event]
+    start = columns.text_start[event]
+    end = columns.text_end[event] if is_kept else start
+    room.make_room(state, end - start)
+    user = users.ensure_user(state, parameters, columns.user[event])
+    if user < 0:
+        return -1
+    slot = joiner.find_slot(waiting, key)
+    if slot < 0:
+        slot = joiner.open_slot(waiting, key, columns.user[event], Status.WAITING)
+        if slot < 0:
+            return -1
+        users.own_slot(state, user, slot)
+    else:
+        slot = join_early(state, parameters, columns, emitted, event, slot, user)
+    waiting.status[slot] = Status.WAITING
+    waiting.offset[slot] = columns.offset[event]
+    waiting.ts_ms[slot] = columns.ts_ms[event]
+    waiting.scores[slot, Score.BASE] = columns.base_score[event]
+    joiner.write_record(waiting, slot, columns.text, start, end)
+    deadline_ms = columns.ts_ms[event] + parameters.joiner.attribution_window_ms
+    joiner.wait_until(waiting, slot, deadline_ms, state.clock.arrivals[0])
+    elapsed_ms = state.delays.times_ms[delay.Time.ELAPSED]
+    if elapsed_ms > 0:
+        deadlines.push_deadline(waiting.provisional, slot, columns.ts_ms[event] + elapsed_ms, state.clock.arrivals[0])
+    return slot
+
+
+@compiled
+def join_early(
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, slot: int, user: int
+) -> int:
+    """Join the feedback that came before its impression, or dead-letter it where its user is not the impression's."""
+    waiting = state.waiting
+    feedbacks = waiting.feedbacks
+    is_same_user = waiting.user_key[slot] == columns.user[event]
+    waiting.ts_ms[slot] = columns.ts_ms[event]
+    node = int64(waiting.feedback[slot])
+    while node != 0:
+        state.fates[Fate.EARLY] -= 1
+        if not is_same_user:
+            state.fates[Fate.DEAD_LETTERED] += 1
+            emit_early_letter(state, emitted, node - 1)
+        elif joiner.is_in_time(waiting, slot, node - 1, 0):
+            state.fates[Fate.JOINED] += 1
+            if feedbacks.positive[node - 1] == 1:
+                waiting.label[slot] = 1
+        else:
+            state.fates[Fate.LATE] += 1
+        joiner.write_early(waiting, slot, node - 1, columns.text, 0, 0)
+        node = int64(feedbacks.next[node - 1])
+    if is_same_user:
+        return slot
+    key = waiting.key[slot]
+    joiner.drop_feedback(waiting, slot)
+    users.release_slot(state, slot)
+    slot = joiner.open_slot(waiting, key, columns.user[event], Status.WAITING)
+    users.own_slot(state, user, slot)
+    return slot

@@ -1,0 +1,72 @@
+"""What the fold will read soon, fetched ahead: rows of large tables are anywhere in memory."""
+
+from thalweg.operators import behaviors, error_memory
+from thalweg.operators.fold.columns import Columns, Kind
+from thalweg.operators.fold.state import State
+from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.prefetch import prefetch
+from thalweg.operators.structures import index
+
+LINE_INPUTS = 16  # float32 in a cache line
+
+
+@compiled
+def prefetch_events(state: State, columns: Columns, event: int) -> None:
+    """Ask for what the next events will read: where ids will be looked for, two ahead; their rows, one ahead."""
+    following = event + 2
+    if following < columns.kind.shape[0]:
+        index.prefetch_key(state.users.lookup, columns.user[following])
+        is_feedback = columns.kind[following] == Kind.FEEDBACK
+        index.prefetch_key(
+            state.waiting.lookup, columns.impression[following] if is_feedback else columns.key[following]
+        )
+        for value in range(columns.value_start[following], columns.value_start[following + 1]):
+            index.prefetch_key(state.features.lookup, columns.value_key[value])
+    if event + 1 < columns.kind.shape[0]:
+        user = index.find(state.users.lookup, columns.user[event + 1])
+        if user >= 0:
+            behaviors.prefetch_user(state.behaviors, user)
+            prefetch(state.visits.shown, user)
+        for value in range(columns.value_start[event + 1], columns.value_start[event + 2]):
+            prefetch_value(state, index.find(state.features.lookup, columns.value_key[value]))
+
+
+@compiled
+def prefetch_value(state: State, row: int) -> None:
+    """Ask for what is read of a value when it is scored; -1 is none."""
+    if row >= 0:
+        prefetch(state.features.key, row)  # and what else the table has of it
+        prefetch(state.learner.rates.sums, row)
+        prefetch(state.learner.features, row)
+
+
+@compiled
+def prefetch_slot(state: State, slot: int) -> None:
+    """Ask for what will be read of an impression when its window closes; -1 is none."""
+    if slot >= 0:
+        seen = state.features_seen
+        prefetch(seen.counts, slot)
+        prefetch(seen.row, slot)
+        prefetch(seen.field, slot)
+        prefetch(seen.generation, slot)
+        prefetch(state.waiting.scores, slot)
+        prefetch(state.waiting.label, slot)
+        for part in range(0, state.memory_reads.keyed.shape[1], LINE_INPUTS):
+            prefetch(state.memory_reads.keyed[slot], part)
+            prefetch(state.memory_reads.before[slot], part)
+            prefetch(state.memory_reads.estimate[slot], part)
+        for part in range(0, seen.inputs.shape[1], LINE_INPUTS):
+            prefetch(seen.inputs[slot], part)
+
+
+@compiled
+def prefetch_rows(state: State, slot: int) -> None:
+    """Ask for the rows that will learn from an impression, all cache lines of each, and the errors near it."""
+    error_memory.prefetch_errors(state.memory, state.memory_reads, slot)
+    for value in range(state.features_seen.counts[slot]):
+        row = state.features_seen.row[slot, value]
+        if row >= 0:
+            prefetch(state.features.generation, row)
+            coordinates = state.learner.features[row]
+            for part in range(coordinates.shape[0]):
+                prefetch(coordinates, part)

@@ -1,0 +1,149 @@
+"""What an impression is scored by: its values, and the numbers that the state has of them."""
+
+import numpy as np
+from thalweg.operators import behaviors, derived, features, ftrl, learner, rates, sdim
+from thalweg.operators.features import Value
+from thalweg.operators.fold import layout, prefetching, users
+from thalweg.operators.fold.columns import Columns
+from thalweg.operators.fold.state import Parameters, Scratch, State, wipe_value
+from thalweg.operators.machine.compiled import clear, compiled, float32, int64, uint64
+from thalweg.operators.machine.numerics import log
+from thalweg.operators.rates import Odds, RatesScratch, Sum
+from thalweg.operators.structures import table
+
+
+@compiled
+def resolve_values(
+    state: State, parameters: Parameters, scratch: Scratch, columns: Columns, event: int, slot: int, is_kept: bool
+) -> None:
+    """Resolve an impression's values, crosses and derived values to rows, and remember them in its slot.
+
+    One that is not kept makes no rows. `scratch.keys` gets the key of each field's first value.
+    """
+    keys = scratch.keys
+    user = users.owner_of(state, slot)
+    clear(keys)
+    state.features_seen.counts[slot] = 0
+    for value in range(columns.value_start[event], columns.value_start[event + 1]):
+        field = int64(columns.value_field[value])
+        key = columns.value_key[value]
+        if keys[field] == 0:
+            keys[field] = key
+        add_value(state, parameters, slot, Value(key, field, user if field == features.USER else -1), is_kept)
+    crosses = parameters.crosses
+    for which in range(crosses.field.shape[0]):
+        key = features.cross_keys(crosses, which, keys)
+        if key != uint64(0):
+            is_private = crosses.first[which] == features.USER or crosses.second[which] == features.USER
+            add_value(state, parameters, slot, Value(key, crosses.field[which], user if is_private else -1), is_kept)
+    now_ms = state.clock.stream_time_ms[0]
+    first = layout.first_derived(state.learner)
+    values = scratch.derived
+    derived.derive(
+        state.visits, state.behaviors, state.features, user, now_ms, parameters.derived, values, keys[first:]
+    )
+    for value in range(values.size[0]):
+        add_value(state, parameters, slot, Value(values.key[value], first + values.field[value], int64(-1)), is_kept)
+
+
+@compiled
+def add_value(state: State, parameters: Parameters, slot: int, added: Value, is_kept: bool) -> None:
+    """Add one value to an impression; a value that is not admitted has no row, nor a new one of what is not kept."""
+    now_ms = state.clock.stream_time_ms[0]
+    row, is_new, freed = table.NONE, False, table.NONE
+    if is_kept:
+        row, is_new, freed = features.resolve(
+            state.features,
+            state.admission,
+            parameters.admission,
+            state.user_rows,
+            parameters.expire_time_ms,
+            added,
+            now_ms,
+        )
+    else:
+        row = table.find_row(state.features, added.key, now_ms, parameters.expire_time_ms)
+    if freed >= 0:
+        wipe_value(state, freed)
+    if is_new:
+        learner.start_vector(state.learner, row, added.key, parameters.learner)
+        state.learner.rates.at_ms[row] = now_ms
+    prefetching.prefetch_value(state, row)
+    seen = state.features_seen
+    value = seen.counts[slot]
+    seen.field[slot, value] = added.field
+    seen.row[slot, value] = row
+    seen.generation[slot, value] = state.features.generation[row] if row >= 0 else np.uint32(0)
+    seen.counts[slot] = value + 1
+
+
+@compiled
+def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
+    """Read all numbers that the learner is to see of an impression into its slot: rates and interests."""
+    read_rates(state, parameters, scratch.rates, slot)
+    read_interests(state, parameters, scratch, slot, users.owner_of(state, slot))
+
+
+@compiled
+def read_rates(state: State, parameters: Parameters, scratch: RatesScratch, slot: int) -> None:
+    """Write the rate and the residual of each field, meant over its values, and the overall log-odds."""
+    seen = state.features_seen
+    value_rates = state.learner.rates
+    now_ms = state.clock.stream_time_ms[0]
+    fields = state.learner.pairs.shape[0]
+    inputs = seen.inputs[slot]
+    for i in range(2 * fields):
+        inputs[i] = 0.0
+    values = scratch.values
+    clear(values)
+    for value in range(seen.counts[slot]):
+        if seen.row[slot, value] >= 0:
+            values[seen.field[slot, value]] += 1
+    rates.decay(value_rates.overall, value_rates.overall_at_ms, 0, now_ms, parameters.learner.rates)
+    prior = rates.overall_prior(value_rates, parameters.learner.rates)
+    inputs[2 * fields + layout.Extra.OVERALL] = float32(log(prior.mean / (1.0 - prior.mean)))
+    sums, odds = scratch.sums, scratch.odds
+    count = int64(seen.counts[slot])
+    for value in range(count):
+        row = seen.row[slot, value]
+        is_known = row >= 0 and value_rates.sums[row, Sum.SHOWN] > 0.0
+        if is_known:
+            rates.decay(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
+        for part in range(rates.SUMS):
+            sums[part, value] = value_rates.sums[row, part] if is_known else 0.0
+    for value in range(count):  # apart, so that a processor works at several values at once
+        odds[Odds.RATE, value] = rates.read_rate(sums[Sum.SHOWN, value], sums[Sum.ACTED, value], prior)
+    for value in range(count):
+        shown, acted = sums[Sum.LATELY_SHOWN, value], sums[Sum.LATELY_ACTED, value]
+        odds[Odds.RESIDUAL, value] = rates.read_residual(shown, acted, sums[Sum.LATELY_EXPECTED, value], prior)
+    for value in range(count):
+        if sums[Sum.SHOWN, value] > 0.0:
+            field = int64(seen.field[slot, value])
+            inputs[2 * field + Odds.RATE] += float32(odds[Odds.RATE, value] / values[field])
+            inputs[2 * field + Odds.RESIDUAL] += float32(odds[Odds.RESIDUAL, value] / values[field])
+
+
+@compiled
+def read_interests(state: State, parameters: Parameters, scratch: Scratch, slot: int, user: int) -> None:
+    """Write the candidate's interest in each kind of sequence: exact in the short one, SDIM's in the long history."""
+    vectors = state.learner.features[:, ftrl.Part.WEIGHT, 1:]
+    size = vectors.shape[1]
+    inputs = state.features_seen.inputs[slot, layout.interests_start(state.learner) :]
+    for i in range(inputs.shape[0]):
+        inputs[i] = 0.0
+    item = int64(state.features_seen.row[slot, features.ITEM])
+    if item < 0 or inputs.shape[0] == 0:
+        return
+    oldest_ms = sdim.oldest_of(parameters.sdim.window, state.clock.stream_time_ms[0])
+    for kind in range(state.behaviors.counts.shape[1]):
+        if state.behaviors.counts[user, kind] == 0:
+            continue
+        at = layout.INTERESTS * kind * size
+        short = inputs[at + layout.Interest.SHORT * size :][:size]
+        tau = parameters.sdim.tau
+        behaviors.read_short_interest(state.behaviors, state.features, vectors, user, kind, item, tau, short)
+        long = inputs[at + layout.Interest.LONG * size :][:size]
+        history = behaviors.find_history(state.behaviors, user, kind)
+        if history >= 0:
+            bits = sdim.signature(parameters.sdim.projection, vectors[item], scratch.sdim.signs)
+            sdim.read_interest(state.behaviors.histories, history, bits, oldest_ms, scratch.sdim.total, long)

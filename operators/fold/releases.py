@@ -1,0 +1,87 @@
+"""What happens as stream time passes: labels are learned, windows close, examples are emitted."""
+
+from thalweg.operators import delay, features, joiner
+from thalweg.operators.behaviors import Behavior
+from thalweg.operators.fold import learning, prefetching, users
+from thalweg.operators.fold.emitted import Emitted, emit_example, has_room
+from thalweg.operators.fold.fates import Tallied
+from thalweg.operators.fold.state import Parameters, Scratch, State
+from thalweg.operators.joiner import Score, Status
+from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.structures import deadlines
+
+
+@compiled
+def release_due(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted) -> bool:
+    """Release all whose deadline lies before stream time, by (deadline, arrival); False where `emitted` is full.
+
+    What is to be learned of them provisionally is learned in between, in the same order.
+    """
+    waiting = state.waiting
+    now_ms = state.clock.stream_time_ms[0]
+    while True:
+        learn_due(state, parameters, scratch)
+        if not has_room(emitted):
+            return False
+        slot = deadlines.next_due(waiting.deadlines)
+        if slot < 0 or waiting.deadlines.deadline_ms[slot] >= now_ms:
+            break
+        if waiting.status[slot] == Status.EARLY:
+            users.orphan(state, slot)
+        else:
+            release(state, parameters, scratch, emitted, slot)
+            joiner.close_slot(waiting, slot, now_ms)
+    prefetching.prefetch_slot(state, slot)
+    slot = joiner.oldest_closed(waiting)
+    while slot >= 0 and now_ms - waiting.closed_ms[slot] >= parameters.joiner.late_window_ms:
+        users.release_slot(state, slot)
+        slot = joiner.oldest_closed(waiting)
+    return True
+
+
+@compiled
+def learn_due(state: State, parameters: Parameters, scratch: Scratch) -> None:
+    """Learn a provisional label of each impression that is due for one before the next window closes."""
+    waiting = state.waiting
+    now_ms = state.clock.stream_time_ms[0]
+    closing = deadlines.next_due(waiting.deadlines)
+    while True:
+        slot = deadlines.next_due(waiting.provisional)
+        if slot < 0 or waiting.provisional.deadline_ms[slot] >= min(now_ms, waiting.deadlines.deadline_ms[closing] + 1):
+            prefetching.prefetch_slot(state, slot)
+            return
+        deadlines.remove_deadline(waiting.provisional, slot)
+        prefetching.prefetch_rows(state, slot)
+        label = float(waiting.label[slot])
+        if label == 0.0:
+            elapsed_ms = now_ms - waiting.ts_ms[slot]
+            label = delay.provisional_label(state.delays, waiting.scores[slot, Score.MODEL], elapsed_ms)
+        learning.take_label(state, parameters, scratch, slot, label)
+
+
+@compiled
+def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted, slot: int) -> None:
+    """Take an impression's outcome: learn it, unless it is what was learned provisionally -> emit the example."""
+    prefetching.prefetch_rows(state, slot)
+    positive = state.waiting.label[slot] == 1
+    learning.take_label(state, parameters, scratch, slot, float(state.waiting.label[slot]))
+    if not positive:
+        item = int64(state.features_seen.row[slot, features.ITEM])
+        behavior = Behavior(users.owner_of(state, slot), parameters.skipped, item, state.waiting.ts_ms[slot])
+        learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+    state.tallies[Tallied.LABELLED] += 1
+    state.tallies[Tallied.POSITIVES] += positive
+    emit_example(state, emitted, slot, 0, positive or learning.is_sampled(state, parameters, slot))
+    if not positive and joiner.has_positive(state.waiting, slot, parameters.joiner.late_window_ms):
+        take_late_positive(state, parameters, scratch, emitted, slot)
+
+
+@compiled
+def take_late_positive(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted, slot: int) -> None:
+    """Learn a positive of an impression that was learned as a negative: one more step of its own, no undo."""
+    state.waiting.label[slot] = 1
+    learning.count_outcome(state, parameters, slot, 0.0, 1.0)
+    state.tallies[Tallied.LATE_POSITIVES] += 1
+    state.waiting.learned[slot] = joiner.UNLEARNED
+    learning.learn_label(state, parameters, scratch, slot, 1.0)
+    emit_example(state, emitted, slot, 1, True)

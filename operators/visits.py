@@ -1,0 +1,13 @@
+"""What derived features remember of each user: the state of `derived`, which reads and writes it."""
+
+from typing import Annotated, NamedTuple
+
+from thalweg.operators.machine.declare import Int64, per, side_by_side
+
+
+@side_by_side(is_dense=True)
+class Visits(NamedTuple):
+    """What each user was shown."""
+
+    shown: Annotated[Int64, per("users", "impressions ever")]
+    shown_ms: Annotated[Int64, per("users", "when the last one was, stream time")]
