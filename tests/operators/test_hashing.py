@@ -3,6 +3,7 @@
 import math
 import warnings
 
+import mmh3
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -182,3 +183,30 @@ def test_every_bit_of_a_key_moves_half_of_the_mixed_bits() -> None:
         flips = np.unpackbits((mixed ^ flipped).view(np.uint8).reshape(-1, 8), axis=1).mean(axis=0)
         assert flips.min() > 0.42
         assert flips.max() < 0.58
+
+
+C1, C2 = 0x87C37B91114253D5, 0x4CF5AD432745937F
+WORD = (1 << 64) - 1
+
+
+def rotated(word: int, bits: int) -> int:
+    return (word << bits | word >> (64 - bits)) & WORD
+
+
+def flipped(word: int, bit: int, first: int, second: int, rotation: int) -> int:
+    """Return the word that MurmurHash3 mixes into the same but for one bit."""
+    mixed = rotated(word * first & WORD, rotation) * second & WORD ^ 1 << bit
+    unmixed = rotated(mixed * pow(second, -1, 1 << 64) & WORD, 64 - rotation)
+    return unmixed * pow(first, -1, 1 << 64) & WORD
+
+
+def test_a_seed_does_not_prevent_two_strings_with_one_key() -> None:
+    """Of 32 bytes or more, two can be made that share a hash under every seed: docs/hostile.md says so."""
+    one = b"0123456789abcdef0123456789abcdef and more"
+    words = [int.from_bytes(one[start : start + 8], "little") for start in range(0, 24, 8)]
+    mixing = ((36, C1, C2, 31), (32, C2, C1, 33), (63, C1, C2, 31))
+    others = [flipped(word, *each) for word, each in zip(words, mixing, strict=True)]
+    other = b"".join(word.to_bytes(8, "little") for word in others) + one[24:]
+    assert one != other
+    assert all(mmh3.hash64(one, seed) == mmh3.hash64(other, seed) for seed in range(2_000))
+    assert mmh3.hash64(one[:31], 0) != mmh3.hash64(other[:31], 0)
