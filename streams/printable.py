@@ -5,6 +5,10 @@ import re
 _UNPRINTABLE = re.compile(r"[^\t\n -~]")
 """What is worth a look, character by character: most texts have nothing of it."""
 
+_CREDENTIALS = re.compile(r"://[^\s\"]*@")  # keys may hold slashes: rather too much than too little
+_USER = re.compile(r"(^|[\s,\"'(])[^\s,\"'@/(:]+:(?!//)[^\s,\"'@]+@(?=[\w\[])")  # user:password@host, without a scheme
+_QUERY = re.compile(r"(://[^\s?\"]*)\?[^\s\"]*")
+
 
 def printable(text: str, *, lines: bool = False) -> str:
     r"""Return a text with all escaped that is not printable: C0, DEL, C1, bidirectional marks, lone surrogates.
@@ -31,3 +35,16 @@ def _escaped(match: re.Match[str]) -> str:
         return f"\\u{ord(char):04x}"
     high, low = divmod(ord(char) - 0x10000, 1 << 10)
     return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+
+
+def redacted(text: str) -> str:
+    """Return a text with URLs in it as they may be shown: without users, passwords and queries.
+
+    >>> redacted("s3://key:secret@bucket/folder?token=x")
+    's3://***@bucket/folder?***'
+    >>> redacted("kafka://ann:pw@one:9092,bob:pw@two:9092")
+    'kafka://***@two:9092'
+    >>> redacted("ann:pw@one:9092,two:9092")
+    '***@one:9092,two:9092'
+    """
+    return _USER.sub(r"\1***@", _QUERY.sub(r"\1?***", _CREDENTIALS.sub("://***@", text)))

@@ -20,6 +20,26 @@ DIRECTIONS: dict[str, set[str] | None] = {
     "operators": {"schemas", "numpy", "numba", "llvmlite", "mmh3", "river"},  # llvmlite: what numba extensions speak
     "streams": None,
 }
+# The rooms of each package from the bottom up; a module at the top of a package is a room by itself, unless all of
+# them are one (`operators`). A room imports from those before it: so there is no circle either.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "operators": ("machine", "structures", "operators", "fold", "edges", "estimators"),
+    "streams": (
+        *("printable", "refusal", "warnings"),
+        *("logs", "kafka", "configuration", "partition", "checkpoints", "replay", "worker"),
+        *("consume", "driver", "app", "simulation", "commands"),
+    ),
+}
+PARAMETERS_MAX = 8
+LINES_MAX = 60
+# A command has an option for each of its parameters, and an estimator is configured by its constructor alone.
+MANY_PARAMETERS = {
+    *("streams/commands/", "operators/estimators/"),
+    "operators/machine/",  # what stands for an instruction takes its operands
+    "streams/partition/partition.py",
+    "streams/kafka/transactions.py",
+}
+MANY_LINES = {"streams/commands/"}  # most of them declare options
 # The fold reads no clock, no network and no global random generator.
 OUTSIDE_WORLD = {"asyncio", "datetime", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}
 VAGUE_NAME = re.compile(r"(utils?|helpers?|managers?)$", re.IGNORECASE)
@@ -77,6 +97,50 @@ def test_the_fold_sees_nothing_of_the_outside_world(path: Path) -> None:
     """Nothing that reads a clock, the network or chance may be imported where scores are computed."""
     wrong = [f"line {line}: {name}" for line, name in imported(path) if name.partition(".")[0] in OUTSIDE_WORLD]
     assert not wrong, f"{name_of(path)} must not import {wrong}"
+
+
+def room_of(package: str, parts: tuple[str, ...]) -> str:
+    """Return the room of a module of a package, by the parts of its name below the package."""
+    if len(parts) > 1 or parts[0] in LAYERS[package]:
+        return parts[0]
+    return package
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if path.relative_to(ROOT).parts[0] in LAYERS and path.parent.parent != ROOT.parent],
+)
+def test_rooms_import_only_from_below(path: Path) -> None:
+    """No module may import from a room above its own, in a function or for type checks either."""
+    package, *parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts == ["__init__"]:
+        return
+    order = LAYERS[package]
+    own = order.index(room_of(package, tuple(parts)))
+    wrong = []
+    for line, name in imported(path):
+        if name.startswith(f"thalweg.{package}."):
+            room = room_of(package, tuple(name.split(".")[2:]))
+            if order.index(room) > own:
+                wrong.append(f"line {line}: {name}")
+    assert not wrong, f"{name_of(path)}, in room {order[own]}, imports {wrong}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_functions_can_be_seen_whole(path: Path) -> None:
+    """No function may have more than 8 parameters or 60 lines, but for those that are listed."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    wrong = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, functions):
+            names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            parameters = len([name for name in names if name not in ("self", "cls")])
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if parameters > PARAMETERS_MAX and not name_of(path).startswith(tuple(MANY_PARAMETERS)):
+                wrong.append(f"{node.name} has {parameters} parameters")
+            if lines > LINES_MAX and not name_of(path).startswith(tuple(MANY_LINES)):
+                wrong.append(f"{node.name} has {lines} lines")
+    assert not wrong, wrong
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -15,7 +15,7 @@ from thalweg.streams.checkpoints.disk import Disk, LocalDisk
 from thalweg.streams.checkpoints.format import CheckpointError, CheckpointStore, Store, refusing, said
 from thalweg.streams.checkpoints.objects import ObjectCheckpointStore, is_remote, names_in, opened, refusing_files
 from thalweg.streams.configuration.loading import CheckpointSection
-from thalweg.streams.configuration.topic_names import RULE, is_topic
+from thalweg.streams.kafka.topic_names import RULE, is_topic
 
 
 def folder_of(section: CheckpointSection) -> str:

@@ -32,7 +32,7 @@ from thalweg.streams.checkpoints.format import (
     load_newest,
     said,
 )
-from thalweg.streams.configuration.sections import redacted
+from thalweg.streams.printable import redacted
 
 MANIFEST = ".manifest"
 MANIFEST_BYTES_MAX = 1 << 16

@@ -319,7 +319,7 @@ def chosen(loaded: Loaded, partition: int | None, offset: int | None) -> tuple[A
 def place_of(loaded: Loaded) -> str:
     """Return where checkpoints are looked for, without credentials."""
     from thalweg.streams.checkpoints.folders import folder_of
-    from thalweg.streams.configuration.sections import redacted
+    from thalweg.streams.printable import redacted
 
     return redacted(folder_of(loaded.checkpoint))
 

@@ -8,8 +8,8 @@ from typing import Any
 import click
 import msgspec
 from thalweg.streams.configuration.loading import DEFAULT, Loaded, Source, configuration_options, io_sections
-from thalweg.streams.configuration.sections import Key, is_secret, leaves, redacted
-from thalweg.streams.printable import printable
+from thalweg.streams.configuration.sections import Key, is_secret, leaves
+from thalweg.streams.printable import printable, redacted
 
 
 @click.group(name="config")

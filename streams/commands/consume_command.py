@@ -5,8 +5,8 @@ import sys
 
 import click
 from thalweg.streams.configuration.loading import Loaded, configuration_options
-from thalweg.streams.configuration.topic_names import topic_option
 from thalweg.streams.kafka.consume import Reader, consume
+from thalweg.streams.kafka.topic_names import topic_option
 from thalweg.streams.kafka.topics import check
 from thalweg.streams.printable import printable_bytes
 

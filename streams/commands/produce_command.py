@@ -8,9 +8,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from thalweg.streams.configuration.loading import Loaded, configuration_options
-from thalweg.streams.configuration.topic_names import topic_option
 from thalweg.streams.kafka.produce import Produced, produce
 from thalweg.streams.kafka.security import KafkaSection
+from thalweg.streams.kafka.topic_names import topic_option
 from thalweg.streams.kafka.topics import check
 from thalweg.streams.logs.errors import LogError
 from thalweg.streams.logs.reader import LogReader

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from thalweg.streams.commands.ranges import OFFSET, PARTITION
 from thalweg.streams.configuration.loading import Loaded, configuration_options
-from thalweg.streams.configuration.topic_names import topic_option
+from thalweg.streams.kafka.topic_names import topic_option
 from thalweg.streams.logs.compression import STANDARD_STREAM
 from thalweg.streams.logs.errors import LogError, LogReadError
 from thalweg.streams.logs.reader import LogReader

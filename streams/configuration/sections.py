@@ -9,11 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from thalweg.streams.printable import redacted
 
 _SECRET = re.compile(r"(^|_)(passw(or)?d|passphrase|secret|token|credentials?|(api|access|private|hmac)_?key)$")
-_CREDENTIALS = re.compile(r"://[^\s\"]*@")  # keys may hold slashes: rather too much than too little
-_USER = re.compile(r"(^|[\s,\"'(])[^\s,\"'@/(:]+:(?!//)[^\s,\"'@]+@(?=[\w\[])")  # user:password@host, without a scheme
-_QUERY = re.compile(r"(://[^\s?\"]*)\?[^\s\"]*")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 Key = tuple[str, ...]
@@ -144,19 +142,6 @@ def shown(path: Key, value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = redacted(text)
     return text if len(text) <= 100 else text[:97] + "..."
-
-
-def redacted(text: str) -> str:
-    """Return a text with URLs in it as they may be shown: without users, passwords and queries.
-
-    >>> redacted("s3://key:secret@bucket/folder?token=x")
-    's3://***@bucket/folder?***'
-    >>> redacted("kafka://ann:pw@one:9092,bob:pw@two:9092")
-    'kafka://***@two:9092'
-    >>> redacted("ann:pw@one:9092,two:9092")
-    '***@one:9092,two:9092'
-    """
-    return _USER.sub(r"\1***@", _QUERY.sub(r"\1?***", _CREDENTIALS.sub("://***@", text)))
 
 
 def without_secrets(value: Any, path: Key = ()) -> Any:

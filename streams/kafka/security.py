@@ -16,9 +16,9 @@ import msgspec
 from aiokafka.errors import KafkaError as AiokafkaError
 from kafka import errors
 from thalweg.schemas.bounds import within
-from thalweg.streams.configuration.sections import redacted
-from thalweg.streams.configuration.warnings import warn_of_readers, warn_once
+from thalweg.streams.printable import redacted
 from thalweg.streams.refusal import Refusal
+from thalweg.streams.warnings import warn_of_readers, warn_once
 
 PASSWORD_VARIABLE = "THALWEG_KAFKA_PASSWORD"
 KEY_PASSWORD_VARIABLE = "THALWEG_KAFKA_SSL_KEY_PASSWORD"

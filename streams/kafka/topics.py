@@ -13,8 +13,8 @@ from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import InvalidReplicationFactorError
 from thalweg.schemas.bounds import within
-from thalweg.streams.configuration.topic_names import TopicName
 from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments, refusing
+from thalweg.streams.kafka.topic_names import TopicName
 from thalweg.streams.refusal import Refusal
 
 WEEK_MS = 7 * 24 * 3600 * 1000

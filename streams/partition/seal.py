@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from thalweg.operators.learner import BUILT_IN
-from thalweg.streams.configuration.warnings import warn_of_readers
 from thalweg.streams.refusal import Refusal
+from thalweg.streams.warnings import warn_of_readers
 
 if TYPE_CHECKING:
     from thalweg.streams.configuration.loading import Loaded

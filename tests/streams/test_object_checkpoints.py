@@ -15,7 +15,7 @@ from thalweg.streams.checkpoints.folders import folder_of, partitions_at, store_
 from thalweg.streams.checkpoints.format import CheckpointError, CheckpointStore, DamagedError
 from thalweg.streams.checkpoints.objects import ObjectCheckpointStore
 from thalweg.streams.configuration.loading import CheckpointSection
-from thalweg.streams.configuration.sections import redacted
+from thalweg.streams.printable import redacted
 
 from tests.streams.test_checkpoints import IDENTITY, checkpoint
 
