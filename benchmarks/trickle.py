@@ -143,7 +143,13 @@ def send(servers: str, topic: str, rate: int, count: int, sent_at: str) -> None:
             sleep(early)
         start = line.index(b'"user":"') + 8
         times[number] = now()
-        produce(topic, line[:-1], line[start : line.index(b'"', start)])
+        key = line[start : line.index(b'"', start)]
+        while True:
+            try:
+                produce(topic, line[:-1], key)
+                break
+            except BufferError:  # the brokers are behind: what is not handed over is not sent, and the rate shows it
+                producer.poll(0.01)
         if number % 1000 == 0:
             producer.poll(0)
     missing = producer.flush(60)
