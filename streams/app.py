@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from thalweg.streams.configuration.loading import ConfigurationError, Loaded, load
-from thalweg.streams.kafka.blocks import BlockApp, BlockLimits, block_app
+from thalweg.streams.kafka.blocks import BlockApp, BlockLimits, EndingLimits, block_app
 from thalweg.streams.kafka.topics import check
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.seal import seal_of
@@ -37,11 +37,12 @@ def make_app(loaded: Loaded) -> BlockApp:
         handler=scoring,
         limits=limits_of(loaded),
         broker_session_timeout=loaded.worker.session_timeout_ms / 1000,
-        broker_heartbeat_interval=loaded.worker.session_timeout_ms / 5000,
+        endings=EndingLimits(loaded.worker.silence_ms, loaded.worker.stop_timeout_ms),
+        broker_heartbeat_interval=min(loaded.worker.session_timeout_ms / 5, loaded.worker.silence_ms / 3) / 1000,
     )
     # Ours answers from a thread of its own, before the loop runs and when it hangs.
     made.boot_strategy.enable_web = False
-    server = MetricsServer(loaded.metrics, new_registry(scoring, made.progress), made.progress)
+    server = MetricsServer(loaded.metrics, new_registry(scoring, made), made)
 
     def prepare() -> None:
         """Answer questions, look at the topics and compile, all before the group counts on this worker."""

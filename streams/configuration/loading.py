@@ -96,6 +96,10 @@ class WorkerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Bytes of records that are folded in one go."""
     fetch_pause_ms: Annotated[int, within(0, 1_000)] = 2
     """How long after a fetch of few records the next one begins: a fetch of one costs as much as one of a hundred."""
+    silence_ms: Annotated[int, msgspec.Meta(ge=3_000, le=600_000)] = 10_000
+    """Brokers that have not answered for so long are taken to be gone: `/readyz` answers 503, and no lag is shown."""
+    stop_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 15_000
+    """A worker that is told to stop waits so long for brokers that are gone. It then ends without a checkpoint."""
 
 
 class DeliverySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,6 +131,10 @@ class MetricsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Address to listen on; nothing there asks for a password, so it is the machine itself by default."""
     port: Annotated[int, within(0, 65_535)] = 9464
     """Port to listen on; 0: any that is free, which the worker's log tells."""
+    timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
+    """A connection is closed after so long, whether it was answered or not."""
+    connections_max: Annotated[int, msgspec.Meta(ge=1, le=1_024)] = 32
+    """Connections at a time; one more closes the oldest."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,10 +40,11 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from time import monotonic
-from typing import Any, NoReturn, cast
+from time import monotonic, sleep
+from typing import Any, NamedTuple, NoReturn, cast
 
 import faust
 from aiokafka.errors import KafkaError
@@ -59,12 +60,14 @@ from thalweg.streams.kafka.partition_run import (
     PartitionProgress,
     PartitionRun,
 )
+from thalweg.streams.kafka.refusals import unreadable_batch
 from thalweg.streams.kafka.security import KafkaSection, faust_settings
 from thalweg.streams.refusal import Refusal
 
 __all__ = [
     "BlockApp",
     "BlockLimits",
+    "EndingLimits",
     "LogBounds",
     "LogTruncatedError",
     "PartitionHandler",
@@ -75,6 +78,17 @@ __all__ = [
 COMMIT_TIMEOUT_S = 15.0
 SMALL_FETCH_RECORDS = 200
 """Below so many records a fetch costs more than what it brings; a pause behind it lets more records come together."""
+METADATA_MAX_AGE_MS = 10_000
+"""How soon partitions that are added to a topic are noticed; the client's own default is five minutes."""
+
+
+class EndingLimits(NamedTuple):
+    """How long a worker bears with brokers that do not answer."""
+
+    silence_ms: int = 10_000
+    """After so long without an answer they are taken to be gone."""
+    stop_timeout_ms: int = 15_000
+    """A worker that is told to stop waits so long for brokers that are gone."""
 
 
 class BlockApp(faust.App):
@@ -83,12 +97,25 @@ class BlockApp(faust.App):
     source: str
     handler: PartitionHandler
     limits: BlockLimits
+    endings: EndingLimits
     prepare: Callable[[], object] = staticmethod(lambda: None)
     """Called before the worker starts; a Refusal that it raises ends the process."""
     blocks: "BlockConsumer | None" = None
     """The consumer, once Faust has made it; `consumer` would make one, whoever asks and wherever."""
     failure: BaseException | None = None
     """The exception that ended the worker, if one did."""
+    ending: threading.Thread | None = None
+    """What ends the process where brokers that are gone hold its end up."""
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the brokers last answered the consumer; 0 while there is none yet."""
+        return 0.0 if self.blocks is None else monotonic() - self.blocks.heard_at
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the brokers have not answered for longer than they may."""
+        return self.silence_s * 1000 > self.endings.silence_ms
 
     def progress(self) -> list[PartitionProgress]:
         """Tell how far each assigned partition is; empty before the first assignment."""
@@ -113,6 +140,7 @@ def block_app(
     source: str,
     handler: PartitionHandler,
     limits: BlockLimits | None = None,
+    endings: EndingLimits | None = None,
     **settings: Any,
 ) -> BlockApp:
     """Return a Faust app that feeds `handler` with the topic `source`, in the consumer group `name`.
@@ -125,6 +153,7 @@ def block_app(
         # partitions of a worker that was killed are taken over after this time
         "broker_session_timeout": 10.0,
         "broker_heartbeat_interval": 2.0,
+        "consumer_metadata_max_age_ms": METADATA_MAX_AGE_MS,
     }
     fixed: dict[str, Any] = {
         **faust_settings(kafka),
@@ -140,6 +169,7 @@ def block_app(
     }
     app = BlockApp(name, **(defaults | settings | fixed))
     app.source, app.handler, app.limits = source, handler, limits or BlockLimits()
+    app.endings = endings or EndingLimits()
     return app
 
 
@@ -159,6 +189,9 @@ class BlockWorker(faust.Worker):
         try:
             self.app.prepare()
             super().execute_from_commandline()
+        except KeyboardInterrupt:
+            print("Error: interrupted before the group was joined", file=sys.__stderr__, flush=True)
+            raise SystemExit(130) from None
         except Refusal as refusal:
             self.app.failure = refusal
             _say(refusal)
@@ -168,6 +201,36 @@ class BlockWorker(faust.Worker):
                 _say(self.app.failure)
                 raise SystemExit(1) from None
             raise
+
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
+        end_without_brokers(self.app)
+        super()._schedule_shutdown(number)
+
+
+def end_without_brokers(app: BlockApp) -> None:
+    """See to it that a worker that is to end does, though brokers that are gone answer nothing it waits for.
+
+    It ends as a worker that is killed does: what was not confirmed is in no checkpoint, and is made again.
+    """
+
+    def watch() -> None:
+        started = monotonic()
+        while (monotonic() - started) * 1000 < app.endings.stop_timeout_ms or not app.is_silent:
+            sleep(0.1)
+        if app.failure is not None and isinstance(app.failure, Refusal):
+            _say(app.failure)
+        else:
+            _say(
+                Refusal(
+                    f"no broker has answered for {app.silence_s:.0f} s: ended without them; the next worker goes on "
+                    "from the last checkpoint"
+                )
+            )
+        os._exit(1)
+
+    if app.ending is None:
+        app.ending = threading.Thread(target=watch, name="ending", daemon=True)
+        app.ending.start()
 
 
 def _say(refusal: Refusal) -> None:
@@ -198,6 +261,7 @@ class BlockConsumer(driver.Consumer):
         self._acknowledged: dict[TP, int] = {}
         self._room = asyncio.Event()
         self._closing = asyncio.Lock()
+        self.heard_at = monotonic()
 
     def progress(self) -> list[PartitionProgress]:
         """Tell how far each assigned partition is."""
@@ -246,7 +310,9 @@ class BlockConsumer(driver.Consumer):
     def fail(self, error: Exception) -> None:
         """End the worker because of an error in one partition, after the others are closed in order."""
         if self.app.failure is None:
+            error = unreadable_batch(error) or error
             self.app.failure = error
+            end_without_brokers(self.app)
             self._ending = asyncio.get_running_loop().create_task(self._end_worker(error))
 
     async def _end_worker(self, error: Exception) -> None:
@@ -320,6 +386,15 @@ class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
         # Faust reads aborted transactions unless it runs transactions of its own, and has no setting for it
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
+        send = consumer._client.send
+
+        async def hearing(*arguments: Any, **named: Any) -> Any:
+            """Note when the brokers answer: fetches and heartbeats do, whether there is anything to read or not."""
+            answer = await send(*arguments, **named)
+            cast(BlockConsumer, self.consumer).heard_at = monotonic()
+            return answer
+
+        consumer._client.send = hearing
         return consumer
 
 

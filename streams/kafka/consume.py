@@ -14,7 +14,8 @@ from kafka import KafkaConsumer, TopicPartition
 from thalweg.schemas.origin import parse_cause
 from thalweg.schemas.outputs import decode_caused
 from thalweg.schemas.records import Cause
-from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments, refusing
+from thalweg.streams.kafka.refusals import refusing
+from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments
 
 CAUSE_HEADER = "thalweg.cause"
 

@@ -25,7 +25,8 @@ from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import Headers, LogRecord
 from thalweg.streams.kafka.consume import consume
 from thalweg.streams.kafka.produce import key_of
-from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments, one_line, refusing
+from thalweg.streams.kafka.refusals import one_line, refusing
+from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments
 from thalweg.streams.kafka.topics import DEAD_LETTER_BYTES_MAX, TopicsSection, check
 from thalweg.streams.logs.reader import LogReader
 from thalweg.streams.logs.sinks import LINE_BYTES_MAX, dead_letter_of

@@ -19,7 +19,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from thalweg.schemas.records import Cause, Output, Outputs
 from thalweg.streams.kafka.consume import cause_of
-from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments, one_line
+from thalweg.streams.kafka.refusals import explained, one_line, refusal_of, unreadable_batch
+from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments
 from thalweg.streams.kafka.topics import TopicsSection
 from thalweg.streams.refusal import Refusal
 
@@ -108,7 +109,8 @@ class Delivery:
             try:
                 await producer.start()
             except KafkaError as error:
-                raise Refusal(f"no broker answers at {self._kafka.shown_servers} ({one_line(error)})") from error
+                refusal = await asyncio.to_thread(refusal_of, error, self._kafka)
+                raise refusal or Refusal(one_line(error)) from error
             self._producer = producer
 
     async def open(self, partition: int) -> int | None:
@@ -172,7 +174,7 @@ class Delivery:
                 async with asyncio.timeout(self._delivery_timeout_s):
                     delivered = await self._producer.send_batch(batch, topic, partition=partition)
             except (KafkaError, TimeoutError) as error:
-                lane.fail(f"{topic}-{partition} takes no outputs: {one_line(error)}", error)
+                lane.fail(f"{topic}-{partition} takes no outputs: {explained(error)}", error)
             is_first = topic not in lane.end_offsets
             lane.add(topic, count, delivered)
             sent += count
@@ -225,7 +227,7 @@ class Lane:
             except TimeoutError as error:
                 self.fail(f"{topic}-{self._partition}: {count} outputs unconfirmed for too long", error)
             except KafkaError as error:
-                self.fail(f"{topic}-{self._partition}: {count} outputs refused: {one_line(error)}", error)
+                self.fail(f"{topic}-{self._partition}: {count} outputs refused: {explained(error)}", error)
             self._in_flight.popleft()
             self.end_offsets[topic] = metadata.offset + count
 
@@ -336,8 +338,14 @@ async def _reading(
             yield consumer, place
         finally:
             await consumer.stop()
-    except (KafkaError, TimeoutError) as error:
-        raise Refusal(f"{topic}-{partition} can't be read: {one_line(error)}") from error
+    except Refusal:
+        raise
+    except Exception as error:
+        if (unreadable := unreadable_batch(error)) is not None:
+            raise unreadable from error
+        if not isinstance(error, KafkaError | TimeoutError):
+            raise
+        raise Refusal(f"{topic}-{partition} can't be read: {explained(error)}") from error
 
 
 async def _highest_cause(consumer: Any, place: TopicPartition, end: int, source: str) -> Cause | None:

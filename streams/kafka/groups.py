@@ -3,7 +3,8 @@
 from contextlib import closing
 
 from kafka.admin import KafkaAdminClient
-from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments, refusing
+from thalweg.streams.kafka.refusals import refusing
+from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments
 
 
 def members_of(kafka: KafkaSection, group: str) -> int:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
-from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments, one_line, refusing
+from thalweg.streams.kafka.refusals import one_line, refusing
+from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments
 from thalweg.streams.refusal import Refusal
 
 UNCONFIRMED_MAX = 20_000

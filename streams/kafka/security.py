@@ -7,14 +7,12 @@ a client is made. No representation, log line or message shows it.
 import logging
 import os
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from aiokafka.errors import KafkaError as AiokafkaError
-from kafka import errors
 from thalweg.schemas.bounds import within
 from thalweg.streams.printable import redacted
 from thalweg.streams.refusal import Refusal
@@ -22,6 +20,8 @@ from thalweg.streams.warnings import warn_of_readers, warn_once
 
 PASSWORD_VARIABLE = "THALWEG_KAFKA_PASSWORD"
 KEY_PASSWORD_VARIABLE = "THALWEG_KAFKA_SSL_KEY_PASSWORD"
+PORT = 9092
+"""Of a bootstrap server that names none."""
 RECONNECT_BACKOFF_MAX_MS = 1_000
 """As Kafka's own clients have it. kafka-python's default has a producer wait for half a minute beside a broker that is
 back."""
@@ -47,6 +47,13 @@ class KafkaSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     connect_timeout_ms: Annotated[int, within(1, (1 << 31) - 1)] = 10_000
     """How long to look for a broker before giving up."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where a bootstrap server is none, or an IPv6 address without brackets."""
+        if not self.servers:
+            raise ValueError("bootstrap_servers names no server: give HOST:PORT")
+        for server in self.servers:
+            host_and_port(server)
+
     @property
     def shown_servers(self) -> str:
         """Bootstrap servers as messages show them: without users and passwords."""
@@ -59,7 +66,46 @@ class KafkaSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def reached_at(self, bootstrap_servers: str | None) -> "KafkaSection":
         """Return the same section for other bootstrap servers, where some are given."""
-        return self if bootstrap_servers is None else msgspec.structs.replace(self, bootstrap_servers=bootstrap_servers)
+        if bootstrap_servers is None:
+            return self
+        try:
+            return msgspec.structs.replace(self, bootstrap_servers=bootstrap_servers)
+        except ValueError as error:
+            raise Refusal(f"--bootstrap-servers: {error}") from None
+
+
+def host_and_port(server: str) -> tuple[str, int]:
+    """Return host and port of a bootstrap server, whatever user and password are before it.
+
+    Raises ValueError, with the right form, where it is none.
+
+    >>> host_and_port("[::1]:9093"), host_and_port("broker-1")
+    (('::1', 9093), ('broker-1', 9092))
+    """
+    if server.startswith("["):
+        host, _, rest = server[1:].partition("]")
+        port = rest.removeprefix(":") or str(PORT)
+    elif server.count(":") > 1:
+        raise ValueError(f"{server!r} is an IPv6 address without brackets: write {_bracketed(server)}")
+    else:
+        host, _, port = server.partition(":")
+        port = port or str(PORT)
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{server!r} is no bootstrap server: write HOST:PORT, or [ADDRESS]:PORT for IPv6")
+    return host, int(port)
+
+
+def _bracketed(server: str) -> str:
+    """Return an IPv6 address and perhaps a port as they are written; a last number of four digits or more is a port."""
+    address, _, port = server.rpartition(":")
+    for host, number in ((address, port), (server, str(PORT))):
+        try:
+            IPv6Address(host)
+        except ValueError:
+            continue
+        if number.isdecimal() and len(number) >= 4:
+            return f"[{host}]:{number}"
+    return f"[ADDRESS]:{PORT}"
 
 
 class Secret(str):
@@ -156,35 +202,3 @@ def _silence_authentication() -> None:
 
 def _is_above_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
-
-
-@contextmanager
-def refusing(kafka: KafkaSection) -> Iterator[None]:
-    """Turn what a client raises when brokers can't be reached, or turn us away, into a refusal of one line."""
-    try:
-        yield
-    except (errors.KafkaConnectionError, errors.KafkaTimeoutError) as error:
-        if kafka.security_protocol.startswith("SASL_"):
-            # kafka-python tells a wrong password only in its log, and goes on trying
-            raise Refusal(
-                f"no broker at {kafka.shown_servers} answers or lets us in ({one_line(error)}): check section "
-                f"[kafka] and {PASSWORD_VARIABLE}"
-            ) from error
-        raise Refusal(
-            f"no broker answers at {kafka.shown_servers} ({one_line(error)}): start one (`make live`, "
-            "`docker compose up`), or set --bootstrap-servers, or kafka.bootstrap_servers"
-        ) from error
-    except (errors.SaslAuthenticationFailedError, errors.AuthorizationError) as error:
-        raise Refusal(
-            f"the brokers at {kafka.shown_servers} turned us away ({one_line(error)}): check section [kafka] "
-            f"and {PASSWORD_VARIABLE}"
-        ) from error
-    except (errors.KafkaError, AiokafkaError) as error:
-        raise Refusal(f"Kafka at {kafka.shown_servers}: {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's name and text on one line, and not a long one."""
-    name = type(error).__name__
-    text = " ".join(str(error).split()).removeprefix(f"{name}: ")
-    return f"{name}: {text[:200]}" if text else name

@@ -11,9 +11,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
-from kafka.errors import InvalidReplicationFactorError
+from kafka.errors import InvalidReplicationFactorError, UnknownTopicOrPartitionError, for_code
 from thalweg.schemas.bounds import within
-from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments, refusing
+from thalweg.streams.kafka.refusals import refusing
+from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments
 from thalweg.streams.kafka.topic_names import TopicName
 from thalweg.streams.refusal import Refusal
 
@@ -146,4 +147,7 @@ def _options(topics: TopicsSection, name: str) -> dict[str, Any]:
 
 def _partition_counts(admin: Any, names: Iterable[str]) -> dict[str, int]:
     found = admin.describe_topics(list(names))
+    for topic in found:
+        if topic["error_code"] not in (0, UnknownTopicOrPartitionError.errno):
+            raise for_code(topic["error_code"])(topic["name"])
     return {topic["name"]: len(topic["partitions"]) for topic in found if topic["error_code"] == 0}

@@ -28,7 +28,8 @@ from kafka import TopicPartition as KafkaPythonPartition
 from thalweg.schemas.records import Output, Outputs
 from thalweg.streams.kafka.delivery import BATCH_BYTES, STOP_TIMEOUT_S, DeliveryError, Lane, fill, now, too_large
 from thalweg.streams.kafka.partition_run import TakenOverError
-from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments, kafka_python_arguments, one_line, refusing
+from thalweg.streams.kafka.refusals import explained, one_line, refusing
+from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments, kafka_python_arguments
 from thalweg.streams.kafka.topics import TopicsSection
 from thalweg.streams.refusal import Refusal
 
@@ -195,7 +196,7 @@ class _Transactions:
                 await self._producer.abort_transaction()
         except (KafkaError, TimeoutError) as error:
             raise Refusal(
-                f"transactional id {self._name!r} can't be had ({one_line(error)}): check the brokers, the right to "
+                f"transactional id {self._name!r} can't be had ({explained(error)}): check the brokers, the right to "
                 "write with it, and delivery.transaction_timeout_ms against their transaction.max.timeout.ms"
             ) from error
 
@@ -213,7 +214,7 @@ class _Transactions:
                 async with asyncio.timeout(self._timeout_s):
                     delivered = await self._producer.send_batch(batch, topic, partition=self._partition)
             except (KafkaError, TimeoutError) as error:
-                self.lane.fail(f"{topic}-{self._partition} takes no outputs: {one_line(error)}", error)
+                self.lane.fail(f"{topic}-{self._partition} takes no outputs: {explained(error)}", error)
             self.lane.add(topic, count, delivered)
             sent += count
 
@@ -227,7 +228,7 @@ class _Transactions:
                 await self._producer.commit_transaction()
         except (KafkaError, TimeoutError) as error:
             self.lane.fail(
-                f"a transaction of {place.topic}-{place.partition} can't be committed: {one_line(error)}", error
+                f"a transaction of {place.topic}-{place.partition} can't be committed: {explained(error)}", error
             )
         self.began_at, self.committed = None, next_offset
 

@@ -4,11 +4,15 @@ The server has a thread of its own, so that it answers while the fold compiles, 
 hangs. Figures are read when they are asked for: nothing is counted for them while events are folded.
 """
 
+import logging
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -22,10 +26,25 @@ from thalweg.streams.kafka.partition_run import PartitionProgress
 from thalweg.streams.refusal import Refusal
 from thalweg.streams.worker.worker import AssignedPartition, Scoring
 
-Progress = Callable[[], Sequence[PartitionProgress]]
 Metric = CounterMetricFamily | GaugeMetricFamily
+log = logging.getLogger("thalweg.worker")
 UNLEARNED = {"all": Tallied.CLOSED_UNLEARNED, "user": Tallied.OVER_USER_SHARE}
 """What closed or passed over an impression: a limit of all users, or one user's share of it."""
+
+
+class Consumer(Protocol):
+    """What is asked of the worker's consumer; `streams/kafka/blocks.py` answers."""
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the brokers last answered."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether that is longer than it may be."""
+
+    def progress(self) -> Sequence[PartitionProgress]:
+        """Tell how far each assigned partition is."""
 
 
 def rows_of(state: State) -> dict[str, int]:
@@ -43,16 +62,16 @@ def rows_of(state: State) -> dict[str, int]:
 class WorkerCollector(Collector):
     """Every metric of the partitions that a worker has; those that moved to another worker are that one's."""
 
-    def __init__(self, scoring: Scoring, progress: Progress) -> None:
+    def __init__(self, scoring: Scoring, consumer: Consumer) -> None:
         """Read from a worker's handler, and from its consumer how far each partition is."""
-        self._scoring, self._progress = scoring, progress
+        self._scoring, self._consumer = scoring, consumer
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics as they are now."""
         partitions = [each for _, each in sorted(self._scoring.partitions.copy().items())]
         yield from _of_events(partitions)
         yield from _of_checkpoints(partitions)
-        yield from _of_progress(self._progress(), self._scoring.delivery.committed)
+        yield from _of_progress(self._consumer, self._scoring.delivery.committed)
 
 
 def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
@@ -103,52 +122,54 @@ def _of_checkpoints(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]
     yield from (age, size, behind)
 
 
-def _of_progress(progress: Sequence[PartitionProgress], committed: Callable[[int], int | None]) -> Iterator[Metric]:
+def _of_progress(consumer: Consumer, committed: Callable[[int], int | None]) -> Iterator[Metric]:
     by = ["partition"]
+    silence = GaugeMetricFamily("thalweg_broker_silence_seconds", "Since the brokers last answered the consumer.")
+    silence.add_metric([], consumer.silence_s)
+    # of a log that nobody tells the end of there is no lag to be known
+    is_known = not consumer.is_silent
     lag = GaugeMetricFamily("thalweg_lag_records", "Records of the input that are not folded yet.", labels=by)
     pending = GaugeMetricFamily("thalweg_pending_bytes", "Records fetched and not folded yet.", labels=by)
     acknowledged = GaugeMetricFamily("thalweg_acknowledged_offset", "Next offset as told to Kafka.", labels=by)
-    for each in progress:
-        if each.opened and each.end is not None:
+    for each in consumer.progress():
+        if is_known and each.opened and each.end is not None:
             lag.add_metric([str(each.partition)], max(0, each.end - each.folded))
         pending.add_metric([str(each.partition)], each.pending_bytes)
         offset = committed(each.partition) if each.acknowledged is None else each.acknowledged
         if offset is not None:
             acknowledged.add_metric([str(each.partition)], offset)
-    yield from (lag, pending, acknowledged)
+    yield from (lag, pending, acknowledged, silence)
 
 
-def new_registry(scoring: Scoring, progress: Progress) -> CollectorRegistry:
+def new_registry(scoring: Scoring, consumer: Consumer) -> CollectorRegistry:
     """Return a registry with the worker's metrics and those of its process."""
     from prometheus_client import ProcessCollector
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(WorkerCollector(scoring, progress))
+    registry.register(WorkerCollector(scoring, consumer))
     ProcessCollector(registry=registry)
     return registry
 
 
 class MetricsServer:
-    """Answers `/metrics`, `/healthz` (this process runs) and `/readyz` (it has partitions, and all are open)."""
+    """Answers `/metrics`, `/healthz` (it runs) and `/readyz` (its partitions are open, the brokers answer)."""
 
-    def __init__(self, section: MetricsSection, registry: CollectorRegistry, progress: Progress) -> None:
+    def __init__(self, section: MetricsSection, registry: CollectorRegistry, consumer: Consumer) -> None:
         """Make it; `start` listens, unless the section says not to."""
-        self._section, self._registry, self._progress = section, registry, progress
+        self._section, self._registry, self._consumer = section, registry, consumer
         self.address = ""
 
     def start(self) -> None:
         """Listen. Raises Refusal, naming the setting, where the port is taken."""
         if not self._section.enabled:
             return
-        wanted = (self._section.host, self._section.port)
         try:
-            server = ThreadingHTTPServer(wanted, self._handler())
+            server = BoundedServer(self._section, self._handler())
         except OSError as error:
             raise Refusal(
                 f"metrics can't listen on {self._section.host}:{self._section.port} ({error.strerror}): set "
                 "metrics.port (0 for any that is free), or metrics.enabled=false"
             ) from None
-        server.daemon_threads = True
         self.address = f"{self._section.host}:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
 
@@ -160,11 +181,17 @@ class MetricsServer:
         if path == "/healthz":
             return 200, plain, b"ok\n"
         if path == "/readyz":
-            progress = self._progress()
-            if progress and all(each.opened for each in progress):
-                return 200, plain, b"ready\n"
-            return 503, plain, b"no partitions yet\n" if not progress else b"partitions are opening\n"
+            why = self._why_unready()
+            return (503, plain, why) if why else (200, plain, b"ready\n")
         return 404, plain, b"here are /metrics, /healthz and /readyz\n"
+
+    def _why_unready(self) -> bytes:
+        if self._consumer.is_silent:
+            return b"no broker has answered for %.0f s\n" % self._consumer.silence_s
+        progress = self._consumer.progress()
+        if not progress:
+            return b"no partitions yet\n"
+        return b"" if all(each.opened for each in progress) else b"partitions are opening\n"
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         answer = self.answer
@@ -172,14 +199,68 @@ class MetricsServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 """Answer."""
+                self.wfile.write(self._head())
+
+            def do_HEAD(self) -> None:
+                """Answer without the body."""
+                self._head()
+
+            def _head(self) -> bytes:
                 status, content_type, body = answer(self.path.partition("?")[0])
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                return body
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 """Tell nothing: being asked is nothing to note."""
 
         return Handler
+
+
+class BoundedServer(ThreadingHTTPServer):
+    """A thread a connection, so many of them at a time, each for so long: idle and slow clients exhaust nothing."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, section: MetricsSection, handler: type[BaseHTTPRequestHandler]) -> None:
+        """Listen where the section says. Raises OSError where that can't be."""
+        self._timeout_s, self._connections_max = section.timeout_ms / 1000, section.connections_max
+        self._opened_at: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+        super().__init__((section.host, section.port), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Hand a connection to a thread; one too many takes the place of the oldest."""
+        with self._lock:
+            while len(self._opened_at) >= self._connections_max:
+                self._cut(next(iter(self._opened_at)))
+            self._opened_at[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End connections whose time is over; called about twice a second."""
+        over = time.monotonic() - self._timeout_s
+        with self._lock:
+            for request in [each for each, opened_at in self._opened_at.items() if opened_at < over]:
+                self._cut(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection that was answered."""
+        with self._lock:
+            self._opened_at.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Pass over clients that went away; tell of what is wrong with us, in one line."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            log.error("metrics: a request failed: %r", error)
+
+    def _cut(self, request: socket.socket) -> None:
+        """End a connection; its thread, which waits for it, closes it."""
+        self._opened_at.pop(request, None)
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)

@@ -24,7 +24,8 @@ from thalweg.streams.checkpoints.format import (
     header_of,
 )
 from thalweg.streams.configuration.loading import Loaded
-from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments, refusing
+from thalweg.streams.kafka.refusals import refusing
+from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.seal import seal_of
 from thalweg.streams.refusal import Refusal

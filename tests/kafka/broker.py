@@ -27,6 +27,7 @@ KAFKA_VERSION = "4.4.0"
 READY_TIMEOUT_S = 90.0
 COMMAND_TIMEOUT_S = 120.0
 USERNAME, PASSWORD = "thalweg", "correct horse"
+GUEST, GUEST_PASSWORD = "guest", "let me in"
 BOOTSTRAP_VARIABLE = "THALWEG_TEST_BOOTSTRAP"
 
 _HERE = Path(__file__).parent
@@ -108,14 +109,16 @@ class Running(NamedTuple):
 class Broker:
     """One Kafka node on this machine; a context manager that starts and stops it.
 
-    `secure` adds a SASL_SSL listener (SCRAM-SHA-256 and PLAIN, a self-signed certificate for localhost).
+    `secure` adds a SASL_SSL listener (SCRAM-SHA-256 and PLAIN, a self-signed certificate for localhost) and an SSL
+    listener that asks for a client's certificate. The user GUEST may log in, and may do nothing.
     """
 
     def __init__(self, *, secure: bool = False, port: int | None = None, memory: str = "256m") -> None:
-        ports = free_ports(3)
+        ports = free_ports(4)
         self.port = port or ports[0]
         self._controller_port = ports[1]
         self.secure_port = ports[2] if secure else None
+        self.mutual_port = ports[3] if secure else None
         self._memory = memory
         self._jars = jars()
         self.folder = Path(tempfile.mkdtemp(prefix="thalweg-broker-"))
@@ -133,6 +136,12 @@ class Broker:
         return f"localhost:{self.secure_port}"
 
     @property
+    def mutual_bootstrap_servers(self) -> str:
+        """The listener that asks for a client's certificate."""
+        assert self.mutual_port is not None, "the broker was made without secure=True"
+        return f"localhost:{self.mutual_port}"
+
+    @property
     def is_running(self) -> bool:
         """Whether the node's process is there."""
         return self._process is not None and self._process.poll() is None
@@ -147,6 +156,10 @@ class Broker:
     def certificate(self) -> Path:
         """The certificate that clients of the secure listener trust."""
         return self.folder / "certificate.pem"
+
+    def client(self, name: str) -> tuple[Path, Path]:
+        """Certificate and key of a client of the mutual listener: "friend", which it trusts, or "stranger"."""
+        return self.folder / f"{name}.pem", self.folder / f"{name}-key.pem"
 
     def start(self) -> None:
         """Start the node and wait until it serves. Raises BrokerUnavailableError, with its log, if it does not."""
@@ -209,7 +222,7 @@ class Broker:
         settings = self._settings()
         scram: list[str] = []
         if self.secure_port is not None:
-            self._make_certificate()
+            self._make_certificates()
             settings |= self._secure_settings()
             scram = ["--add-scram", f"SCRAM-SHA-256=[name={USERNAME},password={PASSWORD}]"]
         properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -230,7 +243,7 @@ class Broker:
             "controller.listener.names": "CONTROLLER",
             "listeners": f"{plain},{controller}",
             "advertised.listeners": plain,
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL",
             "log.dirs": str(self.folder / "data"),
             "offsets.topic.num.partitions": "1",
             "transaction.state.log.num.partitions": "1",
@@ -254,33 +267,43 @@ class Broker:
 
     def _secure_settings(self) -> dict[str, str]:
         listeners = self._settings()
-        address = f"SASL_SSL://localhost:{self.secure_port}"
+        addresses = f"SASL_SSL://localhost:{self.secure_port},SSL://localhost:{self.mutual_port}"
         plain_users = (
             "org.apache.kafka.common.security.plain.PlainLoginModule required "
-            f'username="{USERNAME}" password="{PASSWORD}" user_{USERNAME}="{PASSWORD}";'
+            f'username="{USERNAME}" password="{PASSWORD}" user_{USERNAME}="{PASSWORD}" user_{GUEST}="{GUEST_PASSWORD}";'
         )
         return {
-            "listeners": f"{listeners['listeners']},{address}",
-            "advertised.listeners": f"{listeners['advertised.listeners']},{address}",
+            "listeners": f"{listeners['listeners']},{addresses}",
+            "advertised.listeners": f"{listeners['advertised.listeners']},{addresses}",
             "inter.broker.listener.name": "PLAINTEXT",
             "sasl.enabled.mechanisms": "SCRAM-SHA-256,PLAIN",
             "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config": (
                 "org.apache.kafka.common.security.scram.ScramLoginModule required;"
             ),
             "listener.name.sasl_ssl.plain.sasl.jaas.config": plain_users,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": f"User:ANONYMOUS;User:{USERNAME};User:CN=friend",
+            "listener.name.ssl.ssl.client.auth": "required",
+            "listener.name.ssl.ssl.truststore.type": "PEM",
+            "listener.name.ssl.ssl.truststore.location": str(self.client("friend")[0]),
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(self.folder / "keystore.pem"),
         }
 
-    def _make_certificate(self) -> None:
+    def _make_certificates(self) -> None:
         key = self.folder / "key.pem"
-        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-        command += ["-keyout", str(key), "-out", str(self.certificate)]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)
-        if run.returncode != 0:
-            raise BrokerUnavailableError(f"openssl made no certificate: {run.stderr[-500:]}")
+        _make_certificate("localhost", self.certificate, key, "subjectAltName=DNS:localhost,IP:127.0.0.1")
         (self.folder / "keystore.pem").write_text(key.read_text() + self.certificate.read_text())
+        for name in ("friend", "stranger"):
+            _make_certificate(name, *self.client(name), "extendedKeyUsage=clientAuth")
+
+
+def _make_certificate(name: str, certificate: Path, key: Path, extension: str) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+    command += ["-addext", extension, "-keyout", str(key), "-out", str(certificate)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)
+    if run.returncode != 0:
+        raise BrokerUnavailableError(f"openssl made no certificate: {run.stderr[-500:]}")
 
 
 @contextlib.contextmanager

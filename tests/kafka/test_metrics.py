@@ -1,11 +1,17 @@
 """What a worker tells of itself over HTTP."""
 
+import http.client
 import re
 import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from thalweg.streams.configuration.loading import MetricsSection
 from thalweg.streams.kafka.partition_run import PartitionProgress
 from thalweg.streams.refusal import Refusal
-from thalweg.streams.worker.metrics import MetricsServer
+from thalweg.streams.worker.metrics import MetricsServer, WorkerCollector
 
 from tests.kafka.scoring import Workers
 from tests.kafka.test_worker import lines
@@ -90,31 +96,114 @@ def test_a_worker_tells_its_figures(broker: str, unique: Unique, tmp_path: Path)
         assert len(examples) > 1000
 
 
-def progress(*opened: bool) -> list[PartitionProgress]:
-    return [PartitionProgress(number, is_open, 0, None, None, 0, 0) for number, is_open in enumerate(opened)]
+class Consumer:
+    """A worker's consumer that has these partitions, and heard of the brokers a moment ago."""
+
+    def __init__(self, *opened: bool) -> None:
+        self.opened = opened
+        self.silence_s = 0.5
+        self.is_silent = False
+
+    def progress(self) -> list[PartitionProgress]:
+        return [PartitionProgress(number, is_open, 90, None, 100, 0, 0) for number, is_open in enumerate(self.opened)]
 
 
-def test_readiness_waits_for_every_partition() -> None:
-    """A worker without partitions, or with one that is opening, is not ready, and healthy all the same."""
-    told = progress()
-    server = MetricsServer(MetricsSection(port=0), CollectorRegistry(), lambda: told)
-    server.start()
-    assert get(server.address, "/readyz") == (503, "no partitions yet\n")
-    assert get(server.address, "/healthz")[0] == 200
-    told = progress(True, False)
-    assert get(server.address, "/readyz") == (503, "partitions are opening\n")
-    told = progress(True, True)
-    assert get(server.address, "/readyz?x") == (200, "ready\n")
+class Handler:
+    """What of a worker's handler the metrics of its progress ask."""
+
+    partitions: ClassVar[dict[int, Any]] = {}
+
+    class delivery:  # noqa: N801
+        committed = staticmethod(lambda partition: None)
+
+
+@pytest.fixture
+def serving() -> Callable[..., MetricsServer]:
+    def serve(consumer: Consumer, **settings: int) -> MetricsServer:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(WorkerCollector(cast(Any, Handler()), consumer))
+        server = MetricsServer(MetricsSection(port=0, **settings), registry, consumer)
+        server.start()
+        return server
+
+    return serve
+
+
+Serving = Callable[..., MetricsServer]
+
+
+def test_readiness_waits_for_every_partition_and_for_the_brokers(serving: Serving) -> None:
+    """A worker without partitions, with one that is opening, or that hears of no broker is healthy but not ready."""
+    consumer = Consumer()
+    address = serving(consumer).address
+    assert get(address, "/readyz") == (503, "no partitions yet\n")
+    assert get(address, "/healthz")[0] == 200
+    consumer.opened = (True, False)
+    assert get(address, "/readyz") == (503, "partitions are opening\n")
+    consumer.opened = (True, True)
+    assert get(address, "/readyz?x") == (200, "ready\n")
+    assert samples(get(address, "/metrics")[1])["thalweg_lag_records"] == {("0",): 10, ("1",): 10}
+    consumer.silence_s, consumer.is_silent = 12.3, True
+    assert get(address, "/readyz") == (503, "no broker has answered for 12 s\n")
+    found = samples(get(address, "/metrics")[1])
+    assert "thalweg_lag_records" not in found
+    assert found["thalweg_broker_silence_seconds"] == {(): 12.3}
+
+
+def test_slow_and_idle_clients_exhaust_nothing(serving: Serving) -> None:
+    """Idle connections beyond the limit cost the oldest its place; a client that dribbles is cut off in time."""
+    address = serving(Consumer(), connections_max=4, timeout_ms=1_000).address
+    host, port = address.split(":")
+    idle = [socket.create_connection((host, int(port))) for _ in range(300)]
+    threads = threading.active_count()
+    assert get(address, "/healthz") == (200, "ok\n")
+    assert threads < 50
+    assert idle[0].recv(1) == b""
+    slow = socket.create_connection((host, int(port)))
+    started = time.monotonic()
+    with suppress(ConnectionError), slow:
+        while time.monotonic() - started < 10:
+            slow.sendall(b"x")
+            time.sleep(0.05)
+    assert 0.9 < time.monotonic() - started < 3
+    for each in idle:
+        each.close()
+
+
+def test_head_answers_without_a_body(serving: Serving) -> None:
+    """HEAD gives status and length of what GET gives."""
+    connection = http.client.HTTPConnection(serving(Consumer()).address)
+    for path, status, length in (("/healthz", 200, "3"), ("/readyz", 503, "18")):
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Content-Length"], answer.read()) == (status, length, b"")
+
+
+def test_clients_that_go_away_are_passed_over(
+    serving: Serving, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reset in the middle of a request or an answer writes nothing anywhere."""
+    address = serving(Consumer(True)).address
+    host, port = address.split(":")
+    for request in (b"GET /metr", b"GET /metrics HTTP/1.0\r\n\r\n", b""):
+        client = socket.create_connection((host, int(port)))
+        client.sendall(request)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    assert get(address, "/healthz")[0] == 200
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""
+    assert not caplog.records
 
 
 def test_metrics_can_be_off_and_refuse_a_port_that_is_taken() -> None:
     """One setting turns it off; a taken port is a refusal that names the setting."""
-    off = MetricsServer(MetricsSection(enabled=False), CollectorRegistry(), progress)
+    off = MetricsServer(MetricsSection(enabled=False), CollectorRegistry(), Consumer())
     off.start()
     assert off.address == ""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        taken = MetricsServer(MetricsSection(port=other.getsockname()[1]), CollectorRegistry(), progress)
+        taken = MetricsServer(MetricsSection(port=other.getsockname()[1]), CollectorRegistry(), Consumer())
         with pytest.raises(Refusal, match=r"set metrics\.port"):
             taken.start()
