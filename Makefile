@@ -1,5 +1,5 @@
 # make demo    replay the shipped sample of KuaiRand and print a table and the path of the scores
-# make live    see it on a real Kafka: broker, topics, 2 000 events a second, a worker, its scores; Ctrl-C ends it
+# make live    see it on a real Kafka: broker, topics, 2 000 events a second, a worker, a table of how it goes; Ctrl-C ends it
 # make test    all checks and all tests: what continuous integration runs
 # make check   lint, format, types, import directions, doctests
 # make peer    speed beside Vowpal Wabbit; make quality: AUC and log loss beside it

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from thalweg.streams.configuration.loading import ConfigurationError, Loaded, load
+from thalweg.streams.interrupts import interrupt_quietly
 from thalweg.streams.kafka.blocks import BlockApp, BlockLimits, EndingLimits, block_app
 from thalweg.streams.kafka.topics import check
 from thalweg.streams.partition.partition import Partition
@@ -46,6 +47,7 @@ def make_app(loaded: Loaded) -> BlockApp:
 
     def prepare() -> None:
         """Answer questions, look at the topics and compile, all before the group counts on this worker."""
+        interrupt_quietly()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         server.start()
         check(loaded.kafka, loaded.topics)

@@ -25,9 +25,9 @@ DIRECTIONS: dict[str, set[str] | None] = {
 LAYERS: dict[str, tuple[str, ...]] = {
     "operators": ("machine", "structures", "operators", "fold", "edges", "estimators"),
     "streams": (
-        *("printable", "refusal", "warnings"),
+        *("printable", "refusal", "warnings", "interrupts"),
         *("logs", "kafka", "configuration", "partition", "checkpoints", "replay", "worker"),
-        *("consume", "driver", "app", "simulation", "commands"),
+        *("consume", "driver", "app", "simulation", "commands", "entry"),
     ),
 }
 PARAMETERS_MAX = 8

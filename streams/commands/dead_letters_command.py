@@ -79,7 +79,7 @@ def list_command(
     Example:
         thalweg dead-letters list --each --reason not_json
     """
-    from thalweg.streams.kafka.dead_letters import REDRIVEN_HEADER, Contents, Letter, contents
+    from thalweg.streams.kafka.dead_letters import Contents, Letter, came_of, contents, redrives_of
 
     letters = chosen(loaded, bootstrap_servers, path, Filters(**filters))
     found = Contents(frozenset(), 0)
@@ -107,7 +107,8 @@ def list_command(
                     "detail": letter.letter.detail,
                     "bytes": len(letter.letter.raw or b""),
                     "redriven": is_redriven(letter),
-                    "came_of": dict(letter.letter.headers).get(REDRIVEN_HEADER, b"").decode(errors="replace") or None,
+                    "came_of": came_of(letter.letter),
+                    "redrives": redrives_of(letter.letter),
                 }
                 click.echo(json_text(line) if as_json else printable("\t".join(map(str, list(line.values())[:7]))))
     except BrokenPipeError:
@@ -162,7 +163,7 @@ def show_command(origin: str, as_json: bool, path: str | None, loaded: Loaded, b
         "origin": content.origin,
         "cause": content.cause,
         "key": "none" if content.key is None else content.key.decode(errors="backslashreplace"),
-        **{f"header {name}": value.decode(errors="backslashreplace") for name, value in content.headers},
+        **{f"header {name}": text_of(value) for name, value in content.headers},
         "bytes": "none (a tombstone)" if content.raw is None else str(len(content.raw)),
     }
     for name, text in told.items():
@@ -193,15 +194,17 @@ def redrive_command(
     """Send dead letters back to the input topic: their bytes, key and headers as they came.
 
     Without --execute nothing is sent. What was redriven before is left out, and so is what this configuration is sure
-    to turn down again. A redriven record lies at the end of the log: it is read as late as it comes, and does not
-    move stream time back.
+    to turn down again. A record that was sent back dead_letters.redrives_max times is left out for good. A redriven
+    record lies at the end of the log: it is read as late as it comes, and does not move stream time back. Status 1: the
+    brokers refused some letters; the others were sent.
 
     \b
     Example:
         thalweg dead-letters redrive --reason too_large --set limits.record_bytes=200000
         thalweg dead-letters redrive --reason too_large --set limits.record_bytes=200000 --execute
     """
-    from thalweg.streams.kafka.dead_letters import STATE_DECIDES, Redrive
+    from thalweg.streams.kafka.dead_letters import STATE_DECIDES
+    from thalweg.streams.kafka.redrive import Redrive
 
     kafka = loaded.kafka.reached_at(bootstrap_servers)
     redrive = Redrive(
@@ -211,6 +214,7 @@ def redrive_command(
         wanted(Filters(**filters)),
         redriven=redriven,
         unusable=unusable,
+        redrives_max=loaded.dead_letters.redrives_max,
     )
     plan = redrive.run() if execute else redrive.plan()
     if as_json:
@@ -219,12 +223,7 @@ def redrive_command(
                 {"executed": execute} | {name: dict(getattr(plan, name)) for name in plan._fields}, order="sorted"
             )
         )
-    table = Table("reason", "sent back" if execute else "would be sent", "redriven before", "unusable still")
-    for reason in sorted({*plan.sent, *plan.redriven, *plan.unusable}):
-        counts = (plan.sent[reason], plan.redriven[reason], plan.unusable[reason])
-        table.add_row(Text(printable(reason)), *map(str, counts))
-    if table.row_count:
-        Console(stderr=True).print(table)
+    show_plan(plan, execute=execute)
     for reason, again in sorted(plan.again.items()):
         whys = ", ".join(f"{count} as {why}" for why, count in sorted(again.items()))
         click.echo(printable(f"{reason}: under this configuration dead letters again: {whys}"), err=True)
@@ -236,6 +235,22 @@ def redrive_command(
     else:
         more = "; nothing was sent: give --execute" if sent else "; nothing to do"
         click.echo(f"{sent} of {plan.found} would be sent to {loaded.topics.interactions}{more}", err=True)
+    if plan.refused:
+        raise SystemExit(1)
+
+
+def show_plan(plan: Any, *, execute: bool) -> None:
+    """Print a redrive's numbers by reason, and each letter that the brokers refused with why."""
+    table = Table(
+        "reason", "sent back" if execute else "would be sent", "redriven before", "unusable still", "at the limit"
+    )
+    counts = (plan.sent, plan.redriven, plan.unusable, plan.exhausted)
+    for reason in sorted({reason for each in counts for reason in each}):
+        table.add_row(Text(printable(reason)), *(str(each[reason]) for each in counts))
+    if table.row_count:
+        Console(stderr=True).print(table)
+    for place, why in plan.refused.items():
+        click.echo(printable(f"{place} can't be sent back: {why}"), err=True)
 
 
 def wanted(filters: Filters) -> Any:
@@ -274,3 +289,8 @@ def chosen(loaded: Loaded, bootstrap_servers: str | None, path: str | None, filt
 def json_text(value: Any) -> str:
     """Return a value as JSON in printable characters."""
     return printable(msgspec.json.encode(value).decode())
+
+
+def text_of(value: bytes | None) -> str:
+    """Return a header's value as a text; a header without one is null."""
+    return "null" if value is None else value.decode(errors="backslashreplace")

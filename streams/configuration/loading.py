@@ -122,6 +122,13 @@ class DeliverySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             )
 
 
+class DeadLettersSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section `[dead_letters]`: what `thalweg dead-letters redrive` sends back."""
+
+    redrives_max: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 3
+    """How often one record is sent back at most; it counts its rounds in the header `thalweg.redrives`."""
+
+
 class MetricsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section `[metrics]`: where a worker answers `/metrics`, `/healthz` and `/readyz`."""
 
@@ -152,6 +159,7 @@ class Loaded:
     delivery: DeliverySection
     worker: WorkerSection
     metrics: MetricsSection
+    dead_letters: DeadLettersSection
     sources: Mapping[str, Source]
 
 
@@ -208,6 +216,7 @@ def io_sections() -> dict[str, type]:
         "delivery": DeliverySection,
         "worker": WorkerSection,
         "metrics": MetricsSection,
+        "dead_letters": DeadLettersSection,
     }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiokafka.errors as aiokafka_errors
 from kafka import errors
-from thalweg.streams.configuration.sections import redacted
+from thalweg.streams.printable import redacted
 from thalweg.streams.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -155,8 +155,8 @@ def why_unreachable(kafka: "KafkaSection") -> str:
         found = _outcome(kafka, server, redacted(server))
         if found is None:
             return (
-                f"the broker at {redacted(server)} answers, but those that it names, or the topics' leaders, do not: check its "
-                "advertised.listeners, and whether all brokers run"
+                f"the broker at {redacted(server)} answers, but those that it names, or the topics' leaders, do not: "
+                "check its advertised.listeners, and whether all brokers run"
             )
         told = told or found
     return told

@@ -82,9 +82,10 @@ def host_and_port(server: str) -> tuple[str, int]:
     >>> host_and_port("[::1]:9093"), host_and_port("broker-1")
     (('::1', 9093), ('broker-1', 9092))
     """
+    server = server.rpartition("@")[2].rpartition("//")[2]
     if server.startswith("["):
-        host, _, rest = server[1:].partition("]")
-        port = rest.removeprefix(":") or str(PORT)
+        host, closing, rest = server[1:].partition("]")
+        port = (rest.removeprefix(":") or str(PORT)) if closing else ""
     elif server.count(":") > 1:
         raise ValueError(f"{server!r} is an IPv6 address without brackets: write {_bracketed(server)}")
     else:

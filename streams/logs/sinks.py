@@ -116,7 +116,11 @@ def dead_letter_line(output: Output) -> Output:
 
 def dead_letter_of(value: bytes | None, key: bytes | None, headers: Headers) -> DeadLetter:
     """Return the dead letter that a record of their topic is. Raises ValueError where it is none."""
-    own = {name: value.decode() for name, value in headers[-OWN_HEADERS:] if name.startswith(OWN_PREFIXES)}
+    own = {
+        name: value.decode()
+        for name, value in headers[-OWN_HEADERS:]
+        if value is not None and name.startswith(OWN_PREFIXES)
+    }
     errors = "__streams.errors."
     try:
         return DeadLetter(

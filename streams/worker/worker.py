@@ -24,6 +24,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import Cause, Output, Outputs, Record
 from thalweg.streams.checkpoints.folders import store_at
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, Header, Identity, OutputEnd, header_of
@@ -37,6 +38,10 @@ from thalweg.streams.worker.ports import Ports, ports_of
 BELOW_ALL = -1
 """An ordinal below that of every output."""
 REASON_HEADER = "thalweg.reason"
+FIRST_RECORDS = 1_000
+"""Of a partition's first records so many are looked at for keys that another hash placed."""
+FEWEST_RECORDS = 50
+MISPLACED_SHARE = 0.1
 
 
 class CheckpointUnwritableError(Refusal):
@@ -91,6 +96,7 @@ class AssignedPartition:
         self._suppressing: dict[str, Cause] = {}
         self.suppressed = 0
         self.dead_letters: dict[str, int] = {}
+        self._looked_at = 0
         self.events_since_checkpoint = 0
         self._tried_at = self._clock.monotonic()
         self.checkpoint_at: float | None = None
@@ -123,10 +129,30 @@ class AssignedPartition:
         self._last_value = records[-1].value
         self.events_since_checkpoint += len(records)
         for output in outputs.dead_letters:
-            reason = next((value.decode() for name, value in reversed(output.headers) if name == REASON_HEADER), "")
-            self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1
+            reason = next((value for name, value in reversed(output.headers) if name == REASON_HEADER), None)
+            counted = (reason or b"").decode()
+            self.dead_letters[counted] = self.dead_letters.get(counted, 0) + 1
         fresh = [self._above(topic, list_) for topic, list_ in zip(topics, outputs, strict=True)]
         return Outputs(*fresh)
+
+    def misplaced(self, count: int) -> str | None:
+        """Return what to tell, once, where many of the first records lie in the wrong partition.
+
+        `count` is that of the records that were just folded.
+        """
+        if self._looked_at >= FIRST_RECORDS:
+            return None
+        self._looked_at += count
+        wrong = self.dead_letters.get(Reason.WRONG_PARTITION.value, 0)
+        if self._looked_at < FEWEST_RECORDS or wrong <= MISPLACED_SHARE * self._looked_at:
+            return None
+        told = (
+            f"{self.name}: {wrong} of the first {self._looked_at} records do not belong into this partition "
+            "(wrong_partition): their producer hashes keys another way; a client of librdkafka (C, Go, C#, Node, "
+            "confluent-kafka for Python) needs partitioner=murmur2_random, see docs/kafka.md"
+        )
+        self._looked_at = FIRST_RECORDS
+        return told
 
     def note_sent(self, topics: Sequence[str], outputs: Outputs) -> None:
         """Note the last cause of each topic that something was sent to."""
@@ -233,6 +259,8 @@ class Scoring:
             outputs = await self._ports.in_thread(assigned.process, records, self.topics)
         await self.delivery.send(partition, outputs)
         assigned.note_sent(self.topics, outputs)
+        if (told := assigned.misplaced(len(records))) is not None:
+            self._log.warning(told)
         return await self.idle(partition)
 
     async def idle(self, partition: int) -> int | None:

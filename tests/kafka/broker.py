@@ -165,7 +165,10 @@ class Broker:
         """Start the node and wait until it serves. Raises BrokerUnavailableError, with its log, if it does not."""
         with self.log.open("ab") as log:
             command = self._java("kafka.Kafka", str(self.folder / "server.properties"))
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            # a session of its own: the terminal's Ctrl-C is for those who use it, and end it when they are done
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:

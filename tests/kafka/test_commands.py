@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from kafka.partitioner.default import murmur2
 from thalweg.schemas.records import Cause, LogRecord
+from thalweg.streams.commands import main
 from thalweg.streams.kafka.consume import Reader, cause_of
 
 from tests.kafka.fleet import end_offsets, log_of, make_topic, send
@@ -20,8 +22,16 @@ Unique = Callable[[str], str]
 
 
 def thalweg(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
-    """Run the command line; return exit status, stdout and stderr."""
-    command = [sys.executable, "-c", "from thalweg.streams.commands import main; main()", *arguments]
+    """Run the command line in this process; return exit status, stdout and stderr."""
+    ran = CliRunner().invoke(main, list(arguments), input=stdin)
+    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
+        raise ran.exception
+    return ran.exit_code, ran.stdout_bytes, ran.stderr
+
+
+def in_process(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "thalweg.streams.entry", *arguments]
     run = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=120)
     return run.returncode, run.stdout, run.stderr.decode()
 
@@ -166,7 +176,7 @@ def test_no_broker_is_refused_within_a_bounded_time() -> None:
     flags = ["--bootstrap-servers", "127.0.0.1:9", "--set", "kafka.connect_timeout_ms=500"]
     for command in (["topics", "create"], ["consume"], ["produce", "-"]):
         started = time.monotonic()
-        status, _, told = thalweg(*command, *flags, stdin=b"{}\n")
+        status, _, told = in_process(*command, *flags, stdin=b"{}\n")
         assert (status, told.count("\n")) == (1, 1)
         assert "no broker answers at 127.0.0.1:9" in told
         assert time.monotonic() - started < 20

@@ -1,5 +1,6 @@
 """`thalweg dead-letters` on a real broker, and dead letters that can't be written."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -7,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError as AiokafkaError
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError
+from thalweg.schemas.origin import Origin
+from thalweg.schemas.outputs import dead_letter_headers
 from thalweg.schemas.reasons import Reason
-from thalweg.streams.kafka import dead_letters
-from thalweg.streams.kafka.dead_letters import REDRIVEN_HEADER, Redrive, Wanted
+from thalweg.schemas.records import Cause, Output, Outputs
+from thalweg.streams.kafka import redrive as redriving
+from thalweg.streams.kafka.dead_letters import REDRIVEN_HEADER, REDRIVES_HEADER, Wanted
+from thalweg.streams.kafka.delivery import Delivery
+from thalweg.streams.kafka.redrive import Redrive
 from thalweg.streams.refusal import Refusal
 
 from tests.kafka.fleet import delete_records, log_of, make_topic
@@ -77,7 +84,7 @@ def test_letters_are_listed_and_shown(workers: Workers) -> None:
         assert "reason: not_utf8: byte 9 is not UTF-8" in told
         assert f"origin: {source}-0-1\n" in told
         assert "key: u1\n" in told
-        assert "header trace: \\x00\\xff\n" in told
+        assert "header trace: \\u0000\\xff\n" in told
     shown = json.loads(run(workers, "show", f"{source}-0-4", "--json")[1])
     assert "key" not in shown
     assert shown["reason"] == "missing_field"
@@ -110,7 +117,8 @@ def test_a_redrive_sends_once_what_can_be_used(workers: Workers) -> None:
         assert [record.value for record in back] == [BAD[1], BAD[4]]
         assert [record.key for record in back] == [b"u1"] * 2
         for record, offset in zip(back, (1, 4), strict=True):
-            assert list(record.headers) == [*HEADERS, (REDRIVEN_HEADER, b"%b-0-%d" % (topic.encode(), offset))]
+            place = b"%b-0-%d" % (topic.encode(), offset)
+            assert list(record.headers) == [*HEADERS, (REDRIVEN_HEADER, place), (REDRIVES_HEADER, b"1")]
     assert "0 of 5 sent back" in told
     assert json.loads(run(workers, "redrive", "--json", **wide)[1])["redriven"] == {"value_too_long": 2}
     assert "5 dead letters, 2 redriven" in run(workers, "list")[2]
@@ -118,6 +126,10 @@ def test_a_redrive_sends_once_what_can_be_used(workers: Workers) -> None:
     once.run()
     rows = [json.loads(line) for line in run(workers, "list", "--each", "--json")[1].splitlines()]
     assert [row["came_of"] for row in rows] == [None] * 5 + [f"{topic}-0-1", f"{topic}-0-4"]
+    assert [row["redrives"] for row in rows] == [0] * 5 + [1, 1]
+    # a record goes round as often as it may, and no oftener, whatever flags there are
+    plan = json.loads(run(workers, "redrive", "--redriven", "--json", **wide, **{"dead_letters.redrives_max": "1"})[1])
+    assert (plan["sent"], plan["exhausted"]) == ({"value_too_long": 2}, {"value_too_long": 2})
     assert json.loads(run(workers, "redrive", "--json", **wide)[1])["sent"] == {"value_too_long": 2}
     assert json.loads(run(workers, "redrive", "--redriven", "--unusable", "--json")[1])["sent"] == {
         "missing_field": 1,
@@ -131,18 +143,18 @@ def test_a_redrive_that_fails_half_way_is_gone_on_with(workers: Workers, monkeyp
     """A batch is sent and marked or neither; what a dead redrive left open is ended, and each goes back once."""
     Once(workers).run()
     loaded = workers.loaded
-    commit, commits = KafkaProducer.commit_transaction, []
+    commit, commits = AIOKafkaProducer.commit_transaction, []
 
-    def failing(producer: Any) -> None:
+    async def failing(producer: Any) -> None:
         commits.append(producer)
         if len(commits) == 2:
-            raise KafkaError("the brokers are gone")
-        commit(producer)
+            raise AiokafkaError("the brokers are gone")
+        await commit(producer)
 
-    monkeypatch.setattr(dead_letters, "BATCH_LETTERS", 2)
+    monkeypatch.setattr(redriving, "BATCH_LETTERS", 2)
     redrive = Redrive(loaded.kafka, loaded.topics, loaded.configuration, Wanted(), unusable=True)
     with monkeypatch.context() as patched:
-        patched.setattr(KafkaProducer, "commit_transaction", failing)
+        patched.setattr(AIOKafkaProducer, "commit_transaction", failing)
         with pytest.raises(Refusal, match="behind the first 2 can't be sent back"):
             redrive.run()
     with closing(hanging(workers)):
@@ -156,11 +168,62 @@ def test_a_redrive_that_fails_half_way_is_gone_on_with(workers: Workers, monkeyp
 def hanging(workers: Workers) -> Any:
     """A redrive that died after it had sent a letter and before it was marked: its transaction is open."""
     loaded = workers.loaded
-    producer = Redrive(loaded.kafka, loaded.topics, loaded.configuration, Wanted())._producer()
+    producer = KafkaProducer(
+        bootstrap_servers=loaded.kafka.bootstrap_servers,
+        transactional_id=f"thalweg-redrive-{loaded.topics.dead_letters}",
+        enable_idempotence=True,
+    )
     producer.init_transactions()
     producer.begin_transaction()
     producer.send(workers.source, b"half done", key=b"u1", headers=[(REDRIVEN_HEADER, b"x")]).get(30)
     return producer
+
+
+def letter_of(number: int, raw: bytes | None, key: bytes | None, *headers: tuple[str, bytes | None]) -> Output:
+    """A dead letter as a worker writes it, of record `number` of the topic `in`."""
+    own = dead_letter_headers(headers, Reason.TIME_JUMP, "made up", Origin("in", 0, number), Cause(number, 0))
+    return Output(Cause(number, 0), raw, key, own)
+
+
+def test_one_bad_letter_keeps_no_other_back(workers: Workers) -> None:
+    """Tombstones without a key and headers without a value go back; one that the input refuses is named, alone."""
+    loaded, servers = workers.loaded, workers.loaded.kafka.bootstrap_servers
+    letters = [
+        letter_of(0, GOOD % (1, b"y"), b"u1", ("empty", None), ("trace", b"")),
+        letter_of(1, None, None),
+        letter_of(2, GOOD % (2, b"z" * 3_000), b"u1"),
+        letter_of(3, GOOD % (3, b"y"), b"u1", (REDRIVES_HEADER, b"2"), (REDRIVEN_HEADER, b"x-0-1")),
+    ]
+
+    async def write() -> None:
+        async with Delivery(loaded.kafka, loaded.topics) as delivery:
+            await delivery.send(0, Outputs([], [], letters))
+            await delivery.flush(0)
+
+    asyncio.run(write())
+    status, _, told = run(workers, "show", "in-0-0")
+    assert (status, "header empty: null" in told, "header trace: \n" in told) == (0, True, True)
+    assert json.loads(run(workers, "show", "in-0-0", "--json")[1])["headers"] == [["empty", None], ["trace", ""]]
+    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, workers.source, {"max.message.bytes": "2000"})])
+    flags = {"limits.value_bytes": "20000"}
+    status, out, told = run(workers, "redrive", "--execute", "--unusable", "--json", **flags)
+    topic = loaded.topics.dead_letters
+    assert (status, json.loads(out)["sent"]) == (1, {"time_jump": 3})
+    assert f"{topic}-0-2 can't be sent back: MessageSizeTooLargeError" in told
+    assert "raise its max.message.bytes" in told
+    assert "3 of 4 sent back" in told
+    back = [record for record in records_of(servers, workers.source, 0, "read_committed") if record.offset > 5]
+    assert [(record.value, record.key) for record in back] == [(letters[n].value, letters[n].key) for n in (0, 1, 3)]
+    assert [back[0].headers[:2], back[1].headers[0], back[2].headers] == [
+        (("empty", None), ("trace", b"")),
+        (REDRIVEN_HEADER, f"{topic}-0-1".encode()),
+        ((REDRIVEN_HEADER, f"{topic}-0-3".encode()), (REDRIVES_HEADER, b"3")),
+    ]
+    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, workers.source, {"max.message.bytes": "9000"})])
+    status, out, _ = run(workers, "redrive", "--execute", "--unusable", "--json", **flags)
+    assert (status, json.loads(out)["sent"], json.loads(out)["redriven"]) == (0, {"time_jump": 1}, {"time_jump": 3})
 
 
 @pytest.mark.parametrize("mode", ["suppress", "transactional"])
@@ -172,15 +235,23 @@ def test_dead_letters_that_cannot_be_written_stop_the_worker(
     workers = Workers(broker, unique, tmp_path / "workers", **settings)
     topic = workers.loaded.topics.dead_letters
     make_topic(broker, topic, 1, {"max.message.bytes": "200"})  # what ends a transaction fits
+
+    def change(**configs: str) -> None:
+        changed = {name.replace("_", "."): value for name, value in configs.items()}
+        with closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, changed)])
+
     with workers:
         workers.produce(lines(3_000))
         once = Once(workers)
         for _ in range(2):
-            with pytest.raises(Refusal, match=f"{topic}-0: .* refused: MessageSizeTooLargeError"):
+            with pytest.raises(Refusal, match=f"{topic}-0: .* refused: MessageSizeTooLargeError.*max.message.bytes"):
                 once.run()
             assert not list((tmp_path / "workers").rglob("*.checkpoint"))
-        with closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
-            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": "1000000"})])
+        change(max_message_bytes="1000000", cleanup_policy="compact")
+        with pytest.raises(Refusal, match=f"{topic}-0: .* refused: InvalidRecordError.*a compacted topic takes no"):
+            once.run()
+        change(max_message_bytes="1000000", cleanup_policy="delete")
         assert once.run() == 0
         assert workers.written(0) == (workers.expected(0), 0)
         assert len(workers.written(0)[0][2]) > 2

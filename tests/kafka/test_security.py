@@ -3,16 +3,20 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 from click.testing import CliRunner
 from thalweg.schemas.records import Cause, Output, Outputs
 from thalweg.streams.commands import main
 from thalweg.streams.kafka.consume import consume
 from thalweg.streams.kafka.delivery import Delivery, tail
 from thalweg.streams.kafka.produce import produce
+from thalweg.streams.kafka.refusals import refusal_of
 from thalweg.streams.kafka.security import (
     PASSWORD_VARIABLE,
     KafkaSection,
@@ -25,7 +29,7 @@ from thalweg.streams.kafka.topics import TopicsSection, check, create
 from thalweg.streams.refusal import Refusal
 
 from examples.live.events import events
-from tests.kafka.broker import PASSWORD, USERNAME, Broker
+from tests.kafka.broker import GUEST, GUEST_PASSWORD, PASSWORD, USERNAME, Broker
 from tests.kafka.fleet import Fleet, committed, wait_until
 from tests.kafka.scoring import Workers
 
@@ -129,6 +133,74 @@ def test_a_wrong_password_is_refused(own_broker: Broker, monkeypatch: pytest.Mon
     assert "\n" not in refusal.value.message
     assert PASSWORD_VARIABLE in refusal.value.message
     assert "wrong" not in refusal.value.message
+
+
+@pytest.mark.broker
+def test_every_refusal_says_which_it_was(own_broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """TLS, client certificate, login, rights and what is no broker at all are told apart, each in one line."""
+    for name, text in (("right", PASSWORD), ("wrong", "guess"), ("guest", GUEST_PASSWORD)):
+        (tmp_path / name).write_text(text)
+    plain: dict[str, Any] = {"connect_timeout_ms": 2_000}
+    tls = plain | {"security_protocol": "SSL", "ssl_ca_file": str(own_broker.certificate)}
+    mutual = tls | {"bootstrap_servers": own_broker.mutual_bootstrap_servers}
+    sasl = tls | {
+        "security_protocol": "SASL_SSL",
+        "bootstrap_servers": own_broker.secure_bootstrap_servers,
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_username": USERNAME,
+        "sasl_password_file": str(tmp_path / "right"),
+    }
+    wrong = {"sasl_password_file": str(tmp_path / "wrong")}
+    guest = {"sasl_mechanism": "PLAIN", "sasl_username": GUEST, "sasl_password_file": str(tmp_path / "guest")}
+    refused = {
+        "refuses the login: SaslAuthenticationFailed: .*THALWEG_KAFKA_PASSWORD": sasl | wrong,
+        "refuses the login: UnsupportedSaslMechanismError.*sasl_mechanism": sasl | {"sasl_mechanism": "SCRAM-SHA-512"},
+        "TLS: the certificate of .* is not trusted .*ssl_ca_file": sasl | {"ssl_ca_file": ""},
+        "TLS: .* refuses us, as we show no client certificate .*ssl_certificate_file": mutual,
+        "TLS: .* refuses the client certificate": mutual | pair(own_broker, "stranger"),
+        "ends the connection: .* PLAINTEXT, check whether that port speaks plain text": plain
+        | {"bootstrap_servers": own_broker.secure_bootstrap_servers},
+        "ends the connection: .* SSL, check whether that port speaks TLS": tls
+        | {"bootstrap_servers": own_broker.bootstrap_servers},
+        "no broker answers at 127.0.0.1:9: start one": plain | {"bootstrap_servers": "127.0.0.1:9"},
+    }
+
+    answered = {
+        "forbid it: TopicAuthorizationFailedError: interactions: give the user": sasl | guest,
+        "topics are not there: .*run `thalweg topics create`": mutual | pair(own_broker, "friend"),
+    }
+    messages = {
+        pattern: str(refusal_of(KafkaTimeoutError(), KafkaSection(**section))) for pattern, section in refused.items()
+    }
+    for pattern, section in answered.items():
+        with pytest.raises(Refusal) as refusal:
+            check(KafkaSection(**section), TopicsSection())
+        messages[pattern] = refusal.value.message
+    for pattern, message in messages.items():
+        assert re.search(pattern, message), message
+        assert "\n" not in message
+        assert "guess" not in message + caplog.text
+
+
+def pair(broker: Broker, name: str) -> dict[str, str]:
+    certificate, key = broker.client(name)
+    return {"ssl_certificate_file": str(certificate), "ssl_key_file": str(key)}
+
+
+@pytest.mark.parametrize(
+    ("server", "right"),
+    [("::1:9092", "[::1]:9092"), ("fe80::1", "[fe80::1]:9092"), ("2001:db8::7:19092", "[2001:db8::7]:19092")],
+)
+def test_an_address_without_brackets_is_refused(server: str, right: str) -> None:
+    """An IPv6 address is refused with the form that it must have, by flag and by setting; others as what they are."""
+    with pytest.raises(Refusal, match=re.escape(f"{server!r} is an IPv6 address without brackets: write {right}")):
+        KafkaSection().reached_at(server)
+    ran = CliRunner().invoke(main, ["config", "show", "--set", f"kafka.bootstrap_servers={server}"])
+    assert (ran.exit_code, ran.stderr.count("\n"), f"write {right}" in ran.stderr) == (1, 1, True)
+    assert KafkaSection(bootstrap_servers=right).servers == [right]
+    for bad in ("host:port", "host:0", "[::1", ":9092", ","):
+        with pytest.raises(Refusal, match=r"no bootstrap server|names no server"):
+            KafkaSection().reached_at(bad)
 
 
 def test_secrets_come_from_environment_or_file_and_are_never_shown(tmp_path: Path) -> None:

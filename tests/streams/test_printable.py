@@ -21,7 +21,8 @@ from thalweg.streams.checkpoints.format import Checkpoint, CheckpointStore, Iden
 from thalweg.streams.commands import consume_command, main
 from thalweg.streams.configuration import warnings
 from thalweg.streams.configuration.loading import load
-from thalweg.streams.kafka.security import KafkaSection, credentials, refusing
+from thalweg.streams.kafka.refusals import refusing
+from thalweg.streams.kafka.security import KafkaSection, credentials
 from thalweg.streams.logs.errors import LogError
 from thalweg.streams.logs.writer import LogWriter
 from thalweg.streams.partition.seal import seal_of
