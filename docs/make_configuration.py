@@ -33,7 +33,7 @@ Every number has bounds, and what is outside of them is refused in one line; so 
 the bounds is larger than the memory that there is, one line names the settings that ask for it and their bytes.
 
 Names end in their unit: `_ms` is milliseconds, `_bytes` bytes. What the fold computes depends on the sections from
-`[features]` to `[limits]` and on `seed`; a checkpoint made with others is refused. `[topics]`, `[kafka]`,
+`[features]` to `[mapping]` and on `seed`; a checkpoint made with others is refused. `[topics]`, `[kafka]`,
 `[checkpoint]` and what follows them only say where records come from and go.
 
 This page is written by `python docs/make_configuration.py`.

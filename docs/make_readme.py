@@ -32,6 +32,7 @@ LEFT_OUT: tuple[str, ...] = (
     "  erased",
     "  ranked",
     "  dead_lettered",
+    "  ignored",
     "impressions",
 )
 LEFT_OUT += ("feedback", "waiting", "  model alone", "  base score")

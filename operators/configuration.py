@@ -13,6 +13,7 @@ from thalweg.operators.sdim import SdimConfiguration
 from thalweg.operators.structures.texts import BLOCK_BYTES
 from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
 from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.mapping import MappingConfiguration
 
 ROWS_MIN = 1_024
 
@@ -45,6 +46,7 @@ class Configuration:
     error_memory: ErrorMemoryConfiguration = field(default_factory=ErrorMemoryConfiguration)
     correction: CorrectionConfiguration = field(default_factory=CorrectionConfiguration)
     limits: LimitsConfiguration = field(default_factory=LimitsConfiguration)
+    mapping: MappingConfiguration = field(default_factory=MappingConfiguration)
 
     def __post_init__(self) -> None:
         """Raise ValueError where sections contradict each other."""

@@ -37,22 +37,9 @@ def decoder(limits: LimitsConfiguration) -> Decode:
     Traceback (most recent call last):
     thalweg.schemas.reasons.Unusable: id_empty: user is empty
     """
-    record_bytes, depth = limits.record_bytes, limits.depth
 
-    def decode(raw: bytes | None) -> Event:
-        if not raw:
-            raise Unusable(Reason.EMPTY, "the record has no value (a tombstone)" if raw is None else "0 bytes")
-        size = len(raw)
-        if size > record_bytes:
-            raise Unusable(Reason.TOO_LARGE, f"{size} bytes, at most {record_bytes}")
-        if not raw.isascii():
-            try:  # The JSON decoder does not look into what it skips.
-                raw.decode()
-            except UnicodeDecodeError as error:
-                raise Unusable(Reason.NOT_UTF8, f"byte {error.start} is not UTF-8") from None
-        # Brackets are counted first: only a record with more of them than the depth allows can be too deep.
-        if raw.count(b"{") + raw.count(b"[") > depth and is_deeper(raw, depth):
-            raise Unusable(Reason.TOO_DEEP, f"nested deeper than {depth}")
+    def decode(value: bytes | None) -> Event:
+        raw = measured(value, limits)
         try:
             event = decode_plain(raw)
         except UNDECODABLE:
@@ -62,6 +49,27 @@ def decoder(limits: LimitsConfiguration) -> Decode:
         return event
 
     return decode
+
+
+def measured(raw: bytes | None, limits: LimitsConfiguration) -> bytes:
+    """Return a record's value, of valid UTF-8 and bounded size and depth, whatever it says.
+
+    Raises Unusable where it is not.
+    """
+    if not raw:
+        raise Unusable(Reason.EMPTY, "the record has no value (a tombstone)" if raw is None else "0 bytes")
+    size = len(raw)
+    if size > limits.record_bytes:
+        raise Unusable(Reason.TOO_LARGE, f"{size} bytes, at most {limits.record_bytes}")
+    if not raw.isascii():
+        try:  # The JSON decoder does not look into what it skips.
+            raw.decode()
+        except UnicodeDecodeError as error:
+            raise Unusable(Reason.NOT_UTF8, f"byte {error.start} is not UTF-8") from None
+    # Brackets are counted first: only a record with more of them than the depth allows can be too deep.
+    if raw.count(b"{") + raw.count(b"[") > limits.depth and is_deeper(raw, limits.depth):
+        raise Unusable(Reason.TOO_DEEP, f"nested deeper than {limits.depth}")
+    return raw
 
 
 class Plain(NamedTuple):

@@ -3,7 +3,7 @@
 Reading a record in Python and the hash of its values are the only loops outside the compiled fold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +27,9 @@ KINDS = {
     Erase: Kind.ERASE,
     type(None): Kind.UNUSABLE,
 }
-
 HOUR_MS = 3_600_000
+Read = Callable[[Record], Event | None]
+"""From a foreign record to its event, None for one that is ignored; raises Unusable."""
 
 
 class Block(NamedTuple):
@@ -44,9 +45,18 @@ class Columnizer:
     """Turns records into columns under one configuration; `names` is the state's, as `contexts.Fields` reads it."""
 
     def __init__(
-        self, configuration: Configuration, names: npt.NDArray[np.uint8], partition: int, partitions: int
+        self,
+        configuration: Configuration,
+        names: npt.NDArray[np.uint8],
+        partition: int,
+        partitions: int,
+        read: Read | None = None,
     ) -> None:
-        """Read fields under `configuration`; `partitions` 0 means that no record can lie in the wrong one."""
+        """Read fields under `configuration`; `partitions` 0 means that no record can lie in the wrong one.
+
+        `read` makes events of foreign records; without it records are our own events in JSON.
+        """
+        self._read = read
         features = configuration.features
         self._limits = configuration.limits
         self._decode = decoder(configuration.limits)
@@ -67,10 +77,16 @@ class Columnizer:
     def columns(self, records: Sequence[Record]) -> Block:
         """Return a block of records as columns; a record that cannot be used has its reason instead of values."""
         refused: dict[int, Unusable] = {}
-        events = self._decoded([record.value for record in records], refused)
+        if self._read is None:
+            events = self._decoded([record.value for record in records], refused)
+        else:
+            events = self._foreign(self._read, records, refused)
         columns = new_columns(len(records))
         columns.offset[:] = [record.offset for record in records]
         columns.kind[:] = [KINDS[type(event)] for event in events]
+        if self._read is not None:
+            ignored = [number for number, event in enumerate(events) if event is None and number not in refused]
+            columns.kind[ignored] = Kind.IGNORED
         columns = self._with_impressions(columns, events, refused)
         columns = self._with_feedback(columns, events, records, refused)
         self._write_others(columns, events)
@@ -93,6 +109,17 @@ class Columnizer:
             events.append(event or self._measured(number, values[number], refused))
         for number in self._with_long_names(events):
             events[number] = self._measured(number, values[number], refused)
+        return events
+
+    def _foreign(self, read: Read, records: Sequence[Record], refused: dict[int, Unusable]) -> list[Event | None]:
+        """Return the events of foreign records, None for those that are `refused` or ignored."""
+        events: list[Event | None] = []
+        for number, record in enumerate(records):
+            try:
+                events.append(read(record))
+            except Unusable as unusable:
+                refused[number] = unusable
+                events.append(None)
         return events
 
     def _measured(self, number: int, value: bytes | None, refused: dict[int, Unusable]) -> Event | None:

@@ -15,6 +15,7 @@ class Kind(IntEnum):
     REQUEST = 2
     ERASE = 3
     UNUSABLE = 4
+    IGNORED = 5
 
 
 class Columns(NamedTuple):

@@ -23,6 +23,7 @@ class Fate(IntEnum):
     ERASED = 6
     RANKED = 7
     DEAD_LETTERED = 8
+    IGNORED = 9
 
 
 class Tallied(IntEnum):

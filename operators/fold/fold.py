@@ -59,6 +59,9 @@ def fold_events(
     """Fold the events from `first` on, state and all by reference."""
     for event in range(first, columns.kind.shape[0]):
         prefetching.prefetch_events(state, columns, event)
+        if columns.kind[event] == Kind.IGNORED:
+            set_fate(state, emitted, event, Fate.IGNORED)
+            continue
         if columns.reason[event] != 0:
             dead_letter(state, emitted, event, columns.reason[event])
             continue

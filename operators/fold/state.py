@@ -60,7 +60,7 @@ class State(NamedTuple):
 
     names: Annotated[UInt8, per("places 256", "the fields in their places")]
     clock: Annotated[Clock, part()]
-    fates: Annotated[Int64, per("9", "`Fate`: events by what became of them")]
+    fates: Annotated[Int64, per("10", "`Fate`: events by what became of them")]
     tallies: Annotated[Int64, per("7", "`Tallied`: other counts")]
     features: Annotated[Table, part(rows="values", lists="fields")]
     learner: Annotated[Learner, part()]

@@ -6,7 +6,8 @@ import click
 
 COMMANDS = {
     "replay": "Run a log file through the fold and write its scores.",
-    "import": "Turn a CSV or Parquet table into a log of events.",
+    "import": "Turn tables or foreign JSON lines into a log of events.",
+    "mapping": "Suggest a mapping for your own events, and try it.",
     "generate": "Make a log whose true probabilities are known.",
     "config": "Show the effective configuration and where each value comes from.",
     "topics": "Create and describe the Kafka topics.",

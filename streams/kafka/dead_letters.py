@@ -16,6 +16,7 @@ from thalweg.streams.kafka.consume import consume
 from thalweg.streams.kafka.security import KafkaSection
 from thalweg.streams.logs.reader import LogReader
 from thalweg.streams.logs.sinks import LINE_BYTES_MAX, dead_letter_of
+from thalweg.streams.mapping.reading import reader
 from thalweg.streams.refusal import Refusal
 
 REDRIVEN_HEADER = "thalweg.redriven"
@@ -128,11 +129,12 @@ class Prospects:
         """Read as the fold does under this configuration."""
         self._configuration = configuration
         self._names = new_state(configuration).names
+        self._read = reader(configuration, "", 0)
 
     def reason(self, letter: DeadLetter) -> str | None:
         """Return the reason for which a letter is sure to be dead-lettered again, None where it is not sure."""
         record = LogRecord(0, letter.raw, letter.key, tuple(letter.headers))
-        columns = Columnizer(self._configuration, self._names.copy(), 0, 0).columns([record]).columns
+        columns = Columnizer(self._configuration, self._names.copy(), 0, 0, self._read).columns([record]).columns
         if columns.reason[0]:
             return Reason.of_code(int(columns.reason[0])).value
         return Reason.REQUEST_UNSUPPORTED.value if columns.kind[0] == Kind.REQUEST else None

@@ -56,17 +56,19 @@ def produce(
     lines: Iterable[bytes],
     *,
     rate: float | None = None,
+    key: Callable[[bytes], bytes | None] = key_of,
     on_progress: Callable[[Produced], object] = lambda produced: None,
 ) -> Produced:
     """Send lines to the topic, at most `rate` a second, and wait until the brokers have confirmed every one.
 
+    `key` returns a line's key, None where it names no user.
     `on_progress` is called a thousand times a million lines.
 
     Raises Refusal, saying how many were confirmed, at the first delivery that fails.
     """
     with refusing(kafka):
         producer = _producer(kafka)
-    sending = _Sending(producer, topic)
+    sending = _Sending(producer, topic, key)
     try:
         with refusing(kafka):
             for number, line in enumerate(_paced(lines, rate)):
@@ -114,8 +116,8 @@ class _UnfitLineError(Exception):
 class _Sending:
     """Records on their way, oldest first, and the count of those that arrived."""
 
-    def __init__(self, producer: Any, topic: str) -> None:
-        self._producer, self._topic = producer, topic
+    def __init__(self, producer: Any, topic: str, key: Callable[[bytes], bytes | None]) -> None:
+        self._producer, self._topic, self._key_of = producer, topic, key
         self._unconfirmed: deque[Any] = deque()
         self._sent = self._unkeyed = 0
 
@@ -124,7 +126,7 @@ class _Sending:
         return Produced(self._sent - len(self._unconfirmed), self._unkeyed)
 
     def send(self, line: bytes) -> None:
-        key = key_of(line)
+        key = self._key_of(line)
         try:
             if key is None:
                 self._unkeyed += 1

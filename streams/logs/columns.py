@@ -147,15 +147,16 @@ def ids(table: pa.Table, name: str, bytes_max: int, *, keep_null_words: bool) ->
     return column
 
 
-def refuse_repeated(texts: Any, name: str) -> None:
-    """Raise TableError where two rows have the same id."""
+def refuse_repeated(texts: Any, name: str, rows: npt.NDArray[np.int64] | None = None) -> None:
+    """Raise TableError where two rows have the same id; `rows` are the texts' rows, if not all."""
     coded = texts.dictionary_encode().indices.to_numpy()
     order = np.argsort(coded, kind="stable")
     again = np.flatnonzero(coded[order][1:] == coded[order][:-1])
     if len(again):
-        first, second = (int(order[place]) for place in (again[0], again[0] + 1))
+        text = texts[int(order[again[0]])].as_py()
+        first, second = (int(each if rows is None else rows[each]) for each in order[again[0] : again[0] + 2])
         raise TableError(
-            f"column {name!r} has {texts[first].as_py()!r} in rows {first} and {second}: "
+            f"column {name!r} has {text!r} in rows {first} and {second}: "
             "an impression's id is unique; without --id the rows are numbered"
         )
 
@@ -185,22 +186,27 @@ def labels(table: pa.Table, name: str) -> npt.NDArray[np.bool_]:
 
 def base_scores(table: pa.Table, name: str, *, keep_null_words: bool) -> Any:
     """Return a column of probabilities, float64; missing and NaN are null."""
+    numbers = measures(table, name, "a base score is a probability", keep_null_words=keep_null_words)
+    if (row := first_row(pc.invert(pc.and_(pc.greater_equal(numbers, 0.0), pc.less_equal(numbers, 1.0))))) >= 0:
+        raise TableError(f"column {name!r} is {numbers[row].as_py()} in row {row}: a base score lies within 0 and 1")
+    return numbers
+
+
+def measures(table: pa.Table, name: str, expected: str, *, keep_null_words: bool) -> Any:
+    """Return a column of numbers, float64; missing and NaN are null. `expected` says in a refusal what would do."""
     column = without_null_words(column_of(table, name), keep=keep_null_words)
     kind = column.type
     if kind == TEXT:
         numbers = numbers_of(column)
         if (row := first_row(pc.and_(numbers.is_null(), column.is_valid()))) >= 0:
-            raise TableError(f"column {name!r} is {column[row].as_py()!r} in row {row}: a base score is a probability")
+            raise TableError(f"column {name!r} is {column[row].as_py()!r} in row {row}: {expected}")
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         numbers = column.cast(pa.float64(), safe=False)
     elif pa.types.is_null(kind):
         return column.cast(pa.float64())
     else:
-        raise TableError(f"column {name!r} is of type {kind}: a base score is a probability")
-    numbers = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
-    if (row := first_row(pc.invert(pc.and_(pc.greater_equal(numbers, 0.0), pc.less_equal(numbers, 1.0))))) >= 0:
-        raise TableError(f"column {name!r} is {column[row].as_py()} in row {row}: a base score lies within 0 and 1")
-    return numbers
+        raise TableError(f"column {name!r} is of type {kind}: {expected}")
+    return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
 
 
 NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"

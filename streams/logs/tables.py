@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,22 +46,49 @@ def read_table(path: Path, names: Sequence[str]) -> TableFile:
         The file can't be read as what its name says, has no rows, or lacks a column.
 
     """
+    read = _read_of(path)
+    with _readable(path):
+        check_columns(path, names, _names_of(path))
+        table = read(path, names)
+    if not table.num_rows:
+        raise TableError(f"{path} has no rows")
+    return TableFile(table, read is not _read_csv)
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of a table's columns. Raises TableError where the file can't be read."""
+    _read_of(path)
+    with _readable(path):
+        return _names_of(path)
+
+
+def _read_of(path: Path) -> Callable[[Path, Sequence[str]], pa.Table]:
+    """Return what reads a file with such a name."""
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         raise TableError(f"{path}: the name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}: it says the form")
     if path.is_dir():
         raise TableError(f"{path} is a folder: name one table in it")
-    is_csv = name.endswith(CSV_ENDINGS)
-    with _readable(path):
-        if is_csv:
-            table = _read_csv(path, names)
-        elif name.endswith(".parquet"):
-            table = _read_parquet(path, names)
-        else:
-            table = _read_arrow(path, names)
-    if not table.num_rows:
-        raise TableError(f"{path} has no rows")
-    return TableFile(table, not is_csv)
+    if name.endswith(CSV_ENDINGS):
+        return _read_csv
+    return _read_parquet if name.endswith(".parquet") else _read_arrow
+
+
+def _names_of(path: Path) -> list[str]:
+    read = _read_of(path)
+    if read is _read_parquet:
+        with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+            return list(parquet.schema_arrow.names)
+    if read is _read_arrow:
+        with path.open("rb") as file, pa.ipc.open_file(file) as arrow:
+            return list(arrow.schema.names)
+    with path.open("rb") as file:
+        lines = io.TextIOWrapper(io.BufferedReader(plain_text(path, file)), encoding="utf-8-sig", newline="")
+        header = next(csv.reader(lines), [])
+        lines.detach()
+    if not header:
+        raise TableError(f"{path} is empty: a table has a line of column names and rows below it")
+    return header
 
 
 @contextmanager
@@ -80,28 +107,19 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _read_parquet(path: Path, names: Sequence[str]) -> pa.Table:
     with path.open("rb") as file, pq.ParquetFile(file) as parquet:
-        check_columns(path, names, parquet.schema_arrow.names)
         return parquet.read(columns=list(names))
 
 
 def _read_arrow(path: Path, names: Sequence[str]) -> pa.Table:
     with path.open("rb") as file, pa.ipc.open_file(file) as arrow:
-        check_columns(path, names, arrow.schema.names)
         return arrow.read_all().select(list(names))
 
 
 def _read_csv(path: Path, names: Sequence[str]) -> pa.Table:
     """Read the columns as text: pyarrow would guess types from the first block, and take the zeros off an id 007."""
     with path.open("rb") as file:
-        lines = io.TextIOWrapper(io.BufferedReader(_plain(path, file)), encoding="utf-8-sig", newline="")
-        header = next(csv.reader(lines), [])
-        lines.detach()
-    if not header:
-        raise TableError(f"{path} is empty: a table has a line of column names and rows below it")
-    check_columns(path, names, header)
-    with path.open("rb") as file:
         return arrow_csv.read_csv(
-            _plain(path, file),
+            plain_text(path, file),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
                 include_columns=list(names),
@@ -112,7 +130,7 @@ def _read_csv(path: Path, names: Sequence[str]) -> pa.Table:
         )
 
 
-def _plain(path: Path, file: BinaryIO) -> io.RawIOBase:
+def plain_text(path: Path, file: BinaryIO) -> io.RawIOBase:
     """Return the text of a CSV file, decompressed where its name ends in `.gz` or `.zst`."""
     head = file.read(HEAD_BYTES)
     file.seek(0)

@@ -51,7 +51,7 @@ class Times:
         self._name = name
         self._shown = column
         self._unit = unit
-        self._has_dates = False
+        self.has_dates = False
         self.ms: npt.NDArray[np.int64] = self._milliseconds(column)
 
     def _milliseconds(self, column: Any) -> npt.NDArray[np.int64]:
@@ -127,7 +127,7 @@ class Times:
         if (row := first_row(~((ms >= EARLIEST_TS_MS) & (ms < END_TS_MS)))) < 0:
             return
         years = f"not within {_YEARS[0]} and {_YEARS[1]}"
-        if self._has_dates:
+        if self.has_dates:
             raise TableError(f"column {self._name!r} is {self._shown[row].as_py()} in row {row}, which is {years}")
         raise TableError(
             f"column {self._name!r} is {self._shown[row].as_py()} in row {row}, which is {years} as {unit}: say the "
@@ -135,9 +135,12 @@ class Times:
         )
 
     def _refuse_unit(self) -> None:
-        self._has_dates = True
+        self.has_dates = True
         if self._unit is not None:
-            raise TableError(f"column {self._name!r} has dates: leave the unit {self._unit!r} out")
+            raise TableError(
+                f"column {self._name!r} has dates: leave the unit {self._unit!r} out, or in a [mapping] say "
+                'time_unit = "iso"'
+            )
 
     def _told(self, row: int, expected: str) -> str:
         return f"column {self._name!r} is {self._shown[row].as_py()!r} in row {row}: {expected}"

@@ -23,6 +23,7 @@ from thalweg.operators.learner import BUILT_IN
 from thalweg.operators.machine.compiled import compile_for
 from thalweg.operators.structures.names import field_names
 from thalweg.schemas.records import Outputs, Record
+from thalweg.streams.mapping.reading import reader
 from thalweg.streams.partition.memory import refusing_memory
 from thalweg.streams.partition.river_model import RiverModel, without_model
 from thalweg.streams.partition.seal import Seal, SignedHeader
@@ -81,6 +82,7 @@ class Partition:
         self.tally = tally
         self._examples = examples
         self._block_events = block_events
+        self._read = reader(configuration, topic, partition)
         self._columnizer = self._new_columnizer()
         self._encoder = Encoder(configuration, topic, partition)
         self._names = field_names(self.state.names)
@@ -202,7 +204,7 @@ class Partition:
         return self._executor
 
     def _new_columnizer(self) -> Columnizer:
-        return Columnizer(self.configuration, self.state.names, self.partition, self.partitions)
+        return Columnizer(self.configuration, self.state.names, self.partition, self.partitions, self._read)
 
     def _has_new_names(self) -> bool:
         return len(self._names) < len(self.state.names) and bool(self.state.names[len(self._names), 0])

@@ -36,6 +36,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     erased: int
     ranked: int
     dead_lettered: int
+    ignored: int
     impressions: int
     feedback: int
     waiting: int

@@ -1,0 +1,328 @@
+"""Tables of events as they are, a view, a click or a purchase a row, as a log: `[mapping]` says what is what."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from thalweg.operators.configuration import Configuration
+from thalweg.schemas.mapping import REST, MappingConfiguration
+from thalweg.schemas.paths import EACH, parse
+from thalweg.streams.logs.columns import base_scores, column_of, first_row, id_texts, ids, measures, refuse_repeated
+from thalweg.streams.logs.context_columns import ContextRules, context_column
+from thalweg.streams.logs.lines import TEXT
+from thalweg.streams.logs.ordered import FEEDBACK, IMPRESSION, Happened, OrderedLog, Rows
+from thalweg.streams.logs.tables import TableError, TableFile, check_columns, column_names, read_table
+from thalweg.streams.logs.times import Times
+
+IGNORED = 2
+UNIT_OF_DATES = "iso"
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Options(NamedTuple):
+    """How tables of events are read: `action` is that of rows that name none, the rest as in `Columns`."""
+
+    action: str | None = None
+    text: tuple[str, ...] = ()
+    number: tuple[str, ...] = ()
+    keep_null_words: bool = False
+
+
+class EventTables:
+    """The events of one table, or of one of impressions and one of actions, in the order of a log.
+
+    `notes` tells, a line each, what was decided about the tables that their owner may not expect.
+
+    Parameters
+    ----------
+    path
+        The table; its rows are what `mapping.type` says, impressions without that.
+    configuration
+        The fold's, with a `[mapping]`; paths name columns.
+    actions
+        A table of feedback.
+    options
+        How they are read.
+
+    Raises
+    ------
+    TableError
+        A file can't be read, a column is missing, or a value can't be used: the row (from 0) is named.
+
+    """
+
+    def __init__(
+        self, path: Path, configuration: Configuration, *, actions: Path | None = None, options: Options | None = None
+    ) -> None:
+        """Read and check the tables; the parameters are the class's."""
+        options = options or Options()
+        self.notes: list[str] = []
+        tables = [_Table(path, configuration, options, is_of_actions=False)]
+        if actions is not None:
+            tables.append(_Table(actions, configuration, options, is_of_actions=True))
+        first = tables[0]
+        users, items, impression, names, action, values = (
+            pa.concat_arrays(columns)
+            for columns in zip(
+                *[(each.users, each.items, each.impressions, each.ids, each.actions, each.values) for each in tables],
+                strict=True,
+            )
+        )
+        kind = np.concatenate([each.kind for each in tables])
+        ts_ms = np.concatenate([each.ts_ms for each in tables])
+        row = np.flatnonzero(kind != IGNORED)
+        happened = Happened(kind[row].astype(np.int8), row, ts_ms[row])
+        impression, happened = self._joined(impression, names, users, items, happened)
+        if not len(happened.row):
+            raise TableError(f"{path} has no event: no action follows an impression of its item")
+        for each in tables:
+            self.notes += each.notes
+        rows = Rows(
+            users,
+            items,
+            names.take,
+            first.context,
+            first.base_scores,
+            names.take,
+            impression.take,
+            action,
+            None if values.null_count == len(values) else values,
+        )
+        self._log = OrderedLog(rows, happened, configuration)
+        self.imported = self._log.imported
+
+    def blocks(self) -> Iterator[bytes]:
+        """Give the log, some thousands of lines at a time."""
+        return self._log.blocks()
+
+    def _joined(self, impression: Any, names: Any, users: Any, items: Any, happened: Happened) -> tuple[Any, Happened]:
+        """Give feedback that names no impression the user's latest of the item before it; leave out what has none."""
+        lacks = impression.is_null().to_numpy(zero_copy_only=False)[happened.row] & (happened.kind == FEEDBACK)
+        if not lacks.any():
+            return impression, happened
+        latest = latest_impressions(users, items, happened)
+        found = np.arange(len(impression))
+        found[happened.row[lacks]] = latest[lacks]
+        is_lost = lacks & (latest < 0)
+        filled = pc.if_else(impression.is_null(), names.take(pa.array(np.maximum(found, 0))), impression)
+        self.notes.append(
+            f"{lacks.sum() - is_lost.sum():,} actions without an impression's id belong to the user's latest "
+            f"impression of the item; {is_lost.sum():,} came before any and are left out"
+        )
+        return filled, Happened(*(column[~is_lost] for column in happened))
+
+
+def latest_impressions(users: Any, items: Any, happened: Happened) -> npt.NDArray[np.int64]:
+    """Return for each event the row of its user's latest impression of its item until then; -1 if there is none."""
+    item = items.dictionary_encode()
+    pair = users.dictionary_encode().indices.to_numpy().astype(np.int64) * len(item.dictionary)
+    pair = (pair + item.indices.to_numpy())[happened.row]
+    order = np.lexsort((happened.row, happened.kind, happened.ts_ms, pair))
+    place = np.where(happened.kind[order] == IMPRESSION, np.arange(len(order)), -1)
+    last = np.maximum.accumulate(place)
+    is_same = (last >= 0) & (pair[order][last] == pair[order])
+    latest = np.full(len(order), -1, np.int64)
+    latest[order[is_same]] = happened.row[order[last[is_same]]]
+    return latest
+
+
+class _Table:
+    """One table's rows as events: `kind`, `ts_ms` and all columns by row."""
+
+    def __init__(self, path: Path, configuration: Configuration, options: Options, *, is_of_actions: bool) -> None:
+        self.notes: list[str] = []
+        self._path = path
+        self._mapping = mapping = configuration.mapping
+        self._limits = limits = configuration.limits
+        self._options = options
+        self._is_of_actions = is_of_actions
+        self._present = column_names(path)
+        self._file = self._read()
+        table = self._file.table
+        self._count = table.num_rows
+        self.kind, self.actions = self._kinds()
+        if (self.kind == IGNORED).all():
+            raise TableError(f"{path} has no event: every row is ignored")
+        used = self._only(self.kind != IGNORED, table)
+        keep = options.keep_null_words
+        self.users = ids(used, mapping.user, limits.id_bytes, keep_null_words=keep)
+        self.items = ids(used, mapping.item, limits.id_bytes, keep_null_words=keep)
+        self.ts_ms = self._times(used)
+        self.impressions = self._impressions(table)
+        self.ids = self._ids(used)
+        self._refuse_repeated()
+        self.values = self._measures(table, mapping.value, FEEDBACK)
+        self.context: dict[str, Any] = {}
+        self.base_scores: Any | None = None
+        if not is_of_actions:
+            self._read_context(self._only(self.kind == IMPRESSION, table))
+
+    def _read(self) -> TableFile:
+        """Read the columns that paths name, each under its path; alternatives become one column."""
+        mapping = self._mapping
+        wanted = {path: self._columns(path) for path in (*mapping.paths(), *(p for _, p in mapping.named_context()))}
+        required = [path for path in (mapping.user, mapping.item, mapping.time) if path]
+        if not mapping.time:
+            raise TableError("mapping.time is missing: a table's rows have no time of their own")
+        for path in required:
+            if not wanted[path]:
+                check_columns(self._path, [path], self._present)
+        rest = self._rest(wanted) if REST in mapping.context and not self._is_of_actions else []
+        names = list(dict.fromkeys([name for names in wanted.values() for name in names] + rest))
+        file = read_table(self._path, names)
+        columns: dict[str, Any] = {name: file.table.column(name) for name in rest}
+        for path, found in wanted.items():
+            if len(found) == 1:
+                columns[path] = file.table.column(found[0])
+            elif found:
+                columns[path] = pc.coalesce(*(id_texts(column_of(file.table, name), name) for name in found))
+        return TableFile(pa.table(columns), file.typed)
+
+    def _columns(self, path: str) -> list[str]:
+        """Return the columns that a path's alternatives name, those that the table has."""
+        found: list[str] = []
+        for parts in parse(path):
+            if any(part.key or part.name == EACH for part in parts):
+                raise TableError(f"mapping: {path!r} looks into lists: a table's paths name columns")
+            name = ".".join(part.name for part in parts)
+            found += [name] if name in self._present else []
+        return found
+
+    def _rest(self, wanted: dict[str, list[str]]) -> list[str]:
+        used = {name for names in wanted.values() for name in names} | set(self._mapping.context_except)
+        return [name for name in self._present if name not in used]
+
+    def _has(self, path: str) -> bool:
+        return bool(path) and path in self._file.table.column_names
+
+    def _only(self, wanted: Mask, table: pa.Table) -> pa.Table:
+        """Return a table with a wanted row's values in place of every other row's, so that only those are judged."""
+        if wanted.all() or not wanted.any():
+            return table
+        return table.take(np.where(wanted, np.arange(len(wanted)), np.argmax(wanted)))
+
+    def _kinds(self) -> tuple[npt.NDArray[np.int8], Any]:
+        """Return what each row is, and its action."""
+        mapping = self._mapping
+        if not self._has(mapping.type):
+            every = FEEDBACK if self._is_of_actions else IMPRESSION
+            action = self._only_action() if self._is_of_actions else ""
+            return np.full(self._count, every, np.int8), pa.repeat(pa.scalar(action, TEXT), self._count)
+        coded = id_texts(column_of(self._file.table, mapping.type), mapping.type).dictionary_encode()
+        words = [*coded.dictionary.to_pylist(), None]
+        kinds = [_kind_of(mapping, word) for word in words]
+        codes = pc.fill_null(coded.indices, len(words) - 1).to_numpy()
+        for number, (word, found) in enumerate(zip(words, kinds, strict=True)):
+            if isinstance(found, str) and (row := first_row(codes == number)) >= 0:
+                raise TableError(f"column {mapping.type!r} is {word!r} in row {row}, {found}")
+        kind = np.array([each if isinstance(each, int) else IGNORED for each in kinds], np.int8)[codes]
+        if self._is_of_actions and (row := first_row(kind == IMPRESSION)) >= 0:
+            raise TableError(f"{self._path} has an impression in row {row}: name it as the table, without --actions")
+        actions = pa.array([mapping.feedback.get(word or "", "") for word in words], TEXT)
+        return kind, actions.take(pa.array(codes))
+
+    def _only_action(self) -> str:
+        """Return the action of a table whose rows name none."""
+        named = set(self._mapping.feedback.values())
+        if self._options.action is None and len(named) != 1:
+            raise TableError(
+                f"{self._path} does not say which action its rows are: give --action purchase, for instance, or a "
+                "column at mapping.type"
+            )
+        action = self._options.action or named.pop()
+        if len(action.encode()) > self._limits.name_bytes:
+            raise TableError(f"the action {action!r} has more than {self._limits.name_bytes} bytes")
+        return action
+
+    def _times(self, table: pa.Table) -> npt.NDArray[np.int64]:
+        path, unit = self._mapping.time, self._mapping.time_unit
+        kind = table.column(path).type
+        is_dates = unit == UNIT_OF_DATES or pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+        times = Times(table, path, None if is_dates else unit)
+        if unit == UNIT_OF_DATES and not times.has_dates:
+            raise TableError(f"column {path!r} has numbers: mapping.time_unit is their unit, s, ms, us or ns")
+        if times.without_zone:
+            self.notes.append(f"column {path!r} has no zone: its times are taken as UTC")
+        return times.ms
+
+    def _ids(self, table: pa.Table) -> Any:
+        """Return the events' ids; without a column for them the rows are numbered, actions apart."""
+        if not self._has(self._mapping.id):
+            prefix = "action-" if self._is_of_actions else ""
+            return pc.binary_join_element_wise(
+                pa.scalar(prefix, TEXT), pa.array(np.arange(self._count)).cast(TEXT), pa.scalar("", TEXT)
+            )
+        keep = self._options.keep_null_words
+        return ids(table, self._mapping.id, self._limits.id_bytes, keep_null_words=keep)
+
+    def _refuse_repeated(self) -> None:
+        """Give impressions that name it their own id, and refuse one that two have."""
+        shown = self.kind == IMPRESSION
+        path = self._mapping.impression if self._has(self._mapping.impression) else self._mapping.id
+        if not self._has(path) or not shown.any():
+            return
+        named = pa.array(shown & self.impressions.is_valid().to_numpy(zero_copy_only=False))
+        self.ids = pc.if_else(named, self.impressions, self.ids)
+        refuse_repeated(self.ids.filter(pa.array(shown)), path, np.flatnonzero(shown))
+
+    def _impressions(self, table: pa.Table) -> Any:
+        """Return the ids of impressions, their own and of feedback, null where a row names none."""
+        path, none = self._mapping.impression, pa.nulls(self._count, TEXT)
+        if not self._has(path):
+            return none
+        column = id_texts(column_of(table, path), path)
+        is_named = column.is_valid().to_numpy(zero_copy_only=False) & (self.kind != IGNORED)
+        if not is_named.any():
+            return none
+        checked = ids(
+            self._only(is_named, table), path, self._limits.id_bytes, keep_null_words=self._options.keep_null_words
+        )
+        return pc.if_else(pa.array(is_named), checked, pa.scalar(None, TEXT))
+
+    def _measures(self, table: pa.Table, path: str, kind: int) -> Any:
+        none = pa.nulls(self._count, pa.float64())
+        wanted = self.kind == kind
+        if not self._has(path) or not wanted.any():
+            return none
+        keep = self._options.keep_null_words
+        numbers = measures(self._only(wanted, table), path, "a value is a number", keep_null_words=keep)
+        if (row := first_row(pc.is_inf(numbers))) >= 0:
+            raise TableError(f"column {path!r} is infinite in row {row}: a value is finite")
+        return pc.if_else(pa.array(wanted), numbers, pa.scalar(None, pa.float64()))
+
+    def _read_context(self, table: pa.Table) -> None:
+        """Read context and base scores, of impressions."""
+        if not (self.kind == IMPRESSION).any():
+            return
+        mapping, options = self._mapping, self._options
+        fields = [(name, path) for name, path in mapping.named_context() if self._has(path)]
+        taken = {*mapping.paths(), *(path for _, path in fields)}
+        if REST in mapping.context:
+            fields += [(name, name) for name in self._file.table.column_names if name not in taken]
+        rules = ContextRules(
+            frozenset(options.text), frozenset(options.number), {}, options.keep_null_words, self._limits
+        )
+        for name, path in fields:
+            self.context[name], note = context_column(TableFile(table, self._file.typed), path, rules)
+            self.notes += [note] if note else []
+        if self._has(mapping.base_score):
+            self.base_scores = base_scores(table, mapping.base_score, keep_null_words=options.keep_null_words)
+
+
+def _kind_of(mapping: MappingConfiguration, word: str | None) -> int | str:
+    """Return what rows with such a value of `mapping.type` are, or why they can't be imported."""
+    if word in mapping.impressions:
+        return IMPRESSION
+    if word in mapping.feedback:
+        return FEEDBACK
+    if word in mapping.ignore:
+        return IGNORED
+    for name in ("requests", "erase", "facts"):
+        if word in getattr(mapping, name):
+            return f"one of mapping.{name}: tables have impressions and feedback; put the value into mapping.ignore"
+    return IGNORED if REST in mapping.ignore else "which mapping does not name: put it into mapping.ignore if need be"

@@ -1,0 +1,99 @@
+"""From a foreign record's bytes to our event: a codec, then the mapping. Every source of records comes through here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.columnizer import Read
+from thalweg.schemas.decode import UNDECODABLE, decode_plain, decoder, is_over, measured
+from thalweg.schemas.events import Event
+from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.mapper import Mapper
+from thalweg.schemas.reasons import Reason, Unusable
+from thalweg.schemas.records import Record
+from thalweg.schemas.refusal import parse
+from thalweg.streams.mapping.cloudevents import cloud_event
+
+OWN_BEGINNING = b'{"type":"'
+"""How our own encoders begin an event."""
+
+Decode = Callable[[Record], Any]
+"""From a record to what its bytes hold: objects, lists, texts, numbers; raises Unusable."""
+
+_DECODE = msgspec.json.Decoder().decode
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def reader(configuration: Configuration, topic: str, partition: int) -> Read | None:
+    """Return what makes events of the records of a partition; None where they are our own events in JSON.
+
+    `topic` and `partition` are part of a record's origin, which stands for an id that it does not have.
+    """
+    mapping, limits = configuration.mapping, configuration.limits
+    if not mapping.is_on:
+        return None
+    decode = _decode_of(mapping.codec, limits)
+    prefix = f"{topic}-{partition}-"
+    if not mapping.user:
+        own = decoder(limits)
+        return lambda record: own(_ENCODE(decode(record)))
+    event_of = Mapper(mapping, limits).event
+
+    def read(record: Record) -> Event | None:
+        own = _own_event(record.value, limits)
+        if own is not None:
+            return own
+        return event_of(decode(record), f"{prefix}{record.offset}", getattr(record, "timestamp", None))
+
+    return read
+
+
+def _own_event(value: bytes | None, limits: LimitsConfiguration) -> Event | None:
+    """Return what is our own event already: `erase` and what import wrote are taken under every mapping."""
+    if value is None or not value.startswith(OWN_BEGINNING):
+        return None
+    try:
+        event = decode_plain(measured(value, limits))
+    except UNDECODABLE:
+        return None
+    return None if is_over(event, limits) else event
+
+
+def user_key(configuration: Configuration) -> Callable[[bytes], bytes | None] | None:
+    """Return what returns the Kafka key of a foreign record's value, its user in UTF-8 or None; None: no mapping is on.
+
+    The value is JSON; other codecs have no lines.
+    """
+    mapping, limits = configuration.mapping, configuration.limits
+    if not mapping.user:
+        return None
+    user_of = Mapper(mapping, limits).user
+
+    def key(value: bytes) -> bytes | None:
+        try:
+            own = _own_event(value, limits)
+            return (user_of(from_json(value, limits)) if own is None else own.user).encode() or None
+        except Unusable:
+            return None
+
+    return key
+
+
+def _decode_of(codec: str, limits: LimitsConfiguration) -> Decode:
+    if codec == "cloudevents":
+        return lambda record: cloud_event(record, lambda value: from_json(value, limits))
+    return lambda record: from_json(record.value, limits)
+
+
+def from_json(value: bytes | None, limits: LimitsConfiguration) -> Any:
+    """Return what JSON holds.
+
+    Raises Unusable where it is none, too large, too deep, or has a text that UTF-8 can't hold.
+    """
+    raw = measured(value, limits)
+    try:
+        return _DECODE(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        parse(raw.decode())  # finds out what is wrong, slowly, and in the same words whatever the version
+        raise Unusable(Reason.NOT_FINITE, "a number is beyond float64") from None

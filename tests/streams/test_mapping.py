@@ -1,0 +1,352 @@
+"""Foreign records through the one path of all records: fates, dead letters, cuts, codecs, examples and commands."""
+
+import base64
+import gzip
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.fates import FATES
+from thalweg.schemas.events import Erase, Feedback, Impression, encode_event
+from thalweg.schemas.mapping import MappingConfiguration
+from thalweg.schemas.reasons import Unusable
+from thalweg.schemas.records import LogRecord
+from thalweg.streams.commands import main
+from thalweg.streams.configuration.loading import load
+from thalweg.streams.mapping.reading import reader, user_key
+from thalweg.streams.mapping.sample import paths_of, sample
+from thalweg.streams.mapping.suggest import suggest
+from thalweg.streams.partition.partition import Partition
+
+from examples.mappings import make_logs
+
+MAPPINGS = Path(make_logs.__file__).parent
+JSON_LOGS = ("ga4", "segment", "snowplow")
+T = 1_700_000_000_000
+MAPPING = MappingConfiguration(
+    type="what",
+    impressions=("view",),
+    feedback={"buy": "click"},
+    ignore=("ping",),
+    impression="view",
+    user="who.id",
+    item="sku",
+    time="at",
+    context=("color",),
+)
+SHOP = Configuration(mapping=MAPPING)
+
+
+def foreign(what: str, number: int, at: int = T, **more: Any) -> bytes:
+    record = {"what": what, "view": f"v{number}", "who": {"id": 7}, "sku": f"s{number}", "at": at, "color": "red"}
+    return json.dumps(record | more).encode()
+
+
+def fates(partition: Partition) -> dict[str, int]:
+    counts = dict(zip(FATES, partition.state.fates.tolist(), strict=True))
+    return {fate: count for fate, count in counts.items() if count}
+
+
+LINES = [
+    foreign("view", 1),
+    foreign("ping", 2, at=T + 10**9),
+    foreign("view", 3, at=T + 1),
+    foreign("buy", 1, at=T + 5),
+    b'{"what": "view"}',
+    b"\xff{}",
+    b"[1]",
+    foreign("hover", 4),
+    foreign("buy", 9, at=T + 6),
+    encode_event(Erase("e", "7", T + 7)),
+    encode_event(Impression("own", "u", "i", T + 8, {})),
+    foreign("view", 5, at=T + 9, view=None),
+]
+
+
+def test_every_foreign_record_has_one_fate_and_letters_keep_their_bytes() -> None:
+    """Mapped events must be scored and joined, ignored ones counted as such, and what can't be used stay as it came."""
+    partition = Partition(SHOP, topic="shop", partition=2)
+    records = [LogRecord(100 + number, line, b"7", (("h", b"x"),)) for number, line in enumerate(LINES)]
+    outputs = partition.process(records)
+    assert fates(partition) == {"scored": 4, "joined": 1, "erased": 1, "orphaned": 1, "dead_lettered": 4, "ignored": 1}
+    letters = {letter.value: letter for letter in outputs.dead_letters}
+    assert list(letters) == LINES[4:8]
+    assert all((letter.key, letter.headers[0]) == (b"7", ("h", b"x")) for letter in letters.values())
+    reasons = [dict(letter.headers)["thalweg.reason"].decode() for letter in letters.values()]
+    assert reasons == ["missing_field", "not_utf8", "not_an_object", "unknown_type"]
+    scores = [json.loads(score.value or b"") for score in outputs.scores]
+    assert [(score["id"], score["user"], score["item"], score["ts"]) for score in scores] == [
+        ("v1", "7", "s1", T),
+        ("v3", "7", "s3", T + 1),
+        ("own", "u", "i", T + 8),
+        ("shop-2-111", "7", "s5", T + 9),
+    ]
+
+
+def test_an_early_feedback_keeps_its_foreign_bytes(tmp_path: Path) -> None:
+    """A feedback that waits and turns out to be another user's must be dead-lettered as it came, long after."""
+    partition = Partition(SHOP)
+    early = foreign("buy", 1, who={"id": "other"})
+    outputs = partition.process([LogRecord(0, early), LogRecord(1, foreign("view", 1, at=T + 1))])
+    assert [letter.value for letter in outputs.dead_letters] == [early]
+
+
+@pytest.mark.parametrize("cut", [1, 5, len(LINES)])
+def test_foreign_records_give_the_same_bytes_however_they_are_cut(cut: int) -> None:
+    """Blocks, and the mapping itself, must change no output: scores are those of the mapped events alone."""
+    whole, parts, plain = Partition(SHOP), Partition(SHOP), Partition(Configuration())
+    records = [LogRecord(number, line) for number, line in enumerate(LINES)]
+    expected = whole.process(records)
+    found = [parts.process(records[start : start + cut]) for start in range(0, len(records), cut)]
+    for kind in ("scores", "examples", "dead_letters"):
+        assert [output for outputs in found for output in getattr(outputs, kind)] == getattr(expected, kind)
+    assert parts.digest() == whole.digest()
+    read = reader(SHOP, "interactions", 0)
+    assert read is not None
+    own = []
+    for record in records:
+        try:
+            event = read(record)
+        except Unusable:
+            continue
+        if event is not None:
+            own.append(record._replace(value=encode_event(event)))
+    assert plain.process(own).scores == expected.scores
+
+
+def test_a_record_of_ours_that_breaks_a_limit_is_no_event() -> None:
+    """Under a mapping our own events must keep to the limits, and broken ones be judged as foreign."""
+    read = reader(SHOP, "t", 0)
+    assert read is not None
+    with pytest.raises(Unusable, match="missing_field: type is missing"):
+        read(LogRecord(0, encode_event(Impression("1", "u" * 300, "i", T, {}))))
+    with pytest.raises(Unusable, match="too_large"):
+        read(LogRecord(0, b'{"type":"' + b"x" * 70_000))
+    assert reader(Configuration(), "t", 0) is None
+
+
+CLOUD = Configuration(
+    mapping=MappingConfiguration(
+        codec="cloudevents",
+        type="type",
+        impressions=("shop.view",),
+        id="id",
+        user="subject",
+        item="data.sku",
+        time="time",
+        time_unit="iso",
+    )
+)
+ATTRIBUTES = {
+    "specversion": "1.0",
+    "id": "e1",
+    "source": "/shop",
+    "type": "shop.view",
+    "subject": "ann",
+    "time": "2023-11-14T22:13:20Z",
+}
+PAYLOAD = b'{"sku": "s1"}'
+BINARY = tuple((f"ce_{name}", value.encode()) for name, value in ATTRIBUTES.items())
+CLOUD_EVENTS = {
+    "structured": (json.dumps(ATTRIBUTES | {"data": {"sku": "s1"}}).encode(), ()),
+    "structured, told": (
+        json.dumps(ATTRIBUTES | {"data": {"sku": "s1"}}).encode(),
+        (("content-type", b"application/cloudevents+json; charset=utf-8"), *BINARY),
+    ),
+    "binary": (PAYLOAD, (("content-type", b"application/json"), *BINARY)),
+    "packed": (json.dumps(ATTRIBUTES | {"data_base64": base64.b64encode(PAYLOAD).decode()}).encode(), ()),
+}
+
+
+@pytest.mark.parametrize("mode", CLOUD_EVENTS)
+def test_cloud_events_are_the_same_in_every_mode(mode: str) -> None:
+    """Structured and binary mode must give one event."""
+    read = reader(CLOUD, "t", 0)
+    assert read is not None
+    value, headers = CLOUD_EVENTS[mode]
+    assert read(LogRecord(0, value, None, headers)) == Impression("e1", "ann", "s1", T, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "message"),
+    [
+        (PAYLOAD, (), "specversion is missing"),
+        (b"[]", (("content-type", b"application/cloudevents-batch+json"),), "is a batch"),
+        (b"not json", BINARY, "not_json"),
+        (None, BINARY, "empty"),
+        (PAYLOAD, (("ce_specversion", b"1.0"), ("ce_id", b"\xff")), "ce_id is not UTF-8"),
+        (json.dumps(ATTRIBUTES | {"data_base64": "?"}).encode(), (), "no base64"),
+    ],
+)
+def test_what_is_no_cloud_event_is_refused(value: bytes | None, headers: Any, message: str) -> None:
+    """Batches, missing attributes and broken payloads must be told."""
+    read = reader(CLOUD, "t", 0)
+    assert read is not None
+    with pytest.raises(Unusable, match=message):
+        read(LogRecord(0, value, None, headers))
+
+
+def test_a_codec_alone_reads_our_own_fields() -> None:
+    """Without paths, what a codec reads must be taken as our own event."""
+    read = reader(Configuration(mapping=MappingConfiguration(codec="cloudevents")), "t", 0)
+    assert read is not None
+    event = {"specversion": "1.0", "type": "erase", "id": "1", "user": "u", "ts": T}
+    assert read(LogRecord(0, json.dumps(event).encode())) == Erase("1", "u", T)
+
+
+def test_the_key_of_a_foreign_line_is_its_user() -> None:
+    """Lines that are produced must be keyed by the mapped user, our own by theirs, and bad ones by none."""
+    key = user_key(SHOP)
+    assert key is not None
+    assert key(foreign("view", 1)) == b"7"
+    assert key(foreign("ping", 1)) == b"7"
+    assert key(LINES[10]) == b"u"
+    assert key(b"?") is None
+    assert key(b"{}") is None
+    assert user_key(Configuration()) is None
+
+
+def configured(name: str) -> Configuration:
+    return load(MAPPINGS / f"{name}.toml", environment={}, flags=()).configuration
+
+
+def log_of(name: str) -> list[bytes]:
+    return gzip.decompress((MAPPINGS / f"{name}.jsonl.gz").read_bytes()).splitlines()
+
+
+def test_the_shipped_logs_are_those_that_the_script_makes() -> None:
+    """Each log must be what its script makes, and have 2 000 events (RetailRocket's without those that are none)."""
+    for name, data in make_logs.logs():
+        shipped = (MAPPINGS / name).read_bytes()
+        if name.endswith(".gz"):
+            data, shipped = gzip.decompress(data), gzip.decompress(shipped)
+            assert shipped.count(b"\n") == make_logs.EVENTS
+        assert data == shipped
+
+
+@pytest.mark.parametrize(("name", "seed"), [("ga4", 0), ("snowplow", 1), ("segment", 2)])
+def test_each_example_maps_every_event_to_what_happened(name: str, seed: int) -> None:
+    """What was made up must come out of its foreign shape as the event that it was."""
+    read = reader(configured(name), "t", 0)
+    assert read is not None
+    for event, line in zip(make_logs.made(seed), log_of(name), strict=True):
+        found = read(LogRecord(event.number, line))
+        if event.kind == "ping":
+            assert found is None
+            continue
+        assert isinstance(found, Impression if event.kind == "view" else Feedback)
+        assert (found.ts, int("".join(filter(str.isdigit, found.item)))) == (event.ts_ms, event.item)
+        if isinstance(found, Impression):
+            assert found.id == f"v{event.view}"
+            assert found.context["category"] == make_logs.category(event.item)
+            assert found.context["price"] == make_logs.price(event.item)
+        else:
+            assert (found.impression, found.action) == (f"v{event.view}", event.kind)
+
+
+@pytest.mark.parametrize("name", JSON_LOGS)
+def test_each_example_replays_without_a_dead_letter(name: str) -> None:
+    """A mapped log must be scored, joined and learned from like our own."""
+    partition = Partition(configured(name))
+    lines = log_of(name)[:150]
+    outputs = partition.process([LogRecord(number, line) for number, line in enumerate(lines)])
+    counts = fates(partition)
+    assert not outputs.dead_letters
+    assert sum(counts.values()) == len(lines)
+    assert counts["scored"] == len(outputs.scores) > 90
+    assert counts["joined"] > 10
+    assert counts["ignored"] >= 1
+    assert set(counts) == {"scored", "joined", "ignored"}
+
+
+@pytest.mark.parametrize("name", ["ga4.jsonl.gz", "snowplow.jsonl.gz", "segment.jsonl.gz", "retailrocket.csv"])
+def test_a_suggestion_finds_what_the_example_names(name: str) -> None:
+    """Of each example's log, the suggestion must name the paths of its mapping, and be a configuration as it stands."""
+    text = suggest(paths_of(sample(MAPPINGS / name)))
+    found = tomllib.loads(text)["mapping"]
+    told = tomllib.loads((MAPPINGS / f"{name.partition('.')[0]}.toml").read_text())["mapping"]
+    for key in ("type", "impressions", "feedback", "impression", "user", "item"):
+        assert found.get(key) == told.get(key), key
+    assert found["time_unit"] == told["time_unit"]
+    assert all("#" in line or line in ("[mapping]", "context = [") for line in text.splitlines())
+    MappingConfiguration(**{key: tuple(value) if isinstance(value, list) else value for key, value in found.items()})
+
+
+def test_a_suggestion_says_what_it_left_out_and_why() -> None:
+    """Outcomes, constants, unique and long texts must not become context, and each be told."""
+    rows = [
+        {
+            "user_id": number % 7,
+            "item_id": number % 5,
+            "ts": 1_700_000_000 + number,
+            "uuid": f"id-{number}",
+            "tab": "ab"[number % 2],
+            "constant": 1,
+            "clicked": number % 2,
+            "empty": None,
+            "text": "x" * 300,
+            "session": f"s{number}",
+            "other_time": T + number,
+        }
+        for number in range(200)
+    ]
+    text = suggest(paths_of(rows))
+    found = tomllib.loads(text)["mapping"]
+    assert found == {
+        "id": "uuid",
+        "user": "user_id",
+        "item": "item_id",
+        "time": "ts",
+        "time_unit": "s",
+        "context": ["tab"],
+    }
+    for reason in (
+        "left out constant: always 1",
+        "left out clicked: it may follow the outcome",
+        "left out empty: nearly always empty",
+        "left out text: texts beyond 256 bytes",
+        "left out session: different in every record",
+        "left out other_time: ",
+        "type: no path says what a record is",
+    ):
+        assert reason in text
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_try_shows_records_before_and_after(tmp_path: Path) -> None:
+    """Ten records and what becomes of them must be shown, and all be counted."""
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join([*LINES, *[foreign("view", n) for n in range(50, 60)]]) + b"\n")
+    (tmp_path / "shop.toml").write_text(
+        '[mapping]\ntype = "what"\nimpressions = ["view"]\nfeedback = { buy = "click" }\nignore = ["ping"]\n'
+        'impression = "view"\nuser = "who.id"\nitem = "sku"\ntime = "at"\ncontext = ["color"]\n'
+    )
+    result = run("mapping", "try", tmp_path / "log.jsonl", "--config", tmp_path / "shop.toml")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert len(lines) == 20
+    assert lines[0] == LINES[0].decode()
+    assert lines[1] == "  → " + encode_event(Impression("v1", "7", "s1", T, {"color": "red"})).decode()
+    assert lines[3] == "  → ignored"
+    assert lines[9].startswith("  → dead letter: missing_field: ")
+    assert "14 impression" in result.stderr
+    assert "1 dead letters (unknown_type)" in result.stderr
+    refusal = run("mapping", "try", tmp_path / "log.jsonl")
+    assert (refusal.exit_code, "there is no [mapping]" in refusal.stderr) == (1, True)
+
+
+def test_commands_on_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    """A missing or an empty file, and one without objects, must be told in one line."""
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "words.jsonl").write_text("a\n[1]\n")
+    for name, part in (("absent.csv", "no such file"), ("empty.jsonl", "is empty"), ("words.jsonl", "no record")):
+        result = run("mapping", "suggest", tmp_path / name)
+        assert result.exit_code == 1
+        assert part in result.stderr
+        assert len(result.stderr.splitlines()) == 1
