@@ -1,4 +1,4 @@
-# make demo    replay the shipped sample of KuaiRand and print a table and the path of the scores
+# make demo    replay the shipped sample of KuaiRand, print a table, and the paths of a page with curves and of the scores
 # make live    see it on a real Kafka: broker, topics, 2 000 events a second, a worker, a table of how it goes; Ctrl-C ends it
 # make test    all checks and all tests: what continuous integration runs
 # make check   lint, format, types, import directions, doctests
@@ -27,25 +27,26 @@ RUNS ?= 100000
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-# Installed again only when pyproject.toml changes: the packages themselves are used where they lie.
+# Installed again only when pyproject.toml or requirements.lock changes: the packages themselves are used where they lie.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+$(VENV)/.installed: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[report]'
 	@touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(VENV)/.installed-test: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+$(VENV)/.installed-bench: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[bench]'
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
-	$(BIN)/thalweg replay $(SAMPLE) --config $(CONFIG) --out build/demo/scores.jsonl
+	$(BIN)/thalweg replay $(SAMPLE) --config $(CONFIG) --out build/demo/scores.jsonl --report build/demo/report.html
+	@echo "A page with curves: $(CURDIR)/build/demo/report.html"
 	@echo "The scores: $(CURDIR)/build/demo/scores.jsonl"
 
 live: $(VENV)/.installed-test

@@ -51,8 +51,11 @@ class BehaviorsConfiguration:
             raise ValueError("kinds must name each kind once")
 
     def sizes(self) -> dict[str, int]:
-        """Return the sizes of users' arrays."""
-        return {"users": self.users_limit, "kinds": len(self.kinds), "short": self.short_length}
+        """Return the sizes of users' arrays.
+
+        Without a kind there is one that stays empty: compiled code sees another type in arrays of no elements.
+        """
+        return {"users": self.users_limit, "kinds": max(1, len(self.kinds)), "short": self.short_length}
 
 
 @side_by_side(is_dense=True)

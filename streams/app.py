@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+from rich.console import Console
 from thalweg.streams.configuration.loading import ConfigurationError, Loaded, load
 from thalweg.streams.interrupts import interrupt_quietly
 from thalweg.streams.kafka.blocks import BlockApp, BlockLimits, EndingLimits, block_app
 from thalweg.streams.kafka.topics import check
 from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.readiness import make_ready
 from thalweg.streams.partition.seal import seal_of
 from thalweg.streams.refusal import Refusal
 from thalweg.streams.worker.metrics import MetricsServer, new_registry
@@ -51,8 +53,7 @@ def make_app(loaded: Loaded) -> BlockApp:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         server.start()
         check(loaded.kafka, loaded.topics)
-        tell("making the fold ready: its first run compiles it, which takes up to a minute")
-        seconds = Partition(loaded.configuration, seal=seal_of(loaded)).warm_up()
+        seconds = make_ready(Partition(loaded.configuration, seal=seal_of(loaded)), Console(stderr=True))
         tell(f"ready after {seconds:.1f} s; joining group {loaded.worker.group!r}")
         if server.address:
             tell(f"metrics at http://{server.address}/metrics")

@@ -13,16 +13,19 @@ Nothing here reads a clock, a file or chance, and nothing depends on how the log
 
 from thalweg.operators import admission, clock
 from thalweg.operators.fold import fates, feedback, impressions, prefetching, releases, scoring, users
-from thalweg.operators.fold.columns import Columns, Kind
+from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.fold.emitted import Emitted, Made, dead_letter, set_fate
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.state import Parameters, Scratch, State
-from thalweg.operators.machine.compiled import clear, compiled
+from thalweg.operators.machine.compiled import clear, compiled, int64
 from thalweg.operators.machine.reference import by_reference
 from thalweg.operators.structures import deadlines, index
 
+FOLD, COMPLETE, CLOSE = range(3)
+NO_PROBABILITY = 0.0
+NO_COLUMNS = new_columns(0)
 
-@compiled
+
 def fold(
     state: State,
     parameters: Parameters,
@@ -37,14 +40,47 @@ def fold(
     stopped half way through its releases goes on where it stopped. Where another model than the built-in one scores,
     it is also an impression that waits for its score: call `complete` and go on behind it.
     """
-    return fold_events(
-        by_reference(state),
-        by_reference(parameters),
-        by_reference(scratch),
-        by_reference(columns),
-        by_reference(emitted),
-        first,
-    )
+    return run(state, parameters, scratch, columns, emitted, FOLD, first, NO_PROBABILITY)
+
+
+def complete(
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    columns: Columns,
+    emitted: Emitted,
+    event: int,
+    probability: float,
+) -> None:
+    """Give the impression that `fold` stopped at the probability of another model than the built-in one."""
+    run(state, parameters, scratch, columns, emitted, COMPLETE, event, probability)
+
+
+def close_all(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted) -> bool:
+    """Close every window, as an event far in the future would; False: empty `emitted` and call again."""
+    return bool(run(state, parameters, scratch, NO_COLUMNS, emitted, CLOSE, 0, NO_PROBABILITY))
+
+
+@compiled
+def run(
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    columns: Columns,
+    emitted: Emitted,
+    task: int,
+    event: int,
+    probability: float,
+) -> int:
+    """Do what `fold`, `complete` or `close_all` asks: one program, so that what they share is compiled once."""
+    held, told, near = by_reference(state), by_reference(parameters), by_reference(scratch)
+    read, filled = by_reference(columns), by_reference(emitted)
+    if task == CLOSE:
+        return int64(close_windows(held, told, near, filled))
+    if task == COMPLETE:
+        complete_unscored(held, told, near, read, filled, event, probability)
+        return event + 1
+    return fold_events(held, told, near, read, filled, event)
 
 
 @compiled
@@ -90,28 +126,6 @@ def fold_events(
 
 
 @compiled
-def complete(
-    state: State,
-    parameters: Parameters,
-    scratch: Scratch,
-    columns: Columns,
-    emitted: Emitted,
-    event: int,
-    probability: float,
-) -> None:
-    """Give the impression that `fold` stopped at the probability of another model than the built-in one."""
-    complete_unscored(
-        by_reference(state),
-        by_reference(parameters),
-        by_reference(scratch),
-        by_reference(columns),
-        by_reference(emitted),
-        event,
-        probability,
-    )
-
-
-@compiled
 def complete_unscored(
     state: State,
     parameters: Parameters,
@@ -126,12 +140,6 @@ def complete_unscored(
     emitted.counts[Made.UNSCORED] = 0
     scoring.score_replaced(state, parameters, slot, probability)
     impressions.complete_impression(state, parameters, scratch, columns, emitted, event, slot)
-
-
-@compiled
-def close_all(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted) -> bool:
-    """Close every window, as an event far in the future would; False: empty `emitted` and call again."""
-    return close_windows(by_reference(state), by_reference(parameters), by_reference(scratch), by_reference(emitted))
 
 
 @compiled

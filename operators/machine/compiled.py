@@ -34,14 +34,6 @@ def wrapping(function: Function) -> Function:
     return np.errstate(over="ignore")(function) if INTERPRETED else compiled(function)
 
 
-def compile_for(function: Callable[..., object], *arguments: object) -> None:
-    """Compile a function for such arguments without calling it, or load it from its cache."""
-    if not INTERPRETED:
-        from thalweg.operators.machine.jit import compile_for as compile_now
-
-        compile_now(function, *arguments)
-
-
 @compiled
 def int64(x: Any) -> int:
     """Return x as an int64: what compiled code takes for a whole number."""

@@ -1,6 +1,7 @@
 # mypy: disable-error-code="no-untyped-call, untyped-decorator, override"
 """A reference to a named tuple as numba sees it: a type with a pointer behind it, and attributes read through that."""
 
+import hashlib
 from typing import Any
 
 from llvmlite import ir
@@ -18,6 +19,11 @@ class Reference(types.Type):
         """Point to values of the named tuple type `target`."""
         self.target = target
         super().__init__(name=f"Reference({target})")
+
+    @property
+    def mangling_args(self) -> tuple[str, tuple[()]]:
+        """The type's part of the names of functions: a digest, as the names of a hundred arrays would fill pages."""
+        return f"Reference_{hashlib.sha256(self.name.encode()).hexdigest()[:16]}", ()
 
 
 @register_model(Reference)

@@ -83,6 +83,8 @@ def _row(columns: tuple[tuple[str, Any], ...]) -> np.dtype[np.void]:
     formats = [types[name] for name in names]
     offsets = [end - dtype.itemsize for end, dtype in zip(ends, formats, strict=True)]
     size = int(ends[-1])
+    if len(columns) == 1:
+        size += 1  # never contiguous: of whatever size a row is, compiled code sees one type of array
     whole = -(-size // LINE_BYTES) * LINE_BYTES if size > LINE_BYTES else 1 << (size - 1).bit_length()
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": whole})
 

@@ -1,14 +1,18 @@
 """The `thalweg` command line: one module a command, loaded only when it is called."""
 
 from importlib import import_module
+from typing import Any
 
 import click
+from thalweg.operators.machine.refusal import CacheError
+from thalweg.streams.refusal import Refusal
 
 COMMANDS = {
     "replay": "Run a log file through the fold and write its scores.",
     "import": "Turn tables or foreign JSON lines into a log of events.",
     "mapping": "Suggest a mapping for your own events, and try it.",
     "generate": "Make a log whose true probabilities are known.",
+    "warm-up": "Compile the fold beforehand, and say where the machine code is kept.",
     "config": "Show the effective configuration and where each value comes from.",
     "topics": "Create and describe the Kafka topics.",
     "produce": "Send a log file to Kafka.",
@@ -32,6 +36,12 @@ class _LazyGroup(click.Group):
         module = import_module(f"thalweg.streams.commands.{name.replace('-', '_')}_command")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CacheError as error:
+            raise Refusal(str(error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

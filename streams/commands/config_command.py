@@ -36,6 +36,12 @@ def show(loaded: Loaded, as_json: bool) -> None:
     Example:
       THALWEG_LEARNER__ALPHA=0.05 thalweg config show --config thalweg.toml
     """
+    from thalweg.operators.machine.compiled import INTERPRETED
+
+    if not INTERPRETED:
+        from thalweg.operators.machine.jit import CACHE_FOLDER
+
+        CACHE_FOLDER.make()  # where it lies is in effect, too: one that can't be written is warned of
     values = dict(effective(loaded))
     click.echo(_json(values, loaded.sources) if as_json else _toml(values, loaded.sources))
 

@@ -1,6 +1,5 @@
 """`thalweg replay`: a log file through the fold."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -20,7 +19,6 @@ from thalweg.streams.logs.writer import LogWriter
 from thalweg.streams.refusal import Refusal
 
 BATCH_EVENTS = 1_000
-SILENT_S = 1.5
 
 
 @click.command("replay")
@@ -40,6 +38,9 @@ SILENT_S = 1.5
 )
 @click.option("--batch-size", type=click.IntRange(1, 1_000_000), default=BATCH_EVENTS, show_default=True, metavar="N")
 @click.option("--until-end-of-windows", is_flag=True, help="Close all windows at the end, and count their labels.")
+@click.option(
+    "--strict", is_flag=True, help="End with status 1 if the table has a warning; outputs are written all the same."
+)
 @click.option(
     "--topic", metavar="T", callback=topic_option, help="Topic of the origins.  [default: topics.interactions]"
 )
@@ -64,6 +65,7 @@ def command(
     checkpoint: str | None,
     batch_size: int,
     until_end_of_windows: bool,
+    strict: bool,
     topic: str | None,
     partition: int,
     first_offset: int,
@@ -83,10 +85,11 @@ def command(
     from thalweg.streams.checkpoints.format import CheckpointError
     from thalweg.streams.checkpoints.objects import is_remote
     from thalweg.streams.logs.sinks import Sink
+    from thalweg.streams.partition.readiness import make_ready
     from thalweg.streams.partition.seal import seal_of
     from thalweg.streams.replay.regret import Truth
     from thalweg.streams.replay.replay import CHECKPOINT_EVENTS, Replay, Sinks
-    from thalweg.streams.replay.report import Course, require_matplotlib, write_report
+    from thalweg.streams.replay.report import require_matplotlib, write_report
     from thalweg.streams.replay.summary import print_table
 
     out = out or (STANDARD_STREAM if log == STANDARD_STREAM else f"{log}.scores.jsonl")
@@ -94,7 +97,6 @@ def command(
     refuse_same([path for path in (*paths, summary_path, report) if path])
     topic = topic or loaded.topics.interactions
     console = Console(stderr=True)
-    course = Course()
     try:
         if report is not None:
             require_matplotlib()
@@ -121,36 +123,39 @@ def command(
                 truth=None if truth is None else files.enter_context(Truth(truth)),
             )
             replay.refuse_gap(first_offset)
-            with telling(console, "Making the fold ready: its first run compiles it, which takes up to a minute."):
-                replay.partition.warm_up()
+            make_ready(replay.partition, console)
             opened = (path and Sink(path, inputs=[log], goes_on=replay.goes_on) for path in paths)
             sinks = Sinks(*(sink or None for sink in opened))
             damage = None
             with closing(sinks):
                 try:
                     with following(console, log, reader) as advance:
-
-                        def on_block(events: int) -> None:
-                            course.add(replay.partition, replay.tally)
-                            advance(events)
-
-                        replay.run(reader, sinks, checkpoint_events=CHECKPOINT_EVENTS, on_block=on_block)
+                        replay.run(reader, sinks, checkpoint_events=CHECKPOINT_EVENTS, on_block=advance)
                 except LogReadError as error:
                     if not replay.events:
                         raise
                     damage = error
                 if until_end_of_windows and damage is None:
                     replay.close_windows(sinks)
-        summary = replay.summary()
+        summary = replay.summary(letters=where_letters_are(dead_letters))
         if summary_path is not None:
             write_summary(summary_path, summary.to_json())
         if report is not None:
-            write_report(report, f"Replay of {Path(log).name}", summary, replay.tally, course)
+            write_report(report, f"Replay of {Path(log).name}", summary, replay.tally)
     except (LogError, CheckpointError) as error:
         raise Refusal(str(error)) from None
     print_table(summary, replay.tally, console)
     if damage is not None:
         raise Refusal(str(damage))
+    if strict and summary.warnings:
+        raise Refusal(f"--strict: the table has {len(summary.warnings)} of these warnings, the outputs are written")
+
+
+def where_letters_are(dead_letters: str | None) -> str:
+    """Return where the dead letters of this run can be seen."""
+    if dead_letters is None:
+        return "--dead-letters F.jsonl writes them with reason and bytes"
+    return f"they are in {'stdout' if dead_letters == STANDARD_STREAM else dead_letters}"
 
 
 def refuse_same(paths: list[str]) -> None:
@@ -173,18 +178,6 @@ def write_summary(path: str, text: bytes) -> None:
     """Write the summary to a file or stdout. Raises LogWriteError where that fails."""
     with LogWriter(path) as file:
         file.write(text)
-
-
-@contextmanager
-def telling(console: Console, message: str) -> Iterator[None]:
-    """Say a message where what is done takes long enough for somebody to wonder."""
-    timer = threading.Timer(SILENT_S, console.print, [message])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @contextmanager

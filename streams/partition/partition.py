@@ -12,18 +12,19 @@ import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Block, Columnizer
 from thalweg.operators.edges.encoder import Encoder
+from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.digest import digest
 from thalweg.operators.fold.emitted import Emitted, Made, new_emitted
 from thalweg.operators.fold.fates import Fate
-from thalweg.operators.fold.fold import close_all, complete, fold
+from thalweg.operators.fold.fold import close_all, fold
 from thalweg.operators.fold.layout import input_count
 from thalweg.operators.fold.snapshot import restore, snapshot
 from thalweg.operators.fold.state import Parameters, Scratch, State, new_scratch, new_state, parameters_of
 from thalweg.operators.learner import BUILT_IN
-from thalweg.operators.machine.compiled import compile_for
 from thalweg.operators.structures.names import field_names
 from thalweg.schemas.records import Outputs, Record
 from thalweg.streams.mapping.reading import reader
+from thalweg.streams.partition.findings import Finding, Noticed, findings
 from thalweg.streams.partition.memory import refusing_memory
 from thalweg.streams.partition.river_model import RiverModel, without_model
 from thalweg.streams.partition.seal import Seal, SignedHeader
@@ -80,6 +81,7 @@ class Partition:
         if signed is not None and signed != self.digest():
             raise ValueError(f"its state is not the one that its {configuration.learner.model} was signed with")
         self.tally = tally
+        self._noticed = Noticed()
         self._examples = examples
         self._block_events = block_events
         self._read = reader(configuration, topic, partition)
@@ -123,7 +125,7 @@ class Partition:
                 is_done = close_all(self.state, self._parameters, self._scratch, emitted)
             else:
                 is_done = self._model.close_all(self.state, self._parameters, self._scratch, emitted, self._names)
-            self._drain_examples(emitted, self._names, outputs)
+            self._drain_examples(emitted, self._names, outputs, None)
         return outputs
 
     def warm_up(self) -> float:
@@ -132,10 +134,7 @@ class Partition:
         emitted = self._room(0)
         columns = self._columnizer.columns([]).columns
         fold(self.state, self._parameters, self._scratch, columns, emitted, 0)
-        # Calling these, even on an empty state, would move stream time or score what is not there.
-        compile_for(close_all, self.state, self._parameters, self._scratch, emitted)
-        if self._model is not None:
-            compile_for(complete, self.state, self._parameters, self._scratch, columns, emitted, 0, 0.5)
+        digest(self.state)
         return time.perf_counter() - started
 
     def snapshot(self, header: SignedHeader | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -147,6 +146,10 @@ class Partition:
         """
         arrays = snapshot(self.state)
         return arrays if self._model is None else arrays | self._model.snapshot(header)
+
+    def findings(self, letters: str) -> list[Finding]:
+        """Return what the log's owner should look at; `letters` is where dead letters can be seen."""
+        return findings(self.state, self._noticed, self.configuration, letters=letters)
 
     def digest(self) -> str:
         """Return the SHA-256 of the state's logical content; of a River classifier, what it was taught and answered."""
@@ -167,6 +170,7 @@ class Partition:
                 rest += [block[middle:], block[:middle]]
                 continue
             self._learn_names()
+            self._noticed.note_block(columnised)
             emitted = self._room(len(block))
             emitted.reason[: len(block)] = 0
             yield _Folding(self.state, self._parameters, self._scratch, columnised, emitted, self._names, self._model)
@@ -181,19 +185,25 @@ class Partition:
         """Turn what a block has emitted since the last time into outputs."""
         block, emitted, first, last = folding.block, folding.emitted, folding.encoded, folding.folded
         outputs.scores.extend(self._encoder.scores(block, emitted, first, last, folding.names))
-        outputs.dead_letters.extend(self._encoder.dead_letters(block, emitted, first, last))
+        if letters := self._encoder.dead_letters(block, emitted, first, last):
+            outputs.dead_letters.extend(letters)
+            self._noticed.note_reasons(emitted.reason[first:last])
+            self._noticed.note_reasons(emitted.letter_reason[: int(emitted.counts[Made.LETTERS])])
         if self.tally is not None:
             self.tally.show(shown_of(block, emitted, first, last))
-        self._drain_examples(emitted, folding.names, outputs)
+        self._drain_examples(emitted, folding.names, outputs, block.columns)
         folding.encoded = last
 
-    def _drain_examples(self, emitted: Emitted, names: list[str], outputs: Outputs) -> None:
+    def _drain_examples(self, emitted: Emitted, names: list[str], outputs: Outputs, columns: Columns | None) -> None:
         count = int(emitted.counts[Made.EXAMPLES])
         if count and self.tally is not None:
             first_time = emitted.example_revision[:count] == 0
             closings = np.stack((emitted.example_offset[:count], emitted.example_cause[:count]), axis=1)[first_time]
             labels, scores = emitted.example_label[:count], emitted.example_scores[:count]
-            self.tally.add(labels[first_time], scores[first_time], closings)
+            times_ms = np.full(len(closings), self.state.clock.stream_time_ms[0])
+            if columns is not None:
+                times_ms = columns.ts_ms[np.searchsorted(columns.offset, closings[:, 1])]
+            self.tally.add(labels[first_time], scores[first_time], closings, times_ms)
         if count and self._examples:
             outputs.examples.extend(self._encoder.examples(emitted, names))
         emitted.counts[:] = 0

@@ -48,6 +48,43 @@ class Known(NamedTuple):
     closed: npt.NDArray[np.int64]
 
 
+class Curve:
+    """Labels of this run with their scores and the time of their closing, thinned evenly beyond a limit."""
+
+    def __init__(self, limit: int = 1 << 18) -> None:
+        """Keep at most `limit` labels, 33 bytes each."""
+        self._limit = limit
+        self._every = 1
+        self._count = 0
+        self._kept: list[tuple[npt.NDArray[Any], ...]] = []
+        self._kept_labels = 0
+
+    def add(
+        self, labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64], times_ms: npt.NDArray[np.int64]
+    ) -> None:
+        """Take labels [n], scores [n, 3] and event times [n] in ms."""
+        first = -self._count % self._every
+        self._count += len(labels)
+        self._keep(labels[first :: self._every], scores[first :: self._every], times_ms[first :: self._every])
+        while self._kept_labels > self._limit:
+            whole = self.arrays()
+            self._every *= 2
+            self._kept, self._kept_labels = [], 0
+            self._keep(*(part[::2] for part in whole))
+
+    def arrays(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Return the labels, scores and times that are kept, in the order of closing."""
+        if not self._kept:
+            return np.zeros(0, np.uint8), np.zeros((0, len(KEPT))), np.zeros(0, np.int64)
+        labels, scores, times_ms = (np.concatenate(part) for part in zip(*self._kept, strict=True))
+        return labels, scores, times_ms
+
+    def _keep(self, *parts: npt.NDArray[Any]) -> None:
+        if len(parts[0]):
+            self._kept.append(tuple(part.copy() for part in parts))
+            self._kept_labels += len(parts[0])
+
+
 class Tally:
     """Labels with their scores: exact up to `limit` of them, in bins beyond."""
 
@@ -61,6 +98,7 @@ class Tally:
         self._closings: list[npt.NDArray[np.int64]] = []
         self._shown: list[npt.NDArray[np.int64]] = []
         self._binned: Binned | None = None
+        self.curve = Curve()
 
     @property
     def is_exact(self) -> bool:
@@ -77,11 +115,14 @@ class Tally:
         labels: npt.NDArray[np.uint8],
         scores: npt.NDArray[np.float64],
         closings: npt.NDArray[np.int64] | None = None,
+        times_ms: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        """Take labels [n], scores [n, 5] as `joiner.Waiting.scores` has them, and offsets [n, 2].
+        """Take labels [n], scores [n, 5] as `joiner.Waiting.scores` has them, offsets [n, 2] and times [n].
 
-        The offsets are the impression's, and that of the event at which its window closed.
+        The offsets are the impression's, and that of the event at which its window closed; the time is that event's.
         """
+        if times_ms is not None:
+            self.curve.add(labels, scores[:, KEPT], times_ms)
         if closings is not None and self._binned is None and len(labels):
             self._closings.append(closings)
         self._add(labels, scores[:, KEPT])

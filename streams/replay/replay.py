@@ -183,9 +183,9 @@ class Replay:
         sinks.write(self.partition.close_all())
         self.seconds += time.perf_counter() - started
 
-    def summary(self) -> Summary:
-        """Return what the replay came to so far."""
-        summary = summarize(self.partition, self.tally, events_now=self.events, seconds=self.seconds)
+    def summary(self, *, letters: str = "--dead-letters F.jsonl writes them") -> Summary:
+        """Return what the replay came to so far; `letters` is where dead letters can be seen."""
+        summary = summarize(self.partition, self.tally, events_now=self.events, seconds=self.seconds, letters=letters)
         return summary if self._truth is None else with_regret(summary, self._truth.regret())
 
     def _after_checkpoint(self, block: Sequence[LogRecord]) -> Sequence[LogRecord]:

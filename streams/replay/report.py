@@ -5,56 +5,43 @@ import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.fold.fates import FATES
 from thalweg.streams.logs.errors import LogError, LogWriteError
-from thalweg.streams.partition.partition import Partition
-from thalweg.streams.partition.tally import KEPT, Tally, quality
+from thalweg.streams.partition.tally import KEPT, Curve, Tally, quality
 from thalweg.streams.replay.summary import Summary, rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-POINTS_MAX = 2_048
 PARTS = 40
 PART_LABELS_MIN = 200
 DECILES = 10
 NAMES = ("final score", "model alone", "base score")
 
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "td{padding:0 1rem 0 0}td:nth-child(2){text-align:right}td:nth-child(3){color:#666}svg{max-width:100%;height:auto}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:1rem auto;padding:0 1rem}"
+    "h1{font-size:1.4rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:1.5rem 0 0}"
+    "td{padding:0 .8rem 0 0;vertical-align:top}td:nth-child(2){text-align:right;white-space:nowrap}"
+    "td:nth-child(3){color:#555;font-size:.85rem}"
+    "main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:0 2rem}"
+    "figure{margin:0}figcaption,.warning{font-size:.9rem}.warning{border-left:4px solid #c60;padding-left:.6rem}"
+    "svg{width:100%;height:auto}"
+    "@media(max-width:40rem){tr{display:grid;grid-template-columns:1fr auto}td:nth-child(3){grid-column:1/-1}}"
 )
-
-
-class Point(NamedTuple):
-    """Where a replay stood: stream time, and labels so far."""
-
-    stream_time_ms: int
-    labelled: int
-
-
-class Course:
-    """How stream time and labels went on: at most POINTS_MAX points, thinned evenly."""
-
-    def __init__(self) -> None:
-        """Start without points."""
-        self.points: list[Point] = []
-        self._every = 1
-        self._calls = 0
-
-    def add(self, partition: Partition, tally: Tally) -> None:
-        """Note where a partition stands."""
-        self._calls += 1
-        if self._calls % self._every:
-            return
-        self.points.append(Point(int(partition.state.clock.stream_time_ms[0]), tally.labelled))
-        if len(self.points) > POINTS_MAX:
-            self.points = self.points[1::2]
-            self._every *= 2
+HOW_TO_READ = {
+    "AUC": "How often a clicked impression was scored above one that was not: .5 is chance, 1 is perfect. Each point "
+    "covers the latest labels up to its time. A line that rises learns; a fall is a change in the log.",
+    "Log loss": "What the scores cost on average against the outcomes; lower is better. A coin's is .693, and always "
+    "scoring the mean of the labels costs less.",
+    "Calibration": "Impressions in ten groups of equal size by their score: on the grey line, outcomes are as frequent "
+    "as the scores say. Below it, scores are too high; above it, too low.",
+    "Fates": "What became of each event of the log. More than a few in a hundred that are neither scored nor joined "
+    "are worth a look.",
+}
 
 
 class Part(NamedTuple):
@@ -65,19 +52,17 @@ class Part(NamedTuple):
     log_loss: tuple[float | None, ...]
 
 
-def parts(course: Course, tally: Tally) -> list[Part]:
-    """Return a replay in at most PARTS stretches of as many labels; none where its labels are not kept one by one."""
-    labels, scores = tally.arrays()
+def parts(curve: Curve) -> list[Part]:
+    """Return PARTS stretches that end evenly spaced among the labels, each of a PARTS-th of them or a few hundred."""
+    labels, scores, times_ms = curve.arrays()
     size = max(PART_LABELS_MIN, len(labels) // PARTS)
     found: list[Part] = []
-    first = 0
-    for point in course.points:
-        last = min(point.labelled, len(labels))
-        if last - first < size:
-            continue
-        qualities = [quality(labels[first:last], scores[first:last, which]) for which in range(len(KEPT))]
-        found.append(Part(point.stream_time_ms, tuple(q.auc for q in qualities), tuple(q.log_loss for q in qualities)))
-        first = last
+    for end in np.unique(np.linspace(len(labels) / PARTS, len(labels), PARTS).round().astype(int)).tolist():
+        if end:
+            first = max(0, end - size)
+            qualities = [quality(labels[first:end], scores[first:end, which]) for which in range(len(KEPT))]
+            part = Part(int(times_ms[end - 1]), tuple(q.auc for q in qualities), tuple(q.log_loss for q in qualities))
+            found.append(part)
     return found
 
 
@@ -99,20 +84,27 @@ def require_matplotlib() -> None:
         raise LogError("--report needs matplotlib: pip install matplotlib") from None
 
 
-def write_report(path: str, title: str, summary: Summary, tally: Tally, course: Course) -> None:
+def write_report(path: str, title: str, summary: Summary, tally: Tally) -> None:
     """Write the page. Raises LogWriteError where the file can't be written."""
-    figures = [("Over stream time", over_time(parts(course, tally))), ("Fates", fates(summary))]
+    stretches = parts(tally.curve)
+    figures = {"AUC": over_time(stretches, "auc"), "Log loss": over_time(stretches, "log_loss")}
     labels, scores = tally.arrays()
     if len(labels):
-        figures.insert(1, ("Calibration", calibration(labels, scores)))
+        figures["Calibration"] = calibration(labels, scores)
+    figures["Fates"] = fates(summary)
     table = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows(summary, tally)
     )
-    plots = "".join(f"<h2>{name}</h2>{svg(figure)}" for name, figure in figures)
+    warnings = "".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in summary.warnings)
+    plots = "".join(
+        f"<figure><h2>{name}</h2>{svg(figure)}<figcaption>{HOW_TO_READ[name]}</figcaption></figure>"
+        for name, figure in figures.items()
+    )
     name = html.escape(title)
     page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
-        f"<h1>{name}</h1><table>{table}</table>{plots}</html>\n"
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style>'
+        f"<h1>{name}</h1>{warnings}<main>{plots}</main><h2>Figures</h2><table>{table}</table></html>\n"
     )
     try:
         Path(path).write_text(page, encoding="utf-8")
@@ -120,26 +112,29 @@ def write_report(path: str, title: str, summary: Summary, tally: Tally, course: 
         raise LogWriteError(f"{path} can't be written: {error.strerror}") from None
 
 
-def over_time(stretches: Sequence[Part]) -> "Figure":
-    """Return AUC and log loss of each score over stream time."""
-    figure, axes = blank(2)
+def over_time(stretches: Sequence[Part], of: str) -> "Figure":
+    """Return one figure of each score, `auc` or `log_loss`, over stream time."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    figure, axis = blank()
     times: Any = [datetime.fromtimestamp(part.end_ms / 1000, UTC) for part in stretches]
-    for axis, name, of in ((axes[0], "AUC", "auc"), (axes[1], "log loss", "log_loss")):
-        for which, label in enumerate(NAMES):
-            values = [getattr(part, of)[which] for part in stretches]
-            known = [(at, value) for at, value in zip(times, values, strict=True) if value is not None]
-            if known:
-                axis.plot([at for at, _ in known], [value for _, value in known], label=label)
-        axis.set_ylabel(name)
-        if axis.lines:
-            axis.legend(loc="best", frameon=False)
-        axis.tick_params(axis="x", rotation=30)
+    for which, label in enumerate(NAMES):
+        values = [getattr(part, of)[which] for part in stretches]
+        known = [(at, value) for at, value in zip(times, values, strict=True) if value is not None]
+        if known:
+            axis.plot([at for at, _ in known], [value for _, value in known], label=label, marker=".", markersize=4)
+    if axis.lines:
+        axis.legend(loc="best", frameon=False)
+        locator = cast(Any, AutoDateLocator)(minticks=3, maxticks=5)
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(cast(Any, ConciseDateFormatter)(locator))
+    axis.set_xlabel("stream time, UTC")
     return figure
 
 
 def calibration(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> "Figure":
     """Return mean label over mean score by tenths, for each score that there is."""
-    figure, (axis,) = blank(1)
+    figure, axis = blank()
     for which, label in enumerate(NAMES):
         known = ~np.isnan(scores[:, which])
         if known.any():
@@ -153,7 +148,7 @@ def calibration(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) 
 
 def fates(summary: Summary) -> "Figure":
     """Return how many events had each fate."""
-    figure, (axis,) = blank(1)
+    figure, axis = blank()
     counts = [getattr(summary, fate) for fate in FATES]
     bars = axis.barh(FATES, counts)
     axis.bar_label(bars, [f"{count:,}" for count in counts], padding=3)
@@ -162,12 +157,12 @@ def fates(summary: Summary) -> "Figure":
     return figure
 
 
-def blank(columns: int) -> tuple["Figure", Sequence[Any]]:
-    """Return an empty figure and its axes, side by side."""
+def blank() -> tuple["Figure", Any]:
+    """Return an empty figure, small enough that its letters can be read on a telephone, and its axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+    return figure, figure.subplots()
 
 
 def svg(figure: "Figure") -> str:

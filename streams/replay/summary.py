@@ -24,6 +24,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `auc_by_user`, `auc_by_page`: AUC within users and within pages; `calibration_error`: expected calibration error in
     20 bins. `baselines`: the figures of plain rates, by name, over the same impressions under the same rules.
     `seconds`, `events_per_second`: of this run, without compilation. `state_bytes`: the part of the state ever used.
+    `warnings`: what the log's owner should look at, see `thalweg.streams.partition.findings`.
     """
 
     events: int
@@ -63,6 +64,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     events_per_second: float | None
     state_bytes: int
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """Return it as indented JSON."""
@@ -89,7 +91,7 @@ def with_regret(summary: Summary, regret: Regret) -> SummaryWithRegret:
     )
 
 
-def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: float) -> Summary:
+def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: float, letters: str = "") -> Summary:
     """Return the summary of a partition; `events_now` were folded in `seconds`."""
     state = partition.state
     fates = dict(zip(FATES, state.fates.tolist(), strict=True))
@@ -127,6 +129,7 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
         seconds=round(seconds, 3),
         events_per_second=round(events_now / seconds, 1) if events_now and seconds > 0 else None,
         state_bytes=state_bytes(state),
+        warnings=tuple(finding.message for finding in partition.findings(letters)),
     )
 
 
@@ -145,6 +148,8 @@ def print_table(summary: Summary, tally: Tally, console: Console) -> None:
     for row in rows(summary, tally):
         table.add_row(*row)
     console.print(table)
+    for warning in summary.warnings:
+        console.print(f"Warning: {warning}", style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
 def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:

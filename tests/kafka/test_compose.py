@@ -1,5 +1,6 @@
 """What Docker would run, checked as far as it goes without a daemon."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,7 +24,7 @@ def test_services_start_in_order(compose: dict[str, Any]) -> None:
     """The worker waits for topics that were created, and these for a broker that answers."""
     services = compose["services"]
     assert set(services) == {"broker", "topics", "worker"}
-    assert services["broker"]["image"].startswith("apache/kafka:")
+    assert re.fullmatch(r"\$\{KAFKA_IMAGE:-apache/kafka:\d+\.\d+\.\d+\}", services["broker"]["image"])
     assert "kafka-broker-api-versions.sh" in services["broker"]["healthcheck"]["test"][1]
     assert services["topics"]["depends_on"] == {"broker": {"condition": "service_healthy"}}
     assert services["worker"]["depends_on"] == {"topics": {"condition": "service_completed_successfully"}}
@@ -38,6 +39,17 @@ def test_commands_and_configuration_are_ours(compose: dict[str, Any]) -> None:
         assert loaded.kafka.bootstrap_servers == "broker:29092"
     assert load(None, environment=service["environment"], flags=()).checkpoint.directory == "/var/lib/thalweg"
     assert "checkpoints:/var/lib/thalweg" in service["volumes"]
+
+
+def test_containers_may_do_little(compose: dict[str, Any]) -> None:
+    """Ours have a read-only root and no privileges to gain, and each container has a limit of memory."""
+    for name, service in compose["services"].items():
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        if name != "broker":
+            assert service["read_only"] is True
+            assert service["cap_drop"] == ["ALL"]
+            assert service["tmpfs"] == ["/tmp:mode=1777,size=64m"]
 
 
 def test_listeners_fit_together(compose: dict[str, Any]) -> None:
@@ -61,7 +73,12 @@ def test_dockerfile_copies_what_the_project_needs() -> None:
     """The image has the three packages and what `pyproject.toml` names, runs as nobody special, and ends in order."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
-    assert copied == {"pyproject.toml", "README.md", "LICENSE", "schemas", "operators", "streams"}
+    assert copied == {"requirements.lock", "pyproject.toml", "README.md", "LICENSE", "schemas", "operators", "streams"}
+    text = "\n".join(lines)
+    order = ["install --no-cache-dir -r requirements.lock", "--no-deps .", "USER thalweg", "RUN thalweg warm-up"]
+    assert [text.index(step) for step in order] == sorted(text.index(step) for step in order)
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-", text, flags=re.MULTILINE)
+    assert "@sha256:" not in re.sub("^#.*$", "", text, flags=re.MULTILINE), "a digest must be one that was looked up"
     assert "USER thalweg" in lines
     assert 'ENTRYPOINT ["thalweg"]' in lines
 

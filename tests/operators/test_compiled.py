@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from thalweg.operators.machine.jit import COMPILED_FROM, PACKAGE, cache_folder, source_digest
+from thalweg.operators.machine.cache import Folder
+from thalweg.operators.machine.jit import COMPILED_FROM, PACKAGE, REASONS, source_digest
 
 CALLER = """
 from tiny.callee import value
@@ -32,9 +34,11 @@ def tiny_package(folder: Path) -> Path:
     package = folder / "tiny"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    for name in ("compiled.py", "jit.py"):
-        source = (PACKAGE / "machine" / name).read_text().replace("thalweg.operators.machine.", "tiny.")
-        (package / name).write_text(source.replace("Path(__file__).parent.parent", "Path(__file__).parent"))
+    for name in ("cache", "compiled", "jit", "progress", "refusal", "whole_program"):
+        source = (PACKAGE / "machine" / f"{name}.py").read_text().replace("thalweg.operators.machine.", "tiny.")
+        (package / f"{name}.py").write_text(source.replace("Path(__file__).parent.parent", "Path(__file__).parent"))
+    (folder / "schemas").mkdir()
+    (folder / "schemas" / "reasons.py").write_text("")
     return package
 
 
@@ -96,20 +100,55 @@ def test_the_digest_knows_names_and_borders_of_files(tmp_path: Path) -> None:
 
 
 def test_the_default_digest_knows_all_that_is_frozen_into_machine_code() -> None:
-    """The codes of reasons are constants of the compiled fold, so the digest covers `schemas` beside `operators`."""
-    assert PACKAGE in COMPILED_FROM
-    assert PACKAGE.parent / "schemas" in COMPILED_FROM
+    """The codes of reasons are constants of the compiled fold, so the digest covers their file beside `operators`."""
+    assert COMPILED_FROM == (PACKAGE, REASONS)
     assert source_digest() == source_digest(*COMPILED_FROM)
     assert source_digest() != source_digest(PACKAGE)
+
+
+def test_compiled_code_takes_nothing_else_from_schemas() -> None:
+    """Every constant of compiled code that comes from `schemas`, over whatever modules, comes from the reasons."""
+    modules = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+    taken = {path: dict(_from_schemas(path, tree, modules)) for path, tree in modules.items()}
+    frozen: dict[str, set[str]] = {}
+    for path, tree in modules.items():
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            if "compiled" in map(ast.unparse, function.decorator_list):
+                names = {node.id for part in function.body for node in ast.walk(part) if isinstance(node, ast.Name)}
+                for name in names & taken[path].keys():
+                    frozen.setdefault(taken[path][name], set()).add(f"{path.name}: {function.name} takes {name}")
+    assert "thalweg.schemas.reasons" in frozen
+    frozen.pop("thalweg.schemas.reasons")
+    assert not frozen
+
+
+def _from_schemas(path: Path, tree: ast.Module, modules: dict[Path, ast.Module]) -> Iterator[tuple[str, str]]:
+    """Yield the names of a module that come from `schemas`, straight or computed at import, and the schema's module."""
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            if node.module.startswith("thalweg.schemas"):
+                found |= {alias.asname or alias.name: node.module for alias in node.names}
+            elif node.module.startswith("thalweg.operators"):
+                other = PACKAGE.joinpath(*node.module.split(".")[2:]).with_suffix(".py")
+                if other in modules:
+                    theirs = dict(_from_schemas(other, modules[other], modules))
+                    found |= {alias.name: theirs[alias.name] for alias in node.names if alias.name in theirs}
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            used = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)} & found.keys()
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+            found |= {name: found[origin] for name in names for origin in used}
+    yield from found.items()
 
 
 def test_the_cache_folder_is_named_by_the_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """THALWEG_CACHE says where compiled code lies, XDG_CACHE_HOME else; the last part of the path is the digest."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv("THALWEG_CACHE", raising=False)
-    assert cache_folder() == tmp_path / "xdg" / "thalweg" / "compiled" / source_digest()
+    assert Folder("d1").path == tmp_path / "xdg" / "thalweg" / "compiled" / "d1"
     monkeypatch.setenv("THALWEG_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own" / "compiled" / source_digest()
+    assert Folder(source_digest()).path == tmp_path / "own" / "compiled" / source_digest()
 
 
 def test_a_changed_callee_in_another_file_is_compiled_again(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from sklearn.metrics import log_loss, roc_auc_score
 from thalweg.streams.commands import main
-from thalweg.streams.partition.tally import KEPT, Tally
-from thalweg.streams.replay.report import POINTS_MAX, Course, Point, parts, reliability
+from thalweg.streams.partition.tally import Curve
+from thalweg.streams.replay.report import parts, reliability
 
 from tests.streams.logs_for_tests import SAMPLE, sample
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:D
 def test_a_page_is_written_in_one_file(tmp_path: Path) -> None:
     """The page must hold the table and the plots, name no other file, and be the same for the same scores."""
     log = tmp_path / "log.jsonl"
-    log.write_bytes(b"".join((record.value or b"") + b"\n" for record in sample(4_000)))
+    log.write_bytes(b"".join((record.value or b"") + b"\n" for record in sample(2_000)))
     pages = []
     for number in range(2):
         page = tmp_path / f"{number}.html"
@@ -27,43 +27,56 @@ def test_a_page_is_written_in_one_file(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, ["replay", str(log), *options, "--set", "table.rows_limit=4096"])
         assert result.exit_code == 0, result.output
         pages.append(page.read_text())
-    assert pages[0].count("<svg") == 3
+    assert pages[0].count("<svg") == pages[0].count("<figcaption>") == 4
+    assert '<meta name="viewport" content="width=device-width' in pages[0]
     assert "src=" not in pages[0]
     assert "<td>dead_lettered" in pages[0].replace("<td>  ", "<td>")
-    assert pages[0].split("<h2>")[1:] == pages[1].split("<h2>")[1:]
+    assert pages[0].split("<h2>")[1:5] == pages[1].split("<h2>")[1:5]
     assert SAMPLE.exists()
 
 
 def test_stretches_have_their_own_figures() -> None:
     """Each stretch must have the AUC and log loss of its labels alone, and no score that it has not."""
     random = np.random.default_rng(1)
-    scores, labels = random.random((1_000, 5)), random.integers(0, 2, 1_000).astype(np.uint8)
-    scores[:, KEPT[2]] = np.nan
-    tally, course = Tally(), Course()
-    tally.add(labels, scores)
-    course.points = [Point(n, n) for n in range(0, 1_001, 50)]
-    found = parts(course, tally)
-    assert [part.end_ms for part in found] == [200, 400, 600, 800, 1_000]
-    assert found[1].auc[0] == pytest.approx(roc_auc_score(labels[200:400], scores[200:400, KEPT[0]]))
-    assert found[1].log_loss[1] == pytest.approx(log_loss(labels[200:400], scores[200:400, KEPT[1]]))
+    scores, labels = random.random((40_000, 3)), random.integers(0, 2, 40_000).astype(np.uint8)
+    scores[:, 2] = np.nan
+    curve = Curve()
+    for first in range(0, 40_000, 900):
+        whole = slice(first, first + 900)
+        curve.add(labels[whole], scores[whole], np.arange(40_000)[whole])
+    found = parts(curve)
+    assert [part.end_ms for part in found] == list(range(999, 40_000, 1_000))
+    assert found[1].auc[0] == pytest.approx(roc_auc_score(labels[1_000:2_000], scores[1_000:2_000, 0]))
+    assert found[1].log_loss[1] == pytest.approx(log_loss(labels[1_000:2_000], scores[1_000:2_000, 1]))
     assert found[1].auc[2] is None
 
 
-def test_a_course_is_bounded() -> None:
-    """However many blocks there are, a course must keep few points, from its beginning to its end."""
-    from thalweg.streams.partition.partition import Partition
+@pytest.mark.parametrize("count", [40, 500, 3_000])
+@pytest.mark.parametrize("block", [1, 3_000])
+def test_curves_have_enough_points(count: int, block: int) -> None:
+    """Of any log and whatever the blocks, a curve must have at least 30 points, the last one at the last label."""
+    curve = Curve()
+    labels = (np.arange(count) % 2).astype(np.uint8)
+    for first in range(0, count, block):
+        last = min(first + block, count)
+        curve.add(labels[first:last], np.full((last - first, 3), 0.5), np.arange(first, last))
+    found = parts(curve)
+    assert sum(part.auc[0] is not None for part in found) >= 30
+    assert found[-1].end_ms == count - 1
 
-    from tests.streams.logs_for_tests import small
 
-    course, partition, tally = Course(), Partition(small()), Tally()
-    for number in range(20 * POINTS_MAX):
-        tally.labelled = number
-        course.add(partition, tally)
-    labelled = [point.labelled for point in course.points]
-    assert POINTS_MAX // 2 <= len(labelled) <= POINTS_MAX
-    assert labelled[0] < 50
-    assert labelled[-1] > 20 * POINTS_MAX - 50
-    assert labelled == sorted(labelled)
+def test_a_curve_is_bounded() -> None:
+    """However many labels there are, a curve must keep few, evenly spaced from the beginning to the end."""
+    curve = Curve(limit=100)
+    for first in range(0, 10_000, 7):
+        whole = np.arange(first, min(first + 7, 10_000))
+        curve.add((whole % 2).astype(np.uint8), np.stack((whole, whole, whole), axis=1) / 10_000, whole)
+    labels, scores, times_ms = curve.arrays()
+    assert 50 <= len(labels) == len(scores) == len(times_ms) <= 100
+    assert len(set(np.diff(times_ms).tolist())) == 1
+    assert times_ms[0] == 0
+    assert times_ms[-1] > 9_700
+    assert (scores[:, 0] == times_ms / 10_000).all()
 
 
 def test_reliability_is_by_tenths() -> None:
