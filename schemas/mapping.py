@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, fields
 
 from thalweg.schemas.paths import parse
 
-CODECS = ("json", "avro", "cloudevents")
+AVRO = "avro"
+CODECS = ("json", AVRO, "cloudevents")
 TIME_UNITS = ("s", "ms", "us", "ns", "iso")
 LEAVE_OUT, CATEGORY, NUMBER = "leave out", "category", "number"
 REST = "*"
@@ -24,8 +25,10 @@ class MappingConfiguration:
     """
 
     codec: str = "json"
-    """What a record's bytes are: `json`; `avro`, Confluent's wire format with a schema registry (`[registry]`); or
-    `cloudevents`, in structured or binary mode. Without `user` the record has our own fields."""
+    """What a record's bytes are: `json`; `avro`, Confluent's wire format; or `cloudevents`, in structured or binary
+    mode. Without `user` the record has our own fields."""
+    registry: str = ""
+    """URL of the schema registry of `avro`; THALWEG_REGISTRY_USERNAME and THALWEG_REGISTRY_PASSWORD have the login."""
     type: str = ""
     """Path of the value that says what a record is; empty: all are impressions."""
     impressions: tuple[str, ...] = ()
@@ -90,8 +93,13 @@ class MappingConfiguration:
     def __post_init__(self) -> None:
         """Raise ValueError where a value makes no sense."""
         self._check_choices()
+        self._check_registry()
         if not self.user:
-            given = [each.name for each in fields(self) if getattr(self, each.name) and each.default in ("", ())]
+            given = [
+                each.name
+                for each in fields(self)
+                if getattr(self, each.name) and each.default in ("", ()) and each.name != "registry"
+            ]
             if given or self.feedback:
                 raise ValueError(f"user is missing: {(given or ['feedback'])[0]} belongs to a mapping, which names it")
             return
@@ -116,6 +124,12 @@ class MappingConfiguration:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}")
+
+    def _check_registry(self) -> None:
+        if (self.codec == AVRO) != bool(self.registry):
+            raise ValueError("registry is the URL of the schema registry: codec avro needs one, and nothing else does")
+        if self.registry and not re.fullmatch(r"https?://[^@\s]+", self.registry):
+            raise ValueError("registry must be a URL, http://… or https://…, without a user or a password in it")
 
     def _check_values(self) -> None:
         values = [*self.impressions, *self.feedback, *self.requests, *self.erase, *self.facts, *self.ignore]

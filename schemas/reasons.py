@@ -46,6 +46,7 @@ class Reason(StrEnum):
     TOO_MANY_VALUES = "too_many_values", 28
     TOO_MANY_FEEDBACKS = "too_many_feedbacks", 29
     NO_ROOM = "no_room", 30
+    NOT_AVRO = "not_avro", 31
 
     def __new__(cls, value: str, code: int) -> "Reason":
         """Make a member that is its wire name and carries its code."""

@@ -10,6 +10,7 @@ from thalweg.schemas.decode import UNDECODABLE, decode_plain, decoder, is_over, 
 from thalweg.schemas.events import Event
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.mapper import Mapper
+from thalweg.schemas.mapping import MappingConfiguration
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.records import Record
 from thalweg.schemas.refusal import parse
@@ -33,11 +34,11 @@ def reader(configuration: Configuration, topic: str, partition: int) -> Read | N
     mapping, limits = configuration.mapping, configuration.limits
     if not mapping.is_on:
         return None
-    decode = _decode_of(mapping.codec, limits)
+    decode = _decode_of(mapping, limits)
     prefix = f"{topic}-{partition}-"
     if not mapping.user:
         own = decoder(limits)
-        return lambda record: own(_ENCODE(decode(record)))
+        return lambda record: _own_event(record.value, limits) or own(_encoded(decode(record)))
     event_of = Mapper(mapping, limits).event
 
     def read(record: Record) -> Event | None:
@@ -47,6 +48,14 @@ def reader(configuration: Configuration, topic: str, partition: int) -> Read | N
         return event_of(decode(record), f"{prefix}{record.offset}", getattr(record, "timestamp", None))
 
     return read
+
+
+def _encoded(found: Any) -> bytes:
+    """Return what a codec read as JSON."""
+    try:
+        return _ENCODE(found)
+    except (TypeError, ValueError, UnicodeError):
+        raise Unusable(Reason.WRONG_TYPE, "the record holds what JSON does not have") from None
 
 
 def _own_event(value: bytes | None, limits: LimitsConfiguration) -> Event | None:
@@ -80,8 +89,13 @@ def user_key(configuration: Configuration) -> Callable[[bytes], bytes | None] | 
     return key
 
 
-def _decode_of(codec: str, limits: LimitsConfiguration) -> Decode:
-    if codec == "cloudevents":
+def _decode_of(mapping: MappingConfiguration, limits: LimitsConfiguration) -> Decode:
+    if mapping.codec == "avro":
+        from thalweg.streams.mapping.avro import Registry, from_avro
+
+        registry = Registry(mapping.registry)
+        return lambda record: from_avro(record.value, registry, limits)
+    if mapping.codec == "cloudevents":
         return lambda record: cloud_event(record, lambda value: from_json(value, limits))
     return lambda record: from_json(record.value, limits)
 

@@ -2,11 +2,16 @@
 
 import base64
 import gzip
+import io
 import json
+import threading
 import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fastavro
 import pytest
 from click.testing import CliRunner, Result
 from thalweg.operators.configuration import Configuration
@@ -17,10 +22,12 @@ from thalweg.schemas.reasons import Unusable
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.commands import main
 from thalweg.streams.configuration.loading import load
+from thalweg.streams.mapping.avro import without_logical_types
 from thalweg.streams.mapping.reading import reader, user_key
 from thalweg.streams.mapping.sample import paths_of, sample
 from thalweg.streams.mapping.suggest import suggest
 from thalweg.streams.partition.partition import Partition
+from thalweg.streams.refusal import Refusal
 
 from examples.mappings import make_logs
 
@@ -188,6 +195,119 @@ def test_what_is_no_cloud_event_is_refused(value: bytes | None, headers: Any, me
     assert read is not None
     with pytest.raises(Unusable, match=message):
         read(LogRecord(0, value, None, headers))
+
+
+AVRO_SCHEMA = {
+    "type": "record",
+    "name": "View",
+    "fields": [
+        {"name": "who", "type": ["null", "string"]},
+        {"name": "sku", "type": "long"},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+        {"name": "page", "type": {"type": "record", "name": "Page", "fields": [{"name": "tab", "type": "string"}]}},
+    ],
+}
+AVRO_SCHEMAS = {7: {"schema": json.dumps(AVRO_SCHEMA)}, 8: {"schema": "{}", "schemaType": "PROTOBUF"}}
+
+
+class RegistryHandler(BaseHTTPRequestHandler):
+    """Answers as a schema registry does, to whoever shows the password."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        number = int(self.path.removeprefix("/schemas/ids/"))
+        status = 200 if number in AVRO_SCHEMAS else 404
+        if self.headers["Authorization"] != "Basic " + base64.b64encode(b"ann:secret").decode():
+            status = 401
+        body = json.dumps(AVRO_SCHEMAS.get(number, {"error_code": 40403})).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a registry in a thread of its own."""
+    monkeypatch.setenv("THALWEG_REGISTRY_USERNAME", "ann")
+    monkeypatch.setenv("THALWEG_REGISTRY_PASSWORD", "secret")
+    RegistryHandler.asked.clear()
+    with HTTPServer(("127.0.0.1", 0), RegistryHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def avro_reader(url: str) -> Any:
+    mapping = MappingConfiguration(
+        codec="avro", registry=url, user="who", item="sku", time="at", time_unit="us", context=("tab = page.tab",)
+    )
+    return reader(Configuration(mapping=mapping), "t", 0)
+
+
+def avro(number: int = 7, **fields: Any) -> bytes:
+    out = io.BytesIO()
+    record = {"who": "u", "sku": 5, "at": T * 1000 + 7, "page": {"tab": "home"}} | fields
+    fastavro.schemaless_writer(out, fastavro.parse_schema(without_logical_types(AVRO_SCHEMA)), record)
+    return b"\0" + number.to_bytes(4, "big") + out.getvalue()
+
+
+def test_avro_is_read_by_the_schema_of_its_id(registry: str) -> None:
+    """Records must be read under the registry's schema, which is asked for once, and be mapped like JSON."""
+    read = avro_reader(registry)
+    for number in range(3):
+        found = read(LogRecord(number, avro()))
+        assert found == Impression(f"t-0-{number}", "u", "5", T, {"tab": "home"})
+    assert RegistryHandler.asked == ["/schemas/ids/7"]
+    assert read(LogRecord(0, encode_event(Erase("1", "u", T)))) == Erase("1", "u", T)
+
+
+def test_what_is_no_avro_is_refused(registry: str) -> None:
+    """Records without the head, of unknown schemas, cut or followed by bytes must be dead letters."""
+    read = avro_reader(registry)
+    cases = {
+        b"{}": "not_avro: the record does not begin",
+        b"\0\0\0": "not_avro: the record does not begin",
+        avro(9): "not_avro: the registry has no schema 9",
+        avro()[:-3]: "not_avro: the record is not of its schema",
+        avro() + b"x": "not_avro: bytes follow the record",
+        avro(who=None): "missing_field: user is missing",
+        b"": "empty",
+        b"\0" * 70_000: "too_large",
+    }
+    for value, message in cases.items():
+        with pytest.raises(Unusable, match=message):
+            read(LogRecord(0, value))
+    with pytest.raises(Unusable, match="empty: the record has no value"):
+        read(LogRecord(0, None))
+
+
+def test_a_registry_that_fails_ends_the_run_in_one_line(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer, a wrong password and schemas of another kind are no fault of the record: none is dead-lettered."""
+    monkeypatch.setattr("thalweg.streams.mapping.avro.PAUSE_S", 0.0)
+    with pytest.raises(Refusal, match="is PROTOBUF: only Avro is read"):
+        avro_reader(registry)(LogRecord(0, avro(8)))
+    monkeypatch.setenv("THALWEG_REGISTRY_PASSWORD", "wrong")
+    with pytest.raises(Refusal, match="refuses: 401"):
+        avro_reader(registry)(LogRecord(0, avro()))
+    with pytest.raises(Refusal, match=r"gives no schema 7 .*: see that it runs"):
+        avro_reader("http://127.0.0.1:9")(LogRecord(0, avro()))
+
+
+@pytest.mark.parametrize(
+    "keys", [{"codec": "avro"}, {"registry": "http://x"}, {"codec": "avro", "registry": "http://ann:secret@x"}]
+)
+def test_a_registry_belongs_to_avro(keys: dict[str, str]) -> None:
+    """Avro without a registry, a registry without Avro, and a password in its URL must be refused."""
+    with pytest.raises(ValueError, match="registry"):
+        MappingConfiguration(**keys)
 
 
 def test_a_codec_alone_reads_our_own_fields() -> None:
