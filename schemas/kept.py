@@ -81,7 +81,7 @@ def pack_record(value: bytes | None, key: bytes | None, headers: Headers) -> byt
 def unpack_record(packed: bytes) -> tuple[bytes | None, bytes | None, Headers]:
     """Return value, key and headers of a packed record.
 
-    >>> unpack_record(pack_record(b"?", None, (("trace", b"1"),)))
-    (b'?', None, (('trace', b'1'),))
+    >>> unpack_record(pack_record(b"?", None, (("trace", b"1"), ("empty", None))))
+    (b'?', None, (('trace', b'1'), ('empty', None)))
     """
     return _UNPACK(packed)

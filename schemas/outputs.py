@@ -52,7 +52,7 @@ class Example(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
 
 
 class DeadLetter(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """One line of a file of dead letters; bytes are base64, a tombstone's `raw` is null."""
+    """One line of a file of dead letters; bytes are base64, null stands for a tombstone and a header without value."""
 
     origin: str
     cause: str
@@ -60,7 +60,7 @@ class DeadLetter(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True
     detail: str
     raw: bytes | None
     key: bytes | None = None
-    headers: list[tuple[str, bytes]] = []
+    headers: list[tuple[str, bytes | None]] = []
 
 
 class Caused(Struct, frozen=True, gc=False):
@@ -138,7 +138,7 @@ def dead_letter_headers(headers: Headers, reason: Reason, detail: str, origin: O
 
     >>> for name, value in dead_letter_headers((("trace", b"1"),), Reason.ID_EMPTY, "user is empty",
     ...                                        Origin("interactions", 3, 17), Cause(17, 0)):
-    ...     print(name, value.decode())
+    ...     print(name, (value or b"").decode())
     trace 1
     __streams.errors.exception thalweg.schemas.reasons.Unusable: id_empty: user is empty
     __streams.errors.stacktrace thalweg.schemas.reasons.Unusable: id_empty: user is empty

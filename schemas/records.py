@@ -2,7 +2,8 @@
 
 from typing import NamedTuple, Protocol
 
-Headers = tuple[tuple[str, bytes], ...]
+Headers = tuple[tuple[str, bytes | None], ...]
+"""Names and values; Kafka has headers without a value."""
 
 
 class Record(Protocol):

@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.errors import KafkaConnectionError
+from thalweg.streams import warnings
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointStore, Identity, header_of
 from thalweg.streams.commands import consume_command, main
-from thalweg.streams.configuration import warnings
 from thalweg.streams.configuration.loading import load
 from thalweg.streams.kafka.refusals import refusing
 from thalweg.streams.kafka.security import KafkaSection, credentials
