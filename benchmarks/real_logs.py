@@ -86,7 +86,7 @@ def globo(data: Path, delay_ms: int = 1_000) -> RealLog | None:
 
 
 def is_there(table: Path) -> bool:
-    """Tell whether a table is there, and the reader where it is not."""
+    """Return whether a table is there, and the reader where it is not."""
     if not table.exists():
         print(f"skipped: no {table}", file=sys.stderr)
     return table.exists()

@@ -195,7 +195,7 @@ def timed(owner: Any, *names: str) -> Iterator[list[float]]:
 
 def until_open(told: Callable[[], str]) -> None:
     """Wait until a worker has opened its partition."""
-    while not re.search(r"goes on at offset", told()):
+    while not re.search(r"resumes at offset", told()):
         time.sleep(0.2)
 
 

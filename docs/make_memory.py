@@ -57,7 +57,7 @@ A row's arrays that lie side by side are filled up to whole cache lines, which i
 ARRAYS = """
 ## Every array
 
-The first size of a shape says what has a row in it. The digest of the state leaves out what only says where something
+The first size of a shape states what has a row in it. The digest of the state leaves out what only states where something
 is.
 
 | array | type | shape | in the digest | what |

@@ -1,8 +1,8 @@
 """Monolith's frequency filter: an id gets a row only after it was seen often enough.
 
 Sightings are counted exactly, in 16 bits, in a set-associative memory of the ids seen last: 8 cells a set in the order
-of recency, so that at the limit the id of the set that was not seen for longest loses its count. An id is taken for
-another of its set where 32 more bits of the key agree: at most 8 / 2**32 a first sighting. Counts are never too high
+of recency. At the limit, the least recently seen id of the set loses its count. An id is taken for another of its set
+if 32 more bits of the key agree: at most 8 / 2**32 a first sighting. Counts are never too high
 otherwise, and exact up to 65 535 as long as fewer than 8 other ids of the set are seen between two sightings. After n
 others a count is lost with the probability that 8 or more of them fell into its set, P(Binomial(n, 1/sets) >= 8): with
 the default of 65 536 sets .00001 after 65 536 ids, .0011 after 131 072, .051 after 262 144.

@@ -34,9 +34,9 @@ class BehaviorsConfiguration:
 
     `kinds`: which behaviours make a sequence each: "acted" (any feedback) and "skipped" (an impression whose window
     closed without a positive); empty: no sequences, no interests. `short_length`: behaviours of a kind kept exactly.
-    `users_limit`: users known at most; the one that was not seen for longest is forgotten for the next.
-    `expire_time_ms`: a user is forgotten after so long; by default a hundred years, which is never: nobody is forgotten
-    before memory is short.
+    `users_limit`: users known at most; the least recently seen one is evicted for the next.
+    `expire_time_ms`: a user is forgotten after so long; by default a hundred years, which is never: no user is
+    forgotten before memory is short.
     """
 
     kinds: tuple[Kind, ...] = ("acted",)
@@ -89,7 +89,7 @@ def in_ring(users: Any) -> npt.NDArray[np.bool_]:
 
 
 def new_behaviors(configuration: BehaviorsConfiguration, long: SdimConfiguration, size: int) -> Behaviors:
-    """Return behaviours of nobody, over item vectors of `size` coordinates."""
+    """Return behaviours without users, over item vectors of `size` coordinates."""
     return made(Behaviors, d=size, **configuration.sizes(), **long.sizes())
 
 
@@ -196,7 +196,7 @@ def read_short_interest(
 ) -> None:
     """Write the exact attention of a candidate's row over the ring to `out` [d], normalised to length 1 (or zero).
 
-    The weight of a behaviour is SDIM's collision probability, so that both ends of a history speak of the same thing.
+    The weight of a behaviour is SDIM's collision probability, so short and long interests measure the same.
     """
     clear(out)
     size = out.shape[0]

@@ -70,7 +70,7 @@ def end_of(bucket: int) -> int:
 
 @compiled
 def count_delay(delays: Delays, delay_ms: int, now_ms: int, window_ms: int, share: float) -> None:
-    """Count a positive that came `delay_ms` after its impression, and look anew at when labels are as good as known.
+    """Count a positive that came `delay_ms` after its impression, and choose the elapsed time again.
 
     `share` is that of the positives by whose coming the elapsed time is chosen; at 1 it never is.
     """

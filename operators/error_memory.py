@@ -120,8 +120,8 @@ class CorrectionConfiguration:
 class Memories(NamedTuple):
     """Which memories there are, in their order: `first`, `second` int64 [memories], the places of what keys each.
 
-    A place is that of a field or, behind the fields, of an item acted on lately, of how long the user was away, of how
-    often shown anything; or `ALL`, `SCORE`, `REPRESENTATION`.
+    A place is that of a field. Behind the fields come the items acted on lately, the user's gap, and the user's
+    exposures. It may also be `ALL`, `SCORE` or `REPRESENTATION`.
     `second` is `NOTHING` where one value alone is the key.
     """
 
@@ -169,9 +169,9 @@ class MemoryReads(NamedTuple):
 def memories_of(fields: int, recent_items: int, crosses: tuple[str, ...], stands_still: bool) -> Memories:
     """Return the memories over `fields` fields, user and item the first of them: coarse before fine.
 
-    A base that learns knows each field and how often the user was here; one that stands still may not know them any
-    more, nor how they go with its score and with each other, nor what is likely at all. The last see to it that the
-    others' corrections add up. The same arrays are returned again, so they are not to be written to.
+    A base that learns knows each field and the user's exposures. One that stands still may not know them any more, nor
+    how they interact with its score and with each other, nor the overall rate. The last memories keep the sum of the
+    others' corrections calibrated. The same arrays are returned again, so they are not to be written to.
 
     >>> memories_of(4, 1, (), False).first.tolist()  # item, user, representation, score, all
     [1, 0, -3, -2, -1]

@@ -1,8 +1,8 @@
 """Monolith's online joiner: impressions that wait for their outcome, and feedback in any order.
 
 A slot is what is known of one impression. It is `EARLY` while only feedback has come, `WAITING` until its attribution
-window closes, `CLOSED` until the late window is over too, and then gone. Everything an impression brought hangs on its
-slot (its text, the features that it was scored with, the ids of its feedback), so that forgetting it is one act.
+window closes, `CLOSED` until the late window is over too, and then free. The slot holds all that belongs to the
+impression: its text, the features that it was scored with, the ids of its feedback. Freeing the slot forgets it all.
 """
 
 from dataclasses import dataclass, field
@@ -52,14 +52,14 @@ class JoinerConfiguration:
     single positive actions make the label positive. The impression waits for the longest of the positive actions'
     windows. `late_window_ms`: how long after its own window a late positive still counts, and after the last
     duplicates are known. `provisional_share`: an impression is learned from provisionally once such a share of the
-    positives would have come, and set right when its window closes (`delay`); 1: every label waits for its window.
+    positives would have come, and corrected when its window closes (`delay`); 1: every label waits for its window.
     `positive_actions`: the actions that make a label positive; others extend the user's sequences only.
     `negative_sample_rate`: the share of negatives that is learned, with the log-odds corrected. `waiting_limit`:
     impressions kept at most, waiting and late; at the limit the late ones go first, then the oldest waiting one is
     closed unlearned. `feedback_limit`, `feedbacks_per_impression`: feedback kept at most, in all and for one
     impression. `text_bytes`: original text kept at most. `user_share`: the part of `waiting_limit`, `feedback_limit`
-    and `text_bytes` that one user may fill; beyond it the user's late impressions go first, then new ones are scored
-    and no more: neither kept, nor counted, nor learned from. 1: users have no limit of their own.
+    and `text_bytes` that one user may fill; beyond it the user's late impressions go first, then new ones are only
+    scored: neither kept, nor counted, nor learned from. 1: there is no limit for each user.
     """
 
     attribution_window_ms: Annotated[int, within(1, MS_MAX)] = 600_000
@@ -252,7 +252,7 @@ def add_to_share(waiting: Waiting, slot: int, feedbacks: int, blocks: int) -> No
 def fits_share(waiting: Waiting, user: int, slots: int, length: int, parameters: JoinerParameters) -> bool:
     """Return whether so many more impressions and a text of `length` bytes fit into a user's share.
 
-    Whoever has nothing may keep one, however long its text is.
+    A user who has none may keep one, however long its text is.
     """
     held = int64(waiting.users.held[user])
     blocks = waiting.held_blocks[user] + texts.blocks_of(length)

@@ -5,8 +5,8 @@
 
 `v_f` is the mean of the latent vectors of a field's values; a latent vector starts from a small value derived from its
 key. Everything learns by FTRL-Proximal with per-coordinate rates (`ftrl`) from one logistic loss. A label comes when
-its window closes: the machine learns from it with its rows as they are then, the dense level with the machine's logit
-as it was served, since how far that can be trusted is what it has to find out. Pan et al., Field-weighted Factorization
+its window closes. The machine learns from it with its rows as they are then. The dense level learns with the machine's
+logit as it was served, since it has to find out how far that can be trusted. Pan et al., Field-weighted Factorization
 Machines (2018); McMahan et al., Ad Click Prediction (2013).
 """
 
@@ -52,11 +52,11 @@ class LearnerConfiguration:
     `latent_size`: coordinates of a latent vector; `latent_initial`: the largest initial one. `pair_initial`: initial
     weight of two fields; `derived_initial`, where one of them is derived; `interest_initial`, of a field and an
     interest. `rate_initial`: initial weight of a field's rate. `rate_prior`: pseudo-exposures of rates;
-    `residual_half_life_ms`: of the residuals. `recent_items`: items the user acted on last that are a field of their
-    own. `interests`: whether the candidate's interest in the user's sequences is read; without, no long histories are
-    kept. `alpha_…`: learning rates of weights, latent vectors, pairs and the dense level (`beta` is 1); `l1`, `l2`:
+    `residual_half_life_ms`: of the residuals. `recent_items`: items the user acted on last that make a field.
+    `interests`: whether the candidate's interest in the user's sequences is read; without, no long histories are kept.
+    `alpha_…`: learning rates of weights, latent vectors, pairs and the dense level (`beta` is 1); `l1`, `l2`:
     regularisation of weights and vectors. `frozen_from_ms`: the stream time from which on no weight moves any more (0:
-    never); rates, sequences and the error memory go on.
+    never); rates, sequences and the error memory keep learning.
     """
 
     model: str = BUILT_IN

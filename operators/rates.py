@@ -1,11 +1,11 @@
 """Progressive rates: how often each value of each field was shown and acted on, and how often that was expected.
 
-An exposure, its outcome and the score that it was given count together, once the outcome is known (or with a
-provisional label, as a part of a positive): a rate that counted exposures before their outcome would count them as if
-they had none (docs/adr/0007). Two numbers of a value enter the model as log-odds, both zero where nothing was counted:
+An exposure, its outcome and its score count together, once the outcome is known. With a provisional label they count as
+a part of a positive. A rate that counted exposures before their outcome would count them as if they had none
+(docs/adr/0007). Two numbers of a value enter the model as log-odds, both zero where nothing was counted:
 
-    rate      (positives + m p) / (the others + m (1 - p)),    over all time, less the log-odds of p, the overall rate
-    residual  the same with a half-life, less the log-odds of what the scores of these exposures had promised
+- rate: `(positives + m p) / (the others + m (1 - p))`, over all time, less the log-odds of p, the overall rate
+- residual: the same with a half-life, less the log-odds of what the scores of these exposures had promised
 """
 
 from enum import IntEnum

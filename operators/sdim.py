@@ -9,13 +9,13 @@ where behaviour s_j takes part in a group with probability (1 - arccos(cos(q, s_
 is empty adds nothing, and the mean is still over all G groups: an empty bucket says "nothing like this", which is not
 the same as being left out.
 
-A bucket's sum is integers in a unit of the bucket's own: 2**-24 of the first vector in it, doubled whenever a
-coordinate would outgrow its 32 bits. So a read is as exact as float32 vectors are, whatever their size and however many
-there were, and 16 groups of 8 buckets of 16 coordinates take 8 KB.
+A bucket's sum is integers in a unit for each bucket: 2**-24 of the first vector in it, doubled whenever a
+coordinate would outgrow its 32 bits. So a read is as exact as float32 vectors are, whatever their size and number.
+16 groups of 8 buckets of 16 coordinates take 8 KB.
 
-Nothing is taken out of a sum. A window over a long history is a ring of generations, buckets of their own that are
-dropped whole: when the current one holds its share of the window, the oldest makes room. What remains is not touched by
-what goes, and memory is that of the generations, however long the window.
+Nothing is taken out of a sum. A window over a long history is a ring of generations. Each has its buckets, and they are
+dropped whole: when the current generation holds its share of the window, the oldest makes room. What remains is not
+touched by what goes, and memory is that of the generations, however long the window.
 """
 
 import math
@@ -309,7 +309,7 @@ def coarsen(sums: npt.NDArray[np.int32], doublings: int) -> None:
 
 @compiled
 def oldest_of(window: Window, now_ms: int) -> int:
-    """Return the time after which a generation must have begun to lie in the window."""
+    """Return the time after which a generation must have begun to be within the window."""
     return now_ms - window.ms if window.ms > 0 else LONG_AGO_MS
 
 

@@ -1,10 +1,10 @@
-"""Bounds of settings: said beside each field, checked in one place, shown in the documentation.
+"""Bounds of settings: declared beside each field, checked in one place, shown in the documentation.
 
     rows_limit: Annotated[int, within(1_024, ROWS_MAX)] = 1 << 20
     alpha: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.1
 
-Every number has both. No number within them overflows a sum with a time of the events, wraps a row's number, or makes
-an infinity of what the fold divides by it.
+Every number has both. No number within them overflows a sum with a time of the events, or wraps a row's number. None
+makes an infinity where the fold divides by it.
 """
 
 import math
@@ -56,7 +56,7 @@ def refuse_infinite(value: Any) -> None:
 
 
 def allowed(form: Any) -> str:
-    """Say what a value of an annotated type may be, behind the word `must`."""
+    """Return the text for what a value of an annotated type may be, to follow the word `must`."""
     metas = list(_metas(form))
     each = "" if _is_single(form) else ", each"
     for meta in metas:

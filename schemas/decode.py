@@ -100,12 +100,12 @@ UNDECODABLE = (MsgspecError, UnicodeDecodeError)
 
 
 def are_names_over(names: Iterable[str], limits: LimitsConfiguration) -> bool:
-    """Tell whether any name, of a context's field or an action, is beyond the limit on names."""
+    """Return whether any name, of a context's field or an action, is beyond the limit on names."""
     return any(is_longer(name, limits.name_bytes) for name in names)
 
 
 def is_over(event: Event, limits: LimitsConfiguration) -> bool:
-    """Tell whether a decoded event is beyond a limit on lengths or counts."""
+    """Return whether a decoded event is beyond a limit on lengths or counts."""
     id_bytes = limits.id_bytes
     if is_longer(event.id, id_bytes) or is_longer(event.user, id_bytes):
         return True
@@ -127,7 +127,7 @@ def is_over(event: Event, limits: LimitsConfiguration) -> bool:
 
 
 def is_context_over(context: Context, limits: LimitsConfiguration) -> bool:
-    """Tell whether a context is beyond a limit on lengths or counts."""
+    """Return whether a context is beyond a limit on lengths or counts."""
     if len(context) > limits.context_fields:
         return True
     name_bytes, value_bytes = limits.name_bytes, limits.value_bytes
@@ -146,5 +146,5 @@ def is_context_over(context: Context, limits: LimitsConfiguration) -> bool:
 
 
 def is_longer(text: str, limit_bytes: int) -> bool:
-    """Tell whether a text takes more bytes of UTF-8; nothing is encoded where four bytes a character would fit."""
+    """Return whether a text takes more bytes of UTF-8; nothing is encoded where four bytes a character would fit."""
     return len(text) * 4 > limit_bytes and len(text.encode()) > limit_bytes

@@ -1,4 +1,4 @@
-"""The events of the input topic: one JSON object a record, told apart by its field `type`."""
+"""The events of the input topic: one JSON object a record; its field `type` distinguishes them."""
 
 from typing import Annotated
 

@@ -1,6 +1,6 @@
 """JSON Schemas of everything on the wire; `python -m thalweg.schemas.json_schemas` writes them to `schemas/json/`.
 
-They say which fields there are and of which types. Limits that the configuration sets are not in them.
+They list the fields and their types. Limits that the configuration sets are not in them.
 """
 
 from inspect import cleandoc

@@ -1,8 +1,8 @@
 """Why a record was refused: found by reading it a second time, slowly, with the standard library.
 
-The fast decoder says only that something is wrong, in words that change between its versions. What is written to the
-dead letters is a function of the log, so the reason and its detail are found here, in a fixed order: the text, then
-the type, then field by field in the order of the schema.
+The fast decoder reports only that a record is wrong, in words that change between its versions. Dead letters must be a
+function of the log. So this module finds the reason and its detail, in a fixed order: the text, then the type, then
+field by field in the order of the schema.
 """
 
 import json
@@ -39,7 +39,7 @@ def refusal(raw: bytes, limits: LimitsConfiguration) -> Unusable:
 
 
 def is_deeper(raw: bytes, depth: int) -> bool:
-    """Tell whether objects and arrays nest deeper than `depth`, brackets inside strings left out.
+    """Return whether objects and arrays nest deeper than `depth`, brackets inside strings left out.
 
     Innermost pairs are taken away `depth` times over, so that no text costs more than a few passes over its bytes.
     What never closes may count as shallow; it is not JSON either way.
@@ -86,7 +86,7 @@ def first_wrong(text: str, position: int) -> int:
 
 
 def check_record(record: Any, limits: LimitsConfiguration) -> None:
-    """Raise Unusable for the first thing wrong with a JSON value as an event."""
+    """Raise Unusable for the first fault of a JSON value as an event."""
     if not isinstance(record, dict):
         raise Unusable(Reason.NOT_AN_OBJECT, f"the record is {kind(record)}")
     if "type" not in record:
@@ -102,7 +102,7 @@ def check_record(record: Any, limits: LimitsConfiguration) -> None:
 
 
 def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
-    """Raise Unusable for the first thing wrong with one field of an event."""
+    """Raise Unusable for the first fault of one field of an event."""
     if name == "ts":
         expect(type(value) is int, name, value, "an integer")
         if not EARLIEST_TS_MS <= value < END_TS_MS:
@@ -159,7 +159,7 @@ def check_candidates(value: Any, limits: LimitsConfiguration) -> None:
 
 
 def check_context(context: Any, limits: LimitsConfiguration) -> None:
-    """Raise Unusable for the first thing wrong with a context."""
+    """Raise Unusable for the first fault of a context."""
     expect(isinstance(context, dict), "context", context, "an object")
     if len(context) > limits.context_fields:
         raise Unusable(Reason.TOO_MANY_CONTEXT_FIELDS, f"{len(context)} fields, at most {limits.context_fields}")

@@ -83,7 +83,7 @@ def limits_of(loaded: Loaded) -> BlockLimits:
 
 
 def tell(message: str) -> None:
-    """Say how the start is going: Faust sets its log up later."""
+    """Report the progress of the start: Faust sets its log up later."""
     import click
 
     click.echo(f"thalweg worker: {message}", err=True)

@@ -73,7 +73,7 @@ class Driver:
     topic, partition
         What origins are called after.
     partitions
-        The topic's partitions; 0: no record lies in the wrong one.
+        The topic's partitions; 0: no record is in the wrong one.
 
     Attributes
     ----------

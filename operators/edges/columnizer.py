@@ -52,7 +52,7 @@ class Columnizer:
         partitions: int,
         read: Read | None = None,
     ) -> None:
-        """Read fields under `configuration`; `partitions` 0 means that no record can lie in the wrong one.
+        """Read fields under `configuration`; `partitions` 0 means that no record can be in the wrong one.
 
         `read` makes events of foreign records; without it records are our own events in JSON.
         """
@@ -131,7 +131,7 @@ class Columnizer:
             return None
 
     def _with_long_names(self, events: Sequence[Event | None]) -> list[int]:
-        """Return which events have a name that is too long: the one thing in plain records that is not measured yet."""
+        """Return which events have a name that is too long. In plain records only names are not measured yet."""
         names = set[str]().union(*(event.context for event in events if isinstance(event, Impression | Request)))
         names.update(event.action for event in events if type(event) is Feedback)
         if not are_names_over(names, self._limits):

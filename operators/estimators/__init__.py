@@ -1,7 +1,7 @@
 """The operators as River estimators: useful without Kafka, a log or a configuration file.
 
 Each estimator is one class over the functions that the fold is made of; its arguments are its only configuration. None
-of these modules compiles anything of its own, so they don't belong to the digest of compiled code.
+of these modules compiles a function, so they don't belong to the digest of compiled code.
 """
 
 from thalweg.operators.estimators.admitted_embedding import AdmittedEmbedding

@@ -73,7 +73,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
     lambda_max
         How far each memory is believed at most.
     learn
-        Whether the model goes on learning; if not, only the memory does.
+        Whether the model keeps learning; if not, only the memory does.
     seed
         Seed of the projections.
 

@@ -45,11 +45,11 @@ class SequenceInterest(base.Transformer):
     """Interest of a user in a candidate item, from all that the user did before.
 
     An item's vector is made of the features beside user and item. The last `short_length` behaviours of a user are
-    attended to exactly; older ones lie in SDIM's hash buckets, and reading them costs the same however many they are:
+    attended to exactly; older ones are in SDIM's hash buckets, and reading them costs the same however many they are:
 
     $$Attn(q, S) = \\frac{1}{G} \\sum_g \\ell_2 \\Big( \\sum_{j: sig_g(j) = sig_g(q)} s_j \\Big)$$
 
-    A label says whether the user took the item: `learn_one` extends the sequence where it is true (or not given).
+    A label is true if the user took the item: `learn_one` extends the sequence where it is true (or not given).
     Labels other than true and false, 1 and 0, and features that are not finite raise ValueError. The
     features are, for `short` and `long`, the interest's coordinates `interest_short_0`, … and its product with the
     candidate's direction, `match_short`; all zero for an unknown user and for a candidate without features.
@@ -60,9 +60,9 @@ class SequenceInterest(base.Transformer):
     Parameters
     ----------
     user
-        Name of the feature that says whose sequence it is.
+        Name of the feature that identifies the user.
     item
-        Name of the feature that says which item it is.
+        Name of the feature that identifies the item.
     size
         Coordinates of an item's vector, a random projection of its features.
     short_length
@@ -127,7 +127,7 @@ class SequenceInterest(base.Transformer):
         histories_limit: int = 1 << 10,
         seed: int = 0,
     ) -> None:
-        """Know nobody; the parameters are the class's."""
+        """Start without users; the parameters are the class's."""
         if min(size, users_limit, items_limit) < 1:
             raise ValueError("size, users_limit and items_limit must be at least 1")
         self.user = user
@@ -156,7 +156,7 @@ class SequenceInterest(base.Transformer):
         return True  # not a SupervisedTransformer: in River 0.26 a pipeline doesn't transform by those as it learns
 
     def learn_one(self, x: dict[Any, Any], y: Any = True) -> None:
-        """Extend a user's sequence by an item, unless the label says that the user did not take it.
+        """Extend a user's sequence by an item, unless the label is false: the user did not take it.
 
         Parameters
         ----------

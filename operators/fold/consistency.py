@@ -34,18 +34,18 @@ def require(holds: Any, what: str) -> None:
 
 
 def within(array: Array, low: int, high: int) -> bool:
-    """Tell whether all numbers lie within low to high, both included."""
+    """Return whether all numbers lie within low to high, both included."""
     return not array.size or (int(array.min()) >= low and int(array.max()) <= high)
 
 
 def equal(left: Array, right: Array) -> bool:
-    """Tell whether two arrays have the same shape and numbers, which costs small ones less than `np.array_equal`."""
+    """Return whether two arrays have the same shape and numbers, which costs small ones less than `np.array_equal`."""
     return left.shape == right.shape and bool((left == right).all())
 
 
 @compiled
 def follow_chains(following: Int64, first: Int64, lengths: Int64, seen: UInt8) -> bool:
-    """Follow a chain (row + 1, 0 ends it) from each `first` [n], and tell whether each has its length and none meet.
+    """Follow a chain (row + 1, 0 ends it) from each `first` [n]. Return whether each has its length and none meet.
 
     `seen` [rows] is zeros at first, and 1 at the rows of chains then.
     """
@@ -221,7 +221,7 @@ def refuse_deadlines(what: str, deadlines: Deadlines, due: Array) -> None:
 
 
 def refuse_kept(waiting: Waiting, slots: Array, people: int) -> None:
-    """Raise InconsistentError where feedback or texts of the slots in use are not chains of their own, or miscounted.
+    """Raise InconsistentError where feedback or texts of the slots in use are not separate chains, or miscounted.
 
     `people` users were ever used; they hold what their slots do.
     """

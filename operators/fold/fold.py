@@ -1,12 +1,12 @@
 """The fold: (state, events) -> (state, outputs). One partition is one deterministic fold over its log.
 
-Every event first moves stream time, then lets go on what has waited long enough, then is processed itself:
+Every event first moves stream time, then releases what has waited long enough, then is processed itself:
 
-    impression   resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
-    feedback     join -> set the label -> extend the user's sequence
-    erase        forget the user
-    provisional  learn -> remember the error -> update the rows, once most positives would have come
-    released     the same, or set right what was learned -> emit the example
+- impression: resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
+- feedback: join -> set the label -> extend the user's sequence
+- erase: forget the user
+- provisional: learn -> remember the error -> update the rows, once most positives would have come
+- released: the same, or correct what was learned -> emit the example
 
 Nothing here reads a clock, a file or chance, and nothing depends on how the log was cut into batches.
 """
@@ -37,8 +37,8 @@ def fold(
     """Fold the events from `first` on and return the first one not yet folded.
 
     That is the number of events, or fewer where `emitted` has no more room: empty it and call again. An event that
-    stopped half way through its releases goes on where it stopped. Where another model than the built-in one scores,
-    it is also an impression that waits for its score: call `complete` and go on behind it.
+    stopped half way through its releases resumes where it stopped. If another model than the built-in one scores,
+    it may also be an impression that waits for its score: call `complete` and continue behind it.
     """
     return run(state, parameters, scratch, columns, emitted, FOLD, first, NO_PROBABILITY)
 
@@ -152,7 +152,7 @@ def close_windows(state: State, parameters: Parameters, scratch: Scratch, emitte
 
 @compiled
 def begin_event(state: State, columns: Columns, event: int) -> None:
-    """Start counting what an event causes, unless it is gone on with."""
+    """Start counting what an event causes, unless the event is resumed."""
     if state.clock.offset[0] != columns.offset[event]:
         state.clock.offset[0] = columns.offset[event]
         clear(state.clock.ordinals)

@@ -73,9 +73,10 @@ def is_sampled(state: State, parameters: Parameters, slot: int) -> bool:
 def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int, label: float, learned: float) -> None:
     """Take one learning step from an impression's label, with the features that it was scored with.
 
-    The machine's rows move by the error that it would make with the rows of now, the dense level by the error with the
-    machine's logit as it was served; behind a label `learned` before, both by the difference of the labels.
-    Another model than the built-in one learns from the example, when the window closes.
+    The machine's rows move by the error with the machine's logit of now. The dense level moves by the error with
+        the
+    machine's logit as it was served. Behind a label `learned` before, both move by the difference of the labels.
+    A model in place of the built-in one learns from the example, when the window closes.
     """
     if parameters.learner.is_replaced:
         return
@@ -111,7 +112,7 @@ def remember_error(state: State, parameters: Parameters, slot: int, label: float
 
 @compiled
 def update_rows(state: State, slot: int) -> None:
-    """Say that the rows of an impression are updated."""
+    """Mark the rows of an impression as updated."""
     for value in range(state.features_seen.counts[slot]):
         row = state.features_seen.row[slot, value]
         if row >= 0 and table.is_current(state.features, row, state.features_seen.generation[slot, value]):

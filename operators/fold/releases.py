@@ -78,7 +78,7 @@ def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emi
 
 @compiled
 def take_late_positive(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted, slot: int) -> None:
-    """Learn a positive of an impression that was learned as a negative: one more step of its own, no undo."""
+    """Learn a positive of an impression that was learned as a negative: one more step, no undo."""
     state.waiting.label[slot] = 1
     learning.count_outcome(state, parameters, slot, 0.0, 1.0)
     state.tallies[Tallied.LATE_POSITIVES] += 1

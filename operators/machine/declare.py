@@ -4,9 +4,14 @@
         shown: Annotated[Int64, per("users", "impressions ever")]
         kinds_ms: Annotated[Int64, per("users kinds", "when the last one of each kind was")]
 
-The first name of a shape says what indexes the array. From the declaration follow the arrays (`made`), the compiled
-function that leaves nothing of a row (`wiper`), the part that is counted and saved (`fold.snapshot`), the digest's
-projection (`fold.digest`), the verification of a checkpoint (`fold.consistency`) and docs/memory.md.
+The first name of a shape states what indexes the array. From the declaration follow
+
+- the arrays (`made`),
+- the compiled function that empties a row (`wiper`),
+- the part that is counted and saved (`fold.snapshot`),
+- the digest's projection (`fold.digest`),
+- the verification of a checkpoint (`fold.consistency`),
+- docs/memory.md.
 """
 
 from collections.abc import Callable, Iterator
@@ -88,9 +93,9 @@ def per(shape: str, about: str = "", **more: Any) -> Field:
         `seen_as`: what it sees instead. `text`: it sees also the text that begins in that block + 1, of this length.
         `over`: the rows that it sees, if not all in use.
 
-        `used`: the number that says how much of it is in use. `keeps`: a wiped row keeps it. `apart`: not side by side
-        with the others of its row; `dense` as for `reserve`. `private`: it holds something of one user, though no row
-        of a user indexes it.
+        `used`: the number that counts how much of it is in use. `keeps`: a wiped row keeps it. `apart`: not side by
+        side with the others of its row; `dense` as for `reserve`. `private`: it holds something of one user, though no
+        row of a user indexes it.
 
     """
     return Field(tuple(int(size) if size.isdecimal() else size for size in shape.split()), about, **more)

@@ -40,7 +40,7 @@ def _sum_of(products: Floats) -> float:
 
 
 def _eight(row: Floats, start: int) -> Floats:
-    """Return eight elements of an array from `start` on, counted as its elements lie in memory."""
+    """Return eight elements of an array from `start` on, counted in the order of memory."""
     return row.reshape(-1)[start : start + LANES]
 
 
@@ -80,8 +80,10 @@ def learn_pairs_lanes(
     weights: Floats,
     dots: Floats,
 ) -> None:
-    """Add for each b of `present[a + 1 : end]` weights[b] v_b to the gradient of a, weights[b] v_a to that of b, and
-    <v_a, v_b> to dots[b], of eight of the coordinates; arguments as of `score_pairs_lanes`.
+    """Add the pairs (a, b) to gradients and dots, for each b of `present[a + 1 : end]` and eight of the coordinates.
+
+    Add `weights[b] v_b` to the gradient of a, `weights[b] v_a` to that of b, and `<v_a, v_b>` to `dots[b]`.
+    Arguments are as of `score_pairs_lanes`.
     """
     part, gradient = vectors[:, chunk : chunk + LANES], gradients[:, chunk : chunk + LANES]
     own = present[a]

@@ -2,8 +2,8 @@
 """The intrinsics as LLVM's instructions: what numba has no words for. `interpreted` has what each of them means.
 
 Of eight float32 at a time a compiler makes a vector only where a loop goes round many more times than it is long. Each
-lane is the same IEEE operations in the same order as a loop would do, so that the results are the loop's bits on every
-machine; where the processor has narrower vectors they are done in parts. Rows are contiguous, and nothing is checked:
+lane does the same IEEE operations in the same order as a loop would. So the results are the loop's bits on every
+machine. A processor with narrower vectors does them in parts. Rows are contiguous, and nothing is checked:
 the caller leaves eight elements from where it points.
 """
 

@@ -1,8 +1,8 @@
 """Arrays reserved at their limit: an untouched page costs nothing.
 
-`np.zeros` promises that only for the first large arrays of a process: later ones may lie in recycled memory that has to
-be cleared, and large ones ask for huge pages, which makes a touched byte cost 2 MiB. That is asked for here only where
-rows are used from the first on and read in any order: there each row would else be a page of its own to look up.
+`np.zeros` promises that only for the first large arrays of a process: later ones may get recycled memory that has to be
+cleared. Large ones ask for huge pages, so a touched byte costs 2 MiB. `reserve` asks for huge pages only where rows are
+used from the first on and read in any order. Without them each such read would look up another page.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def bytes_reserved(make: Callable[[], object]) -> int:
 def reserve_rows(rows: int, *, is_dense: bool = False, **columns: Any) -> dict[str, npt.NDArray[Any]]:
     """Return arrays [rows, ...] of zeros by their names, a row of all of them side by side in memory.
 
-    What is read of one row then lies in one cache line, or in as few as its bytes allow; each array by itself would
+    What is read of one row is then in one cache line, or in as few as its bytes allow; each array by itself would
     cost one. A column is a dtype, or a dtype and the shape of what a row has of it; `is_dense` as for `reserve`.
 
     >>> made = reserve_rows(3, key=np.uint64, sums=(np.float64, (5,)), linked=np.uint8)

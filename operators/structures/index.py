@@ -2,8 +2,8 @@
 
 Every key has two buckets of 8 cells (Monolith, section 2.2.1, keeps two tables; buckets of 8 raise the load factor that
 two choices can reach from .5 to above .95). A look-up reads at most two buckets and, where anything lies there, the
-stash. Growth is linear hashing: as soon as the load passes `LOAD_FACTOR` the next bucket is split in two, so growth
-is part of each insertion, no event waits for it, and only as much of the reserved arrays is touched as is needed.
+stash. Growth is linear hashing: as soon as the load passes `LOAD_FACTOR` the next bucket is split in two. So growth
+is part of each insertion, and no event waits for it. It touches no more of the reserved arrays than is needed.
 """
 
 from enum import IntEnum
@@ -179,7 +179,7 @@ def _split(index: Index) -> None:
 
 @compiled
 def _unstash(index: Index) -> None:
-    """Try once more to place what lies in the stash."""
+    """Try once more to place what is in the stash."""
     waiting = index.size[Size.STASHED]
     place = 0
     while place < waiting:

@@ -25,7 +25,7 @@ def new_owned(owners: int, members: int) -> Owned:
 
 @compiled
 def attach(owned: Owned, owner: int, member: int) -> None:
-    """Make a member that nobody owns the owner's first."""
+    """Make a member that has no owner the owner's first."""
     first = owned.first[owner]
     owned.owner[member] = owner + 1
     owned.next[member] = first

@@ -1,7 +1,7 @@
 """Monolith's embedding table without its values: which key owns which row, since when, and until when.
 
-Two different keys never share a row. Rows of a list stand in the order of their last update, so that expiry and, at the
-limit, eviction take the one that was not updated for longest. A freed row's generation moves on: whoever remembers
+Two different keys never share a row. A list keeps its rows in the order of their last update. So expiry and, at the
+limit, eviction take the least recently updated one. A freed row's generation increases: an operator that remembers
 (row, generation) reads zero from then on. A row costs 36 bytes here and at most 14.2 in the index, besides its values.
 """
 
@@ -90,7 +90,7 @@ def _link_row(table: Table, row: int) -> None:
 
 @compiled
 def update_row(table: Table, row: int, now_ms: int) -> None:
-    """Say that a row is updated at `now_ms` of stream time."""
+    """Mark a row as updated at `now_ms` of stream time."""
     pin_row(table, row)
     _link_row(table, row)
     table.updated_ms[row] = now_ms

@@ -1,4 +1,4 @@
-"""The disk as checkpoints see it: each call that a crash may lie before or after is a call of its own.
+"""The disk as checkpoints see it: a separate call for each step that a crash may come before or after.
 
 What survives a loss of power is what was synced: a file's content by `sync` of the file, a name (a new one, a changed
 one, one that is gone) by `sync_folder` of its folder.
@@ -42,7 +42,7 @@ class NewFile(Protocol):
         """Wait until all that was written will survive a loss of power."""
 
     def close(self) -> None:
-        """Let go of the file, without syncing it."""
+        """Release the file, without syncing it."""
 
 
 class Disk(Protocol):

@@ -1,10 +1,10 @@
-"""Where the checkpoints of each partition lie: a folder for each generation, a folder in it for each partition.
+"""Where the checkpoints of each partition are: a folder for each generation, a folder in it for each partition.
 
     DIRECTORY/TOPIC-PARTITION                     generation 0
     DIRECTORY/generation-N/TOPIC-PARTITION        generation N
 
-A generation is one configuration's. After a change of configuration the state is made anew from the log, in a
-generation of its own: the one before stays as it is, to be gone back to.
+A generation is one configuration's. After a change of configuration the state is rebuilt from the log, in a
+new generation. The one before stays as it is, for a way back.
 """
 
 import re

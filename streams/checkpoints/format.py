@@ -1,4 +1,4 @@
-"""Checkpoints: a partition's whole state in one file, with all that is needed to go on from it and nothing that runs.
+"""Checkpoints: a partition's whole state in one file, with all that is needed to resume from it and nothing that runs.
 
 A file is a line of magic and the format's version, a JSON header, the arrays' raw bytes, and the SHA-256 of all of it.
 Reading one executes nothing: types are numbers by a list, sizes are checked against the file. The same state gives the
@@ -45,7 +45,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class CheckpointError(Exception):
-    """A checkpoint can't be used or written; the message is one printable line that says what to do."""
+    """A checkpoint can't be used or written; the message is one printable line with the reason and a remedy."""
 
     def __init__(self, message: str) -> None:
         """Take a line; what is not printable in it is escaped: names of files may be anybody's."""
@@ -70,10 +70,11 @@ class OutputEnd(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a checkpoint says of itself.
+    """What a checkpoint records about itself.
 
-    `next_offset`: the first record that is not in it; `last_record`: SHA-256 of the value of the one before, from which
-    a log can be told from another one; `digest`: of the state; `configuration`: all that shape and results follow from.
+    `next_offset`: the first record that is not in it; `last_record`: SHA-256 of the value of the one before, which
+    distinguishes the log from another one; `digest`: of the state; `configuration`: all that shape and results follow
+    from.
     """
 
     application: str
@@ -102,7 +103,7 @@ class Checkpoint(NamedTuple):
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where one array lies in the file."""
+    """Where one array is in the file."""
 
     name: str
     dtype: str
@@ -142,13 +143,13 @@ class Store(Protocol):
         """Return the newest checkpoint that is whole, None where there is none at all."""
 
     def make_durable(self) -> None:
-        """Have what `load` returned survive a loss of power, if whoever wrote it died before it was sure to."""
+        """Make what `load` returned survive a loss of power, as its writer may have died before that was certain."""
 
     def status(self, path: Any) -> FileStatus:
         """Return when the checkpoint at a place was written, and its size."""
 
     def set_aside(self, path: Any) -> Any:
-        """Move the checkpoint at a place to where nobody looks for one, and return that place."""
+        """Move the checkpoint at a place to where no worker looks for one, and return that place."""
 
 
 class CheckpointStore:
@@ -240,7 +241,7 @@ class CheckpointStore:
             return self._disk.status(path)
 
     def set_aside(self, path: Path) -> Path:
-        """Move a checkpoint to the folder `aside`, where nobody looks for one, and return its place there."""
+        """Move a checkpoint to the folder `aside`, where no worker looks for one, and return its place there."""
         folder = self.directory / ASIDE
         with refusing(path):
             self._make_folder(folder)
@@ -252,7 +253,7 @@ class CheckpointStore:
         return aside
 
     def make_durable(self) -> None:
-        """Make the files' names as durable as their contents, if whoever wrote them died before it could.
+        """Make the files' names as durable as their contents, as their writer may have died before it could.
 
         Raises CheckpointError where the system refuses.
         """
@@ -276,7 +277,7 @@ class CheckpointStore:
                 self._disk.unlink(self.directory / name)
 
     def _make_folder_once(self) -> None:
-        """Make the folder and those it lies in, each synced into the one above.
+        """Make the folder and those above it, each synced into the one above.
 
         Those that are there are synced too: who made them may have died before.
         """
@@ -303,7 +304,7 @@ class DamagedError(CheckpointError):
 
 
 def beside_of(path: Path) -> Path:
-    """Return where a file is written before it has its name; whoever else writes that file does so elsewhere."""
+    """Return where a file is written before it has its name; another writer of that file gets another place."""
     return path.with_name(f"{path.stem}.{secrets.token_hex(4)}{WRITING}")
 
 
@@ -333,7 +334,7 @@ def load_newest(store: Store, identity: Identity, on_damage: Callable[[str], obj
 def refuse_misnamed(path: Any, header: Header) -> None:
     """Raise DamagedError where a checkpoint does not have the name that its next offset gives it."""
     if path.stem != f"{header.next_offset:020d}":
-        raise DamagedError(f"{path} goes on at offset {header.next_offset}: it was given another one's name")
+        raise DamagedError(f"{path} resumes at offset {header.next_offset}: it was given another one's name")
 
 
 def aside_names(name: str) -> Iterator[str]:
@@ -432,7 +433,7 @@ def little(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def memory(array: npt.NDArray[Any]) -> memoryview:
-    """Return the bytes of an array that lies in one piece."""
+    """Return the bytes of a contiguous array."""
     return array.data.cast("B") if array.size else memoryview(b"")
 
 

@@ -169,7 +169,7 @@ class ObjectCheckpointStore:
     def set_aside(self, path: Place) -> Place:
         """Move a checkpoint to the folder `aside`, the manifest last, and return its place there.
 
-        Where this dies half way the checkpoint lies in both places, or its manifest is gone and its file is not.
+        If this dies half way the checkpoint is in both places, or its manifest is gone and its file is not.
         """
         folder = f"{self._folder}/{ASIDE}"
         there = set(self._names(folder))
@@ -224,7 +224,7 @@ class ObjectCheckpointStore:
         except (msgspec.MsgspecError, UnicodeError):
             raise DamagedError(f"{path} is damaged: it is no manifest") from None
         if not _BLOB.match(manifest.file) or not manifest.file.startswith(path.stem):
-            raise DamagedError(f"{path} is damaged: {said(manifest.file)} is no file of its own")
+            raise DamagedError(f"{path} is damaged: {said(manifest.file)} is no separate file")
         return manifest
 
     def _content(self, file: str, size: int) -> tuple[Content, str]:
@@ -295,5 +295,5 @@ def told(error: Exception) -> str:
 
 
 def is_remote(directory: str) -> bool:
-    """Tell whether a folder is a URL of fsspec's, rather than a path of this machine."""
+    """Return whether a folder is a URL of fsspec's, rather than a path of this machine."""
     return "://" in directory and urlsplit(directory).scheme not in ("file", "local")

@@ -23,7 +23,7 @@ from thalweg.streams.refusal import Refusal
 
 
 class Found(NamedTuple):
-    """A checkpoint as it lies in a store: `header` None and a `problem` where it can't be used."""
+    """A checkpoint as it is in a store: `header` None and a `problem` where it can't be used."""
 
     path: Any
     next_offset: int
@@ -34,14 +34,14 @@ class Found(NamedTuple):
 
 
 class RolledBack(NamedTuple):
-    """What the store goes on from now, and where those that were newer lie."""
+    """The checkpoint that a worker resumes from now, and where the newer ones are."""
 
     target: Found
     aside: list[Any]
 
 
 def look_at(store: Store, path: Any) -> Found:
-    """Return what lies at a place of a store, every byte of it verified; nothing is raised for what is damaged."""
+    """Return what is at a place of a store, every byte of it verified; nothing is raised for what is damaged."""
     modified_at_s, size, header, problem = 0.0, 0, None, ""
     try:
         modified_at_s, size = store.status(path)
@@ -92,8 +92,8 @@ def roll_back(
 ) -> RolledBack:
     """Set aside what is newer than the checkpoint at the offset `to`, by default than the last but one that is whole.
 
-    The newest go first: what is left has a whole newest one at every moment. `on_target` is told the offset before
-    anything is moved, and may raise.
+    The newest go first: what is left has a whole newest one at every moment. `on_target` gets the offset before
+    any file is moved, and may raise.
 
     Raises CheckpointError where there is none to go back to, or it is not whole in every byte; nothing is moved then.
     """

@@ -1,4 +1,4 @@
-"""`thalweg checkpoint`: what checkpoints there are, whether they are whole, going back to one, making a state anew."""
+"""`thalweg checkpoint`: list and verify checkpoints, roll back to one, rebuild a state."""
 
 import dataclasses
 import time
@@ -22,7 +22,7 @@ offset_option = click.option(
     "--offset",
     type=OFFSET,
     metavar="N",
-    help="The one that goes on at this offset.  [default: the newest]",
+    help="The one that resumes at this offset.  [default: the newest]",
 )
 servers_option = click.option(
     "--bootstrap-servers", metavar="HOST:PORT,…", help="Brokers to ask first (kafka.bootstrap_servers)."
@@ -48,7 +48,7 @@ def command() -> None:
 @partition_option
 @configuration_options
 def list_command(as_json: bool, partition: int | None, loaded: Loaded) -> None:
-    """List every checkpoint: where it goes on, its age and size, and whether every byte of it is whole.
+    """List every checkpoint: where it resumes, its age and size, and whether every byte of it is whole.
 
     \b
     Example:
@@ -165,9 +165,9 @@ def rollback_command(
 ) -> None:
     """Go back to the checkpoint before the newest: newer ones are set aside, in the folder `aside`, not deleted.
 
-    Refused while workers are in the group, since theirs would be the newest again, and where the input topic no longer
-    holds what is to be read again. A worker then folds the records since that checkpoint again; outputs that are on
-    their topics it does not send again.
+    Refused while workers are in the group, since theirs would be the newest again. Also refused where the input topic
+    no longer holds the records to be read again. A worker then folds the records since that checkpoint again. It does
+    not send outputs again that are on their topics.
 
     \b
     Example:
@@ -181,7 +181,7 @@ def rollback_command(
             raise Refusal(f"there is no checkpoint in {place_of(loaded)}: name checkpoint.directory and its generation")
         if len(found) > 1:
             numbers = ", ".join(str(number) for number, _ in found)
-            raise Refusal(f"there are partitions {numbers}: say which with --partition")
+            raise Refusal(f"there are partitions {numbers}: choose one with --partition")
         [(number, store)] = found
         check_log = (lambda offset: None) if offline else idle_log(loaded, bootstrap_servers, number)
         rolled = roll_back(store, to, on_target=check_log)
@@ -189,9 +189,9 @@ def rollback_command(
         click.echo(f"set aside: {path}", err=True)
     name = f"{loaded.topics.interactions}-{number}"
     click.echo(
-        f"{name} goes on at offset {rolled.target.next_offset}. A worker folds what is behind it again and sends only "
+        f"{name} resumes at offset {rolled.target.next_offset}. A worker folds what is behind it again and sends only "
         "what is not on the output topics yet: what readers got stays as it is. To undo this, move the files back. To "
-        "have other outputs, rebuild into another checkpoint.generation with output topics of its own.",
+        "get other outputs, rebuild into another checkpoint.generation with new output topics.",
         err=True,
     )
 
@@ -220,10 +220,10 @@ def rebuild_command(
     loaded: Loaded,
     bootstrap_servers: str | None,
 ) -> None:
-    """Make each partition's state anew from the log, under this configuration, while workers go on under the old one.
+    """Rebuild each partition's state from the log, under this configuration, while workers run under the old one.
 
-    Emits nothing and touches no topic. It ends where the generation in use has its newest checkpoint; run again it goes
-    on from where it ended. Then stop the workers and start them with the new configuration and generation.
+    Emits nothing and touches no topic. It ends where the generation in use has its newest checkpoint; run again it
+    resumes from where it ended. Then stop the workers and start them with the new configuration and generation.
 
     \b
     Example:
@@ -253,7 +253,7 @@ def rebuild_command(
         for each in there:
             rebuilt = rebuild(reached, store_at(old, topic, each), each, partitions, first_offset=first_offset)
             click.echo(
-                f"{topic}-{each}: generation {section.generation} goes on at offset {rebuilt.next_offset}, "
+                f"{topic}-{each}: generation {section.generation} resumes at offset {rebuilt.next_offset}, "
                 f"{rebuilt.next_offset - rebuilt.first_offset} offsets further than before",
                 err=True,
             )
@@ -285,7 +285,7 @@ def idle_log(loaded: Loaded, bootstrap_servers: str | None, partition: int) -> C
         if source is None or not source.begin_offsets[partition] <= offset <= source.end_offsets[partition]:
             bounds = "is not there" if source is None else f"starts at offset {source.begin_offsets[partition]} by now"
             raise Refusal(
-                f"{loaded.topics.interactions}-{partition} {bounds}: a worker could not go on at offset {offset}; "
+                f"{loaded.topics.interactions}-{partition} {bounds}: a worker could not resume at offset {offset}; "
                 "choose a newer checkpoint with --to"
             )
 
@@ -307,7 +307,7 @@ def chosen(loaded: Loaded, partition: int | None, offset: int | None) -> tuple[A
     found = list(stores(loaded, partition))
     if len(found) > 1:
         raise Refusal(
-            f"there are partitions {', '.join(str(number) for number, _ in found)}: say which with --partition"
+            f"there are partitions {', '.join(str(number) for number, _ in found)}: choose one with --partition"
         )
     for _, store in found:
         for path in store.paths():

@@ -175,7 +175,7 @@ def show_command(origin: str, as_json: bool, path: str | None, loaded: Loaded, b
 
 
 @command.command("redrive")
-@click.option("--execute", is_flag=True, help="Do it; without, it is only said what would be done.")
+@click.option("--execute", is_flag=True, help="Do it; without, only show what would be done.")
 @click.option("--redriven", is_flag=True, help="Send those too that were redriven before: they are then read twice.")
 @click.option("--unusable", is_flag=True, help="Send those too that are sure to be dead-lettered again.")
 @click.option("--json", "as_json", is_flag=True, help="What is done, or would be, as one JSON object to stdout.")

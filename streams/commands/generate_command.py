@@ -40,7 +40,7 @@ SHARE = click.FloatRange(0, 1)
     metavar="MS",
     help="Mean time from an impression to its click.",
 )
-@click.option("--missing-feedback", type=SHARE, default=0, show_default=True, help="Share of clicks never told.")
+@click.option("--missing-feedback", type=SHARE, default=0, show_default=True, help="Share of clicks never sent.")
 @click.option("--out", required=True, metavar="LOG", help="Log to write: .jsonl, .jsonl.gz, .jsonl.zst, - for stdout.")
 @click.option("--truth", metavar="FILE", help="The true probability of each impression, the same kinds of file.")
 def command(

@@ -34,7 +34,7 @@ BATCH_EVENTS = 1_000
 @click.option(
     "--checkpoint",
     metavar="DIR",
-    help="Go on from the newest checkpoint in this folder or URL, and leave one; a worker goes on from it too.",
+    help="Resume from the newest checkpoint in this folder or URL, and leave one; a worker resumes from it too.",
 )
 @click.option("--batch-size", type=click.IntRange(1, 1_000_000), default=BATCH_EVENTS, show_default=True, metavar="N")
 @click.option("--until-end-of-windows", is_flag=True, help="Close all windows at the end, and count their labels.")
@@ -182,7 +182,7 @@ def write_summary(path: str, text: bytes) -> None:
 
 @contextmanager
 def following(console: Console, log: str, reader: LogReader) -> "Iterator[Progressing]":
-    """Show how far a log is read, how fast, and how long it will take; nothing where nobody looks."""
+    """Show how far a log is read, how fast, and how long it will take; nothing where there is no terminal."""
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}")]
     with Progress(
         *columns, TimeRemainingColumn(), transient=True, console=console, disable=not console.is_terminal
@@ -200,7 +200,7 @@ class Progressing:
         self._task = progress.add_task(Path(log).name, total=reader.bytes_total, rate="")
 
     def __call__(self, events: int) -> None:
-        """Say that so many events are folded."""
+        """Show that so many events are folded."""
         elapsed = self._progress.tasks[0].elapsed
         rate = f"{events:,} events, {events / elapsed:,.0f}/s" if elapsed else ""
         self._progress.update(self._task, completed=self._reader.bytes_read, rate=rate)

@@ -19,8 +19,8 @@ import click
 def command(seed: int, runs: int, processes: int, mode: Any) -> None:
     """Run workers through crashes, losses of power, rebalances and bad disks, and compare with the undisturbed fold.
 
-    It needs no Kafka: brokers, disk and time are made up, the worker's code is the real one. The same seed always
-    runs the same way. Ends with status 1 and the seed where anything is lost, twice or different.
+    It needs no Kafka: brokers, disk and time are simulated, the worker's code is the real one. The same seed always
+    runs the same way. Ends with status 1 and the seed if any output is lost, duplicated or changed.
 
     \b
     Example:

@@ -460,7 +460,7 @@ def _convert(path: Key, form: Any, assignment: Assignment) -> Any:
 
 
 def _fits_but_for_bounds(value: Any, form: Any) -> bool:
-    """Tell whether a value is of a type that has bounds, which it does not keep."""
+    """Return whether a value is of a type that has bounds, which it does not keep."""
     if bounds(form) is None:
         return False
     try:

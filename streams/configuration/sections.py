@@ -55,12 +55,12 @@ def members(form: Any) -> dict[str, Member]:
 
 
 def is_tree(form: Any) -> bool:
-    """Tell whether a type is a section: a dataclass or a struct."""
+    """Return whether a type is a section: a dataclass or a struct."""
     return isinstance(form, type) and (dataclasses.is_dataclass(form) or issubclass(form, msgspec.Struct))
 
 
 def is_table(form: Any) -> bool:
-    """Tell whether a type is a table whose keys the user names."""
+    """Return whether a type is a table whose keys the user names."""
     return (get_origin(form) in (dict, Mapping)) and len(get_args(form)) == 2
 
 
@@ -131,7 +131,7 @@ def leaves(value: Any, path: Key = ()) -> Iterator[tuple[Key, Any]]:
 
 
 def is_secret(path: Key) -> bool:
-    """Tell whether a value must not be shown: the last word of its name says so."""
+    """Return whether a value must not be shown: the last word of its name decides."""
     return bool(path) and _SECRET.search(path[-1].lower()) is not None
 
 

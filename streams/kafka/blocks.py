@@ -1,27 +1,29 @@
 """Faust, fed whole fetched blocks of one partition instead of single messages.
 
-Faust's worker, web server, group membership, assignment, rebalance and commit stay as they are. What changes is what
-lies between its fetcher and the code that processes: Faust makes a message, an event and two tasks for every record
+Faust's worker, web server, group membership, assignment, rebalance and commit stay as they are. What changes is the
+path from its fetcher to the code that processes: Faust makes a message, an event and two tasks for every record
 and passes them through an agent, 4 800 events a second; here the fetcher hands whole blocks to one `PartitionHandler`,
 which the application provides. No agent is involved, and on purpose: an agent that raises is restarted *behind* the
 message it failed on, and a processor that never loses an event must stop there instead.
 
 Of a partition that is assigned, one task calls, strictly one after the other:
 
-    start = await handler.open(partition, log)      where to read from: the checkpoint decides, not the group
-    await handler.fold(partition, records)          again and again, in the order of the log
-    await handler.idle(partition)                   about once a second while there is nothing to fold
-    await handler.close(partition)                  revoked, or the worker stops: the last chance to checkpoint
+    - `start = await handler.open(partition, log)`: where to read from; the checkpoint decides, not the group
+- `await handler.fold(partition, records)`: again and again, in the order of the log
+- `await handler.idle(partition)`: about once a second while there is nothing to fold
+- `await handler.close(partition)`: revoked, or the worker stops; the last chance to checkpoint
+
+It keeps these rules:
 
 - Partitions are independent of each other: four may be folding at once. A handler runs its fold in a thread
-  (`asyncio.to_thread`), so that heartbeats, which have a thread of their own, and the web server go on.
+  (`asyncio.to_thread`), so heartbeats, which have another thread, and the web server continue.
 - What `fold`, `idle` and `close` return is acknowledged: None for nothing, or an offset below which nothing is needed
   again. Faust commits it at its next interval, and before it gives the partition up. An acknowledgement is one integer
   a partition; a block that is folded but not acknowledged costs nothing.
 - Blocks that wait are joined up to the limits of a block before they are folded: the log may be cut anywhere.
 - Of each partition at most `pending_bytes_max` of records, and one fetch in the client, wait to be folded. A partition
-  that is full is not fetched; the others go on.
-- Blocks that wait when a partition is revoked are dropped: whoever opens it next reads them again.
+  that is full is not fetched; the others are.
+- Blocks that wait when a partition is revoked are dropped: its next owner reads them again.
 - Offsets may have holes (transaction markers, aborted transactions, compaction). A hole that is the broker's retention
   having eaten what was not read yet raises `LogTruncatedError`; a log that starts over raises it too.
 - The first exception of a handler ends the worker: other partitions are closed in order, that one is not, `failure`
@@ -118,7 +120,7 @@ class BlockApp(faust.App):
         return self.silence_s * 1000 > self.endings.silence_ms
 
     def progress(self) -> list[PartitionProgress]:
-        """Tell how far each assigned partition is; empty before the first assignment."""
+        """Report how far each assigned partition is; empty before the first assignment."""
         return [] if self.blocks is None else self.blocks.progress()
 
     async def on_start(self) -> None:
@@ -174,7 +176,7 @@ def block_app(
 
 
 class BlockWorker(faust.Worker):
-    """Faust's worker, which first prepares, and ends with one line and status 1 where the app refuses to go on."""
+    """Faust's worker, which first prepares, and ends with one line and status 1 where the app refuses to continue."""
 
     app: BlockApp
 
@@ -264,7 +266,7 @@ class BlockConsumer(driver.Consumer):
         self.heard_at = monotonic()
 
     def progress(self) -> list[PartitionProgress]:
-        """Tell how far each assigned partition is."""
+        """Report how far each assigned partition is."""
         return [run.progress(self._acknowledged.get(tp), self._end(tp)) for tp, run in sorted(self._runs.items())]
 
     def _end(self, tp: TP) -> int | None:
@@ -295,7 +297,7 @@ class BlockConsumer(driver.Consumer):
                 # if the client's thread has crashed, nobody would ever answer
                 await asyncio.wait_for(self._commit_all(), COMMIT_TIMEOUT_S)
             except TimeoutError:
-                self.log.warning("offsets could not be committed; the next worker goes on from the checkpoints")
+                self.log.warning("offsets could not be committed; the next worker resumes from the checkpoints")
             for tp in runs:
                 self._acknowledged.pop(tp, None)
 

@@ -54,7 +54,7 @@ class Wanted(NamedTuple):
     origins: frozenset[str] = frozenset()
 
     def takes(self, letter: Letter) -> bool:
-        """Tell whether a letter is meant."""
+        """Return whether a letter is meant."""
         return (
             (not self.reasons or letter.letter.reason in self.reasons)
             and self.partition in (None, letter.partition)

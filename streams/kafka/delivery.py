@@ -2,10 +2,10 @@
 
 One idempotent producer serves all partitions. `send` hands outputs over and returns; `flush` waits until the brokers
 have every one of them, which must be before a checkpoint is written. The first delivery of a partition that fails
-raises, and goes on raising: nothing passes it by.
+raises, and so does each later call: no output passes it.
 
-After a crash some outputs lie behind the last checkpoint's end offsets already. `tail` reads them and tells the highest
-cause, below which nothing is sent again.
+After a crash some outputs are behind the last checkpoint's end offsets already. `tail` reads them and returns the
+highest cause, below which no output is sent again.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ Isolation = Literal["read_uncommitted", "read_committed"]
 
 
 class DeliveryError(Refusal):
-    """An output was not delivered; the partition must stop, and go on from its checkpoint."""
+    """An output was not delivered; the partition must stop, and resume from its checkpoint."""
 
 
 class OutputsLostError(Refusal):
@@ -46,7 +46,7 @@ class OpenTransactionError(Refusal):
 
 
 class Tail(NamedTuple):
-    """What lies in an output partition from some offset on: where it ends, and our highest cause in it."""
+    """What is in an output partition from some offset on: where it ends, and our highest cause in it."""
 
     end_offset: int
     cause: Cause | None
@@ -198,7 +198,7 @@ class Lane:
         delivery_timeout_s: float,
         failure_of: Callable[[str, BaseException], Refusal] = lambda told, error: DeliveryError(told),
     ) -> None:
-        """Make an empty one; `failure_of` says what a failure is raised as, given its line and its cause."""
+        """Make an empty one; `failure_of` returns the exception of a failure, given its line and its cause."""
         self._partition, self._delivery_timeout_s = partition, delivery_timeout_s
         self._failure_of = failure_of
         self._in_flight: deque[tuple[str, int, float, asyncio.Future[Any]]] = deque()
@@ -242,7 +242,7 @@ class Lane:
         raise self._failure from error
 
     def abandon(self) -> None:
-        """Wait for nothing more; failures that nobody asked for are not to be warned of."""
+        """Stop waiting. Failures that no caller awaits cause no warning."""
         for *_, delivered in self._in_flight:
             delivered.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._in_flight.clear()
@@ -282,15 +282,15 @@ async def tail(
     if end < from_offset:
         raise OutputsLostError(
             f"{topic}-{partition} ends at offset {end}, but {from_offset} was reached before: the topic was "
-            "made anew or lost records; restore it, or start with an empty checkpoint folder and new topics"
+            "created again or lost records; restore it, or start with an empty checkpoint folder and new topics"
         )
     async with _reading(kafka, topic, partition, "read_committed") as (consumer, place):
         deadline = now() + wait_ms / 1000
         while (decided := (await consumer.end_offsets([place]))[place]) < end:
             if now() > deadline:
                 raise OpenTransactionError(
-                    f"{topic}-{partition} holds a transaction that is open since offset {decided}: have whoever writes "
-                    "it end it, or wait until the brokers abort it"
+                    f"{topic}-{partition} holds a transaction that is open since offset {decided}: have its "
+                    "producer end it, or wait until the brokers abort it"
                 )
             await asyncio.sleep(OPEN_TRANSACTION_PAUSE_S)
         begin = (await consumer.beginning_offsets([place]))[place]
@@ -361,8 +361,8 @@ async def _highest_cause(consumer: Any, place: TopicPartition, end: int, source:
 async def _fetch(consumer: Any, place: TopicPartition, max_records: int | None = None) -> Sequence[Any]:
     """Fetch until there are records or the position moved. Raises TimeoutError where neither happens for long.
 
-    It looks often: the client tells nobody that the position moved past the marker of a transaction, which is what a
-    topic of committed outputs ends with.
+    It looks often: the client does not report that the position moved past the marker of a transaction, and a
+    topic of committed outputs ends with one.
     """
     before = await consumer.position(place)
     deadline = now() + READ_TIMEOUT_S

@@ -19,11 +19,11 @@ Answer = TypeVar("Answer")
 
 
 class LogTruncatedError(Refusal):
-    """Records that were still needed are gone from the input topic, or the topic was made anew."""
+    """Records that were still needed are gone from the input topic, or the topic was created again."""
 
 
 class TakenOverError(Refusal):
-    """Somebody else has the partition by now: what is sent for it is refused."""
+    """Another worker has the partition by now: what is sent for it is refused."""
 
 
 class LogBounds(NamedTuple):
@@ -123,7 +123,7 @@ class PartitionRun:
         return self._opened and not self._closing.is_set() and self._pending_bytes < self._limits.pending_bytes_max
 
     def progress(self, acknowledged: int | None, end: int | None) -> PartitionProgress:
-        """Tell how far it is, given what only the consumer knows."""
+        """Report how far it is, given what only the consumer knows."""
         return PartitionProgress(
             self._partition,
             self._opened,
@@ -146,7 +146,7 @@ class PartitionRun:
             await self._task
 
     async def put(self, records: list[Any]) -> None:
-        """Take what was fetched. Raises LogTruncatedError where it does not go on from what was fetched before."""
+        """Take what was fetched. Raises LogTruncatedError where it does not follow what was fetched before."""
         if self._closing.is_set() or not self._opened:
             return
         first = records[0].offset
@@ -261,7 +261,7 @@ class PartitionRun:
     async def _refuse_truncation(self, first: int) -> None:
         if first < self._fetched:
             raise LogTruncatedError(
-                f"{self._name} goes on at offset {first} where {self._fetched} was due: the topic was made anew"
+                f"{self._name} resumes at offset {first} where {self._fetched} was due: the topic was created again"
             )
         begin, _ = await self._client.bounds()
         if begin > self._fetched:
@@ -282,7 +282,7 @@ def size_of(records: Iterable[Any]) -> int:
 
 
 def cut(records: list[Any], limits: BlockLimits) -> Iterator[tuple[list[Any], int]]:
-    """Cut what was fetched into blocks within the limits; a record larger than a block is one of its own."""
+    """Cut what was fetched into blocks within the limits; a record larger than a block is a block by itself."""
     for start in range(0, len(records), limits.block_records_max):
         part = records[start : start + limits.block_records_max]
         part_bytes = size_of(part)

@@ -1,7 +1,7 @@
 """From a log file to the input topic: keyed by user, every delivery confirmed.
 
 Lines are sent byte for byte as they are. A line that names no user (not JSON, or `user` is no string) has no key to
-hash: it is sent all the same, to partition 0 without a key, so that it ends among the dead letters with its reason
+hash. It is still sent, to partition 0 without a key. So it ends among the dead letters with its reason,
 and the count of records is the count of lines.
 """
 

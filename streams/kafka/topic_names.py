@@ -13,7 +13,7 @@ TopicName = Annotated[str, msgspec.Meta(pattern=PATTERN, description=f"a topic's
 
 
 def is_topic(name: str) -> bool:
-    r"""Tell whether a topic may have this name.
+    r"""Return whether a topic may have this name.
 
     >>> [is_topic(name) for name in ("interactions.dlq", "..", "a/b", "a\n", "")]
     [True, False, False, False, False]

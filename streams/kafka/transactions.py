@@ -1,12 +1,12 @@
 """The output side in the mode `transactional`: outputs and the input's next offset are one transaction.
 
-Each partition has a producer of its own, whose transactional id names group, topic and partition. Whoever opens a
-partition takes that id over: the transaction that somebody else has open is aborted, and whatever that one still sends
-is refused. What the group has committed after that is exactly what was emitted: `open` tells it.
+Each partition has one producer, whose transactional id names group, topic and partition. A worker that opens a
+partition takes that id over: the brokers abort the last owner's open transaction, and fence that owner. What the group
+has committed after that is exactly what was emitted: `open` returns it.
 
-`send` begins a transaction where none is open, `commit` adds the offset and commits all of it. Nobody who reads
-`read_committed` ever sees a part of one, nor anything twice. Everything that waits has a limit; the first thing that
-fails raises, and goes on raising.
+`send` begins a transaction where none is open, `commit` adds the offset and commits all of it. A `read_committed`
+reader never sees a part of one, nor a duplicate. Every wait has a limit. The first failure raises, and so does each
+later call.
 """
 
 import asyncio
@@ -84,9 +84,9 @@ class TransactionalDelivery:
         """Do nothing: what is shared by all partitions connects to nothing."""
 
     async def open(self, partition: int) -> int | None:
-        """Take the partition's outputs over from whoever had them; return the next offset as the group has it.
+        """Take over the partition's outputs from their last owner; return the next offset as the group has it.
 
-        None where the group has none. Raises Refusal where the brokers do not answer or turn us away.
+        None where the group has none. Raises Refusal where the brokers do not answer or refuse it.
         """
         await self.close(partition)
         made = self._transactions(partition)
@@ -111,7 +111,7 @@ class TransactionalDelivery:
     async def send(self, partition: int, outputs: Outputs) -> None:
         """Hand over what a block made, each topic's in its order, within the open transaction or a new one.
 
-        Raises DeliveryError if anything failed so far, TakenOverError where somebody else has the partition.
+        Raises DeliveryError if any delivery failed so far, TakenOverError where another worker has the partition.
         """
         transactions = self._partitions[partition]
         for topic, records in zip(self._topics.outputs, outputs, strict=True):
@@ -127,8 +127,8 @@ class TransactionalDelivery:
         """Commit what was sent, and that the input below `next_offset` is done with, as one.
 
         Below what is committed already, where the input is only folded again, there is nothing to commit.
-        Raises DeliveryError if anything failed, or stayed unconfirmed too long (whether it is committed is open then,
-        and the next `open` tells), TakenOverError where somebody else has the partition.
+        Raises TakenOverError where another worker has the partition. Raises DeliveryError if any delivery failed, or
+        stayed unconfirmed too long; then the next `open` finds out whether it is committed.
         """
         transactions = self._partitions[partition]
         await transactions.lane.confirm_done()
@@ -196,7 +196,7 @@ class _Transactions:
                 await self._producer.abort_transaction()
         except (KafkaError, TimeoutError) as error:
             raise Refusal(
-                f"transactional id {self._name!r} can't be had ({explained(error)}): check the brokers, the right to "
+                f"transactional id {self._name!r} is not available ({explained(error)}): check the brokers, the right to "
                 "write with it, and delivery.transaction_timeout_ms against their transaction.max.timeout.ms"
             ) from error
 
@@ -254,7 +254,7 @@ class _Transactions:
             self.began_at = now()
 
     def _ignore_outcome(self) -> None:
-        """Ask for the outcome of a transaction that failed: asyncio would complain that nobody did."""
+        """Ask for the outcome of a transaction that failed: asyncio would warn otherwise."""
         manager = getattr(self._producer, "_txn_manager", None)
         ended = getattr(manager, "_transaction_waiter", None)
         if ended is not None and ended.done() and not ended.cancelled():
@@ -262,7 +262,7 @@ class _Transactions:
 
 
 def failure_of(told: str, error: BaseException) -> Refusal:
-    """Return what a failure is raised as: somebody else has the partition, or the delivery failed."""
+    """Return what a failure is raised as: another worker has the partition, or the delivery failed."""
     if isinstance(error, FENCING) or isinstance(error.__cause__, FENCING):
         return TakenOverError(f"{told}: another worker took the partition over, or the transaction was open too long")
     return DeliveryError(told)

@@ -44,7 +44,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def is_list(kind: Any) -> bool:
-    """Tell whether a type is one of Arrow's five kinds of lists."""
+    """Return whether a type is one of Arrow's five kinds of lists."""
     types = pa.types
     checks = (
         types.is_list,

@@ -151,7 +151,7 @@ def _note(texts: Any, name: str, row: int, why: str) -> str:
 
 
 def _forced_numbers(column: Any, name: str) -> Any:
-    """Return a column as numbers because its reader says so."""
+    """Return a column as numbers, as its reader asks."""
     kind = column.type
     if kind == TEXT:
         if pc.all(pc.match_substring_regex(column, DIGITS)).as_py():

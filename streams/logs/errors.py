@@ -4,7 +4,7 @@ from thalweg.streams.printable import printable
 
 
 class LogError(Exception):
-    """A log file can't be read or written; the message is one printable line and says what to do."""
+    """A log file can't be read or written; the message is one printable line with the reason and a remedy."""
 
     def __init__(self, message: str) -> None:
         """Take a line; what is not printable in it is escaped."""
@@ -16,4 +16,4 @@ class LogReadError(LogError):
 
 
 class LogWriteError(LogError):
-    """A file can't be written: nobody knows how much of the last outputs is in it, so that no state may be saved."""
+    """A file can't be written: how much of the last outputs is in it is unknown, so no state may be saved."""

@@ -9,10 +9,10 @@ and the item of popularity rank r is shown in proportion to `r ** -zipf`. A drif
 vectors, at once or little by little; items keep theirs, so that not all that was learned is lost. A new item takes over
 the rank of an old one, which is not shown again.
 
-**Same seed, same bytes.** All chance is the raw output of numpy's PCG64, the one thing of its generators that numpy
+**Same seed, same bytes.** All chance is the raw output of numpy's PCG64, the only part of its generators that numpy
 promises to keep. What is made of it are sums, products, quotients and square roots, element by element, which IEEE 754
 fixes to the bit; exponentials and logarithms are series of these. Nothing is reduced in an order that a library
-chooses. Impressions are made in blocks of their own seed, so that memory does not grow with their number.
+chooses. Impressions are made in blocks with a seed each, so that memory does not grow with their number.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ WORLD, BLOCK = range(2)
 
 
 class GenerateError(ValueError):
-    """Such a stream can't be made; the message is one line and says what to do."""
+    """Such a stream can't be made; the message is one line with the reason and a remedy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ class Stream:
     `impressions`: how many; the feedback comes on top. `interval_ms`: mean time between two. `zipf`: exponent of
     popularity. `drift`: none, sudden or gradual, from `drift_at` of the impressions on and, if gradual, over
     `drift_length` of them. `feedback_delay_ms`: mean of the exponential delay of a click. `missing_feedback`: share of
-    the clicks that are never told.
+    the clicks that are never sent.
     """
 
     seed: int

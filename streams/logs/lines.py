@@ -18,7 +18,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def text_scalar(text: str) -> Any:
-    """Return a text that stands in every row."""
+    """Return a text for every row."""
     return pa.scalar(text, TEXT)
 
 

@@ -1,4 +1,4 @@
-"""The files that a replay writes its outputs to: each output once, also where a replay goes on from a checkpoint."""
+"""The files that a replay writes its outputs to: each output once, also where a replay resumes from a checkpoint."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -30,8 +30,9 @@ class Ending(NamedTuple):
 class Sink:
     """One kind of outputs to one file.
 
-    A fresh file is begun anew. Where a replay goes on from a checkpoint its outputs may be there already, the last line
-    perhaps in part: the file is cut after its last whole line, and outputs up to that line's cause are left out.
+    A fresh replay overwrites the file. Where a replay resumes from a checkpoint its outputs may be there already, the
+    last line perhaps in part. The file is cut after its last whole line, and outputs up to that line's cause are left
+    out.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class Sink:
     Raises
     ------
     LogWriteError
-        The file can't be written, or goes on and can't be gone on with.
+        The file can't be written, or its rest can't be appended.
 
     """
 
@@ -56,7 +57,7 @@ class Sink:
         if is_there:
             if Path(path).suffix.lower() in COMPRESSED:
                 raise LogWriteError(
-                    f"{path} is there and compressed, and can't be gone on with: write the rest to another file"
+                    f"{path} is there and compressed, and can't be continued: write the rest to another file"
                 )
             ending = ending_of(Path(path))
         self._last = ending.cause
@@ -89,7 +90,7 @@ def ending_of(path: Path) -> Ending:
                 start = file.seek(start - length)
                 tail = file.read(length) + tail
     except OSError as error:
-        raise LogWriteError(f"{path} can't be gone on with: {error.strerror}") from None
+        raise LogWriteError(f"{path} can't be continued: {error.strerror}") from None
     whole = tail[: tail.rfind(b"\n") + 1]
     if not whole:
         return Ending(0, None)

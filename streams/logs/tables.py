@@ -1,4 +1,4 @@
-"""Tables as files: the wanted columns of CSV, Parquet and Arrow files, or one line that says what is wrong."""
+"""Tables as files: the wanted columns of CSV, Parquet and Arrow files, or one line with the fault."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ ENDINGS = (*CSV_ENDINGS, ".parquet", *ARROW_ENDINGS)
 
 
 class TableError(Exception):
-    """A table can't be imported; the message is one line and says what to do."""
+    """A table can't be imported; the message is one line with the reason and a remedy."""
 
 
 class TableFile(NamedTuple):

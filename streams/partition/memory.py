@@ -29,7 +29,7 @@ def refusing_memory(configuration: Configuration) -> Iterator[None]:
 
 
 def told(configuration: Configuration) -> str:
-    """Say what a partition's state needs, and which settings make it so large."""
+    """Return a message: what a partition's state needs, and which settings make it so large."""
     needed = bytes_reserved(partial(_reserve, configuration))
     total = shown_bytes(needed)
     large = (each for each in asked(configuration) if each[0] >= needed // 20)

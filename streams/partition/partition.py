@@ -37,10 +37,10 @@ Rooms = list[Emitted | None]
 
 
 class Partition:
-    """The fold over one partition's log, with what stands around it: decoding before, encoding after.
+    """The fold over one partition's log, with decoding before it and encoding after it.
 
     `process` is the only way in. The state after it depends on the configuration and the records so far, and on nothing
-    else. `tally`, where there is one, is told every label with its scores.
+    else. `tally`, where there is one, gets every label with its scores.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Partition:
     ) -> None:
         """Start empty, or from the `arrays` of a snapshot.
 
-        `partitions` is the number of the topic's partitions, 0 where a log has none: then no record lies in the wrong
+        `partitions` is the number of the topic's partitions, 0 where a log has none: then no record is in the wrong
         one. `block_events`: events folded in one go; it bounds memory and changes no result. `seal`: the key of
         snapshots where a River classifier is the model, bound to the header of the checkpoint that `arrays` are of.
         `rooms`: shared with partitions of the same configuration that never fold at the same time.
@@ -138,7 +138,7 @@ class Partition:
         return time.perf_counter() - started
 
     def snapshot(self, header: SignedHeader | None = None) -> dict[str, npt.NDArray[Any]]:
-        """Return copies of the state's arrays by name, from which another partition can go on.
+        """Return copies of the state's arrays by name, from which another partition can resume.
 
         `header`: that of the checkpoint they are for; a River classifier's part is signed for it.
 
@@ -243,7 +243,7 @@ class Partition:
 
 
 class _Folding:
-    """A block on its way through the fold: `folded` and `encoded` say how many of its events have come how far."""
+    """A block on its way through the fold: `folded` and `encoded` count the events that have come so far."""
 
     def __init__(
         self,

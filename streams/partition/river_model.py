@@ -1,8 +1,8 @@
 """A River classifier in the learner's place: the same fold, stopped wherever a score is wanted.
 
-    fold up to an impression that is to be scored
-    learn each label whose window has closed since, in the order of release
-    give the impression the classifier's probability, and go on
+    1. Fold up to an impression that is to be scored.
+2. Learn each label whose window has closed since, in the order of release.
+3. Give the impression the classifier's probability, and continue.
 
 So the classifier sees each label before anything that comes after it, however the log is cut. What it learns from is
 the example as it is emitted, see `ModelFeatures`. It lives outside the compiled loop, which is what it costs.
@@ -41,16 +41,16 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class RiverModel:
-    """The classifier of a configuration, and what stands between it and the fold.
+    """The classifier of a configuration, and its connection to the fold.
 
     Parameters
     ----------
     configuration
-        The fold's; `learner.model` says which classifier.
+        The fold's; `learner.model` names the classifier.
     seal
         What its part of snapshots is signed with; None: there are none.
     arrays
-        A snapshot's arrays to go on from.
+        A snapshot's arrays to resume from.
 
     Raises
     ------
@@ -178,8 +178,8 @@ class RiverModel:
 class ModelFeatures:
     """An example's features as a flat dict: what River's classifiers take.
 
-    Numbers that the fold made of the past (rates, residuals, interests, the overall log-odds) are those of the
-    example, a list of them as one feature an entry: `rates.tab.0`. Zeros are left out. Values of user, item, context
+    Numbers that the fold made of the past are those of the example: rates, residuals, interests, the overall log-odds.
+    A list of them gives one feature an entry: `rates.tab.0`. Zeros are left out. Values of user, item, context
     and crosses are, by `learner.model_features`,
 
     - `indicators`: 1.0 under the name of field and bucket, `tab=17`: the bucket of a number that has edges, a

@@ -1,7 +1,7 @@
-"""A key that tells our own checkpoints from others': what would be run on loading is verified under it before.
+"""A key that authenticates checkpoints: what would run on loading is verified under it before.
 
-All of a checkpoint is numbers, except for the pickle of a River classifier that stands in the learner's place. Whoever
-may write into the folder of checkpoints could have such a pickle run anything, so each carries an HMAC-SHA256.
+All of a checkpoint is numbers, except for the pickle of a River classifier that replaces the learner. An attacker
+who may write into the folder of checkpoints could run any code by such a pickle. So each carries an HMAC-SHA256.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class SignedHeader(Protocol):
 
 
 class Seal:
-    """Signs parts of a checkpoint, and tells whether they were signed under the same key; never shows the key."""
+    """Signs parts of a checkpoint, and verifies that they were signed under the same key; never shows the key."""
 
     def __init__(self, key: bytes, header: SignedHeader | None = None) -> None:
         """Sign under a key, for the checkpoint with a header; None: for one that never leaves the process."""
@@ -70,7 +70,7 @@ class Seal:
         return mac.digest()
 
     def verifies(self, signature: bytes, *parts: bytes) -> bool:
-        """Tell whether parts were signed under this key, in a time that tells nothing."""
+        """Return whether parts were signed under this key, in a time that tells nothing."""
         return hmac.compare_digest(signature, self.sign(*parts))
 
 

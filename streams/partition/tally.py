@@ -1,7 +1,7 @@
 """How good the scores were: labels and scores of the impressions whose window has closed, as they were emitted.
 
 Up to a limit every label is kept with its scores, and all figures are exact. Beyond it they are counted in bins of the
-score's log-odds: log loss and calibration stay exact sums, and AUC takes scores within one bin as ties, an error below
+score's log-odds. Log loss and calibration stay exact sums. AUC takes scores within one bin as ties: its error is below
 the share of pairs within a bin (on real scores less than .0001).
 """
 

@@ -74,7 +74,7 @@ class Replay:
     Raises
     ------
     CheckpointError
-        A checkpoint is there that can't be gone on from.
+        A checkpoint is there that cannot be resumed.
 
     """
 
@@ -123,10 +123,10 @@ class Replay:
             ) from None
 
     def refuse_gap(self, first_offset: int) -> None:
-        """Raise CheckpointError where a log starts behind what the checkpoint is to go on with."""
+        """Raise CheckpointError where a log starts behind the offset at which the checkpoint resumes."""
         if self.goes_on and first_offset > self.next_offset:
             raise CheckpointError(
-                f"the checkpoint goes on at offset {self.next_offset}, the log starts at {first_offset}: replay "
+                f"the checkpoint resumes at offset {self.next_offset}, the log starts at {first_offset}: replay "
                 "the records between them first, or name another folder"
             )
 
@@ -140,12 +140,12 @@ class Replay:
     ) -> None:
         """Fold a log's blocks, and leave a checkpoint at the end and every so many events.
 
-        `on_block` is told the events folded so far. What was read before an error of reading is written and in the
+        `on_block` gets the events folded so far. What was read before an error of reading is written and in the
         checkpoint. After a failed write the state is ahead of what was written: no checkpoint is left, and the next
-        replay goes on from the one before.
+        replay resumes from the one before.
 
-        Raises LogReadError where the log can't be read, LogWriteError where an output can't be written, CheckpointError
-        where no checkpoint can be, or the log is not the one that the checkpoint is of.
+        Raises LogReadError where the log can't be read, and LogWriteError where an output can't be written. Raises
+        CheckpointError where a checkpoint can't be written, or is of another log.
         """
         started = time.perf_counter()
         last = -1
@@ -167,7 +167,7 @@ class Replay:
                     self._save(sinks)
             if self.goes_on and last + 1 < self.next_offset:
                 raise CheckpointError(
-                    f"the checkpoint goes on at offset {self.next_offset}, ahead of the log, which ends at {last + 1}: "
+                    f"the checkpoint resumes at offset {self.next_offset}, ahead of the log, which ends at {last + 1}: "
                     f"give --first-offset {self.next_offset} if this log follows, or name another folder"
                 )
         except LogReadError:

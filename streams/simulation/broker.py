@@ -49,14 +49,14 @@ class Transactional(NamedTuple):
 
     @property
     def is_ending(self) -> bool:
-        """Whether the end is decided, and not yet told to all places."""
+        """Whether the end is decided, and not yet marked in all places."""
         return self.state in ("committing", "aborting")
 
 
 class SimulatedBrokers:
     """Logs, committed offsets and a transaction coordinator, which behaves as Kafka's does.
 
-    Whoever is told that a transaction has ended may still find it open in the logs: markers are written afterwards.
+    A client that knows that a transaction has ended may still find it open in the logs: markers are written afterwards.
     """
 
     def __init__(self, world: "World") -> None:
@@ -69,7 +69,7 @@ class SimulatedBrokers:
         self._producers = 0
 
     def copied(self, world: "World") -> "SimulatedBrokers":
-        """Return brokers of another world with the same logs; what they are at goes on there."""
+        """Return brokers of another world with the same logs; `resume` continues their work there."""
         copied = SimulatedBrokers(world)
         copied.outputs = {place: log.copied() for place, log in self.outputs.items()}
         copied.committed, copied.ids = dict(self.committed), dict(self.ids)
@@ -83,7 +83,7 @@ class SimulatedBrokers:
         return (logs, tuple(sorted(self.committed.items())), tuple(sorted(self.ids.items())))
 
     def resume(self) -> None:
-        """Go on with what copied brokers were at: timeouts of transactions, markers that are to be written."""
+        """Continue the work of copied brokers: timeouts of transactions, markers that are to be written."""
         for name, known in self.ids.items():
             self._watch(name, known)
 
@@ -102,8 +102,8 @@ class SimulatedBrokers:
         """Append a producer's batch, whose first record has this number, and return its offset.
 
         One that is there already is not appended again. `name`: the transactional id, in whose transaction it is.
-        Raises OutOfOrderSequenceNumber for one behind a gap, InvalidProducerEpoch and InvalidTxnState for one of a
-        producer that was taken over, or of a transaction that is over.
+        Raises OutOfOrderSequenceNumber for one behind a gap. Raises InvalidProducerEpoch or InvalidTxnState for one of
+        a fenced producer, or of a transaction that is over.
         """
         log = self.log(*place)
         if name is not None:
@@ -134,7 +134,7 @@ class SimulatedBrokers:
     # What the coordinator is asked.
 
     def init_producer(self, name: str, timeout_s: float) -> tuple[int, int]:
-        """Give a transactional id to whoever asks; what its last owner has open is aborted first."""
+        """Give a transactional id to a producer; its last owner's open transaction is aborted first."""
         known = self.ids.get(name)
         if known is None:
             known = Transactional(self.new_producer_id(), timeout_s=timeout_s)
@@ -197,7 +197,7 @@ class SimulatedBrokers:
         self._watch(name, known)
 
     def _watch(self, name: str, known: Transactional) -> None:
-        """See to it that an open transaction is aborted in time, and that of an ended one all are told."""
+        """Schedule the abort of an open transaction, and the markers of an ended one."""
         world = self._world
         if known.state == "ongoing":
             world.loop.call_later(known.timeout_s, partial(self._expire, name, known.transaction))

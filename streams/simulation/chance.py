@@ -96,7 +96,7 @@ class Chance:
 
     @property
     def is_faulty(self) -> bool:
-        """Whether things may still go wrong."""
+        """Whether faults may still happen."""
         return self._loop.time() < self._setting.faults_until_s
 
     def happens(self, share: float) -> bool:

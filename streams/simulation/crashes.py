@@ -54,7 +54,7 @@ class Crashes:
     def __init__(self, log: Sequence[SimulatedRecord], mode: Mode, crashes_max: int, more: int) -> None:
         """Begin with nothing seen.
 
-        After crashes a worker goes on for `more` records behind the one at which it died. It ends with the state of the
+        After crashes a worker folds `more` records behind the one at which it died. It ends with the state of the
         undisturbed fold there, from which the rest of the log was gone through once, without a crash.
         """
         self._log, self._mode, self._crashes_max, self._more = log, mode, crashes_max, more
@@ -71,8 +71,8 @@ class Crashes:
         """Die wherever a worker may that comes to a record: what it folds there is behind its checkpoint.
 
         Up to half of the way all is in a checkpoint; then come the rest and the record itself, each as a block. With it
-        the events of a checkpoint are full, which has to await what is still on its way. Then the worker is ended in
-        order, and another one goes on.
+        the events of a checkpoint are full, which has to await what is still on its way. Then the worker ends
+        cleanly, and another one resumes.
         """
         half = record // 2
         self._loaded = loaded_for(1, 1, CHECKPOINT_MS, record + 1 - half)

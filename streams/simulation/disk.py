@@ -57,7 +57,7 @@ class SimulatedDisk:
         self._pending: dict[Path, list[_Change]] = {}
 
     def copied(self) -> "SimulatedDisk":
-        """Return a disk of its own that holds the same, synced and not."""
+        """Return a separate disk that holds the same, synced and not."""
         made: dict[_File, _File] = {}
 
         def of(file: _File) -> _File:
@@ -83,7 +83,7 @@ class SimulatedDisk:
     def key(self, unread: str) -> tuple[object, ...]:
         """All that it holds, to be compared; of a file's name what chance gave it does not count.
 
-        `unread`: how the names end of files that nobody reads, so that their bytes do not count either: unless one is
+        `unread`: the ending of names of files that no worker reads. Their bytes do not count either, unless the file is
         also there, or was, or may be after a loss of power, under another name.
         """
         numbers: dict[_File, int] = {}

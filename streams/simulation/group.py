@@ -43,7 +43,7 @@ class Group:
         return worker in self._members and worker.generation == self._generation
 
     async def coordinate(self) -> None:
-        """Rebalance whenever somebody comes or goes."""
+        """Rebalance whenever a member joins or leaves."""
         while True:
             await self._changed.wait()
             self._changed.clear()

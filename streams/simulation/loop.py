@@ -86,7 +86,7 @@ class VirtualLoop:
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Tell nobody: a dropped task's exception is of no interest."""
+        """Report nothing: a dropped task's exception is of no interest."""
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         """Call as soon as what was asked for before is done."""
@@ -150,7 +150,7 @@ class VirtualLoop:
 
 
 def run(coroutine: Any) -> Any:
-    """Run a coroutine in a virtual loop of its own and return what it returns; what it leaves running is dropped."""
+    """Run a coroutine in a new virtual loop and return what it returns; what it leaves running is dropped."""
     loop = VirtualLoop()
     try:
         return loop.run_until_complete(coroutine)

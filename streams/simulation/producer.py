@@ -25,7 +25,7 @@ BACKOFF_S = 0.04
 
 
 class Appended(NamedTuple):
-    """What a producer is told of a batch: the offset of its first record."""
+    """The brokers' answer for a batch: the offset of its first record."""
 
     offset: int
 
@@ -119,8 +119,8 @@ class SimulatedProducer:
 class TransactionalProducer(SimulatedProducer):
     """A transactional producer, with aiokafka's states and errors.
 
-    It asks the coordinator one thing at a time, adds a partition to the transaction before it sends to it, and commits
-    what arrived even where a batch failed. What the coordinator refuses it never gets over.
+    It has one request at a time at the coordinator, and adds a partition to the transaction before it sends to it. It
+    commits what arrived even where a batch failed. A refusal by the coordinator is fatal to it.
     """
 
     def __init__(self, worker: "SimulatedWorker", name: str, timeout_s: float) -> None:
@@ -239,7 +239,7 @@ class TransactionalProducer(SimulatedProducer):
         self._waiting = {place: deque() for place in self._waiting}
 
     async def _shielded(self, asking: Awaitable[None]) -> None:
-        """Wait for something that goes on should the wait be given up."""
+        """Wait for a task that continues if the wait is cancelled."""
         await asyncio.shield(_forgotten(asyncio.ensure_future(asking)))
 
 
@@ -249,6 +249,6 @@ def _settle(answered: "asyncio.Future[Answer]", answer: Answer) -> None:
 
 
 def _forgotten(task: "asyncio.Future[None]") -> "asyncio.Future[None]":
-    """Have nobody warned of a failure that nobody asks for."""
+    """Prevent a warning about a failure that no caller awaits."""
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task

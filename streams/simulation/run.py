@@ -1,11 +1,14 @@
-"""The simulator: the worker's own code in a made-up world, whose every choice is drawn from one seed.
+"""The simulator: the worker's own code in a simulated world, whose every choice is drawn from one seed.
 
-What is real: `Partition`, `Scoring`, `AssignedPartition`, `PartitionRun`, both deliveries, `CheckpointStore`. Made up
-are brokers with their transactions, producers, consumer and group, the disk, time (the modules beside this). What must
-hold is the fold over each partition's log, uncrashed: readers get all of it, once, byte for byte, and the newest
-checkpoint holds its state. In the mode `suppress` they drop what is not above the highest cause seen, and nothing is
-acknowledged that is not in a checkpoint which a loss of power leaves there. In the mode `transactional` they read what
-is committed and drop nothing, and after every transaction they see what the input below the group's offset makes.
+What is real: `Partition`, `Scoring`, `AssignedPartition`, `PartitionRun`, both deliveries, `CheckpointStore`. Simulated
+are brokers with their transactions, producers, consumer and group, the disk, time (the modules beside this). The
+reference is the fold over each partition's log without a crash. Readers must get all its outputs, once, byte for byte,
+and the newest checkpoint must hold its state.
+
+- In the mode `suppress` readers drop what is not above the highest cause seen. What is acknowledged is in a checkpoint
+  that survives a loss of power.
+- In the mode `transactional` readers read what is committed and drop nothing. After every transaction they see the
+  outputs of the input below the group's offset.
 
     failure = simulate(seed)          None, or what went wrong; the same seed goes wrong the same way
 """
@@ -52,7 +55,7 @@ class Simulated(NamedTuple):
 
     @property
     def message(self) -> str:
-        """Say what went wrong first, and how to see it again."""
+        """Return the first fault, and the command that repeats it."""
         again = f"thalweg simulate --seed {self.seed} --mode {self.mode}"
         return f"seed {self.seed}: {self.wrong[0]}; `{again}` repeats it"
 
@@ -148,7 +151,7 @@ def simulate_setting(
 ) -> World:
     """Run a world of one's own making, and return it with what is `wrong` in it.
 
-    `due`: of each log, what is to come of it; `begin` may put something there before anybody works; `on_point` is told
+    `due`: of each log, what is to come of it; `begin` may put something there before anybody works; `on_point` gets
     each point that a worker passes; `known`: what was computed in worlds before.
     """
     worlds: list[World] = []
@@ -200,7 +203,7 @@ def verify(world: World, due: Sequence[Due]) -> Iterator[str]:
 
 
 def differences(name: str, log: Log, outputs: Sequence[Output], has_rule: bool) -> Iterator[str]:
-    """Yield what is lost, twice or different for a reader of an output partition.
+    """Yield what is lost, duplicated or changed for a reader of an output partition.
 
     `has_rule`: it drops what is not above the highest cause seen.
     """

@@ -28,7 +28,7 @@ class SimulatedRecord(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What of a transaction lies in a log: from which offset on, and whether it counts; None: not decided yet."""
+    """A transaction's part of a log: from which offset on, and whether it counts; None: not decided yet."""
 
     first_offset: int
     is_committed: bool | None = None
@@ -48,7 +48,7 @@ class Log:
         self._open: dict[int, int] = {}
 
     def copied(self) -> "Log":
-        """Return a log of its own that holds the same."""
+        """Return a separate log that holds the same."""
         copied = Log()
         copied.records, copied.causes, copied.end = list(self.records), list(self.causes), self.end
         copied.epochs, copied.parts = dict(self.epochs), list(self.parts)

@@ -30,7 +30,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a client is told of a request."""
+    """The answer that a client gets to a request."""
 
     value: Any = None
     error: KafkaError | None = None

@@ -1,7 +1,7 @@
 """A worker in the simulation: the real handler and the real runs, between simulated ports and a simulated consumer.
 
 All that it asks of the world passes `point` (may it die here?) and `pass_time` (is it paused?). When it is killed its
-ports are dead first, then its tasks are dropped: what they do on their way out reaches nobody.
+ports are dead first, then its tasks are dropped: what they still do has no effect.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Died(BaseException):
 
 class _Silent:
     def info(self, *told: Any) -> None:
-        """Tell nobody."""
+        """Report nothing."""
 
     warning = info
 
@@ -132,7 +132,7 @@ class SimulatedWorker(Owner):
         self.start(self._join())
 
     def assign(self, partitions: Sequence[int], generation: int) -> None:
-        """Take partitions; the group's generation counts whoever else had them before."""
+        """Take partitions; the group's generation counts their owners so far."""
         self.generation = generation
         self._assignments += 1
         self.start(self._open(partitions, self._assignments))

@@ -40,7 +40,7 @@ class World:
     ) -> None:
         """Make it, within a running loop.
 
-        `causes`: by partition and topic, those of all outputs that are to be there; `on_point` is told each point
+        `causes`: by partition and topic, those of all outputs that are to be there; `on_point` gets each point
         that is passed; `known`: what was computed in worlds before, which is not computed again.
         """
         self.loaded, self.setting = loaded, setting
@@ -165,7 +165,7 @@ class World:
         return Path(self.loaded.checkpoint.directory) / f"{self.topics.interactions}-{partition}"
 
     async def _disturb(self) -> None:
-        """Once a second: pause somebody, let somebody come or go, fill the disk up."""
+        """Once a second: pause a worker, add or remove one, or fill the disk."""
         while self.chance.is_faulty:
             await asyncio.sleep(1.0)
             if self.workers and self.chance.faults_happen(self.setting.pauses):

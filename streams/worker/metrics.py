@@ -1,6 +1,6 @@
-"""What a worker tells of itself: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and stops it.
+"""What a worker reports: `/metrics` for Prometheus, `/healthz` and `/readyz` for its supervisor.
 
-The server has a thread of its own, so that it answers while the fold compiles, a checkpoint loads, or the event loop
+The server has a separate thread, so that it answers while the fold compiles, a checkpoint loads, or the event loop
 hangs. Figures are read when they are asked for: nothing is counted for them while events are folded.
 """
 

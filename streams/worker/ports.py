@@ -1,6 +1,6 @@
-"""What a worker asks of the world, as small protocols: a simulation puts worlds of its own in their place.
+"""The worker's I/O as small protocols, which a simulation replaces.
 
-`ports_of` gives the real ones. Nothing in `thalweg.streams.worker.worker` reaches out but through them.
+`ports_of` gives the real ones. `thalweg.streams.worker.worker` does all its I/O through them.
 """
 
 import asyncio
@@ -45,19 +45,19 @@ class Brokers(Protocol):
 class OutputDelivery(Protocol):
     """Takes outputs to their topics, at once or in transactions.
 
-    Where one fails, every later call for that partition raises DeliveryError too; where somebody else has taken the
-    partition over, TakenOverError.
+    Where one fails, every later call for that partition raises DeliveryError too; where another worker has taken over
+    the partition, TakenOverError.
     """
 
     @property
     def commits_offsets(self) -> bool:
-        """Whether `commit` commits the group's offsets, in one with the outputs: then nobody else may."""
+        """Whether `commit` commits the group's offsets, in one with the outputs: then no other code may."""
 
     async def start(self) -> None:
         """Connect, unless it is connected."""
 
     async def open(self, partition: int) -> int | None:
-        """Take a partition's outputs over from whoever had them.
+        """Take over a partition's outputs from their last owner.
 
         Return the offset of the input below which all that was made has been emitted, and nothing from it on. None:
         that is not known, and only the topics tell.

@@ -1,9 +1,9 @@
-"""A state made anew from the log, under another configuration, while the worker goes on under the old one.
+"""A state rebuilt from the log, under another configuration, while the worker runs under the old one.
 
-What a state is follows from its configuration, so a changed one needs another state: a generation of its own, folded
-from the log's beginning. Nothing is emitted meanwhile. It ends where the generation before has its newest checkpoint:
-all outputs up to there are on their topics, so a worker that goes on from it leaves out none. What that checkpoint
-knows of the output topics is taken over.
+A state depends on its configuration, so a changed one needs another state: a new generation, folded
+from the log's beginning. It emits no output. It ends where the generation before has its newest checkpoint:
+all outputs up to there are on their topics, so a worker that resumes from it leaves out none. What that checkpoint
+records of the output topics is copied.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -52,11 +52,11 @@ class Rebuilding:
     partition, partitions
         Which, of how many.
     before
-        Header of the checkpoint that the generation before goes on from.
+        Header of the checkpoint that the generation before resumes from.
     first_offset
         Where to start, if there is no checkpoint in the new generation yet.
 
-    Raises Refusal where the new generation holds what can't be gone on from.
+    Raises Refusal where the new generation holds a checkpoint that cannot be resumed.
     """
 
     def __init__(self, loaded: Loaded, partition: int, partitions: int, before: Header, first_offset: int = 0) -> None:
@@ -127,7 +127,8 @@ def rebuild(
 
     `first_offset` other than 0 starts behind the log's beginning: what came before is then not in the state.
 
-    Raises Refusal where the log no longer holds what is needed, or a store holds what can't be gone on from.
+    Raises Refusal where the log no longer holds what is needed, or a store holds a checkpoint that cannot be
+    resumed.
     """
     header = newest(before)
     rebuilding = Rebuilding(loaded, partition, partitions, header, first_offset)
@@ -170,8 +171,8 @@ def blocks(kafka: KafkaSection, topic: str, partition: int, start: int, until: i
             )
         if end < until:
             raise Refusal(
-                f"{topic}-{partition} ends at offset {end}, but a checkpoint of it goes on at {until}: the topic was "
-                "made anew or lost records"
+                f"{topic}-{partition} ends at offset {end}, but a checkpoint of it resumes at {until}: the topic was "
+                "created again or lost records"
             )
         consumer.seek(place, start)
         deadline = monotonic() + READ_TIMEOUT_S

@@ -1,9 +1,9 @@
 """The worker: the fold of each assigned partition, between Kafka's input topic and its three output topics.
 
-What is done to a partition, step by step; `docs/failures.md` says what happens if the worker dies at each of them.
+The steps are below; `docs/failures.md` states what happens if the worker dies at each of them.
 
     on `open`     1. load the newest checkpoint that is whole
-                  2. refuse what it can't go on from: see `refuse_log`
+                  2. refuse a checkpoint that cannot be resumed: see `refuse_log`
                   3. read each output topic from the end that the checkpoint recorded: our highest cause in it
                   4. read the input from the checkpoint's next offset
     on `fold`     5. fold a block, off the event loop where it is not small
@@ -56,13 +56,13 @@ class Written(NamedTuple):
 
 
 class AssignedPartition:
-    """One partition while this worker has it: its fold, and where it stands in the input and in the outputs.
+    """One partition while this worker has it: its fold, and its offsets in the input and in the outputs.
 
     Its methods are called one at a time; those that compute run in a thread.
     """
 
     def __init__(self, loaded: Loaded, ports: Ports, partition: int, partitions: int) -> None:
-        """Load the newest checkpoint that is whole. Raises Refusal where there is one that can't be gone on from."""
+        """Load the newest checkpoint that is whole. Raises Refusal where there is one that cannot be resumed."""
         topic = loaded.topics.interactions
         self.number = partition
         self.name = f"{topic}-{partition}"
@@ -213,10 +213,7 @@ class Scoring:
     """What `streams/kafka/blocks.py` calls: a fold for each assigned partition, and the delivery of their outputs."""
 
     def __init__(self, loaded: Loaded, *, log: Any, ports: Ports | None = None) -> None:
-        """Make it for a configuration; `log` is told what people want to know; `ports`: the world, if not the real one.
-
-        It reaches out through its ports only.
-        """
+        """Make it for a configuration; `log`: logger; `ports`: replaces the real I/O, for simulation."""
         self._loaded = loaded
         self._ports = ports or ports_of(loaded)
         self._log = log
@@ -225,7 +222,7 @@ class Scoring:
         self.delivery = self._ports.delivery
 
     async def open(self, partition: int, log: LogBounds) -> int:
-        """Steps 1 to 4. Raises Refusal, saying what to do, where going on would lose or change anything."""
+        """Steps 1 to 4. Raises Refusal, with a remedy, where resuming would lose or change outputs."""
         await self.delivery.start()
         emitted = await self.delivery.open(partition)
         brokers, in_thread = self._ports.brokers, self._ports.in_thread
@@ -247,7 +244,7 @@ class Scoring:
         assigned.go_on(tails, emitted)
         self.partitions[partition] = assigned
         start = "empty" if assigned.header is None else "from its checkpoint"
-        self._log.info("%s goes on at offset %d, %s", assigned.name, assigned.next_offset, start)
+        self._log.info("%s resumes at offset %d, %s", assigned.name, assigned.next_offset, start)
         return assigned.next_offset
 
     async def fold(self, partition: int, records: Sequence[Record]) -> int | None:
@@ -273,7 +270,7 @@ class Scoring:
         return None
 
     async def close(self, partition: int) -> int | None:
-        """Checkpoint what is new, unless somebody else has the partition by now, and forget it."""
+        """Checkpoint what is new, unless another worker has the partition by now, and forget it."""
         assigned = self.partitions[partition]
         try:
             if assigned.events_since_checkpoint:
@@ -305,14 +302,14 @@ class Scoring:
     async def _reaching(self, partition: int, log: LogBounds, *offsets: int) -> LogBounds:
         """Return the log's bounds, its end asked for again where something is behind it.
 
-        Whoever had the partition before may have gone on since it was asked for.
+        The partition's last owner may have written since the end was read.
         """
         if max(offsets) <= log.end:
             return log
         return log._replace(end=await self._ports.brokers.end(partition))
 
     async def _refuse_other_log(self, assigned: AssignedPartition, log: LogBounds) -> None:
-        """Refuse a log whose record before the checkpoint's next offset is another one: the topic was made anew."""
+        """Refuse a log whose record before the checkpoint's next offset is another one: the topic was created again."""
         header = assigned.header
         if header is None or header.last_record is None or header.next_offset - 1 < log.begin:
             return
@@ -320,12 +317,13 @@ class Scoring:
         if value is not None and hashlib.sha256(value).hexdigest() != header.last_record:
             raise Refusal(
                 f"the record before offset {header.next_offset} of {assigned.name} is not the one that its checkpoint "
-                f"saw: the topic was made anew; remove {assigned.store.directory} and the output topics to start over"
+                f"saw: the topic was created again; remove {assigned.store.directory} and the output topics to start "
+                "over"
             )
 
 
 def refuse_log(assigned: AssignedPartition, log: LogBounds) -> None:
-    """Raise Refusal where the log lacks what is needed to go on."""
+    """Raise Refusal where the log lacks what is needed to resume."""
     name, folder = assigned.name, assigned.store.directory
     if assigned.header is None and log.begin > 0:
         raise Refusal(
@@ -334,36 +332,36 @@ def refuse_log(assigned: AssignedPartition, log: LogBounds) -> None:
         )
     if log.begin > assigned.next_offset:
         raise Refusal(
-            f"{name} starts at offset {log.begin} by now, but the newest checkpoint in {folder} goes on at "
+            f"{name} starts at offset {log.begin} by now, but the newest checkpoint in {folder} resumes at "
             f"{assigned.next_offset}: retention was shorter than the worker's absence; replay what is missing from a "
             "file with `thalweg replay --checkpoint`"
         )
     if assigned.next_offset > log.end:
         raise Refusal(
-            f"the newest checkpoint in {folder} goes on at offset {assigned.next_offset}, ahead of {name}, which ends "
-            f"at {log.end}: the topic was made anew or lost records; name another folder, or restore the topic"
+            f"the newest checkpoint in {folder} resumes at offset {assigned.next_offset}, ahead of {name}, which ends "
+            f"at {log.end}: the topic was created again or lost records; name another folder, or restore the topic"
         )
 
 
 def refuse_offset(assigned: AssignedPartition, log: LogBounds, emitted: int | None) -> None:
-    """Raise Refusal where the group's offset, which says what was emitted, contradicts the log or the checkpoint.
+    """Raise Refusal where the group's offset, which records what was emitted, contradicts the log or the checkpoint.
 
-    A worker's own checkpoint ahead of it (the offset expired, was reset, or the mode was another one) is gone on from:
-    what is below a checkpoint was emitted before it was written, and what lies behind it the topics tell. A replay's
-    checkpoint knows nothing of the topics.
+    A worker's own checkpoint may be ahead of it: the offset expired, was reset, or the mode was another one. It
+    resumes: what is below a checkpoint was emitted before it was written, and the topics hold what is behind it. A
+    replay's checkpoint records nothing of the topics.
     """
     if emitted is None:
         return
     name = assigned.name
     if emitted > log.end:
         raise Refusal(
-            f"the group has committed offset {emitted} of {name}, which ends at {log.end}: the input was made anew; "
-            "give it another worker.group and new output topics"
+            f"the group has committed offset {emitted} of {name}, which ends at {log.end}: the input topic was "
+            "created again; give it another worker.group and new output topics"
         )
     header = assigned.header
     if header is not None and not header.outputs and header.next_offset > emitted:
         raise Refusal(
-            f"the checkpoint in {assigned.store.directory} is a replay's and goes on at offset {header.next_offset} of "
+            f"the checkpoint in {assigned.store.directory} is a replay's and resumes at offset {header.next_offset} of "
             f"{name}, but outputs are on their topics up to {emitted} only: remove it to have them made, or reset the "
             f"group's offset to {header.next_offset} to leave them out"
         )
@@ -379,5 +377,5 @@ def refuse_outputs(topic: str, assigned: AssignedPartition, found: Tail, log: Lo
     if found.cause is not None and found.cause.offset >= log.end:
         raise Refusal(
             f"{topic}-{assigned.number} holds an output of offset {found.cause.offset} of {assigned.name}, which ends "
-            f"at {log.end}: the input was made anew; give it new output topics"
+            f"at {log.end}: the input topic was created again; give it new output topics"
         )

@@ -179,7 +179,7 @@ class Workers:
 
     def opened(self, worker: subprocess.Popen[bytes]) -> dict[int, int]:
         """Where this worker went on, by partition, the last time."""
-        found = re.findall(rf"{re.escape(self.source)}-(\d+) goes on at offset (\d+)", self.log(worker))
+        found = re.findall(rf"{re.escape(self.source)}-(\d+) resumes at offset (\d+)", self.log(worker))
         return {int(partition): int(offset) for partition, offset in found}
 
     def metrics_address(self, worker: subprocess.Popen[bytes]) -> str | None:

@@ -62,13 +62,13 @@ def test_a_new_configuration_takes_over_without_a_gap(workers: Workers, monkeypa
     workers.environ |= NEW
     status, out, told = run(workers, monkeypatch, "rebuild")
     assert (status, out) == (0, b""), told
-    assert f"{workers.source}-0: generation 1 goes on at offset 1500, 1500 offsets further" in told
+    assert f"{workers.source}-0: generation 1 resumes at offset 1500, 1500 offsets further" in told
     assert newest(workers).header.outputs
     workers.environ = dict(old)
     assert once.run(2_000) == 1_500
     workers.environ |= NEW
-    assert "goes on at offset 2000, 500 offsets further" in run(workers, monkeypatch, "rebuild")[2]
-    assert "goes on at offset 2000, 0 offsets further" in run(workers, monkeypatch, "rebuild")[2]
+    assert "resumes at offset 2000, 500 offsets further" in run(workers, monkeypatch, "rebuild")[2]
+    assert "resumes at offset 2000, 0 offsets further" in run(workers, monkeypatch, "rebuild")[2]
     after = workers.expected(0)
     assert after[0][:1_000] != before[0][:1_000]
     fresh = Partition(workers.configuration, topic=workers.source, partitions=1)
@@ -147,5 +147,5 @@ def test_a_rollback_changes_nothing_for_readers(workers: Workers, monkeypatch: p
     delete_records(broker, workers.source, 0, 1_500)
     status, _, told = run(workers, monkeypatch, "rollback")
     assert (status, told.count("\n")) == (1, 1)
-    assert "starts at offset 1500 by now: a worker could not go on at offset 1000" in told
+    assert "starts at offset 1500 by now: a worker could not resume at offset 1000" in told
     assert newest(workers).header.next_offset == EVENTS

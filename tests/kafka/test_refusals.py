@@ -81,7 +81,7 @@ def make_anew(workers: Workers, topic: str) -> None:
 
     administered(servers, "deleting the topic", lambda admin: admin.delete_topics([topic]))
     wait_until(lambda: partitions_of(servers, topic) == 0, "the topic is gone")
-    wait_until(is_made, "the topic is made anew")
+    wait_until(is_made, "the topic is created again")
 
 
 def partitions_of(servers: str, topic: str) -> int:
@@ -148,7 +148,7 @@ def test_input_that_retention_ate_is_refused(workers: Workers, broker: str) -> N
     once = Once(workers)
     once.run(500)
     delete_records(broker, workers.source, 0, 1000)
-    with pytest.raises(Refusal, match=r"starts at offset 1000 by now, but the newest checkpoint .* goes on at 500"):
+    with pytest.raises(Refusal, match=r"starts at offset 1000 by now, but the newest checkpoint .* resumes at 500"):
         once.run()
     checkpoints(workers)[0].unlink()
     with pytest.raises(Refusal, match=r"there is no checkpoint in .* starts at offset 1000 by now"):
@@ -169,12 +169,12 @@ def test_a_checkpoint_ahead_of_the_log_is_refused(workers: Workers) -> None:
     once = Once(workers)
     once.run()
     make_anew(workers, workers.source)
-    with pytest.raises(Refusal, match=f"goes on at offset {EVENTS}, ahead of .* which ends at 0"):
+    with pytest.raises(Refusal, match=f"resumes at offset {EVENTS}, ahead of .* which ends at 0"):
         once.run()
 
 
 def test_a_log_that_is_another_one_is_refused(workers: Workers) -> None:
-    """Input made anew and grown past the checkpoint is told by its last record, or by outputs that nothing caused."""
+    """Input created again and grown past the checkpoint is refused for its last record, or for uncaused outputs."""
     once = Once(workers)
     once.run()
     make_anew(workers, workers.source)
@@ -183,7 +183,7 @@ def test_a_log_that_is_another_one_is_refused(workers: Workers) -> None:
         once.run()
     make_anew(workers, workers.source)
     checkpoints(workers)[0].unlink()
-    with pytest.raises(Refusal, match="the input was made anew; give it new output topics"):
+    with pytest.raises(Refusal, match="the input topic was created again; give it new output topics"):
         once.run()
 
 
@@ -271,7 +271,7 @@ def test_a_replays_checkpoint_ahead_of_what_was_emitted_is_refused(workers: Work
     for path in checkpoints(workers):
         path.unlink()
     replayed(workers, 800)
-    with pytest.raises(Refusal, match=r"is a replay's and goes on at offset 800 .* up to 500 only: remove it"):
+    with pytest.raises(Refusal, match=r"is a replay's and resumes at offset 800 .* up to 500 only: remove it"):
         once.run()
     for path in checkpoints(workers):
         path.unlink()
@@ -316,7 +316,7 @@ def test_a_group_offset_ahead_of_the_log_is_refused(workers: Workers) -> None:
     place = {TopicPartition(workers.source, 0): OffsetAndMetadata(EVENTS + 1, "", -1)}
     servers = workers.loaded.kafka.bootstrap_servers
     administered(servers, "moving the offset", lambda admin: admin.alter_group_offsets(workers.group, place))
-    with pytest.raises(Refusal, match=f"has committed offset {EVENTS + 1} of .* ends at {EVENTS}: the input was made"):
+    with pytest.raises(Refusal, match=f"has committed offset {EVENTS + 1} of .* ends at {EVENTS}: the input topic was created"):
         Once(workers).run()
 
 

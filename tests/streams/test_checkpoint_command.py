@@ -103,7 +103,7 @@ def test_show_prints_the_header(directory: str) -> None:
     assert shown["arrays"]["fates"] == "int64 [9]"
     ambiguous = run(directory, "show")
     assert ambiguous.exit_code == 1
-    assert ambiguous.stderr == "Error: there are partitions 0, 3: say which with --partition\n"
+    assert ambiguous.stderr == "Error: there are partitions 0, 3: choose one with --partition\n"
     assert "thalweg checkpoint list" in run(directory, "show", "--partition", "0", "--offset", "7").stderr
 
 
@@ -142,7 +142,7 @@ def test_rollback_sets_the_newer_ones_aside(directory: str) -> None:
     assert offsets(directory) == [200, 100]
     assert "set aside: " in told.stderr
     assert "/aside/" in told.stderr
-    assert "goes on at offset 200." in told.stderr
+    assert "resumes at offset 200." in told.stderr
     assert "what readers got stays as it is" in told.stderr
     told = run(directory, "rollback", "--partition", "0", "--offline")
     assert (told.exit_code, offsets(directory)) == (0, [100])
@@ -152,7 +152,7 @@ def test_rollback_sets_the_newer_ones_aside(directory: str) -> None:
     assert offsets(directory, 3) == [300]
     assert (
         run(directory, "rollback", "--offline").stderr
-        == "Error: there are partitions 0, 3: say which with --partition\n"
+        == "Error: there are partitions 0, 3: choose one with --partition\n"
     )
 
 

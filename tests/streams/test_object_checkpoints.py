@@ -212,8 +212,8 @@ def test_a_file_torn_at_upload_gets_no_manifest(made: Made, monkeypatch: pytest.
         (lambda store, place: put(store, file_of(store, place), b"short"), "bytes, which has 5"),
         (lambda store, place: put(store, place.path, b'{"file": '), "it is no manifest"),
         (lambda store, place: put(store, place.path, b"\xff" * 99), "it is no manifest"),
-        (lambda store, place: rename(store, place, "../other/secret"), "is no file of its own"),
-        (lambda store, place: rename(store, place, f"{7:020d}-{'0' * 16}.checkpoint"), "is no file of its own"),
+        (lambda store, place: rename(store, place, "../other/secret"), "is no separate file"),
+        (lambda store, place: rename(store, place, f"{7:020d}-{'0' * 16}.checkpoint"), "is no separate file"),
         (lambda store, place: flip(store, place), "whose SHA-256 is another one"),
     ],
 )

@@ -292,9 +292,9 @@ def test_windows_close_behind_the_checkpoint(uninterrupted: tuple[dict[str, Any]
 @pytest.mark.parametrize(
     ("log", "options", "message"),
     [
-        ("rest.jsonl", ["--first-offset", "1200"], "goes on at offset 1100, the log starts at 1200"),
+        ("rest.jsonl", ["--first-offset", "1200"], "resumes at offset 1100, the log starts at 1200"),
         ("rest.jsonl", [], "is of another log: the record at offset 1099 differs"),
-        ("short.jsonl", [], "goes on at offset 1100, ahead of the log, which ends at 100"),
+        ("short.jsonl", [], "resumes at offset 1100, ahead of the log, which ends at 100"),
         ("whole.jsonl", ["--set", "learner.latent_size=4"], "learner.latent_size = 8, which is 4 now"),
     ],
 )
