@@ -196,8 +196,8 @@ class _Transactions:
                 await self._producer.abort_transaction()
         except (KafkaError, TimeoutError) as error:
             raise Refusal(
-                f"transactional id {self._name!r} is not available ({explained(error)}): check the brokers, the right to "
-                "write with it, and delivery.transaction_timeout_ms against their transaction.max.timeout.ms"
+                f"transactional id {self._name!r} is not available ({explained(error)}): check the brokers, the right "
+                "to write with it, and delivery.transaction_timeout_ms against their transaction.max.timeout.ms"
             ) from error
 
     async def send(self, topic: str, records: Sequence[Output], in_flight_batches_max: int) -> None:
