@@ -57,8 +57,8 @@ A row's arrays that lie side by side are filled up to whole cache lines, which i
 ARRAYS = """
 ## Every array
 
-The first size of a shape states what has a row in it. The digest of the state leaves out what only states where something
-is.
+The first size of a shape states what has a row in it. The digest of the state leaves out mere
+places.
 
 | array | type | shape | in the digest | what |
 |---|---|---|---|---|

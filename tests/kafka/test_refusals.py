@@ -317,7 +317,7 @@ def test_a_group_offset_ahead_of_the_log_is_refused(workers: Workers) -> None:
     servers = workers.loaded.kafka.bootstrap_servers
     administered(servers, "moving the offset", lambda admin: admin.alter_group_offsets(workers.group, place))
     with pytest.raises(
-        Refusal, match=f"committed offset {EVENTS + 1} of .* ends at {EVENTS}: the input topic was created"
+        Refusal, match=f"offset {EVENTS + 1} of .* ends at {EVENTS}: the input topic was created"
     ):
         Once(workers).run()
 
