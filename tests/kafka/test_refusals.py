@@ -316,9 +316,7 @@ def test_a_group_offset_ahead_of_the_log_is_refused(workers: Workers) -> None:
     place = {TopicPartition(workers.source, 0): OffsetAndMetadata(EVENTS + 1, "", -1)}
     servers = workers.loaded.kafka.bootstrap_servers
     administered(servers, "moving the offset", lambda admin: admin.alter_group_offsets(workers.group, place))
-    with pytest.raises(
-        Refusal, match=f"offset {EVENTS + 1} of .* ends at {EVENTS}: the input topic was created"
-    ):
+    with pytest.raises(Refusal, match=f"offset {EVENTS + 1} of .* ends at {EVENTS}: the input topic was created"):
         Once(workers).run()
 
 
