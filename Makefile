@@ -1,6 +1,7 @@
 # make demo    replay the shipped sample of KuaiRand, print a table, and the paths of a page with curves and of the scores
 # make live    see it on a real Kafka: broker, topics, 2 000 events a second, a worker, a table of how it goes; Ctrl-C ends it
 # make test    all checks and all tests: what continuous integration runs
+# make coverage  lines of operators/ that tests of the interpreted fold run: at least 97%
 # make check   lint, format, types, import directions, doctests
 # make peer    speed beside Vowpal Wabbit; make quality: AUC and log loss beside it
 # make soak    crashes by the hundred: KILLS=100 BROKER_KILLS=20 REBALANCES=20 FULL_DISKS=10 RESTARTS=10 RUNS=100000
@@ -21,7 +22,7 @@ REBALANCES ?= 20
 FULL_DISKS ?= 10
 RESTARTS ?= 10
 RUNS ?= 100000
-.PHONY: help demo live test check kuairand peer quality soak clean
+.PHONY: help demo live test coverage check kuairand peer quality soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -63,6 +64,14 @@ check: $(VENV)/.installed-test
 # Two processes: the first part of the tests needs a broker and mostly waits, and the other process computes meanwhile.
 test: check
 	$(BIN)/python -m pytest -n 2
+
+# The fold as plain Python: coverage sees no line of machine code.
+COVERED := tests/fold/test_plain.py tests/fold/test_state.py tests/operators tests/streams/test_driver.py
+COVERED += --ignore tests/operators/test_compiled.py --ignore tests/operators/test_river_documentation.py
+coverage: $(VENV)/.installed-test
+	@mkdir -p build
+	THALWEG_INTERPRETED=1 $(BIN)/coverage run -m pytest -q -p no:cacheprovider $(COVERED)
+	$(BIN)/coverage report --skip-covered --fail-under=97
 
 kuairand: $(VENV)/.installed-test
 	@mkdir -p build/kuairand

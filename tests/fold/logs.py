@@ -43,6 +43,8 @@ def _generated() -> tuple[LogRecord, ...]:
         events.append(event)
         if chance.random() < 0.01:
             events.append(chance.choice(events[-40:]))  # sent twice
+        if event["type"] == "feedback" and chance.random() < 0.1:
+            events.append(event)
         if chance.random() < 0.01:
             events.append({"type": "erase", "id": f"x{len(events)}", "user": event["user"], "ts": event["ts"]})
     for _ in range(60):  # feedback before its impression, and out of order
