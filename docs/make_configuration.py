@@ -29,8 +29,8 @@ section.key=value` goes before the environment variable `THALWEG_SECTION__KEY`, 
 before the defaults. An unknown key is refused with the nearest known name. `thalweg config show` prints every value
 in effect and where it comes from.
 
-Every number has bounds, and what is outside of them is refused in one line; so are infinities. Where a state within
-the bounds is larger than the memory that there is, one line names the settings that ask for it and their bytes.
+Every number has bounds, and what is outside of them is refused in one line; so are infinities. If a state within
+the bounds does not fit into memory, one line names the settings that make it so large and their bytes.
 
 Names end in their unit: `_ms` is milliseconds, `_bytes` bytes. What the fold computes depends on the sections from
 `[features]` to `[mapping]` and on `seed`; a checkpoint made with others is refused. `[topics]`, `[kafka]`,

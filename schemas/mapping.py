@@ -17,9 +17,14 @@ _NAMED = re.compile(r"([\w\-]+)\s*=\s*(.+)")
 class MappingConfiguration:
     """The section `[mapping]`: where the fields of our events are in the records of another system.
 
-    Paths have dots between names: `user.id`, `items.0.sku`, `tags.*` (each member of a list),
-    `params[key=page].value` (the member of a list whose field has this value), `a|b` (the first that is there), and
-    quotes around a name that has a dot. A record without what is needed is a dead letter, with its bytes untouched.
+    Paths have dots between names, and quotes around a name that has a dot:
+
+    - `user.id`, `items.0.sku`;
+    - `tags.*`: each member of a list;
+    - `params[key=page].value`: the member of a list whose field has this value;
+    - `a|b`: the first that is there.
+
+    A record without what is needed is a dead letter, with its bytes untouched.
 
     Raises ValueError where a path is none, or keys contradict each other.
     """
@@ -30,7 +35,7 @@ class MappingConfiguration:
     registry: str = ""
     """URL of the schema registry of `avro`; THALWEG_REGISTRY_USERNAME and THALWEG_REGISTRY_PASSWORD have the login."""
     type: str = ""
-    """Path of the value that says what a record is; empty: all are impressions."""
+    """Path of the value that gives a record's kind; empty: all are impressions."""
     impressions: tuple[str, ...] = ()
     """Values of `type` that are impressions."""
     feedback: dict[str, str] = field(default_factory=dict)

@@ -92,7 +92,7 @@ def chosen_root() -> Path:
 
 
 def refuse_others(path: Path | str) -> None:
-    """Raise CacheError where a file or folder is somebody else's, or somebody else may write it."""
+    """Raise CacheError where a file or folder is another user's, or another user may write it."""
     link, found = os.lstat(path), os.stat(path)  # noqa: PTH116
     if any(each.st_uid not in (os.geteuid(), 0) for each in (link, found)):
         raise CacheError(f"{path} belongs to another user, but what is in it would be run: {INSTEAD}")
@@ -123,10 +123,10 @@ class _Files(caching.IndexDataCacheFile):
 
 
 class _Locator(caching._CacheLocator):
-    """Tells numba where a function's files lie: its own locators ask for the line and the time of the source.
+    """Tells numba where a function's files are: its own locators ask for the line and the time of the source.
 
-    With those an edited comment would compile anew; here the digest in the folder's name says what is fresh. A function
-    outside of the digested sources (in a test, in a benchmark) adds its own file.
+    With those an edited comment would compile again; here the digest in the folder's name decides what is fresh. A
+    function outside of the digested sources (in a test, in a benchmark) adds its own file.
     """
 
     def __init__(self, function: Any, folder: Path, sources: tuple[Path, ...]) -> None:

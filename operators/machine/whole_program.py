@@ -81,7 +81,7 @@ class _Compiler(CompilerBase):
 class Dispatcher(CPUDispatcher):
     """A compiled function: inner where compiled code calls it, a whole program where Python does.
 
-    It may be both, and is compiled for each then. Only whole programs lie in the cache.
+    It may be both, and is compiled for each then. Only whole programs are in the cache.
     """
 
     depth = 0

@@ -53,7 +53,7 @@ def command(
     """Turn a CSV, Parquet or Arrow TABLE, or foreign JSON lines, into a log of events.
 
     With --user, --item, --time and --label each row becomes an impression, and where its label is positive also a
-    feedback "click" after the delay. Without them a [mapping] in the configuration says what rows are: impressions and
+    feedback "click" after the delay. Without them a [mapping] in the configuration defines the rows: impressions and
     feedback as they happened, from one table, or from two with --actions. Feedback that names no impression belongs to
     the user's latest impression of the item.
 
@@ -67,6 +67,8 @@ def command(
     Example:
       thalweg import events.parquet --user user --item item --time time_ms:ms --label label \\
         --context tab,author,tag --split tag:, --out events.jsonl.zst
+
+    \b
       thalweg import views.csv --actions purchases.csv --config shop.toml --out shop.jsonl.zst
     """
     from thalweg.streams.logs.tables import TableError
@@ -162,7 +164,7 @@ def _mapped(
         )
     if table.name.lower().endswith(ENDINGS):
         if actions is not None:
-            raise click.UsageError("--actions belongs to tables: JSON lines of both kinds can lie in one file")
+            raise click.UsageError("--actions belongs to tables: JSON lines of both kinds can be in one file")
         return EventLines(table, configuration)
     options = Options(action, _names(text), _names(number), keep_null_words)
     return EventTables(table, configuration, actions=actions, options=options)
@@ -170,7 +172,7 @@ def _mapped(
 
 @contextmanager
 def _progress(source: _Source) -> Iterator[Iterator[bytes]]:
-    """Show how many of the events are written; nothing where nobody looks."""
+    """Show how many of the events are written; nothing where there is no terminal."""
     console = Console(stderr=True)
     total = source.imported.impressions + source.imported.feedback
     with Progress(

@@ -1,4 +1,4 @@
-"""`thalweg mapping`: suggest a mapping for somebody's own events, and try one."""
+"""`thalweg mapping`: suggest a mapping for the user's events, and try one."""
 
 from itertools import islice
 from pathlib import Path
@@ -36,8 +36,8 @@ def command() -> None:
 def suggest_command(file: Path) -> None:
     """Print a [mapping] for FILE, guessed from its first 10 000 records.
 
-    FILE is a table (CSV, Parquet, Arrow) or JSON lines. Every line says why, and what was left out is listed too. Look
-    at it and change it: names can't say what was shown and what was done.
+    FILE is a table (CSV, Parquet, Arrow) or JSON lines. Every line has its reason, and what was left out is listed too.
+    Check and edit it: names do not reveal what was shown and what was done.
     """
     from thalweg.streams.logs.tables import TableError
     from thalweg.streams.mapping.sample import paths_of, sample

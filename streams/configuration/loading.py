@@ -99,7 +99,7 @@ class WorkerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     silence_ms: Annotated[int, msgspec.Meta(ge=3_000, le=600_000)] = 10_000
     """Brokers that have not answered for so long are taken to be gone: `/readyz` answers 503, and no lag is shown."""
     stop_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 15_000
-    """A worker that is told to stop waits so long for brokers that are gone. It then ends without a checkpoint."""
+    """A stopping worker waits so long for brokers that are gone. It then ends without a checkpoint."""
 
 
 class DeliverySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,7 +111,7 @@ class DeliverySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     transaction_interval_ms: Annotated[int, within(0, 60_000)] = 100
     """How long outputs wait for others to be committed with them; readers see them then."""
     transaction_timeout_ms: Annotated[int, within(1_000, KAFKA_MS_MAX)] = 60_000
-    """After so long the brokers abort a transaction that nobody ends; until then it holds readers up. It can't be more
+    """After so long the brokers abort an abandoned transaction; until then it blocks readers. It can't be more
     than the brokers' `transaction.max.timeout.ms`."""
 
     def __post_init__(self) -> None:

@@ -90,7 +90,7 @@ class EndingLimits(NamedTuple):
     silence_ms: int = 10_000
     """After so long without an answer they are taken to be gone."""
     stop_timeout_ms: int = 15_000
-    """A worker that is told to stop waits so long for brokers that are gone."""
+    """A stopping worker waits so long for brokers that are gone."""
 
 
 class BlockApp(faust.App):
@@ -224,7 +224,7 @@ def end_without_brokers(app: BlockApp) -> None:
         else:
             _say(
                 Refusal(
-                    f"no broker has answered for {app.silence_s:.0f} s: ended without them; the next worker goes on "
+                    f"no broker has answered for {app.silence_s:.0f} s: ended without them; the next worker resumes "
                     "from the last checkpoint"
                 )
             )

@@ -2,10 +2,10 @@
 
 A letter that was sent back is marked: a record in the dead-letter topic, behind the letter and in its partition, names
 the letter's offset in the header `thalweg.redriven`. Record and mark are one Kafka transaction, so a redrive that dies
-has done both or neither, and one that is begun meanwhile ends the other. The record that goes back carries the place of
-its letter in the same header, and in `thalweg.redrives` how often it was sent back by now: at a limit it is left alone.
+has done both or neither. A redrive that begins meanwhile fences the other. The record that goes back carries the place
+of its letter in the same header. `thalweg.redrives` counts how often it was sent back: at a limit it is left alone.
 
-A letter that the brokers refuse does not hold the others of its batch up: the batch is halved until it is found.
+A letter that the brokers refuse does not block the others of its batch: the batch is halved until it is found.
 """
 
 import asyncio
@@ -118,7 +118,7 @@ class Redrive:
         return plan
 
     def run(self, on_sent: Callable[[int], object] = lambda count: None) -> Plan:
-        """Send the letters back and mark them, a batch a transaction; `on_sent` is told how many are committed.
+        """Send the letters back and mark them, a batch a transaction; `on_sent` gets the number of those committed.
 
         Raises Refusal where the brokers fail: the batches before are sent and marked, those behind are not.
         """
@@ -147,8 +147,8 @@ class Redrive:
             ) from None
         except (KafkaError, TimeoutError) as error:
             raise Refusal(
-                f"the letters behind the first {sent} can't be sent back ({explained(error)}): mend it, and the same "
-                "command goes on with them"
+                f"the letters behind the first {sent} can't be sent back ({explained(error)}): repair it, and run "
+                "the same command again to send them"
             ) from None
         return plan
 
@@ -183,7 +183,7 @@ class Sender:
         self._producer: Any = None
 
     async def __aenter__(self) -> "Sender":
-        """Take the transactional id over, which ends whoever had it. Raises Refusal where that can't be."""
+        """Take over the transactional id, which fences its last owner. Raises Refusal where that fails."""
         await self._renew()
         return self
 

@@ -1,7 +1,7 @@
-"""What goes wrong with brokers, as one line that says which it was and what to do.
+"""Brokers' errors, each as one line with the reason and a remedy.
 
-Errors are judged by their type. Where a client only says that it could not connect, `why_unreachable` connects once
-itself: a refused handshake, a refused login and a port that nobody listens on are different errors there.
+Errors are judged by their type. Where a client only reports a failed connection, `why_unreachable` connects once
+itself: a refused handshake, a refused login and a closed port are different errors there.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ def one_line(error: BaseException) -> str:
 
 
 def explained(error: BaseException) -> str:
-    """Return an error on one line, with what to do where its type tells that."""
+    """Return an error on one line, with a remedy where its type has one."""
     advice = next((advice for kinds, advice in ADVICE.items() if isinstance(error, kinds)), "")
     return f"{one_line(error)}: {advice}" if advice else one_line(error)
 
@@ -149,7 +149,7 @@ def _of_frame(names: dict[str, Any], error: BaseException) -> Refusal | None:
 
 
 def why_unreachable(kafka: "KafkaSection") -> str:
-    """Connect once to each bootstrap server and return why nobody serves us, and what to do."""
+    """Connect once to each bootstrap server and return why none answers, and what to do."""
     told = ""
     for server in kafka.servers:
         found = _outcome(kafka, server, redacted(server))
@@ -199,7 +199,7 @@ def _no_answer(kafka: "KafkaSection", shown: str, error: BaseException) -> str:
 
 
 def within_thread(connect: Any, kafka: "KafkaSection", server: str) -> None:
-    """Run a coroutine function to its end in an event loop of its own, also where this thread has one."""
+    """Run a coroutine function to its end in a new event loop, also where this thread has one."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:

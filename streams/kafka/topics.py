@@ -32,8 +32,8 @@ class TopicsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     partitions: Annotated[int, within(1, 1_000_000)] = 1
     replication_factor: Annotated[int, within(1, 32_767)] = 1
     retention_ms: Annotated[int, within(-1, (1 << 63) - 1)] = WEEK_MS
-    """How long records are kept, -1 for ever. A worker needs the input back to its newest checkpoint that verifies,
-    and for as long as an explanation, an import or a rebuild from the start is wanted, all of it."""
+    """How long records are kept, -1 for ever. A worker needs the input back to its newest checkpoint that verifies.
+    An explanation, an import or a rebuild from the start needs all of it."""
 
     @property
     def names(self) -> tuple[str, str, str, str]:

@@ -1,4 +1,4 @@
-"""Tables of events as they are, a view, a click or a purchase a row, as a log: `[mapping]` says what is what."""
+"""Tables of events as they are, a view, a click or a purchase a row, as a log: `[mapping]` defines the columns."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +41,7 @@ class EventTables:
     Parameters
     ----------
     path
-        The table; its rows are what `mapping.type` says, impressions without that.
+        The table; `mapping.type` decides what its rows are; without it they are impressions.
     configuration
         The fold's, with a `[mapping]`; paths name columns.
     actions
@@ -168,7 +168,7 @@ class _Table:
         wanted = {path: self._columns(path) for path in (*mapping.paths(), *(p for _, p in mapping.named_context()))}
         required = [path for path in (mapping.user, mapping.item, mapping.time) if path]
         if not mapping.time:
-            raise TableError("mapping.time is missing: a table's rows have no time of their own")
+            raise TableError("mapping.time is missing: a table's rows have no time without it")
         for path in required:
             if not wanted[path]:
                 check_columns(self._path, [path], self._present)
@@ -231,7 +231,7 @@ class _Table:
         named = set(self._mapping.feedback.values())
         if self._options.action is None and len(named) != 1:
             raise TableError(
-                f"{self._path} does not say which action its rows are: give --action purchase, for instance, or a "
+                f"{self._path} does not name the action of its rows: give --action purchase, for instance, or a "
                 "column at mapping.type"
             )
         action = self._options.action or named.pop()

@@ -101,7 +101,7 @@ def _flat(record: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str
 
 
 def _flat_list(members: list[dict[str, Any]], path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Give what lies in a list of objects: by their keys where they have some, else in the first of them."""
+    """Give the members of a list of objects: by their keys where they have some, else in the first of them."""
     if all("key" in each and "value" in each for each in members):
         for each in members:
             inner = {"value": each["value"]}

@@ -169,7 +169,7 @@ def _is_present(values: list[Any]) -> str | None:
 
 
 def _kinds(columns: dict[str, list[Any]]) -> list[Line]:
-    """Return what says what a record is."""
+    """Return the lines that define what a record is."""
 
     def few(values: list[Any]) -> str | None:
         found = _present(values)

@@ -48,7 +48,7 @@ class Noticed:
 
 
 class Finding(NamedTuple):
-    """One thing to look at: `kind` stays the same while `message` counts on."""
+    """One finding for the run's owner: `kind` stays the same while the counts in `message` rise."""
 
     kind: str
     message: str

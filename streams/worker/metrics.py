@@ -44,7 +44,7 @@ class Consumer(Protocol):
         """Whether that is longer than it may be."""
 
     def progress(self) -> Sequence[PartitionProgress]:
-        """Tell how far each assigned partition is."""
+        """Report how far each assigned partition is."""
 
 
 def rows_of(state: State) -> dict[str, int]:

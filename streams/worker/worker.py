@@ -136,7 +136,7 @@ class AssignedPartition:
         return Outputs(*fresh)
 
     def misplaced(self, count: int) -> str | None:
-        """Return what to tell, once, where many of the first records lie in the wrong partition.
+        """Return a warning, once, where many of the first records are in the wrong partition.
 
         `count` is that of the records that were just folded.
         """
