@@ -114,12 +114,17 @@ def test_compiled_code_takes_nothing_else_from_schemas() -> None:
     for path, tree in modules.items():
         for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
             if "compiled" in map(ast.unparse, function.decorator_list):
-                names = {node.id for part in function.body for node in ast.walk(part) if isinstance(node, ast.Name)}
-                for name in names & taken[path].keys():
+                for name in _names_in(function) & taken[path].keys():
                     frozen.setdefault(taken[path][name], set()).add(f"{path.name}: {function.name} takes {name}")
     assert "thalweg.schemas.reasons" in frozen
     frozen.pop("thalweg.schemas.reasons")
     assert not frozen
+
+
+def _names_in(function: ast.FunctionDef) -> set[str]:
+    """Return the names that a function's body uses, `module.NAME` as it stands."""
+    nodes = [node for part in function.body for node in ast.walk(part)]
+    return {ast.unparse(node) for node in nodes if isinstance(node, ast.Name | ast.Attribute)}
 
 
 def _from_schemas(path: Path, tree: ast.Module, modules: dict[Path, ast.Module]) -> Iterator[tuple[str, str]]:
@@ -130,10 +135,14 @@ def _from_schemas(path: Path, tree: ast.Module, modules: dict[Path, ast.Module])
             if node.module.startswith("thalweg.schemas"):
                 found |= {alias.asname or alias.name: node.module for alias in node.names}
             elif node.module.startswith("thalweg.operators"):
-                other = PACKAGE.joinpath(*node.module.split(".")[2:]).with_suffix(".py")
-                if other in modules:
+                folder = PACKAGE.joinpath(*node.module.split(".")[2:])
+                if (other := folder.with_suffix(".py")) in modules:
                     theirs = dict(_from_schemas(other, modules[other], modules))
                     found |= {alias.name: theirs[alias.name] for alias in node.names if alias.name in theirs}
+                for alias in node.names:  # a module, whose constants are named by way of it
+                    if (other := folder / f"{alias.name}.py") in modules:
+                        theirs = dict(_from_schemas(other, modules[other], modules))
+                        found |= {f"{alias.asname or alias.name}.{name}": origin for name, origin in theirs.items()}
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             used = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)} & found.keys()
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

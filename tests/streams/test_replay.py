@@ -457,6 +457,9 @@ def test_mixed_types_are_all_accounted_for(folder: Path) -> None:
     assert raw == [encode_event(events[1]), *events[4:]]  # type: ignore[arg-type]
 
 
+BY_GROUP = ("auc_by_user", "auc_by_page", "calibration_error")
+
+
 def test_nothing_usable_is_still_a_summary(folder: Path) -> None:
     """A log of junk alone must give status 0, a summary of nulls, and every line as a dead letter."""
     replay(write([b"junk"] * 3), "--summary", "summary.json", "--dead-letters", "d.jsonl", "--until-end-of-windows")
@@ -470,6 +473,7 @@ def test_nothing_usable_is_still_a_summary(folder: Path) -> None:
         "base_auc",
         "base_log_loss",
         "calibration",
+        *(f"{score}{name}" for score in ("", "model_", "base_") for name in BY_GROUP),
     ]
 
 
