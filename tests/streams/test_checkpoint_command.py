@@ -100,7 +100,7 @@ def test_show_prints_the_header(directory: str) -> None:
     assert shown["header"]["next_offset"] == 200
     assert len(shown["header"]["digest"]) == 64
     assert shown["header"]["configuration"]["table"]["rows_limit"] == 2_048
-    assert shown["arrays"]["fates"] == "int64 [9]"
+    assert shown["arrays"]["fates"] == "int64 [10]"
     ambiguous = run(directory, "show")
     assert ambiguous.exit_code == 1
     assert ambiguous.stderr == "Error: there are partitions 0, 3: choose one with --partition\n"
