@@ -39,6 +39,7 @@ This page is written by `python docs/make_memory.py`, from the declarations of t
 ROWS = {
     "users": ("user", "behaviors.users_limit", True),
     "values": ("item, context value, or value of any other field", "table.rows_limit", True),
+    "cross_pairs": ("pair of user or item with another value", "learner.cross_pairs_limit", True),
     "slots": ("waiting impression, without its text", "joiner.waiting_limit", True),
     "blocks": ("64 bytes of its text", "joiner.text_bytes", False),
     "nodes": ("feedback of a waiting impression", "joiner.feedback_limit", False),

@@ -399,13 +399,27 @@ def _estimate(count: float, labels: float, promised: float, positive: float, neg
 def write_error(
     memory: ErrorMemory, reads: MemoryReads, slot: int, label: float, now_ms: int, parameters: ErrorMemoryParameters
 ) -> None:
-    """Remember a label and what was predicted for it, and learn how far the estimates are to be believed.
+    """Remember a label and what was predicted for it: `write_moved_error` where the base has not learned since."""
+    write_moved_error(memory, reads, slot, label, 0.0, now_ms, parameters)
+
+
+@compiled
+def write_moved_error(
+    memory: ErrorMemory,
+    reads: MemoryReads,
+    slot: int,
+    label: float,
+    moved: float,
+    now_ms: int,
+    parameters: ErrorMemoryParameters,
+) -> None:
+    """Remember a label and what is predicted for it now, `moved` above what was, and learn how far to trust.
 
     That is learned from the error behind each memory as it was served: delayed gradients, which cost no logarithm.
     """
     _grow_scale(memory, now_ms, parameters)
     weight = float32(memory.scale[0])
-    _add(memory, reads, slot, weight, weight * float32(label), weight, parameters)
+    _add(memory, reads, slot, weight, weight * float32(label), weight, float32(moved), parameters)
     for which in range(reads.keyed.shape[1]):
         estimate = float64(reads.estimate[slot, which])
         if estimate != 0.0:
@@ -424,7 +438,8 @@ def amend_label(
 ) -> None:
     """Add `difference` to the label of an impression that is remembered already."""
     _grow_scale(memory, now_ms, parameters)
-    _add(memory, reads, slot, float32(0.0), float32(memory.scale[0]) * float32(difference), float32(0.0), parameters)
+    labels = float32(memory.scale[0]) * float32(difference)
+    _add(memory, reads, slot, float32(0.0), labels, float32(0.0), float32(0.0), parameters)
     for which in range(reads.keyed.shape[1]):
         estimate = float64(reads.estimate[slot, which])
         if estimate != 0.0:
@@ -439,11 +454,15 @@ def _add(
     count: float,
     labels: float,
     weight: float,
+    moved: float,
     parameters: ErrorMemoryParameters,
 ) -> None:
-    """Add to an impression's bucket in each memory; `weight` times what was predicted there goes to the predictions."""
+    """Add to an impression's bucket in each memory; `weight` times what was predicted there goes to the predictions.
+
+    The base has `moved` since, by what it has learned: an error that it no longer makes is not to be corrected.
+    """
     for which in range(reads.keyed.shape[1]):
-        predictions = weight * reads.before[slot, which]
+        predictions = weight * min(max(reads.before[slot, which] + moved, float32(0.0)), float32(1.0))
         place = reads.keyed[slot, which]
         if place > 0:
             _add_to(memory.keyed[place - 1], count, labels, predictions)

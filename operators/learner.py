@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators import derived, features, ftrl
+from thalweg.operators.cross import CrossConfiguration
 from thalweg.operators.ftrl import Coordinates, Rate
 from thalweg.operators.machine.compiled import clear, compiled, float32
 from thalweg.operators.machine.declare import part, per, side_by_side
@@ -39,7 +40,7 @@ ModelFeatures = Literal["indicators", "original"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LearnerConfiguration:
+class LearnerConfiguration(CrossConfiguration):
     """How the model learns (`[learner]`).
 
     `model`: the model itself, "fwfm" built in, or a River classifier in its place: "river:" and its name in River, with

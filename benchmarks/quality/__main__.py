@@ -8,7 +8,19 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.quality import delays, drift, frozen, monolith, own_model, peers, river_model, sdim, settings, table
+from benchmarks.quality import (
+    delays,
+    drift,
+    frozen,
+    late,
+    monolith,
+    own_model,
+    peers,
+    river_model,
+    sdim,
+    settings,
+    table,
+)
 from benchmarks.quality.tables import Options, write_part
 from benchmarks.real_logs import DATA, GLOBO_CLICKS
 
@@ -16,6 +28,7 @@ PARTS = {
     "peers": peers.tables,
     "settings": settings.tables,
     "delays": delays.tables,
+    "late": late.tables,
     "frozen": frozen.tables,
     "drift": drift.tables,
     "sdim": sdim.tables,
@@ -29,8 +42,8 @@ PARTS = {
 def main() -> int:
     """Make the tables of each part, as Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of kuairand14d and globo_dev")
-    parser.add_argument("--log", action="append", default=[], help="KuaiRand or Globo; both by default")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the logs' tables")
+    parser.add_argument("--log", action="append", default=[], help="KuaiRand, MovieTweetings or Globo; all by default")
     parser.add_argument("--only", action="append", default=[], choices=PARTS, help="a part; all by default")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/quality.md")
     given = parser.parse_args()

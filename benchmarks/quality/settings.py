@@ -11,6 +11,7 @@ OFF = "1e12"  # pseudo-exposures beside which nothing that is counted shows
 SETTINGS: list[tuple[str, list[str]]] = [
     ("the defaults", []),
     ("without the error memory's correction", ["correction.lambda_max=0"]),
+    ("without the cross network", ["learner.cross_rank=0"]),
     ("without recent items", ["learner.recent_items=0"]),
     ("without sequences: no interests, no recent items", ["behaviors.kinds=[]"]),
     ("without rates and residuals", [f"learner.rate_prior={OFF}"]),

@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.cross import CROSS, OF_ONE, OF_PAIRS, OWN, statistics_count
 from thalweg.operators.derived import DERIVED
 from thalweg.operators.edges.columnizer import Block
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
+from thalweg.operators.fold.layout import cross_rank
 from thalweg.operators.joiner import Score
+from thalweg.operators.machine.lanes import LANES
 from thalweg.schemas.kept import complete_example, kept_features, kept_user, unpack_record
 from thalweg.schemas.origin import Origin
 from thalweg.schemas.outputs import dead_letter_headers, encode_scores
@@ -36,6 +39,7 @@ class Encoder:
         self._emits_features = configuration.features.emit
         self._places = configuration.features.places()
         self._size = configuration.learner.latent_size
+        self._statistics = statistics_count(cross_rank(configuration), self._places)
         kinds = configuration.behaviors.kinds
         self._interests = [f"interest.{kind}.{part}" for kind in kinds for part in ("short", "long")]
         self._rate_names: list[str] = []
@@ -81,11 +85,18 @@ class Encoder:
             name: numbers[2 * place : 2 * place + 2]
             for name, place in zip(self._rate_names, self._rate_places, strict=True)
         }
-        at = len(numbers) - len(self._interests) * self._size
+        at = len(numbers) - self._statistics - len(self._interests) * self._size
         features["machine_logit"], features["overall_log_odds"] = numbers[at - 2 : at]
         for name in self._interests:
             features[name] = numbers[at : at + self._size]
             at += self._size
+        if self._statistics:
+            features["statistics.user"] = numbers[at : at + OF_ONE]
+            features["statistics.item"] = numbers[at + OF_ONE : at + 2 * OF_ONE]
+            features["linear_logit"], features["cross_logit"] = numbers[at + OWN], numbers[at + CROSS]
+            for place, name in enumerate(names[2:]):
+                first = at + 2 * LANES + OF_PAIRS * place
+                features[f"pairs.{name}"] = numbers[first : first + OF_PAIRS]
         return features
 
     def examples(self, emitted: Emitted, names: list[str]) -> list[Output]:

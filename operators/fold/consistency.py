@@ -132,6 +132,9 @@ def refuse_inconsistent(state: State, configuration: Configuration) -> None:
     waiting, features, users = state.waiting, state.features, state.users
     in_use, known = waiting.status != Status.FREE, users.key != 0
     refuse_table("features", features, features.key != 0)
+    pairs = state.cross.pairs
+    refuse_table("pairs", pairs, pairs.key != 0)
+    refuse_owned("pairs", state.cross.owners, known, pairs.key != 0)
     refuse_table("users", users, known & (waiting.users.first == 0))
     refuse_pool("waiting", waiting.pool, in_use)
     refuse_index("waiting", waiting.lookup, waiting.key, in_use)
@@ -147,7 +150,10 @@ def refuse_inconsistent(state: State, configuration: Configuration) -> None:
     refuse_lists("closed impressions", (ends[:1], ends[1:]), (waiting.newer, waiting.older), closed)
     refuse_kept(waiting, np.flatnonzero(in_use), len(known))
     refuse_histories(state)
-    refuse_generations(state)
+    seen = state.features_seen
+    filled = np.arange(seen.row.shape[1]) < seen.counts[:, None]
+    refuse_generations("values", state, features, seen, filled)
+    refuse_generations("pairs", state, pairs, state.cross.pairs_seen, np.ones((1, 1), bool))
 
 
 def refuse_pool(name: str, pool: Pool, in_use: Array) -> None:
@@ -263,14 +269,14 @@ def refuse_histories(state: State) -> None:
     refuse_lists("histories", (ends[:1], ends[1:]), (histories.newer, histories.older), in_use)
 
 
-def refuse_generations(state: State) -> None:
-    """Raise InconsistentError where a row that an impression was scored with is of the future, or free and current."""
-    seen, features = state.features_seen, state.features
-    scored = np.flatnonzero(state.waiting.status >= Status.WAITING)
-    row, generation = seen.row[scored].astype(np.int64), seen.generation[scored]
-    known = (row >= 0) & (np.arange(row.shape[1]) < seen.counts[scored][:, None])
-    at, generation = row[known], generation[known]
-    require(within(at, 0, len(features.key) - 1), "generations of values")
-    ahead = generation > features.generation[at]
-    free = (generation == features.generation[at]) & (features.key[at] == 0)
-    require(not np.any(ahead | free), "generations of values")
+def refuse_generations(what: str, state: State, members: Table, seen: Any, filled: Array) -> None:
+    """Raise InconsistentError where a row that an impression was scored with is of the future, or free and current.
+
+    `seen` has row and generation [slots, places], of which those that are `filled` count.
+    """
+    known = (state.waiting.status >= Status.WAITING)[:, None] & filled & (seen.row >= 0)
+    at, generation = seen.row[known].astype(np.int64), seen.generation[known]
+    require(within(at, 0, len(members.key) - 1), f"generations of {what}")
+    ahead = generation > members.generation[at]
+    free = (generation == members.generation[at]) & (members.key[at] == 0)
+    require(not np.any(ahead | free), f"generations of {what}")

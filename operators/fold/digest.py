@@ -11,7 +11,7 @@ from thalweg.operators.fold.state import State
 from thalweg.operators.joiner import Status, list_feedback
 from thalweg.operators.machine.declare import Declared, walk
 from thalweg.operators.structures.pool import Stock
-from thalweg.operators.structures.table import rows_by_key
+from thalweg.operators.structures.table import Table, rows_by_key
 from thalweg.operators.structures.texts import read_texts
 
 Array = npt.NDArray[Any]
@@ -44,6 +44,11 @@ class Rows:
     def users(self) -> Array:
         """Users by their keys."""
         return rows_by_key(self._state.users)
+
+    @cached_property
+    def cross_pairs(self) -> Array:
+        """Pairs by their keys."""
+        return rows_by_key(self._state.cross.pairs)
 
     @cached_property
     def slots(self) -> Array:
@@ -93,7 +98,8 @@ def _add(update: Callable[[Any], object], state: State, each: Declared, rows: Ar
     gathered = _Gathered(each.owner, rows)
     seen = each.array[rows] if field.seen_as is None else field.seen_as(gathered)
     if field.refers:
-        seen = _keys_of(state, seen, gathered.generation)
+        members = state.cross.pairs if field.refers == "cross_pairs" else state.features
+        seen = _keys_of(members, seen, gathered.generation)
     if field.where is not None:
         seen = np.where(field.where(gathered), seen, seen.dtype.type(0))
     update(np.ascontiguousarray(seen))
@@ -103,9 +109,9 @@ def _add(update: Callable[[Any], object], state: State, each: Declared, rows: Ar
         update(out)
 
 
-def _keys_of(state: State, row: Array, generation: Array) -> Array:
+def _keys_of(members: Table, row: Array, generation: Array) -> Array:
     """Return the keys that remembered rows mean, 0 where they are gone."""
     known = row >= 0
     at = np.where(known, row, 0)
-    current = known & (state.features.generation[at] == generation)
-    return np.where(current, state.features.key[at], np.uint64(0))
+    current = known & (members.generation[at] == generation)
+    return np.where(current, members.key[at], np.uint64(0))

@@ -1,6 +1,6 @@
 """An impression arrives: it is scored, emitted, and waits for its outcome."""
 
-from thalweg.operators import delay, derived, joiner
+from thalweg.operators import cross, delay, derived, joiner
 from thalweg.operators.fold import fates, feedback, reading, room, scoring, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, copy_row, dead_letter, emit_early_letter, set_fate
@@ -62,7 +62,10 @@ def complete_impression(
         users.release_slot(state, slot)
         return
     user = users.owner_of(state, slot)
-    derived.count_exposure(state.visits, user, columns.item[event], state.clock.stream_time_ms[0])
+    now_ms = state.clock.stream_time_ms[0]
+    derived.count_exposure(state.visits, user, columns.item[event], now_ms)
+    if cross.is_on(state.cross):
+        cross.count_shown(state.cross, slot, state.features_seen.row[slot], now_ms)
     if waiting.label[slot] == 1:
         feedback.take_positive(state, parameters, slot)
 

@@ -1,14 +1,16 @@
 """How many fields, values and inputs an impression has, and where each is.
 
-The inputs are: rate and residual of each field; those of `Extra`; the interest vectors. Derived fields are the last.
+The inputs are: rate and residual of each field; those of `Extra`; the interest vectors; the cross network's statistics.
+Derived fields are the last.
 """
 
 from enum import IntEnum
 
 from thalweg.operators import derived, error_memory
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.cross import Cross, statistics_count
 from thalweg.operators.error_memory import Memories
-from thalweg.operators.learner import Learner
+from thalweg.operators.learner import BUILT_IN, Learner
 from thalweg.operators.machine.compiled import compiled
 
 
@@ -40,10 +42,18 @@ def field_count(configuration: Configuration) -> int:
     return configuration.features.places() + len(derived.DERIVED)
 
 
+def cross_rank(configuration: Configuration) -> int:
+    """Return the rank of the cross network, 0 where there is none: beside another model than the built-in one."""
+    return configuration.learner.cross_rank if configuration.learner.model == BUILT_IN else 0
+
+
 def input_count(configuration: Configuration) -> int:
-    """Return how many float32 inputs an impression has: rates and residuals by field, two others, interests."""
+    """Return how many float32 inputs an impression has: rates and residuals by field, two others, interests, the
+    cross network's statistics.
+    """
     interests = interest_count(configuration) * configuration.learner.latent_size
-    return 2 * field_count(configuration) + EXTRAS + interests
+    statistics = statistics_count(cross_rank(configuration), configuration.features.places())
+    return 2 * field_count(configuration) + EXTRAS + interests + statistics
 
 
 def base_stands_still(configuration: Configuration) -> bool:
@@ -81,3 +91,9 @@ def extras_start(learner: Learner) -> int:
 def interests_start(learner: Learner) -> int:
     """Return where the interest vectors begin among an impression's inputs."""
     return extras_start(learner) + EXTRAS
+
+
+@compiled
+def statistics_start(cross: Cross, inputs: int) -> int:
+    """Return where the cross network's statistics begin among the inputs of an impression, which are so many."""
+    return inputs - cross.moments.shape[1]  # type: ignore[no-any-return]

@@ -1,13 +1,15 @@
 """One impression from its outcome to what is learned: rates, weights, errors, sequences."""
 
-from thalweg.operators import behaviors, error_memory, ftrl, joiner, learner, rates
+import numpy as np
+from thalweg.operators import behaviors, cross, error_memory, ftrl, joiner, learner, rates
 from thalweg.operators.behaviors import Behavior
 from thalweg.operators.fold import layout, scoring
 from thalweg.operators.fold.layout import Extra
 from thalweg.operators.fold.state import Parameters, Scratch, State
-from thalweg.operators.machine.compiled import compiled, float32
+from thalweg.operators.joiner import Score
+from thalweg.operators.machine.compiled import compiled, float32, float64, int64
 from thalweg.operators.machine.hashing import uniform
-from thalweg.operators.machine.numerics import sigmoid
+from thalweg.operators.machine.numerics import log, sigmoid
 from thalweg.operators.sdim import SdimScratch
 from thalweg.operators.structures import table
 
@@ -30,6 +32,11 @@ def count_outcome(state: State, parameters: Parameters, slot: int, shown: float,
         if row >= 0 and table.is_current(state.features, row, state.features_seen.generation[slot, value]):
             rates.decay(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
             rates.add_outcome(value_rates.sums, row, shown, acted, expected)
+        else:
+            state.features_seen.row[slot, value] = table.NONE
+    if cross.is_on(state.cross):
+        mean = rates.overall_prior(value_rates, parameters.learner.rates).mean
+        cross.count_label(state.cross, slot, state.features_seen.row[slot], shown, acted, mean)
 
 
 @compiled
@@ -53,11 +60,13 @@ def learn_label(state: State, parameters: Parameters, scratch: Scratch, slot: in
     if waiting.learned[slot] != label:
         frozen_from_ms = parameters.learner.frozen_from_ms
         is_frozen = frozen_from_ms > 0 and state.clock.stream_time_ms[0] >= frozen_from_ms
+        served = float64(waiting.scores[slot, Score.MODEL])
+        now = served
         if not is_frozen and is_sampled(state, parameters, slot):
-            learn_slot(state, parameters, scratch, slot, label, waiting.learned[slot])
+            now = learn_slot(state, parameters, scratch, slot, label, waiting.learned[slot])
         elif not is_frozen and label == 1.0:  # what was provisional of it was not learned
-            learn_slot(state, parameters, scratch, slot, label, joiner.UNLEARNED)
-        remember_error(state, parameters, slot, label)
+            now = learn_slot(state, parameters, scratch, slot, label, joiner.UNLEARNED)
+        remember_error(state, parameters, slot, label, now - served)
         update_rows(state, slot)
     waiting.learned[slot] = label
 
@@ -70,22 +79,31 @@ def is_sampled(state: State, parameters: Parameters, slot: int) -> bool:
 
 
 @compiled
-def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int, label: float, learned: float) -> None:
+def learn_slot(
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, label: float, learned: float
+) -> float:
     """Take one learning step from an impression's label, with the features that it was scored with.
 
-    The machine's rows move by the error with the machine's logit of now. The dense level moves by the error with
-        the
-    machine's logit as it was served. Behind a label `learned` before, both move by the difference of the labels.
+    Return the probability that the model gave it just before. The machine's rows move by the error with the machine's
+    logit of now, the dense level by the error with the machine's logit as it was served. The cross network moves by its
+    own error. Behind a label `learned` before, all of them move by the difference of the labels. The overall rate is
+    that of now, as what it has learned since is not to be learned twice.
     A model in place of the built-in one learns from the example, when the window closes.
     """
     if parameters.learner.is_replaced:
-        return
+        return float64(state.waiting.scores[slot, Score.MODEL])
     model, pooled, gradients, seen = state.learner, scratch.pooled, scratch.gradients, state.features_seen
     inputs = seen.inputs[slot]
     extras = layout.extras_start(model)
     machine = scoring.machine_logit(state, pooled, gradients.weighted, slot)
-    served = scoring.served_logit(state, slot) - parameters.joiner.log_rate
+    mean = rates.overall_prior(model.rates, parameters.learner.rates).mean
+    base = log(mean / (1.0 - mean)) - parameters.joiner.log_rate
+    linear = scoring.linear_logit(state, slot)
+    served = base + linear
     trust = model.dense[0, ftrl.Part.WEIGHT, extras + Extra.MACHINE]
+    logit = linear + float64(trust * (machine - inputs[extras + Extra.MACHINE]))
+    if cross.is_on(state.cross):
+        logit = cross.mix(state.cross, logit, learn_cross(state, scratch, slot, label, learned, base))
     machine_error = learned - label
     dense_error = machine_error
     if learned == joiner.UNLEARNED:
@@ -97,15 +115,44 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
     learner.learn_features(model, pooled, gradients, seen.counts[slot], field, row, error, parameters.learner)
     dense = inputs[: extras + 1]
     learner.learn_dense(model, gradients.dense, dense, float32(dense_error), parameters.learner)
+    return sigmoid(base + parameters.joiner.log_rate + logit)
 
 
 @compiled
-def remember_error(state: State, parameters: Parameters, slot: int, label: float) -> None:
-    """Write what was predicted for an impression, and what came, to the error memory, or how a label changed."""
+def learn_cross(state: State, scratch: Scratch, slot: int, label: float, learned: float, base: float) -> float:
+    """Take one step of the cross network, and of how far it and the machine are trusted; return what it gave before.
+
+    `base` is the overall logit.
+    """
+    network, seen = state.cross, state.features_seen
+    inputs = seen.inputs[slot]
+    statistics = inputs[layout.statistics_start(network, inputs.shape[0]) :]
+    crossed = scoring.cross_logit(state, scratch, slot)
+    own, served = float64(statistics[cross.OWN]), float64(statistics[cross.CROSS])
+    error = learned - label
+    mix_error = error
+    if learned == joiner.UNLEARNED:
+        error = sigmoid(base + crossed) - label
+        mix_error = sigmoid(base + cross.mix(network, own, served)) - label
+        cross.learn_moments(network, scratch.cross, statistics)
+    count = int64(seen.counts[slot])
+    cross.learn_cross(network, scratch.cross, count, seen.field[slot], seen.row[slot], float32(error))
+    cross.learn_mix(network, own, served, mix_error)
+    return crossed
+
+
+@compiled
+def remember_error(state: State, parameters: Parameters, slot: int, label: float, moved: float) -> None:
+    """Write what was predicted for an impression, and what came, to the error memory, or how a label changed.
+
+    The model's probability has `moved` since it was served.
+    """
     now_ms = state.clock.stream_time_ms[0]
     learned = state.waiting.learned[slot]
     if learned == joiner.UNLEARNED:
-        error_memory.write_error(state.memory, state.memory_reads, slot, label, now_ms, parameters.memory)
+        if parameters.memory.corrects_base_score and not np.isnan(state.waiting.scores[slot, Score.BASE]):
+            moved = 0.0
+        error_memory.write_moved_error(state.memory, state.memory_reads, slot, label, moved, now_ms, parameters.memory)
     else:
         error_memory.amend_label(state.memory, state.memory_reads, slot, label - learned, now_ms, parameters.memory)
 
@@ -124,7 +171,8 @@ def extend_with_item(state: State, parameters: Parameters, scratch: SdimScratch,
     """Append an item's row to a user's sequence of a kind, where both have one."""
     if behavior.kind < 0 or behavior.user < 0 or behavior.item < 0:
         return
-    if layout.interests_start(state.learner) == state.features_seen.inputs.shape[1]:
+    end = layout.statistics_start(state.cross, state.features_seen.inputs.shape[1])
+    if layout.interests_start(state.learner) == end:
         behaviors.append_behavior(state.behaviors, state.features, behavior)
     else:
         vectors = state.learner.features[:, ftrl.Part.WEIGHT, 1:]

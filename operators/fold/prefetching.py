@@ -1,6 +1,6 @@
 """What the fold will read soon, fetched ahead: rows of large tables are anywhere in memory."""
 
-from thalweg.operators import behaviors, error_memory
+from thalweg.operators import behaviors, cross, error_memory
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.state import State
 from thalweg.operators.machine.compiled import compiled
@@ -38,6 +38,7 @@ def prefetch_value(state: State, row: int) -> None:
         prefetch(state.features.key, row)  # and what else the table has of it
         prefetch(state.learner.rates.sums, row)
         prefetch(state.learner.features, row)
+        prefetch(state.cross.embedded.parts, row)
 
 
 @compiled
@@ -51,6 +52,8 @@ def prefetch_slot(state: State, slot: int) -> None:
         prefetch(seen.generation, slot)
         prefetch(state.waiting.scores, slot)
         prefetch(state.waiting.label, slot)
+        prefetch(state.cross.pairs_seen.row, slot)
+        prefetch(state.cross.pairs_seen.generation, slot)
         for part in range(0, state.memory_reads.keyed.shape[1], LINE_INPUTS):
             prefetch(state.memory_reads.keyed[slot], part)
             prefetch(state.memory_reads.before[slot], part)
@@ -63,6 +66,7 @@ def prefetch_slot(state: State, slot: int) -> None:
 def prefetch_rows(state: State, slot: int) -> None:
     """Ask for the rows that will learn from an impression, all cache lines of each, and the errors near it."""
     error_memory.prefetch_errors(state.memory, state.memory_reads, slot)
+    cross.prefetch_pairs(state.cross, slot)
     for value in range(state.features_seen.counts[slot]):
         row = state.features_seen.row[slot, value]
         if row >= 0:
@@ -70,3 +74,4 @@ def prefetch_rows(state: State, slot: int) -> None:
             coordinates = state.learner.features[row]
             for part in range(coordinates.shape[0]):
                 prefetch(coordinates, part)
+            prefetch(state.cross.embedded.parts, row)

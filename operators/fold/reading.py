@@ -1,7 +1,7 @@
 """What an impression is scored by: its values, and the numbers that the state has of them."""
 
 import numpy as np
-from thalweg.operators import behaviors, derived, features, ftrl, learner, rates, sdim
+from thalweg.operators import behaviors, cross, derived, features, ftrl, learner, rates, sdim
 from thalweg.operators.features import Value
 from thalweg.operators.fold import layout, prefetching, users
 from thalweg.operators.fold.columns import Columns
@@ -44,6 +44,9 @@ def resolve_values(
     )
     for value in range(values.size[0]):
         add_value(state, parameters, slot, Value(values.key[value], first + values.field[value], int64(-1)), is_kept)
+    if cross.is_on(state.cross):
+        rows = state.features_seen.row[slot]
+        cross.resolve_pairs(state.cross, scratch.cross, slot, rows, keys, user, now_ms, is_kept)
 
 
 @compiled
@@ -68,6 +71,8 @@ def add_value(state: State, parameters: Parameters, slot: int, added: Value, is_
     if is_new:
         learner.start_vector(state.learner, row, added.key, parameters.learner)
         state.learner.rates.at_ms[row] = now_ms
+        if cross.is_on(state.cross):
+            cross.start_embedding(state.cross, row, added.key, parameters.learner.seed)
     prefetching.prefetch_value(state, row)
     seen = state.features_seen
     value = seen.counts[slot]
@@ -79,9 +84,16 @@ def add_value(state: State, parameters: Parameters, slot: int, added: Value, is_
 
 @compiled
 def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
-    """Read all numbers that the learner is to see of an impression into its slot: rates and interests."""
+    """Read all numbers that the learner is to see of an impression into its slot: rates, interests, statistics."""
     read_rates(state, parameters, scratch.rates, slot)
     read_interests(state, parameters, scratch, slot, users.owner_of(state, slot))
+    if cross.is_on(state.cross):
+        inputs, rows = state.features_seen.inputs[slot], state.features_seen.row[slot]
+        prior = rates.overall_prior(state.learner.rates, parameters.learner.rates)
+        of_both = inputs[: 2 * (features.ITEM + 1)]
+        statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
+        now_ms = state.clock.stream_time_ms[0]
+        cross.read_statistics(state.cross, slot, rows, of_both, prior, now_ms, statistics)
 
 
 @compiled
@@ -128,7 +140,9 @@ def read_interests(state: State, parameters: Parameters, scratch: Scratch, slot:
     """Write the candidate's interest in each kind of sequence: exact in the short one, SDIM's in the long history."""
     vectors = state.learner.features[:, ftrl.Part.WEIGHT, 1:]
     size = vectors.shape[1]
-    inputs = state.features_seen.inputs[slot, layout.interests_start(state.learner) :]
+    every = state.features_seen.inputs[slot]
+    end = layout.statistics_start(state.cross, every.shape[0])
+    inputs = every[layout.interests_start(state.learner) : end]
     for i in range(inputs.shape[0]):
         inputs[i] = 0.0
     item = int64(state.features_seen.row[slot, features.ITEM])

@@ -2,13 +2,13 @@
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import error_memory, learner
+from thalweg.operators import cross, error_memory, learner
 from thalweg.operators.fold import layout
 from thalweg.operators.fold.layout import Extra
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score
 from thalweg.operators.learner import Pooled
-from thalweg.operators.machine.compiled import compiled, float64
+from thalweg.operators.machine.compiled import compiled, float64, int64
 from thalweg.operators.machine.numerics import log, sigmoid
 from thalweg.operators.structures import table
 
@@ -28,7 +28,9 @@ def machine_logit(state: State, pooled: Pooled, weighted: npt.NDArray[np.float32
         if row >= 0 and not table.is_current(state.features, row, seen.generation[slot, value]):
             seen.row[slot, value] = -1
     field, row_of = seen.field[slot], seen.row[slot]
-    interests = seen.inputs[slot, layout.interests_start(state.learner) :]
+    inputs = seen.inputs[slot]
+    end = layout.statistics_start(state.cross, inputs.shape[0])
+    interests = inputs[layout.interests_start(state.learner) : end]
     weights = learner.pool_fields(state.learner, pooled, seen.counts[slot], field, row_of, interests)
     return weights + learner.score_pairs(state.learner, pooled, weighted)
 
@@ -46,16 +48,33 @@ def score_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
         inputs[extras + Extra.MACHINE] = 0.0  # of a machine that never learns
         return
     inputs[extras + Extra.MACHINE] = machine
-    state.waiting.scores[slot, Score.LOGIT] = served_logit(state, slot)
+    logit = linear_logit(state, slot)
+    if cross.is_on(state.cross):
+        statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
+        statistics[cross.OWN] = logit
+        crossed = cross_logit(state, scratch, slot)
+        statistics[cross.CROSS] = crossed
+        logit = cross.mix(state.cross, logit, crossed)
+    state.waiting.scores[slot, Score.LOGIT] = float64(inputs[extras + Extra.OVERALL]) + logit
 
 
 @compiled
-def served_logit(state: State, slot: int) -> float:
-    """Return an impression's logit by the dense level as it is now, with the inputs as they were served."""
+def linear_logit(state: State, slot: int) -> float:
+    """Return the dense level's part of an impression's logit as it is now, with the inputs as they were served."""
     inputs = state.features_seen.inputs[slot]
-    extras = layout.extras_start(state.learner)
-    dense = inputs[: extras + 1]  # the machine's logit is the last of them
-    return float64(inputs[extras + Extra.OVERALL] + learner.score_dense(state.learner, dense))
+    dense = inputs[: layout.extras_start(state.learner) + 1]  # the machine's logit is the last of them
+    return float64(learner.score_dense(state.learner, dense))
+
+
+@compiled
+def cross_logit(state: State, scratch: Scratch, slot: int) -> float:
+    """Return the cross network's part of an impression's logit as it is now, with the statistics as served."""
+    seen = state.features_seen
+    inputs = seen.inputs[slot]
+    statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
+    return cross.score_cross(
+        state.cross, scratch.cross, int64(seen.counts[slot]), seen.field[slot], seen.row[slot], statistics
+    )
 
 
 @compiled

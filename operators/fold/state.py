@@ -11,6 +11,7 @@ from thalweg.operators.admission import Admission, AdmissionParameters, admissio
 from thalweg.operators.behaviors import KINDS, Behaviors
 from thalweg.operators.clock import Clock
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.cross import Cross, CrossScratch, cross_sizes, new_cross_scratch, start_network
 from thalweg.operators.delay import Delays
 from thalweg.operators.derived import DerivedParameters, DerivedValues, new_derived_values
 from thalweg.operators.error_memory import (
@@ -25,6 +26,7 @@ from thalweg.operators.error_memory import (
 from thalweg.operators.features import Crosses, FeaturesSeen, crosses_of
 from thalweg.operators.fold.layout import (
     base_stands_still,
+    cross_rank,
     error_memories,
     field_count,
     input_count,
@@ -64,6 +66,7 @@ class State(NamedTuple):
     tallies: Annotated[Int64, per("7", "`Tallied`: other counts")]
     features: Annotated[Table, part(rows="values", lists="fields")]
     learner: Annotated[Learner, part()]
+    cross: Annotated[Cross, part()]
     admission: Annotated[Admission, part()]
     memory: Annotated[ErrorMemory, part()]
     delays: Annotated[Delays, part()]
@@ -111,6 +114,7 @@ class Scratch(NamedTuple):
     sdim: SdimScratch
     pooled: Pooled
     gradients: Gradients
+    cross: CrossScratch
     memory: ErrorMemoryScratch
 
 
@@ -131,6 +135,7 @@ def sizes_of(configuration: Configuration) -> dict[str, Any]:
         **c.sdim.sizes(),
         **c.joiner.sizes(),
         **learner_sizes(c.learner, field_count(c), interest_count(c)),
+        **cross_sizes(cross_rank(c), c.learner.cross_pairs_limit, c.features.places()),
         **error_memory_sizes(c.error_memory, c.correction, memories, cells),
     }
 
@@ -141,6 +146,7 @@ def new_state(configuration: Configuration) -> State:
     for place, name in enumerate(configuration.features.declared_fields()[: len(state.names)]):  # measured, it is one
         write_name(state.names, place, name)
     start_weights(state.learner, configuration.learner)
+    start_network(state.cross, configuration.features.places(), configuration.seed)
     return state
 
 
@@ -183,5 +189,6 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_sdim_scratch(c.sdim, size),
         new_pooled(fields, interests, size),
         new_gradients(fields, interests, size),
+        new_cross_scratch(cross_rank(c), c.features.places()),
         new_error_memory_scratch(c.error_memory, len(error_memories(c).first)),
     )

@@ -134,6 +134,42 @@ def _descend(parts: Floats, g: Floats, alpha: float, l1: float, floor: float) ->
     weight[:] = initial - shrunk / (np.float32(floor) + d)
 
 
+def gather_lanes(totals: Floats, matrix: Floats, at: int, x: Floats, start: int, ranks: int) -> None:
+    """Add matrix[at + 8 k + i] * x[start + i] to totals[8 k + i], for k below `ranks` and i below 8."""
+    values = _eight(x, start)
+    for k in range(ranks):
+        target = _eight(totals, LANES * k)
+        target += _eight(matrix, at + LANES * k) * values
+
+
+def spread_lanes(out: Floats, start: int, matrix: Floats, at: int, hidden: Floats, ranks: int) -> None:
+    """Write the sum over k below `ranks` of matrix[at + 8 k + i] * hidden[k] to out[start + i], for i below 8."""
+    total = np.zeros(LANES, np.float32)
+    for k in range(ranks):
+        total += _eight(matrix, at + LANES * k) * hidden[k]
+    _eight(out, start)[:] = total
+
+
+def move_lanes(matrix: Floats, at: int, step: Floats, start: int, hidden: Floats, ranks: int) -> None:
+    """Subtract step[start + i] * hidden[k] from matrix[at + 8 k + i], for k below `ranks` and i below 8."""
+    for k in range(ranks):
+        target = _eight(matrix, at + LANES * k)
+        target -= _eight(step, start) * hidden[k]
+
+
+def weigh_lanes(
+    squares: Floats, at: int, gradient: Floats, start: int, weight: float, floor: float, step: Floats
+) -> float:
+    """Add weight * gradient[start + i] ** 2 to squares[at + i], for i below 8, write gradient[start + i] /
+    sqrt(floor + squares[at + i]) to step[at + i], and return the sum of the gradients times these.
+    """
+    g, total = _eight(gradient, start), _eight(squares, at)
+    total += g * g * np.float32(weight)
+    steps = g / np.sqrt(total + np.float32(floor))
+    _eight(step, at)[:] = steps
+    return _sum_of(g * steps)
+
+
 def copy_bytes(
     out: npt.NDArray[np.uint8], start: int, source: npt.NDArray[np.uint8], source_start: int, count: int
 ) -> None:

@@ -12,8 +12,12 @@ if TYPE_CHECKING or INTERPRETED:
         descend_lane,
         descend_lanes,
         dot_lanes,
+        gather_lanes,
         learn_pairs_lanes,
+        move_lanes,
         score_pairs_lanes,
+        spread_lanes,
+        weigh_lanes,
     )
 else:
     from thalweg.operators.machine.lowered import (
@@ -22,8 +26,12 @@ else:
         descend_lane,
         descend_lanes,
         dot_lanes,
+        gather_lanes,
         learn_pairs_lanes,
+        move_lanes,
         score_pairs_lanes,
+        spread_lanes,
+        weigh_lanes,
     )
 
 __all__ = [
@@ -33,9 +41,13 @@ __all__ = [
     "descend_lane",
     "descend_lanes",
     "dot_lanes",
+    "gather_lanes",
     "learn_pairs_lanes",
+    "move_lanes",
     "padded",
     "score_pairs_lanes",
+    "spread_lanes",
+    "weigh_lanes",
 ]
 
 

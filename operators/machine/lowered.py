@@ -246,6 +246,68 @@ def _copy_bytes(context: Any, out: Any, start: Any, source: Any, source_start: A
     return types.void(out, types.int64, source, types.int64, types.int64), lower
 
 
+def _gather(context: Any, totals: Any, matrix: Any, at: Any, x: Any, start: Any, ranks: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        totals, matrix, at, x, start, ranks = arguments
+        values = _load(builder, _pointer(context, builder, signature.args[3], x, start))
+        with cgutils.for_range(builder, ranks) as loop:
+            lane = builder.mul(loop.index, ir.Constant(ir.IntType(64), LANES))
+            weights = _load(builder, _pointer(context, builder, signature.args[1], matrix, builder.add(at, lane)))
+            place = _pointer(context, builder, signature.args[0], totals, lane)
+            _store(builder, builder.fadd(_load(builder, place), builder.fmul(weights, values)), place)
+        return context.get_dummy_value()
+
+    return types.void(totals, matrix, types.int64, x, types.int64, types.int64), lower
+
+
+def _spread(context: Any, out: Any, start: Any, matrix: Any, at: Any, hidden: Any, ranks: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, start, matrix, at, hidden, ranks = arguments
+        total = cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES))
+        with cgutils.for_range(builder, ranks) as loop:
+            lane = builder.mul(loop.index, ir.Constant(ir.IntType(64), LANES))
+            weights = _load(builder, _pointer(context, builder, signature.args[2], matrix, builder.add(at, lane)))
+            scale = _all(builder, _element(context, builder, signature.args[4], hidden, loop.index))
+            builder.store(builder.fadd(builder.load(total), builder.fmul(weights, scale)), total)
+        _store(builder, builder.load(total), _pointer(context, builder, signature.args[0], out, start))
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, matrix, types.int64, hidden, types.int64), lower
+
+
+def _move(context: Any, matrix: Any, at: Any, step: Any, start: Any, hidden: Any, ranks: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        matrix, at, step, start, hidden, ranks = arguments
+        steps = _load(builder, _pointer(context, builder, signature.args[2], step, start))
+        with cgutils.for_range(builder, ranks) as loop:
+            lane = builder.mul(loop.index, ir.Constant(ir.IntType(64), LANES))
+            place = _pointer(context, builder, signature.args[0], matrix, builder.add(at, lane))
+            scale = _all(builder, _element(context, builder, signature.args[4], hidden, loop.index))
+            _store(builder, builder.fsub(_load(builder, place), builder.fmul(steps, scale)), place)
+        return context.get_dummy_value()
+
+    return types.void(matrix, types.int64, step, types.int64, hidden, types.int64), lower
+
+
+def _weigh(context: Any, squares: Any, at: Any, gradient: Any, start: Any, weight: Any, floor: Any, step: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        squares, at, gradient, start, weight, floor, step = arguments
+        root_type = ir.FunctionType(_VECTOR, [_VECTOR])
+        root = cgutils.get_or_insert_function(builder.module, root_type, f"llvm.sqrt.v{LANES}f32")
+        place = _pointer(context, builder, signature.args[0], squares, at)
+        g = _load(builder, _pointer(context, builder, signature.args[2], gradient, start))
+        grown = builder.fmul(builder.fmul(g, g), _all(builder, weight))
+        total = builder.fadd(_load(builder, place), grown)
+        _store(builder, total, place)
+        size = builder.call(root, [builder.fadd(total, _all(builder, floor))])
+        steps = builder.fdiv(g, size)
+        _store(builder, steps, _pointer(context, builder, signature.args[6], step, at))
+        return _sum_of(builder, builder.fmul(g, steps))
+
+    whole, real = types.int64, types.float32
+    return types.float32(squares, whole, gradient, whole, real, real, step), lower
+
+
 bits_of = intrinsic(_bits_of)
 float_of = intrinsic(_float_of)
 prefetch = intrinsic(_prefetch)
@@ -256,3 +318,7 @@ learn_pairs_lanes = intrinsic(_learn_pairs)
 descend_lanes = intrinsic(_descend)
 descend_lane = intrinsic(_descend_one)
 copy_bytes = intrinsic(_copy_bytes)
+gather_lanes = intrinsic(_gather)
+spread_lanes = intrinsic(_spread)
+move_lanes = intrinsic(_move)
+weigh_lanes = intrinsic(_weigh)

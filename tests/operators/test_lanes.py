@@ -14,8 +14,12 @@ from thalweg.operators.machine.lanes import (
     copy_bytes,
     descend_lanes,
     dot_lanes,
+    gather_lanes,
     learn_pairs_lanes,
+    move_lanes,
     score_pairs_lanes,
+    spread_lanes,
+    weigh_lanes,
 )
 
 FINITE = st.floats(-8, 8, width=32)
@@ -65,6 +69,26 @@ def _copy(out: npt.NDArray[np.uint8], at: int, source: npt.NDArray[np.uint8], st
     copy_bytes(out, at, source, start, count)
 
 
+@compiled
+def _gather(totals: Floats, matrix: Floats, at: int, x: Floats, start: int, ranks: int) -> None:
+    gather_lanes(totals, matrix, at, x, start, ranks)
+
+
+@compiled
+def _spread(out: Floats, start: int, matrix: Floats, at: int, hidden: Floats, ranks: int) -> None:
+    spread_lanes(out, start, matrix, at, hidden, ranks)
+
+
+@compiled
+def _move(matrix: Floats, at: int, step: Floats, start: int, hidden: Floats, ranks: int) -> None:
+    move_lanes(matrix, at, step, start, hidden, ranks)
+
+
+@compiled
+def _weigh(squares: Floats, at: int, gradient: Floats, start: int, weight: float, floor: float, step: Floats) -> float:
+    return weigh_lanes(squares, at, gradient, start, weight, floor, step)
+
+
 def sum_of(products: Floats) -> np.float32:
     lanes = products[:4] + products[4:]
     return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
@@ -111,6 +135,40 @@ def test_steps_are_those_of_single_coordinates(gradients: list[Floats], scale: f
             descend_one(one, 0, 1 + lane, gradient[lane] * F(scale), how)
     assert eight.shape[1] == PARTS
     np.testing.assert_array_equal(eight, one)
+
+
+@given(rows(2, 48), rows(3, 24), st.sampled_from([0, 8, 16]), st.integers(1, 4))
+def test_a_block_of_a_low_rank_matrix(made: Floats, others: Floats, at: int, ranks: int) -> None:
+    """Products with a block of eight coordinates, either way, and a step of it, rank by rank in their order."""
+    matrix, expected = made[0], made[0].copy()
+    x, totals, hidden = others[0], others[1, :8].repeat(4), others[2, :4]
+    blocks = [matrix[at + LANES * k : at + LANES * k + LANES] for k in range(ranks)]
+    expected_totals, total = totals.copy(), np.zeros(LANES, F)
+    for k, block in enumerate(blocks):
+        expected_totals[LANES * k : LANES * k + LANES] += block * x[8:16]
+        total += block * hidden[k]
+        expected[at + LANES * k : at + LANES * k + LANES] -= x[16:24] * hidden[k]
+    _gather(totals, matrix, at, x, 8, ranks)
+    assert totals.tobytes() == expected_totals.tobytes()
+    out = np.zeros(24, F)
+    _spread(out, 8, matrix, at, hidden, ranks)
+    assert out[8:16].tobytes() == total.tobytes()
+    assert not out[:8].any()
+    assert not out[16:].any()
+    _move(matrix, at, x, 16, hidden, ranks)
+    assert matrix.tobytes() == expected.tobytes()
+
+
+@given(rows(3, 24), st.floats(0, 4, width=32))
+def test_steps_by_the_sum_of_squares(made: Floats, weight: float) -> None:
+    """Squares grow by the weighted gradient's, and the step is the gradient over their root."""
+    squares, gradient, step = np.abs(made[0]), made[1], made[2]
+    grown = squares[8:16] + gradient[16:24] * gradient[16:24] * F(weight)
+    steps = gradient[16:24] / np.sqrt(grown + F(10.0))
+    found = _weigh(squares, 8, gradient, 16, F(weight), F(10.0), step)
+    assert F(found) == sum_of(gradient[16:24] * steps)
+    assert squares[8:16].tobytes() == grown.tobytes()
+    assert step[8:16].tobytes() == steps.tobytes()
 
 
 @given(st.binary(min_size=30, max_size=30), st.integers(0, 10), st.integers(0, 10), st.integers(0, 20))

@@ -38,6 +38,12 @@ def private_state(state: State) -> dict[str, Any]:
         for owner, key in zip(state.user_rows.owner, state.features.key, strict=True)
         if owner
     )
+    cross = state.cross
+    found["pairs"] = sorted(
+        (int(state.users.key[owner - 1]), int(key), *counts)
+        for owner, key, counts in zip(cross.owners.owner, cross.pairs.key, cross.counts.tolist(), strict=True)
+        if owner
+    )
     return found | _waiting(state)
 
 
@@ -91,6 +97,7 @@ def unwiped(state: State) -> list[str]:
         deadlines = getattr(state.waiting, name)
         found += [f"waiting.{name}.heap"] if deadlines.heap[int(deadlines.size[0]) :].any() else []
     indices = {"features": state.features.lookup, "users": state.users.lookup, "waiting": state.waiting.lookup}
+    indices["pairs"] = state.cross.pairs.lookup
     return found + [f"{name}.lookup" for name, index in indices.items() if _has_left(index)]
 
 

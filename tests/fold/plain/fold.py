@@ -11,9 +11,10 @@ from thalweg.operators.fold.state import field_count
 from thalweg.operators.machine.hashing import field_seed
 
 from tests.fold.plain.behaviours import Behaviours
+from tests.fold.plain.cross import Cross
 from tests.fold.plain.delay import Delays
 from tests.fold.plain.ids import Values, cross, uniform
-from tests.fold.plain.learner import Learner, sigmoid
+from tests.fold.plain.learner import Learner, log_odds, sigmoid
 from tests.fold.plain.memory import Memory
 from tests.fold.plain.rates import Rates
 
@@ -35,6 +36,9 @@ class Slot:
         self.numbers = self.interests = np.zeros(0)  # rates and residuals, the machine's logit; interests [I, d]
         self.overall = self.model = 0.0
         self.recalled: Any = None
+        self.crossed: Any = None
+        self.corrects = False  # whether the memory corrects the event's own score
+        self.parts = np.zeros(2)  # logits: the dense level's, the cross network's
 
 
 class User:
@@ -56,6 +60,7 @@ class Plain:
         self.values, self.rates = Values(c, names), Rates(c)
         self.behaviours, self.delays, self.memory = Behaviours(c), Delays(c), Memory(c)
         self.learner = Learner(c, self.fields, 2 * len(self.kinds))
+        self.cross = Cross(c, self.places)
         salts = np.array([field_seed(name, c.seed) for name in names], np.uint64)
         self.crosses = list(zip(*(part.tolist() for part in crosses_of(c.features, salts)), strict=True))
         self.users: dict[int, User] = {}
@@ -131,6 +136,7 @@ class Plain:
         for slot in [slot for slot in self.slots.values() if slot.user == key]:
             self.forget_slot(slot)
         self.values.forget(key)
+        self.cross.forget(key)
         self.behaviours.forget(key)
         self.users.pop(key, None)
 
@@ -163,6 +169,7 @@ class Plain:
             slot.provisional = (ts_ms + self.delays.elapsed_ms, self.arrivals)
         keys = self.see(slot, columns, event, user_key, user)
         self.score(slot, keys, float(columns.base_score[event]))
+        self.cross.expose(slot.present, slot.crossed[1], self.now_ms)
         user.shown, user.shown_ms = user.shown + 1, self.now_ms
         if slot.label:
             self.delays.count(self.now_ms - slot.ts_ms, self.now_ms)
@@ -194,7 +201,7 @@ class Plain:
     def take_late(self, slot: Slot) -> None:
         """A positive that comes too late is one more step of its own; nothing is undone."""
         slot.label, slot.learned = 1, None
-        self.rates.count(slot.present, 0.0, 1.0, slot.model, self.now_ms)
+        self.count(slot, 0.0, 1.0)
         self.learn(slot, 1.0)
         self.labels.append((1, 1))
 
@@ -237,8 +244,16 @@ class Plain:
             slot.interests[2 * number] = self.behaviours.short(slot.user, kind, item.latent.w)
             slot.interests[2 * number + 1] = self.behaviours.long(slot.user, kind, item.latent.w, self.now_ms)
         slot.numbers = np.append(rates, self.learner.machine(slot.present, slot.interests))
-        slot.model = sigmoid(slot.overall + self.learner.dense_logit(slot.numbers))
+        logit = self.learner.dense_logit(slot.numbers)
+        slot.crossed = self.cross.read(slot.present, keys, slot.user, rates, slot.overall, self.now_ms)
+        slot.crossed[0][10] = logit
+        if self.cross.rank:
+            slot.parts = np.array([logit, self.cross.score(slot.present, slot.crossed[0])])
+            slot.crossed[0][15] = slot.parts[1]
+            logit = float(self.cross.mix @ slot.parts)
+        slot.model = sigmoid(slot.overall + logit)
         corrects = self.c.correction.base == "base_score" and not math.isnan(base_score)
+        slot.corrects = corrects
         base = base_score if corrects else slot.model
         v, _ = self.learner.vectors(slot.present, slot.interests)
         buckets = self.memory.locate(keys, base, v[USER], v[ITEM])
@@ -250,36 +265,57 @@ class Plain:
         return rate >= 1 or uniform(slot.key, 0x5A) < rate
 
     def take(self, slot: Slot, label: float) -> None:
-        """A label, provisional or for good: it counts in the rates, or by how much it changed, and is learned."""
-        is_first = slot.learned is None
-        self.rates.count(slot.present, float(is_first), label - (slot.learned or 0.0), slot.model, self.now_ms)
+        """A label, provisional or for good: it counts, or by how much it changed, and is learned."""
+        self.count(slot, float(slot.learned is None), label - (slot.learned or 0.0))
         self.learn(slot, label)
+
+    def count(self, slot: Slot, shown: float, acted: float) -> None:
+        if shown or acted:
+            self.rates.count(slot.present, shown, acted, slot.model, self.now_ms)
+            self.cross.count(slot.present, slot.crossed[1], shown, acted, self.rates.overall())
 
     def learn(self, slot: Slot, label: float) -> None:
         """Learn a label, or by how much it differs from the one learned before."""
         if label == slot.learned:
             return
-        frozen = self.c.learner.frozen_from_ms
+        frozen, moved = self.c.learner.frozen_from_ms, 0.0
         if not 0 < frozen <= self.now_ms and (label == 1 or self.is_sampled(slot)):
-            learned = (
-                slot.learned if self.is_sampled(slot) else None
-            )  # of what was provisional, nothing else is learned
+            learned = slot.learned if self.is_sampled(slot) else None
             slot.present = [(field, value if value and value.is_alive else None) for field, value in slot.present]
             machine = self.learner.machine(slot.present, slot.interests)
-            served = (
-                slot.overall + self.learner.dense_logit(slot.numbers) - math.log(self.c.joiner.negative_sample_rate)
-            )
+            base = log_odds(self.rates.overall()) - math.log(self.c.joiner.negative_sample_rate)
+            served = base + self.learner.dense_logit(slot.numbers)
             trust = self.learner.dense.w[2 * self.fields]
+            now = served + trust * (machine - slot.numbers[-1])
+            if self.cross.rank:
+                crossed = self.learn_cross(slot, label, learned, base)
+                now = base + float(self.cross.mix @ [now - base, crossed])
+            if not slot.corrects:
+                moved = sigmoid(now + math.log(self.c.joiner.negative_sample_rate)) - slot.model
             error = dense_error = (learned or 0.0) - label
             if learned is None:
                 dense_error = sigmoid(served) - label
                 error = sigmoid(served + trust * (machine - slot.numbers[-1])) - label
             self.learner.learn(slot.present, slot.interests, slot.numbers, error, dense_error)
-        self.memory.write(slot.recalled, label, slot.learned, self.now_ms)
+        self.memory.write(slot.recalled, label, slot.learned, moved, self.now_ms)
         for _, value in slot.present:
             if value is not None and value.is_alive:
                 self.values.update(value, self.now_ms)
         slot.learned = label
+
+    def learn_cross(self, slot: Slot, label: float, learned: float | None, base: float) -> float:
+        """A step of the cross network, and of how far it and the machine are trusted; what it gave before."""
+        error = mix_error = (learned or 0.0) - label
+        statistics = slot.crossed[0]
+        crossed = self.cross.score(slot.present, statistics)
+        if learned is None:
+            error = sigmoid(base + crossed) - label
+            mix_error = sigmoid(base + float(self.cross.mix @ slot.parts)) - label
+        self.cross.learn(slot.present, statistics, error)
+        if learned is None:
+            self.cross.learn_moments(slot.present, statistics)
+        self.cross.learn_mix(slot.parts, mix_error)
+        return crossed
 
 
 def log2_bucket(x: float) -> int:

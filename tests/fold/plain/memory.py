@@ -82,14 +82,15 @@ class Memory:
         score = min(max(sigmoid(logit), 0.1 * base, 1e-6), 1 - 0.1 * (1 - base), 1 - 1e-6)
         return score, (buckets, before, estimates)
 
-    def write(self, recalled: Recalled, label: float, learned: float | None, now_ms: int) -> None:
-        """Remember a label and what was predicted, or how a label changed, and learn whom to believe."""
+    def write(self, recalled: Recalled, label: float, learned: float | None, moved: float, now_ms: int) -> None:
+        """Remember a label and what is predicted, `moved` since, or how a label changed, and learn whom to believe."""
         weight = self.weight(now_ms)
         change = label if learned is None else label - learned
         buckets, before, estimates = recalled
         for which, (places, estimate) in enumerate(zip(buckets, estimates, strict=True)):
             for place in places:
-                self.sums[place] += weight * np.array([learned is None, change, (learned is None) * before[which]])
+                now = min(max(before[which] + moved, 0.0), 1.0)
+                self.sums[place] += weight * np.array([learned is None, change, (learned is None) * now])
             if estimate != 0:
                 gradient = ((before[which + 1] if learned is None else 0.0) - change) * estimate
                 self.squares[which] += gradient**2

@@ -41,6 +41,10 @@ class Rates:
                     numbers[2 * field : 2 * field + 2] += np.array([rate, residual]) / len(members)
         return numbers, math.log(mean / (1 - mean))
 
+    def overall(self) -> float:
+        """The overall rate, as it is now."""
+        return min((float(self.sums[ACTED]) + 1) / (float(self.sums[SHOWN]) + 2), 0.98)
+
     def odds(self, shown: float, acted: float, mean: float) -> float:
         """Log-odds of a smoothed rate."""
         m = self.prior

@@ -1,0 +1,610 @@
+"""A low-rank cross network over embeddings and running statistics, beside the machine (DCNv2: Wang et al., 2021).
+
+    x1    = x0 * (U1 V1' x0) + x0
+    cross = w x0 + sum of lin + x0 (U2 V2' x1)
+    logit = overall log-odds + a machine's + b cross
+
+x0 has four times the mean embedding of each field's values, and statistics, standardised by their running mean and
+variance and clipped: of user and item the rate, a running mean of labels, exposures, the gap since the last one and the
+age; of the pairs of item and user with each other field the rate and the exposures; what the machine with its dense
+level says; and 1. Exposures, gaps and ages need no outcome and count at once; rates count with their outcome. `a` and
+`b` are learned by logistic regression from both parts as they were served.
+
+All steps are AdaGrad's. A matrix has one sum of squares for each input coordinate, and its step is divided by 1 plus
+the change of the logit that it alone would cause for an error of 1: statistics that are wrong by many times move the
+weights no further than those that are right.
+
+Coordinates lie in blocks of eight: one for each field's embedding, two for user, item and the machine, and one for the
+pairs of every two other fields. Blocks that are empty cost nothing.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.features import USER
+from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, uint64
+from thalweg.operators.machine.declare import Float32, Float64, Int32, Int64, UInt32, part, per, side_by_side, wiper
+from thalweg.operators.machine.hashing import cross as cross_key
+from thalweg.operators.machine.hashing import uniform
+from thalweg.operators.machine.lanes import (
+    LANES,
+    dot_lanes,
+    gather_lanes,
+    move_lanes,
+    spread_lanes,
+    weigh_lanes,
+)
+from thalweg.operators.machine.numerics import log
+from thalweg.operators.machine.prefetch import prefetch
+from thalweg.operators.rates import Prior, read_rate
+from thalweg.operators.structures import index, ownership, table
+from thalweg.operators.structures.ownership import Owned
+from thalweg.operators.structures.table import Table
+from thalweg.schemas.bounds import ROWS_MAX, check, within
+
+RANKS_MAX = 16
+UPDATE_MS = 60_000  # a pair that was shown so lately is not put in order again
+PAIRS_MIN = 1_024
+V1, U1, V2, U2, LINEAR = range(5)
+MATRICES = 4
+EMBEDDING_SCALE = cast(float, np.float32(4.0))
+EMBEDDING_INITIAL = 0.035  # a uniform number within it has the deviation .02
+MATRIX_INITIAL = 0.5
+RATE = cast(float, np.float32(0.03))
+MATRIX_FLOOR, ROW_FLOOR = cast(float, np.float32(10.0)), cast(float, np.float32(0.1))
+RECENT_SHARE = cast(float, np.float32(0.1))
+CLIP = 4.0
+LOGIT_CLIP = 22.0
+MOMENTS_MAX = 10_000.0
+MEAN, VARIANCE = range(2)
+MIX_RATE, MIX_FLOOR, MIX_INITIAL = 0.05, 10.0, 0.5
+SQUARES_AT, LIN, LIN_SQUARES, LABELS, SHOWN = LANES, 2 * LANES, 2 * LANES + 1, 2 * LANES + 2, 2 * LANES + 3
+ROW_SIZE = 2 * LANES + 4
+FIRST, LAST = range(2)
+PAIR_KNOWN, PAIR_ACTED, PAIR_SHOWN = range(3)
+OF_ONE, OF_PAIRS = 5, 4
+OWN, ONE, CROSS = 2 * OF_ONE, 2 * OF_ONE + 1, 2 * LANES - 1
+CROSS_SALT, PAIR_SALT = 0xC505, 0xC506
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossConfiguration:
+    """The cross network; part of `[learner]`.
+
+    `cross_rank`: its rank; 0 leaves it out, with the statistics that only it reads. `cross_pairs_limit`: pairs of item
+    or user with another field's value that are counted at most; at the limit the one that was not shown for longest,
+    to a minute, makes room.
+    """
+
+    cross_rank: Annotated[int, within(0, RANKS_MAX)] = 8
+    cross_pairs_limit: Annotated[int, within(PAIRS_MIN, ROWS_MAX)] = 1 << 20
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a value is out of its bounds."""
+        check(self)
+
+
+@side_by_side(is_dense=True)
+class Embedded(NamedTuple):
+    """What the network has of each value."""
+
+    parts: Annotated[
+        Float32, per("values cross_row", "embedding, its squares, lin, its squares, running mean of labels, exposures")
+    ]
+    seen_ms: Annotated[Int64, per("values 2", "when it was shown first and last, stream time")]
+
+
+class PairsSeen(NamedTuple):
+    """The pairs of each waiting impression, of user and item with each other field."""
+
+    row: Annotated[Int32, per("slots cross_places", refers="cross_pairs", over="scored")]
+    generation: Annotated[UInt32, per("slots cross_places", "of the row", digest=False)]
+
+
+class Cross(NamedTuple):
+    """What the cross network has learned and counted."""
+
+    matrices: Annotated[Float32, per("4 cross_matrix", "V1, U1, V2, U2: of each block a row of eight a rank")]
+    weights: Annotated[Float32, per("cross_inputs", "w")]
+    squares: Annotated[Float32, per("5 cross_inputs", "sums of squared gradients of each matrix, and of w")]
+    moments: Annotated[Float64, per("2 cross_statistics", "running means and variances")]
+    learned: Annotated[Float64, per("1", "impressions that these are of")]
+    mix: Annotated[Float64, per("2 2", "a and b, and their squared gradients")]
+    embedded: Annotated[Embedded, part()]
+    pairs: Annotated[Table, part(rows="cross_pairs", lists=1)]
+    owners: Annotated[Owned, part(owners="users", members="cross_pairs")]
+    counts: Annotated[Float32, per("cross_pairs 3", "exposures with a known outcome, positives, exposures")]
+    pairs_seen: Annotated[PairsSeen, part()]
+
+
+wipe_pair = wiper(Cross, "cross_pairs", but=("pairs", "owners"))
+
+
+class CrossScratch(NamedTuple):
+    """Scratch of one impression.
+
+    `x0`, `x1`, `z1`, `z2`, `gradient`, `gx`, `gz`, `step` float32 [blocks * 8]; `hidden` float32 [4, rank]: V1' x0,
+    V2' x1 and the gradients of both; `totals` float32 [rank * 8]; `ones` float32 [8]; `values` int32 [fields]: rows of
+    each field; `present` int32 [blocks], the blocks that are not empty, and `blocks` int64 [1], how many these are;
+    `keys` uint64 [pairs].
+    """
+
+    x0: npt.NDArray[np.float32]
+    x1: npt.NDArray[np.float32]
+    z1: npt.NDArray[np.float32]
+    z2: npt.NDArray[np.float32]
+    gradient: npt.NDArray[np.float32]
+    gx: npt.NDArray[np.float32]
+    gz: npt.NDArray[np.float32]
+    step: npt.NDArray[np.float32]
+    hidden: npt.NDArray[np.float32]
+    totals: npt.NDArray[np.float32]
+    ones: npt.NDArray[np.float32]
+    values: npt.NDArray[np.int32]
+    present: npt.NDArray[np.int32]
+    blocks: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.uint64]
+
+
+def statistics_count(rank: int, fields: int) -> int:
+    """Return how many statistics an impression of so many fields has, in whole blocks; none where there is no network.
+
+    >>> statistics_count(8, 2), statistics_count(8, 5), statistics_count(0, 5)
+    (16, 32, 0)
+    """
+    return 0 if rank == 0 else 2 * LANES + LANES * (-(-(fields - 2) // 2))
+
+
+def cross_sizes(rank: int, pairs_limit: int, fields: int) -> dict[str, Any]:
+    """Return the sizes of the network's arrays for so many fields; next to nothing at rank 0."""
+    statistics = statistics_count(rank, fields)
+    inputs = fields * LANES + statistics if rank else 0
+    return {
+        "cross_inputs": inputs,
+        "cross_matrix": inputs * rank,
+        "cross_statistics": statistics,
+        "cross_row": ROW_SIZE if rank else 0,
+        "cross_pairs": pairs_limit if rank else PAIRS_MIN,
+        "cross_places": 2 * (fields - 2) if rank else 0,
+    }
+
+
+def start_network(cross: Cross, fields: int, seed: int) -> None:
+    """Write the weights of a network that has learned nothing, over so many fields."""
+    size = cross.matrices.shape[1]
+    deviation = MATRIX_INITIAL / math.sqrt(0.1 * fields * LANES + cross.moments.shape[1] + 1)
+    for matrix in (V1, V2):
+        for i in range(size):
+            spread = uniform(matrix * size + i + 1, seed + CROSS_SALT)
+            cross.matrices[matrix, i] = (2.0 * spread - 1.0) * deviation * math.sqrt(3.0)
+    cross.moments[VARIANCE] = 1.0
+    cross.mix[0] = MIX_INITIAL
+
+
+def new_cross_scratch(rank: int, fields: int) -> CrossScratch:
+    """Return scratch for one impression."""
+    blocks = fields + statistics_count(rank, fields) // LANES
+    coordinates = ("x0", "x1", "z1", "z2", "gradient", "gx", "gz", "step")
+    return CrossScratch(
+        **{name: np.zeros(blocks * LANES, np.float32) for name in coordinates},
+        hidden=np.zeros((4, rank), np.float32),
+        totals=np.zeros(rank * LANES, np.float32),
+        ones=np.ones(LANES, np.float32),
+        values=np.zeros(fields, np.int32),
+        present=np.zeros(blocks, np.int32),
+        blocks=np.zeros(1, np.int64),
+        keys=np.zeros(2 * (fields - 2), np.uint64),
+    )
+
+
+@compiled
+def is_on(cross: Cross) -> bool:
+    """Return whether there is a network."""
+    return cross.moments.shape[1] > 0  # type: ignore[no-any-return]
+
+
+@compiled
+def start_embedding(cross: Cross, row: int, key: int, seed: int) -> None:
+    """Start the embedding of an empty row from values derived from its key."""
+    parts = cross.embedded.parts[row]
+    for i in range(LANES):
+        parts[i] = float32((2.0 * uniform(key, seed + CROSS_SALT + 1 + i) - 1.0) * EMBEDDING_INITIAL)
+
+
+@compiled
+def forget_pair(cross: Cross, pair: int) -> None:
+    """Free a pair."""
+    ownership.detach(cross.owners, pair)
+    table.release_row(cross.pairs, pair)
+    wipe_pair(cross, pair)
+
+
+@compiled
+def forget_pairs(cross: Cross, user: int) -> None:
+    """Free all pairs that are a user's alone."""
+    while True:
+        pair = ownership.first_of(cross.owners, user)
+        if pair < 0:
+            return
+        forget_pair(cross, pair)
+
+
+@compiled
+def _resolve_pair(cross: Cross, key: int, owner: int, now_ms: int, is_kept: bool) -> int:
+    """Return a pair's row, made where it is new and kept; `owner` is the user whose alone it is, or -1."""
+    pair = index.find(cross.pairs.lookup, key)
+    if pair >= 0 or not is_kept:
+        return pair
+    if table.is_full(cross.pairs):
+        forget_pair(cross, table.oldest_row(cross.pairs))
+        cross.pairs.counts[table.Loss.EVICTED] += 1
+    pair = table.claim_row(cross.pairs, key, 0, now_ms)
+    if pair >= 0 and owner >= 0:
+        ownership.attach(cross.owners, owner, pair)
+    return pair
+
+
+@compiled
+def resolve_pairs(
+    cross: Cross,
+    scratch: CrossScratch,
+    slot: int,
+    rows: npt.NDArray[np.int32],
+    keys: npt.NDArray[np.uint64],
+    user: int,
+    now_ms: int,
+    is_kept: bool,
+) -> None:
+    """Resolve the pairs of an impression to rows, and remember them in its slot; one that is not kept makes none.
+
+    `rows` [values]: user and item first; `keys` [fields or more], the first value of each field or 0.
+    """
+    for field in range(2, scratch.values.shape[0]):
+        for which in range(2):
+            key = uint64(0)
+            if keys[field] != uint64(0) and rows[which] >= 0:
+                key = cross_key(keys[which], keys[field], uint64(PAIR_SALT + which))
+                index.prefetch_key(cross.pairs.lookup, key)
+            scratch.keys[2 * (field - 2) + which] = key
+    seen = cross.pairs_seen
+    for place in range(seen.row.shape[1]):
+        pair = int64(-1)
+        if scratch.keys[place] != uint64(0):
+            owner = user if place % 2 == USER else int64(-1)
+            pair = int64(_resolve_pair(cross, scratch.keys[place], owner, now_ms, is_kept))
+            prefetch_pair(cross, pair)
+        seen.row[slot, place] = pair
+        seen.generation[slot, place] = cross.pairs.generation[pair] if pair >= 0 else np.uint32(0)
+
+
+@compiled
+def read_statistics(
+    cross: Cross,
+    slot: int,
+    rows: npt.NDArray[np.int32],
+    rates: npt.NDArray[np.float32],
+    prior: Prior,
+    now_ms: int,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write the statistics of an impression to `out` [statistics], behind `resolve_pairs`.
+
+    `rows` [values]: user and item first; `rates` [4], rate and residual of the user and of the item.
+    """
+    clear(out)
+    for which in range(2):
+        row = rows[which]
+        at = OF_ONE * which
+        if row >= 0:
+            parts = cross.embedded.parts[row]
+            out[at] = rates[2 * which]
+            out[at + 1] = parts[LABELS]
+            if parts[SHOWN] > 0.0:
+                out[at + 2] = log(1.0 + float64(parts[SHOWN]))
+                out[at + 3] = _log_seconds(now_ms - cross.embedded.seen_ms[row, LAST])
+                out[at + 4] = _log_seconds(now_ms - cross.embedded.seen_ms[row, FIRST])
+    seen = cross.pairs_seen
+    for place in range(seen.row.shape[1]):
+        pair = int64(seen.row[slot, place])
+        if table.is_current(cross.pairs, pair, seen.generation[slot, place]):  # none behind it took its row
+            counts = cross.counts[pair]
+            at = 2 * LANES + 2 * place
+            out[at] = read_rate(float64(counts[PAIR_KNOWN]), float64(counts[PAIR_ACTED]), prior)
+            out[at + 1] = log(1.0 + float64(counts[PAIR_SHOWN]))
+
+
+@compiled
+def prefetch_pair(cross: Cross, pair: int) -> None:
+    """Ask for what is read of a pair; -1 is none."""
+    if pair >= 0:
+        prefetch(cross.counts, pair)
+        prefetch(cross.pairs.key, pair)  # and what else the table has of it
+
+
+@compiled
+def prefetch_pairs(cross: Cross, slot: int) -> None:
+    """Ask for the pairs of a waiting impression."""
+    for place in range(cross.pairs_seen.row.shape[1]):
+        prefetch_pair(cross, int64(cross.pairs_seen.row[slot, place]))
+
+
+@compiled
+def _log_seconds(ms: int) -> float:
+    return log(1.0 + max(ms, 0) / 1000.0)
+
+
+@compiled
+def count_shown(cross: Cross, slot: int, rows: npt.NDArray[np.int32], now_ms: int) -> None:
+    """Count an impression with its user, its item and its pairs; `rows` [values]: user and item first."""
+    for which in range(2):
+        row = rows[which]
+        if row >= 0:
+            parts, seen_ms = cross.embedded.parts[row], cross.embedded.seen_ms[row]
+            if parts[SHOWN] == 0.0:
+                seen_ms[FIRST] = now_ms
+            parts[SHOWN] += float32(1.0)
+            seen_ms[LAST] = now_ms
+    seen = cross.pairs_seen
+    for place in range(seen.row.shape[1]):
+        pair = int64(seen.row[slot, place])
+        if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
+            cross.counts[pair, PAIR_SHOWN] += float32(1.0)
+            if now_ms - cross.pairs.updated_ms[pair] >= UPDATE_MS:
+                table.update_row(cross.pairs, pair, now_ms)
+
+
+@compiled
+def count_label(
+    cross: Cross, slot: int, rows: npt.NDArray[np.int32], shown: float, acted: float, overall: float
+) -> None:
+    """Count an outcome with user, item and pairs; `shown` 1 the first time, `acted` what its label is, or is more.
+
+    `rows` [values]: user and item first; `overall` is the overall rate.
+    """
+    for which in range(2):
+        row = rows[which]
+        if row >= 0:
+            parts = cross.embedded.parts[row]
+            parts[LABELS] += RECENT_SHARE * float32(acted - shown * (float64(parts[LABELS]) + overall))
+    seen = cross.pairs_seen
+    for place in range(seen.row.shape[1]):
+        pair = int64(seen.row[slot, place])
+        if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
+            cross.counts[pair, PAIR_KNOWN] += float32(shown)
+            cross.counts[pair, PAIR_ACTED] += float32(acted)
+
+
+@compiled
+def _gather_inputs(
+    cross: Cross,
+    scratch: CrossScratch,
+    count: int,
+    field: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int32],
+    statistics: npt.NDArray[np.float32],
+) -> float:
+    """Write x0 and the blocks that are not empty to the scratch, and return the sum of the values' own weights."""
+    values, present, x0 = scratch.values, scratch.present, scratch.x0
+    fields = values.shape[0]
+    clear(values)
+    for value in range(count):
+        if field[value] < fields and rows[value] >= 0:
+            values[field[value]] += 1
+    blocks = 0
+    for f in range(fields):
+        if values[f] > 0:
+            present[blocks] = f
+            blocks += 1
+            for i in range(LANES):
+                x0[f * LANES + i] = 0.0
+    linear = float32(0.0)
+    for value in range(count):
+        f = int64(field[value])
+        if f < fields and rows[value] >= 0:
+            of_row = cross.embedded.parts[rows[value]]
+            share = float32(1.0) / float32(values[f])
+            linear += share * of_row[LIN]
+            for i in range(LANES):
+                x0[f * LANES + i] += EMBEDDING_SCALE * share * of_row[i]
+    for block in range(statistics.shape[0] // LANES):
+        first = 2 + 2 * (block - 2)
+        if block < 2 or values[first] > 0 or (first + 1 < fields and values[first + 1] > 0):
+            present[blocks] = fields + block
+            blocks += 1
+            for i in range(block * LANES, (block + 1) * LANES):
+                deviation = math.sqrt(cross.moments[VARIANCE, i] + 1e-4)
+                x = (float64(statistics[i]) - cross.moments[MEAN, i]) / deviation
+                x0[fields * LANES + i] = min(max(x, -CLIP), CLIP)
+    for i in range(ONE, 2 * LANES):
+        x0[fields * LANES + i] = 1.0 if i == ONE else 0.0
+    scratch.blocks[0] = blocks
+    return linear
+
+
+@compiled
+def _reduce(scratch: CrossScratch, out: npt.NDArray[np.float32]) -> float:
+    """Write the sum of each rank's eight totals to `out` [rank], clear these, and return the sum of squares."""
+    squares = float32(0.0)
+    for k in range(out.shape[0]):
+        out[k] = dot_lanes(scratch.totals, k * LANES, scratch.ones, 0)
+        squares += out[k] * out[k]
+    clear(scratch.totals)
+    return squares
+
+
+@compiled
+def score_cross(
+    cross: Cross,
+    scratch: CrossScratch,
+    count: int,
+    field: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int32],
+    statistics: npt.NDArray[np.float32],
+) -> float:
+    """Return the network's part of the logit, and leave what a step needs in the scratch.
+
+    `field`, `rows` [count or more]: the values, -1 where one has no row; `statistics` as `read_statistics` wrote them.
+    """
+    p, rank = scratch, scratch.hidden.shape[1]
+    total = _gather_inputs(cross, p, count, field, rows, statistics)
+    blocks, size = p.blocks[0], rank * LANES
+    clear(p.totals)
+    for place in range(blocks):
+        block = p.present[place]
+        gather_lanes(p.totals, cross.matrices[V1], block * size, p.x0, block * LANES, rank)
+    _reduce(p, p.hidden[0])
+    for place in range(blocks):
+        block = p.present[place]
+        at = block * LANES
+        spread_lanes(p.z1, at, cross.matrices[U1], block * size, p.hidden[0], rank)
+        for i in range(at, at + LANES):
+            p.x1[i] = p.x0[i] * p.z1[i] + p.x0[i]
+        gather_lanes(p.totals, cross.matrices[V2], block * size, p.x1, at, rank)
+    _reduce(p, p.hidden[1])
+    for place in range(blocks):
+        block = p.present[place]
+        at = block * LANES
+        spread_lanes(p.z2, at, cross.matrices[U2], block * size, p.hidden[1], rank)
+        total += dot_lanes(p.x0, at, p.z2, at) + dot_lanes(p.x0, at, cross.weights, at)
+    return min(max(float64(total), -LOGIT_CLIP), LOGIT_CLIP)
+
+
+@compiled
+def learn_cross(
+    cross: Cross,
+    scratch: CrossScratch,
+    count: int,
+    field: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int32],
+    error: float,
+) -> None:
+    """Take one step against `error`, behind `score_cross` of the same impression."""
+    p, rank = scratch, scratch.hidden.shape[1]
+    size = rank * LANES
+    for place in range(p.blocks[0]):
+        block = p.present[place]
+        gather_lanes(p.totals, cross.matrices[U2], block * size, p.x0, block * LANES, rank)
+    squares_v2 = _reduce(p, p.hidden[3])
+    for place in range(p.blocks[0]):
+        block = p.present[place]
+        at = block * LANES
+        spread_lanes(p.gx, at, cross.matrices[V2], block * size, p.hidden[3], rank)
+        for i in range(at, at + LANES):
+            p.gz[i] = p.gx[i] * p.x0[i]
+        gather_lanes(p.totals, cross.matrices[U1], block * size, p.gz, at, rank)
+    squares_v1 = _reduce(p, p.hidden[2])
+    for place in range(p.blocks[0]):
+        block = p.present[place]
+        at = block * LANES
+        spread_lanes(p.gradient, at, cross.matrices[V1], block * size, p.hidden[2], rank)
+        for i in range(at, at + LANES):
+            p.gradient[i] += cross.weights[i] + p.z2[i] + p.gx[i] * (p.z1[i] + float32(1.0))
+    squares_u1, squares_u2 = float32(0.0), float32(0.0)
+    for k in range(rank):
+        squares_u1 += p.hidden[0, k] * p.hidden[0, k]
+        squares_u2 += p.hidden[1, k] * p.hidden[1, k]
+    _step_matrix(cross, p, V1, p.x0, p.hidden[2], squares_v1, error)
+    _step_matrix(cross, p, U1, p.gz, p.hidden[0], squares_u1, error)
+    _step_matrix(cross, p, V2, p.x1, p.hidden[3], squares_v2, error)
+    _step_matrix(cross, p, U2, p.x0, p.hidden[1], squares_u2, error)
+    _step_weights(cross, p, error)
+    _step_rows(cross, p, count, field, rows, error)
+
+
+@compiled
+def _step_matrix(
+    cross: Cross,
+    scratch: CrossScratch,
+    matrix: int,
+    left: npt.NDArray[np.float32],
+    right: npt.NDArray[np.float32],
+    squares: float,
+    error: float,
+) -> None:
+    """Step a matrix against `error` times `left` [coordinates] by `right` [rank], whose sum of squares is `squares`.
+
+    `right` is scaled in place.
+    """
+    p, rank = scratch, scratch.hidden.shape[1]
+    weight = error * error * squares
+    change = float32(0.0)
+    for place in range(p.blocks[0]):
+        at = p.present[place] * LANES
+        change += weigh_lanes(cross.squares[matrix], at, left, at, weight, MATRIX_FLOOR, p.step)
+    scale = error * RATE / (float32(1.0) + RATE * squares * change)
+    for k in range(rank):
+        right[k] *= scale
+    for place in range(p.blocks[0]):
+        block = p.present[place]
+        move_lanes(cross.matrices[matrix], block * rank * LANES, p.step, block * LANES, right, rank)
+
+
+@compiled
+def _step_weights(cross: Cross, scratch: CrossScratch, error: float) -> None:
+    p = scratch
+    change = float32(0.0)
+    for place in range(p.blocks[0]):
+        at = p.present[place] * LANES
+        change += weigh_lanes(cross.squares[LINEAR], at, p.x0, at, error * error, MATRIX_FLOOR, p.step)
+    scale = error * RATE / (float32(1.0) + RATE * change)
+    for place in range(p.blocks[0]):
+        at = p.present[place] * LANES
+        for i in range(at, at + LANES):
+            cross.weights[i] -= scale * p.step[i]
+
+
+@compiled
+def _step_rows(
+    cross: Cross,
+    scratch: CrossScratch,
+    count: int,
+    field: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int32],
+    error: float,
+) -> None:
+    """Step the embedding and the weight of each value."""
+    for value in range(count):
+        f = int64(field[value])
+        if f < scratch.values.shape[0] and rows[value] >= 0:
+            of_row = cross.embedded.parts[rows[value]]
+            share = error / float32(scratch.values[f])
+            of_row[LIN_SQUARES] += share * share
+            of_row[LIN] -= RATE * share / float32(math.sqrt(ROW_FLOOR + of_row[LIN_SQUARES]))
+            for i in range(LANES):
+                g = share * EMBEDDING_SCALE * scratch.gradient[f * LANES + i]
+                squares = of_row[SQUARES_AT + i] + g * g
+                of_row[SQUARES_AT + i] = squares
+                of_row[i] -= RATE * g / np.sqrt(ROW_FLOOR + squares)
+
+
+@compiled
+def learn_moments(cross: Cross, scratch: CrossScratch, statistics: npt.NDArray[np.float32]) -> None:
+    """Let running means and variances take in the statistics of an impression, behind `score_cross` of it."""
+    cross.learned[0] += 1.0
+    share = 1.0 / min(cross.learned[0] + 1.0, MOMENTS_MAX)
+    first = scratch.values.shape[0]
+    for place in range(scratch.blocks[0]):
+        block = scratch.present[place] - first
+        if block >= 0:
+            for i in range(block * LANES, (block + 1) * LANES):
+                off = float64(statistics[i]) - cross.moments[MEAN, i]
+                cross.moments[MEAN, i] += share * off
+                cross.moments[VARIANCE, i] += share * (off * off * (1.0 - share) - cross.moments[VARIANCE, i])
+
+
+@compiled
+def mix(cross: Cross, own: float, crossed: float) -> float:
+    """Return the sum of the machine's and the network's logits, as far as each is trusted."""
+    return cross.mix[0, 0] * own + cross.mix[0, 1] * crossed  # type: ignore[no-any-return]
+
+
+@compiled
+def learn_mix(cross: Cross, own: float, crossed: float, error: float) -> None:
+    """Step the trust in both against `error`."""
+    for which in range(2):
+        gradient = error * (own if which == 0 else crossed)
+        cross.mix[1, which] += gradient * gradient
+        cross.mix[0, which] -= MIX_RATE * gradient / math.sqrt(MIX_FLOOR + cross.mix[1, which])
