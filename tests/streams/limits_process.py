@@ -52,7 +52,7 @@ def narrowest(threshold: int) -> Configuration:
             late_window_ms=60_000,
             user_share=1.0,
         ),
-        learner=replace(c.learner, latent_size=2),
+        learner=replace(c.learner, latent_size=2, cross_rank=2, cross_pairs_limit=1_024),
         error_memory=replace(c.error_memory, arrays=1, bits=3),
     )
 
@@ -96,6 +96,7 @@ def full(state: State) -> set[str]:
     waiting, histories = state.waiting, state.behaviors.histories
     pools = {"rows": state.features.pool, "users": state.users.pool, "waiting": waiting.pool}
     pools |= {"feedback": waiting.feedbacks.pool, "histories": histories.pool}
+    pools["pairs"] = state.cross.pairs.pool
     found = {name for name, pool in pools.items() if available(pool) == 0}
     # Of text there is always less free than the longest record needs.
     found |= {"text"} if available(waiting.texts.pool) < 1_024 else set()

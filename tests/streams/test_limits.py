@@ -17,7 +17,7 @@ from tests.streams.logs_for_tests import ROOT
 
 EVENTS = 12_000
 ALWAYS_FULL = {"users", "waiting", "feedback", "histories", "text", "names", "stash of users", "stash of waiting"}
-FULL = {1: ALWAYS_FULL | {"rows", "stash of rows"}, 2: ALWAYS_FULL | {"sightings"}}
+FULL = {1: ALWAYS_FULL | {"rows", "stash of rows", "pairs"}, 2: ALWAYS_FULL | {"sightings"}}
 
 
 def brimful(events: int, threshold: int, **environment: str) -> dict[str, Any]:
