@@ -43,7 +43,7 @@ def test_bounds_are_refused() -> None:
     """A rank and a limit out of their bounds must be refused, with the bounds."""
     with pytest.raises(ValueError, match="cross_rank must lie within 0 and 16"):
         CrossConfiguration(cross_rank=17)
-    with pytest.raises(ValueError, match="cross_pairs_limit must be at least 1024"):
+    with pytest.raises(ValueError, match="cross_pairs_limit must lie within 1,024"):
         CrossConfiguration(cross_pairs_limit=10)
 
 
