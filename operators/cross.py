@@ -10,11 +10,11 @@ age; of the pairs of item and user with each other field the rate and the exposu
 level says; and 1. Exposures, gaps and ages need no outcome and count at once; rates count with their outcome. `a` and
 `b` are learned by logistic regression from both parts as they were served.
 
-All steps are AdaGrad's. A matrix has one sum of squares for each input coordinate, and its step is divided by 1 plus
-the change of the logit that it alone would cause for an error of 1: statistics that are wrong by many times move the
+All steps are AdaGrad's. A matrix has one sum of squares for each input coordinate. Its step is divided by 1 plus the
+change of the logit that it alone would cause for an error of 1. So statistics that are wrong by many times move the
 weights no further than those that are right.
 
-Coordinates lie in blocks of eight: one for each field's embedding, two for user, item and the machine, and one for the
+Coordinates are in blocks of eight: one for each field's embedding, two for user, item and the machine, and one for the
 pairs of every two other fields. Blocks that are empty cost nothing.
 """
 

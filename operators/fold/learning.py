@@ -85,7 +85,7 @@ def learn_slot(
     """Take one learning step from an impression's label, with the features that it was scored with.
 
     Return the probability that the model gave it just before. The machine's rows move by the error with the machine's
-    logit of now, the dense level by the error with the machine's logit as it was served. The cross network moves by its
+    logit of now. The dense level moves by the error with the machine's logit as it was served, the cross network by its
     own error. Behind a label `learned` before, all of them move by the difference of the labels. The overall rate is
     that of now, as what it has learned since is not to be learned twice.
     A model in place of the built-in one learns from the example, when the window closes.

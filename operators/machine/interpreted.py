@@ -160,8 +160,9 @@ def move_lanes(matrix: Floats, at: int, step: Floats, start: int, hidden: Floats
 def weigh_lanes(
     squares: Floats, at: int, gradient: Floats, start: int, weight: float, floor: float, step: Floats
 ) -> float:
-    """Add weight * gradient[start + i] ** 2 to squares[at + i], for i below 8, write gradient[start + i] /
-    sqrt(floor + squares[at + i]) to step[at + i], and return the sum of the gradients times these.
+    """Write gradient[start + i] / sqrt(floor + squares[at + i]) to step[at + i], and return the sum of gradient * step.
+
+    For each i below 8, weight * gradient[start + i] ** 2 is added to squares[at + i] before.
     """
     g, total = _eight(gradient, start), _eight(squares, at)
     total += g * g * np.float32(weight)
