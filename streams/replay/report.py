@@ -125,7 +125,7 @@ def over_time(stretches: Sequence[Part], of: str) -> "Figure":
             axis.plot([at for at, _ in known], [value for _, value in known], label=label, marker=".", markersize=4)
     if axis.lines:
         axis.legend(loc="best", frameon=False)
-        locator = cast(Any, AutoDateLocator)(minticks=3, maxticks=5)
+        locator = cast(Any, AutoDateLocator)(minticks=2, maxticks=6)
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(cast(Any, ConciseDateFormatter)(locator))
     axis.set_xlabel("stream time, UTC")

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from sklearn.metrics import log_loss, roc_auc_score
 from thalweg.streams.commands import main
 from thalweg.streams.partition.tally import Curve
-from thalweg.streams.replay.report import parts, reliability
+from thalweg.streams.replay.report import Part, over_time, parts, reliability, svg
 
 from tests.streams.logs_for_tests import SAMPLE, sample
 
@@ -85,3 +85,15 @@ def test_reliability_is_by_tenths() -> None:
     assert len(mean_scores) == 10
     assert mean_labels.tolist() == [0.0] * 5 + [1.0] * 5
     assert mean_scores.tolist() == sorted(mean_scores.tolist())
+
+
+@pytest.mark.parametrize("seconds", [1, 300, 7_200, 86_400, 2 * 86_400, 3 * 86_400, 14 * 86_400, 500 * 86_400])
+def test_stream_time_has_few_marks_whatever_it_spans(seconds: int) -> None:
+    """Of any span, a figure must be drawn without a warning, with two to seven marks of time."""
+    first_ms = 1_650_000_000_000
+    stretches = [Part(first_ms + share * seconds * 250, (0.5,) * 3, (0.7,) * 3) for share in range(5)]
+    figure = over_time(stretches, "auc")
+    assert svg(figure).startswith("<svg")
+    [axis] = figure.axes
+    low, high = axis.get_xlim()
+    assert 2 <= sum(low <= mark <= high for mark in axis.get_xticks()) <= 7
