@@ -122,7 +122,7 @@ class Memories(NamedTuple):
 
     A place is that of a field. Behind the fields come the items acted on lately, the user's gap, and the user's
     exposures. It may also be `ALL`, `SCORE` or `REPRESENTATION`.
-    `second` is `NOTHING` where one value alone is the key.
+    `second` is `Keyed.NOTHING` where one value alone is the key.
     """
 
     first: npt.NDArray[np.int64]
@@ -176,7 +176,7 @@ def memories_of(fields: int, recent_items: int, crosses: tuple[str, ...], stands
     >>> memories_of(4, 1, (), False).first.tolist()  # item, user, representation, score, all
     [1, 0, -3, -2, -1]
     >>> found = memories_of(3, 1, ("item",), True)
-    >>> [pair for pair in zip(found.first.tolist(), found.second.tolist()) if pair[1] != NOTHING]
+    >>> [pair for pair in zip(found.first.tolist(), found.second.tolist()) if pair[1] != Keyed.NOTHING]
     [(2, -2), (4, 2), (5, 2), (1, 2), (1, 3)]
     """
     context = range(2, fields)
