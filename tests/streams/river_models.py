@@ -23,6 +23,13 @@ class Recorder(base.Classifier):  # type: ignore[misc]
         return {True: self.probability}
 
 
+class Undecided(Recorder):
+    """Gives a probability that is none; no configuration may hold one."""
+
+    def __init__(self) -> None:
+        super().__init__(float("nan"))
+
+
 class Mean(base.Classifier):  # type: ignore[misc]
     """Gives the mean of the labels."""
 

@@ -219,7 +219,7 @@ def test_a_classifier_that_fails_ends_with_one_line() -> None:
     driver.impression("a", user="ann", item="x", ts=START_MS)
     with pytest.raises(Refusal, match=r"can't learn from the impression at offset 0: RuntimeError: out of order"):
         driver.impression("b", user="ann", item="x", ts=START_MS + WINDOW_MS + 1)
-    driver = Driver(with_model(f"{OURS}Recorder", Configuration(), model_arguments={"probability": float("nan")}))
+    driver = Driver(with_model(f"{OURS}Undecided", Configuration()))
     with pytest.raises(Refusal, match=r"can't score the impression at offset 0: ValueError: its probability is nan"):
         driver.impression("a", user="ann", item="x", ts=START_MS)
 
