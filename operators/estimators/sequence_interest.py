@@ -19,6 +19,7 @@ from thalweg.operators.machine.hashing import Key
 from thalweg.operators.sdim import (
     LONG_AGO_MS,
     SdimConfiguration,
+    SdimScratch,
     new_sdim_scratch,
     read_interest,
     sdim_parameters,
@@ -147,9 +148,21 @@ class SequenceInterest(base.Transformer):
         self._items = new_table(items_limit, 1)
         self._vectors = np.zeros((items_limit + 1, size), np.float32)  # the last row is the candidate's
         self._parameters = sdim_parameters(buckets, size, seed)
-        self._scratch = new_sdim_scratch(buckets, size)
+        self._scratch = self._new_scratch()
         self._vector_of = FeatureVector(size, seed, excluded=(user, item))
         self._learned = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: all but scratch, which holds what was read last."""
+        return {name: value for name, value in vars(self).items() if name != "_scratch"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a pickle held, with fresh scratch."""
+        self.__dict__.update(state)
+        self._scratch = self._new_scratch()
+
+    def _new_scratch(self) -> SdimScratch:
+        return new_sdim_scratch(SdimConfiguration(groups=self.groups, tau=self.tau), self.size)
 
     @property
     def _supervised(self) -> bool:
