@@ -176,6 +176,8 @@ def start_network(cross: Cross, fields: int, seed: int) -> None:
     """Write the weights of a network that has learned nothing, over so many fields."""
     size = cross.matrices.shape[1]
     deviation = MATRIX_INITIAL / math.sqrt(0.1 * fields * LANES + cross.moments.shape[1] + 1)
+    if len(cross.matrices) <= V2:
+        return  # measured, it is one row
     for matrix in (V1, V2):
         for i in range(size):
             spread = uniform(matrix * size + i + 1, seed + CROSS_SALT)
