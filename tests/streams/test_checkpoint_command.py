@@ -17,7 +17,7 @@ from thalweg.streams.commands import main
 from thalweg.streams.configuration.loading import CheckpointSection
 from thalweg.streams.partition.partition import Partition
 
-from tests.kafka.test_commands import thalweg
+from tests.kafka.test_commands import in_process, thalweg
 from tests.streams.logs_for_tests import sample, small
 from tests.streams.test_checkpoints import crafted
 
@@ -174,7 +174,7 @@ def test_rollback_asks_the_brokers_first(tmp_path: Path) -> None:
         store.save(Checkpoint(header, fresh.snapshot()))
     flags = ("--set", f"checkpoint.directory={tmp_path}", "--set", "kafka.connect_timeout_ms=300")
     # a process of its own: the client leaves sockets open where it finds nobody
-    status, _, told = thalweg("checkpoint", "rollback", "--bootstrap-servers", "127.0.0.1:9", *flags)
+    status, _, told = in_process("checkpoint", "rollback", "--bootstrap-servers", "127.0.0.1:9", *flags)
     assert (status, told.count("\n")) == (1, 1)
     assert told.endswith("if no worker uses the folder, give --offline\n")
     assert offsets(str(tmp_path)) == [4, 3]
