@@ -36,7 +36,7 @@ def narrow() -> Configuration:
         behaviors=replace(c.behaviors, users_limit=2_048, short_length=4),
         sdim=replace(c.sdim, groups=2, tau=2, histories_limit=64),
         joiner=replace(c.joiner, waiting_limit=512, feedback_limit=256, text_bytes=1 << 19),
-        learner=replace(c.learner, latent_size=2),
+        learner=replace(c.learner, latent_size=2, cross_pairs_limit=1_024),
         error_memory=replace(c.error_memory, arrays=1, bits=4),
     )
 

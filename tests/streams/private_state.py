@@ -39,8 +39,9 @@ def private_state(state: State) -> dict[str, Any]:
         if owner
     )
     cross = state.cross
+    # How often each was shown is the user's; what was learned of it follows provisional labels, which all share.
     found["pairs"] = sorted(
-        (int(state.users.key[owner - 1]), int(key), *counts)
+        (int(state.users.key[owner - 1]), int(key), counts[2])
         for owner, key, counts in zip(cross.owners.owner, cross.pairs.key, cross.counts.tolist(), strict=True)
         if owner
     )

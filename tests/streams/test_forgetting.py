@@ -68,7 +68,7 @@ def test_what_the_model_reads_does_not_count_open_exposures() -> None:
     assert rates[0]
     assert all(repr(each) == repr(rates[0]) for each in rates)
     state = driver.partition.state
-    assert state.behaviors.shown.max() == 20
+    assert state.visits.shown.max() == 20
     assert not state.learner.rates.sums.any()
     assert not state.learner.rates.overall.any()
     driver.feedback("0", user="ann", item="film", ts=START_MS + 30_000)

@@ -13,14 +13,14 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import pytest
 from click.testing import CliRunner, Result
 from thalweg.streams.commands import main
-from thalweg.streams.logs import reader
+from thalweg.streams.logs import writer
 
 from tests.streams.logs_for_tests import sample
 
 OUTPUTS = {"--out": "scores", "--examples": "examples", "--dead-letters": "letters", "--summary": "summary"}
 """Every output of a replay: the option that asks for it, and its file. One more is one more entry here."""
 EVENTS, JUNK_EVERY, CHECKPOINT_EVENTS = 90, 5, 48
-TIMED = ("seconds", "events_per_second")
+TIMED = ("seconds", "events_per_second", "warnings")  # warnings count the reasons of one run
 SETTINGS = {
     "table.rows_limit": 1_024,
     "behaviors.users_limit": 256,
@@ -152,7 +152,7 @@ def test_a_full_disk_at_every_write(
     kind: str, room_afterwards: bool, undisturbed: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever a write or a sync fails, the command says so, and run again where there is room it makes the same."""
-    monkeypatch.setattr(reader, "open_output", open_raw)
+    monkeypatch.setattr(writer, "open_output", open_raw)
     monkeypatch.setattr("thalweg.streams.checkpoints.format.PIECE_BYTES", 1 << 17)  # fewer calls that are alike
     is_full, calls_min = KINDS[kind]
     for first in range(1, 1_000):

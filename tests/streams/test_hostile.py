@@ -92,6 +92,7 @@ def test_a_context_field_cannot_pose_as_the_user() -> None:
     events: list[Event] = [Impression("1", "ann", "film", START_MS, {})]
     events += [Impression(f"2{n}", "eve", "song", START_MS, {"user": "ann", "item": "film"}) for n in range(5)]
     partition.process(recorded(events, 0))
+    partition.close_all()  # an exposure counts once its outcome is known
     row = find(partition.state.features.lookup, np.uint64(key_of("ann", field_seed("user", 0))))
     assert partition.state.learner.rates.sums[row, 0] == 1.0
     assert [name for name in partition.state.names[:, 0] if name] == [ord("u"), ord("i")]

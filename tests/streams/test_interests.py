@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.layout import INTERESTS, Interest
+from thalweg.operators.fold.layout import INTERESTS, Interest, interests_start
 from thalweg.schemas.events import Event, Feedback, Impression, encode_event
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.driver import START_MS
@@ -49,7 +49,7 @@ def last_long_interest(partition: Partition, configuration: Configuration) -> np
     waiting = partition.state.waiting
     slot = int(waiting.offset.argmax())
     size = configuration.learner.latent_size
-    interests = partition.state.features_seen.inputs[slot, -INTERESTS * size :]
+    interests = partition.state.features_seen.inputs[slot, interests_start(partition.state.learner) :]
     return interests[Interest.LONG * size : (Interest.LONG + 1) * size]
 
 
