@@ -198,11 +198,8 @@ def _still(world: World) -> World:
         World,
         SimpleNamespace(
             loop=SimpleNamespace(call_later=nothing),
-            random=Random(0),
             setting=world.setting,
-            happens=nothing,
-            faults_happen=nothing,
-            on_offset=nothing,
-            on_transaction=nothing,
+            chance=SimpleNamespace(random=Random(0), happens=nothing, faults_happen=nothing),
+            verdict=SimpleNamespace(on_offset=nothing, on_transaction=nothing),
         ),
     )
