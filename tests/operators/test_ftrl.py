@@ -41,7 +41,7 @@ def paper(steps: Sequence[float], rate: Rate, initial: float) -> tuple[float, fl
     return initial + w, z, n
 
 
-def bits(steps: Sequence[float], rate: Rate, initial: np.float32, of_vector: bool) -> npt.NDArray[np.float32]:
+def bits(steps: Sequence[float], rate: Rate, initial: np.float32) -> npt.NDArray[np.float32]:
     """The five parts in float32, one operation at a time in the order written down."""
     w, z, n, d = initial, F(0), F(0), F(0)
     for step in steps:
@@ -53,7 +53,7 @@ def bits(steps: Sequence[float], rate: Rate, initial: np.float32, of_vector: boo
         n = n_new
         shrunk = F(max(F(z - rate.l1), F(0)) + min(F(z + rate.l1), F(0)))
         floor = F(rate.beta / rate.alpha)
-        below = F(F(floor + rate.l2) + d) if of_vector else F(F(floor + d) + rate.l2)
+        below = F(F(floor + rate.l2) + d)
         w = F(initial - F(shrunk / below))
     return np.array([w, initial, z, n, d], np.float32)
 
@@ -80,7 +80,7 @@ def test_descend_is_the_float32_rule_to_the_bit(steps: list[float], rate: Rate, 
     coordinates = new_coordinates(2, 3, initial)
     untouched = coordinates.copy()
     _descend_all(coordinates, np.array(steps, np.float32), rate)
-    assert np.array_equal(coordinates[0, :, 1], bits(steps, rate, F(initial), of_vector=False))
+    assert np.array_equal(coordinates[0, :, 1], bits(steps, rate, F(initial)))
     untouched[0, :, 1] = coordinates[0, :, 1]
     assert np.array_equal(coordinates, untouched)
 
@@ -99,7 +99,7 @@ def test_descend_vector_is_the_float32_rule_to_the_bit(
         descend_vector(coordinates, 1, 2, np.array(step, np.float32), F(scale), rate)
     for place, alone in enumerate(zip(*steps, strict=True)):
         scaled = [F(F(g) * F(scale)) for g in alone]
-        assert np.array_equal(coordinates[1, :, 2 + place], bits(scaled, rate, F(0.5), of_vector=True))
+        assert np.array_equal(coordinates[1, :, 2 + place], bits(scaled, rate, F(0.5)))
     untouched[1, :, 2:6] = coordinates[1, :, 2:6]
     assert np.array_equal(coordinates, untouched)
 
