@@ -166,7 +166,7 @@ def cross_sizes(rank: int, pairs_limit: int, fields: int) -> dict[str, Any]:
         "cross_inputs": inputs,
         "cross_matrix": inputs * rank,
         "cross_statistics": statistics,
-        "cross_row": ROW_SIZE if rank else 0,
+        "cross_row": ROW_SIZE if rank else 1,  # without a network a row is one number: one type of array serves both
         "cross_pairs": pairs_limit if rank else PAIRS_MIN,
         "cross_places": 2 * (fields - 2) if rank else 0,
     }
