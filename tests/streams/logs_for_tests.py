@@ -44,7 +44,6 @@ def small(
     return replace(
         c,
         table=replace(c.table, rows_limit=rows),
-        learner=replace(c.learner, cross_pairs_limit=max(1_024, rows)),
         behaviors=replace(c.behaviors, users_limit=users),
         joiner=replace(c.joiner, waiting_limit=waiting, feedback_limit=2 * waiting, text_bytes=1 << 20, user_share=1.0),
         sdim=sdim,

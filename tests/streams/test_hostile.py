@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import msgspec
@@ -34,7 +35,9 @@ def recorded(events: Sequence[Event], first: int) -> list[LogRecord]:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_costs_less_than_ten_benign_events_each(name: str) -> None:
     """The events of an attack must take less than ten times as long as benign ones, and no memory beyond the limits."""
-    partitions = [Partition(small(rows=4_096, users=2_048, waiting=1_024)) for _ in range(2)]
+    c = small(rows=4_096, users=2_048, waiting=1_024)
+    c = replace(c, learner=replace(c.learner, cross_pairs_limit=4_096))
+    partitions = [Partition(c) for _ in range(2)]
     logs = [ATTACKS[name].hostile(), ATTACKS[name].benign()]
     seconds: list[list[float]] = [[], []]
     sizes = []
