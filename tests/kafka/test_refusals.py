@@ -1,6 +1,7 @@
 """What a worker refuses to go on from, and what it goes on from exactly: calls of its handler, no process."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -341,9 +342,9 @@ def test_what_no_fold_left_is_refused(workers: Workers) -> None:
     with pytest.raises(Refusal, match="belongs to application 'another', not 'thalweg': name another folder"):
         once.run()
     path = store.save(whole)
-    content = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes()[:-32])
     content[len(MAGIC)] = FORMAT + 1
-    path.write_bytes(content)
+    path.write_bytes(content + hashlib.sha256(content).digest())
     with pytest.raises(Refusal, match=r"has format 2, this version reads up to 1: install the Thalweg"):
         once.run()
     store.save(whole)
