@@ -3,7 +3,7 @@
 A bug is a piece of a source and what stands in its place. Each is planted in a process of its own, forked before
 anything of `thalweg.operators` is imported; sources on disk stay as they are. Everything runs interpreted.
 
-The suite does not run it yet: the list was written before the cross network, and the last bugs of it were never verified.
+The suite does not run it yet: the list was written before the cross network, and its last bugs were never verified.
 """
 
 import contextlib
