@@ -4,6 +4,7 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.cross import CROSS, OF_ONE, OF_PAIRS, OWN, statistics_count
 from thalweg.operators.derived import DERIVED
@@ -28,6 +29,11 @@ DETAILS = {
 }
 
 
+def scored_events(emitted: Emitted, first: int, last: int) -> npt.NDArray[np.intp]:
+    """Return which of the events `first` to `last` of a block were scored."""
+    return first + np.flatnonzero((emitted.fate[first:last] == Fate.SCORED) & (emitted.reason[first:last] == 0))
+
+
 class Encoder:
     """Turns what the fold emitted into outputs, under one configuration and for one input partition."""
 
@@ -47,7 +53,7 @@ class Encoder:
 
     def scores(self, block: Block, emitted: Emitted, first: int, last: int, names: list[str]) -> list[Output]:
         """Return the scores of the impressions among the events `first` to `last`; `names` are the fields."""
-        chosen = first + np.flatnonzero((emitted.fate[first:last] == Fate.SCORED) & (emitted.reason[first:last] == 0))
+        chosen = scored_events(emitted, first, last)
         impressions: list[Any] = [block.events[event] for event in chosen.tolist()]
         base, _, model, correction, score = emitted.scores[chosen].T.tolist()
         offsets = block.columns.offset[chosen].tolist()

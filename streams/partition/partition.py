@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Block, Columnizer
-from thalweg.operators.edges.encoder import Encoder
+from thalweg.operators.edges.encoder import Encoder, scored_events
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.digest import digest
 from thalweg.operators.fold.emitted import Emitted, Made, new_emitted
-from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.fold import close_all, fold
 from thalweg.operators.fold.layout import input_count
 from thalweg.operators.fold.snapshot import restore, snapshot
@@ -288,7 +287,7 @@ class _Folding:
 def shown_of(block: Block, emitted: Emitted, first: int, last: int) -> npt.NDArray[np.int64]:
     """Return what a tally keeps of the impressions scored among a block's events `first` to `last`, [n, 4]."""
     columns = block.columns
-    chosen = first + np.flatnonzero((emitted.fate[first:last] == Fate.SCORED) & (emitted.reason[first:last] == 0))
+    chosen = scored_events(emitted, first, last)
     keys = columns.user[chosen].view(np.int64), columns.item[chosen].view(np.int64)
     return np.stack((columns.offset[chosen], *keys, columns.ts_ms[chosen]), axis=1)
 
