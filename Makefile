@@ -67,7 +67,7 @@ test: check
 
 # The fold as plain Python: coverage sees no line of machine code.
 COVERED := tests/fold/test_plain.py tests/fold/test_state.py tests/operators tests/streams/test_driver.py
-COVERED += --ignore tests/operators/test_compiled.py --ignore tests/operators/test_river_documentation.py
+COVERED += --ignore tests/operators/machine/test_compiled.py --ignore tests/operators/estimators/test_river_documentation.py
 coverage: $(VENV)/.installed-test
 	@mkdir -p build
 	THALWEG_INTERPRETED=1 $(BIN)/coverage run -m pytest -q -p no:cacheprovider $(COVERED)

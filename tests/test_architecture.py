@@ -175,6 +175,14 @@ def test_public_things_have_docstrings(path: Path) -> None:
     assert not [f"{node.name} (line {node.lineno})" for node in definitions(path) if not ast.get_docstring(node)]
 
 
+def test_tests_are_in_the_rooms_of_what_they_test() -> None:
+    """A folder of tests/operators and tests/streams must be called as a room of the sources."""
+    folders = [path for package in LAYERS for path in (ROOT / "tests" / package).iterdir() if path.is_dir()]
+    rooms = [str(path.relative_to(ROOT / "tests")) for path in folders if path.name != "__pycache__"]
+    assert len(rooms) > 10
+    assert not [room for room in rooms if not (ROOT / room).is_dir()]
+
+
 def test_every_command_module_is_listed() -> None:
     """A command's module that the command line doesn't know is dead code."""
     files = {path.stem.removesuffix("_command") for path in (ROOT / "streams" / "commands").glob("*_command.py")}

@@ -13,7 +13,7 @@ from thalweg.operators.machine.declare import Declared, walk
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.partition.partition import Partition
 
-from tests.operators.test_consistency import crowded, crowded_log
+from tests.operators.fold.test_consistency import crowded, crowded_log
 from tests.streams.private_state import unwiped
 
 

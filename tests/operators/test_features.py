@@ -17,7 +17,7 @@ from thalweg.operators.structures.ownership import Owned, new_owned
 from thalweg.operators.structures.pool import Stock
 from thalweg.operators.structures.table import Loss, Table, find_row, new_table
 
-from tests.operators.test_index import distinct_keys
+from tests.operators.structures.test_index import distinct_keys
 
 EXPIRE_TIME_MS = np.array([1_000, 5_000], np.int64)
 USERS = 4

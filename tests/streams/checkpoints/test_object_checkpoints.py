@@ -17,7 +17,7 @@ from thalweg.streams.checkpoints.objects import ObjectCheckpointStore
 from thalweg.streams.configuration.loading import CheckpointSection
 from thalweg.streams.printable import redacted
 
-from tests.streams.test_checkpoints import IDENTITY, checkpoint
+from tests.streams.checkpoints.test_checkpoints import IDENTITY, checkpoint
 
 Made = Callable[..., ObjectCheckpointStore]
 STEPS = ("makedirs", "open", "write", "close", "info", "read", "pipe_file", "cat_file")

@@ -4,7 +4,7 @@ import asyncio
 
 from thalweg.streams.kafka.partition_run import BlockLimits, PartitionRun
 
-from tests.streams.test_taken_over import Sized, World, fit_to_fetch
+from tests.streams.kafka.test_taken_over import Sized, World, fit_to_fetch
 
 
 def test_the_first_fetch_is_cut_small_and_later_ones_are_not() -> None:

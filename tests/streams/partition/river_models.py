@@ -1,4 +1,4 @@
-"""River classifiers of one's own, as `learner.model = "river:tests.streams.river_models:NAME"` names them."""
+"""River classifiers of one's own, as `learner.model = "river:tests.streams.partition.river_models:NAME"` names them."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from thalweg.streams.commands import main
 from thalweg.streams.simulation.run import Modes, simulate
 
-from tests.streams.planted import SUPPRESSING, TRANSACTIONAL, Mutation, never_suppress
+from tests.streams.simulation.planted import SUPPRESSING, TRANSACTIONAL, Mutation, never_suppress
 
 SEEDS = 1_000
 PLANTED: list[tuple[Modes, Mutation, int]] = [

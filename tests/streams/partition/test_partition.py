@@ -12,14 +12,14 @@ from thalweg.streams.driver import START_MS
 from thalweg.streams.partition.partition import Partition
 
 from tests.streams.logs_for_tests import ROOT, sample, small
-from tests.streams.memory_process import EARLY_EVENTS
+from tests.streams.partition.memory_process import EARLY_EVENTS
 
 EVENTS = 2_000_000
 MIB = 1 << 20
 
 
 def measured(*arguments: str) -> dict[str, int]:
-    command = [sys.executable, "-W", "error", "-m", "tests.streams.memory_process", *arguments]
+    command = [sys.executable, "-W", "error", "-m", "tests.streams.partition.memory_process", *arguments]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     figures: dict[str, int] = json.loads(run.stdout)

@@ -22,15 +22,15 @@ from thalweg.streams.partition.river_model import ARRAYS, HISTORY, PICKLE, SIGNA
 from thalweg.streams.partition.seal import KEY_VARIABLE, Seal
 from thalweg.streams.refusal import Refusal
 
-from tests.streams import river_models
 from tests.streams.logs_for_tests import SAMPLE_CONFIGURATION, Hashed, sample, shipped, small
-from tests.streams.river_models import Recorder
+from tests.streams.partition import river_models
+from tests.streams.partition.river_models import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
 
 KEY = "0123456789abcdef"
 REGRESSION = "river:linear_model.LogisticRegression"
-OURS = "river:tests.streams.river_models:"
+OURS = "river:tests.streams.partition.river_models:"
 EVENTS = 1_500
 WINDOW_MS = 600_000
 

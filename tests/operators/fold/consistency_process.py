@@ -1,7 +1,7 @@
 """Crafted states by the hundred, each restored and, where it is not refused, folded on: a process of its own, that may
 die. It prints how many were refused and how many went on.
 
-    python -m tests.operators.consistency_process SEED COUNT
+    python -m tests.operators.fold.consistency_process SEED COUNT
 """
 
 import sys
@@ -11,7 +11,7 @@ from thalweg.operators.configuration import Configuration
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.partition.partition import Partition
 
-from tests.operators.test_consistency import crafted, crowded, crowded_log
+from tests.operators.fold.test_consistency import crafted, crowded, crowded_log
 
 
 def fold_on(configuration: Configuration, arrays: dict[str, np.ndarray], records: list[LogRecord]) -> str:

@@ -22,7 +22,7 @@ from thalweg.operators.machine.numerics import (
     sigmoid,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 

@@ -18,8 +18,8 @@ from thalweg.streams.configuration.loading import CheckpointSection
 from thalweg.streams.partition.partition import Partition
 
 from tests.kafka.test_commands import in_process, thalweg
+from tests.streams.checkpoints.test_checkpoints import crafted
 from tests.streams.logs_for_tests import sample, small
-from tests.streams.test_checkpoints import crafted
 
 SECRET = "s3cr3t"
 

@@ -14,7 +14,7 @@ from thalweg.streams.simulation.chance import Mode
 from thalweg.streams.simulation.crashes import Crashes
 from thalweg.streams.simulation.logs import make_log
 
-from tests.streams.planted import (
+from tests.streams.simulation.planted import (
     Mutation,
     checkpoint_ahead_of_the_commit,
     checkpoint_before_the_deliveries,

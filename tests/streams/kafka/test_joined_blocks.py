@@ -7,7 +7,7 @@ import pytest
 from thalweg.schemas.records import Record
 from thalweg.streams.kafka.partition_run import RECORD_OVERHEAD_BYTES, BlockLimits, PartitionRun
 
-from tests.streams.test_taken_over import Sized, World, fit_to_fetch
+from tests.streams.kafka.test_taken_over import Sized, World, fit_to_fetch
 
 SIZE = RECORD_OVERHEAD_BYTES + 2
 

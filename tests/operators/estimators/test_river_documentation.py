@@ -11,7 +11,7 @@ from river import linear_model, metrics, preprocessing, tree
 from river.datasets import synth
 from thalweg.operators.estimators import ErrorMemory
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "river.md"
+PAGE = Path(__file__).parents[3] / "docs" / "river.md"
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", re.MULTILINE)
 ROWS = ROW.findall(PAGE.read_text(encoding="utf-8"))
 

@@ -21,7 +21,7 @@ from thalweg.streams.partition.partition import Partition
 from tests.streams.logs_for_tests import sample, small
 
 Arrays = dict[str, np.ndarray]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def crowded() -> Configuration:
@@ -201,7 +201,7 @@ def test_an_array_of_another_shape_is_refused(change: Callable[[Any], Any]) -> N
 
 def test_crafted_states_end_no_process() -> None:
     """Of hundreds of states crafted at random none makes the compiled code fall over or hang."""
-    command = [sys.executable, "-m", "tests.operators.consistency_process", "1", "250"]
+    command = [sys.executable, "-m", "tests.operators.fold.consistency_process", "1", "250"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert run.returncode == 0, f"{run.returncode} after {run.stderr[-300:]}"
     fates = ast.literal_eval(run.stdout)
