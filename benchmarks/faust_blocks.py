@@ -122,7 +122,7 @@ class Rescoring:
             for each in records
             if each.value is not None
         ]
-        return Outputs(outputs, [], [])
+        return Outputs(outputs, [], [], [])
 
 
 def blocks_app(topics: TopicsSection, servers: str) -> BlockApp:

@@ -106,6 +106,18 @@ def write_sighting(admission: Admission, key: int) -> int:
 
 
 @compiled
+def read_sightings(admission: Admission, key: int) -> int:
+    """Return how many sightings of a key are remembered; who asks is none."""
+    tags = admission.tags[int64(uint64(key) % uint64(admission.tags.shape[0]))]
+    counts = admission.counts[int64(uint64(key) % uint64(admission.tags.shape[0]))]
+    tag = np.uint32(uint64(key) >> uint64(32))
+    for cell in range(SET_CELLS):
+        if counts[cell] != 0 and tags[cell] == tag:
+            return int64(counts[cell])
+    return 0
+
+
+@compiled
 def forget_sightings(admission: Admission, key: int) -> None:
     """Drop a key's count."""
     tags = admission.tags[int64(uint64(key) % uint64(admission.tags.shape[0]))]

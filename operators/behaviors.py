@@ -55,7 +55,11 @@ class BehaviorsConfiguration:
 
         Without a kind there is one that stays empty: compiled code sees another type in arrays of no elements.
         """
-        return {"users": self.users_limit, "kinds": max(1, len(self.kinds)), "short": self.short_length}
+        users = {
+            "users": self.users_limit + 1,
+            "users_limit": self.users_limit,
+        }  # one more stands for those who did nothing
+        return users | {"kinds": max(1, len(self.kinds)), "short": self.short_length}
 
 
 @side_by_side(is_dense=True)

@@ -114,7 +114,7 @@ class Cross(NamedTuple):
     learned: Annotated[Float64, per("1", "impressions that these are of")]
     mix: Annotated[Float64, per("2 2", "a and b, and their squared gradients")]
     embedded: Annotated[Embedded, part()]
-    pairs: Annotated[Table, part(rows="cross_pairs", lists=1)]
+    pairs: Annotated[Table, part(rows="cross_pairs", rows_limit="cross_pairs", lists=1)]
     owners: Annotated[Owned, part(owners="users", members="cross_pairs")]
     counts: Annotated[Float32, per("cross_pairs 3", "exposures with a known outcome, positives, exposures")]
     pairs_seen: Annotated[PairsSeen, part()]

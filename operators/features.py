@@ -93,6 +93,42 @@ class Crosses(NamedTuple):
     salt: npt.NDArray[np.uint64]
 
 
+class Given(NamedTuple):
+    """The values of one impression or candidate before they are resolved, scratch.
+
+    `field` int64 and `key` uint64 [values], the fields in their places' order, a list's values as they came;
+    `size` int64 [1]. `resolved` uint64 [values]: the keys of all values once they are resolved, crosses and derived
+    ones included.
+    """
+
+    field: npt.NDArray[np.int64]
+    key: npt.NDArray[np.uint64]
+    size: npt.NDArray[np.int64]
+    resolved: npt.NDArray[np.uint64]
+
+
+def new_given(values: int) -> Given:
+    """Return room for so many values."""
+    keys, resolved = (np.zeros(values, np.uint64) for _ in range(2))
+    return Given(np.zeros(values, np.int64), keys, np.zeros(1, np.int64), resolved)
+
+
+@compiled
+def give(given: Given, field: int, key: int) -> None:
+    """Add a value behind those of its field and of the fields before it.
+
+    So the sums over values do not depend on the order in which an event names its fields.
+    """
+    place = given.size[0]
+    while place > 0 and given.field[place - 1] > field:
+        given.field[place] = given.field[place - 1]
+        given.key[place] = given.key[place - 1]
+        place -= 1
+    given.field[place] = field
+    given.key[place] = key
+    given.size[0] += 1
+
+
 class Value(NamedTuple):
     """A value of an impression: its `key`, its `field`'s place, and the row of the `user` who owns it alone, or -1."""
 

@@ -86,7 +86,8 @@ class JoinerConfiguration:
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the joiner's arrays."""
         blocks = self.text_bytes // BLOCK_BYTES
-        return {"slots": self.waiting_limit, "nodes": self.feedback_limit, "blocks": max(1, blocks)}
+        slots = {"slots": self.waiting_limit + 1, "slots_limit": self.waiting_limit}  # one more is a candidate's
+        return slots | {"nodes": self.feedback_limit, "blocks": max(1, blocks)}
 
     def windows_ms(self) -> dict[str, int]:
         """Return the attribution window of each positive action."""
@@ -164,7 +165,7 @@ class Waiting(NamedTuple):
     ends: Annotated[Int32, per("2", "closed first and last, + 1", digest=False)]
     held_feedbacks: Annotated[Int32, per("users", "feedback that the user fills", digest=False)]
     held_blocks: Annotated[Int32, per("users", "blocks of text that the user fills", digest=False)]
-    pool: Annotated[Pool, part(limit="slots")]
+    pool: Annotated[Pool, part(limit="slots_limit")]
     feedbacks: Annotated[Feedbacks, part()]
     texts: Annotated[Texts, part()]
 

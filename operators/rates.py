@@ -104,6 +104,17 @@ def decay(
 
 
 @compiled
+def lately_factor(
+    sums: npt.NDArray[np.float64], at_ms: npt.NDArray[np.int64], row: int, now_ms: int, parameters: RatesParameters
+) -> float:
+    """Return what `decay` would multiply the sums with a half-life by; who reads them changes nothing."""
+    elapsed = now_ms - at_ms[row]
+    if elapsed > 0 and (sums[row, Sum.LATELY_SHOWN] > 0.0 or sums[row, Sum.LATELY_ACTED] > 0.0):
+        return half_life_factor(elapsed, parameters.half_life_ms)
+    return 1.0
+
+
+@compiled
 def add_outcome(sums: npt.NDArray[np.float64], row: int, shown: float, acted: float, expected: float) -> None:
     """Count exposures, positives and what was expected of them in a row that is decayed until now."""
     sums[row, Sum.SHOWN] += shown
@@ -114,11 +125,12 @@ def add_outcome(sums: npt.NDArray[np.float64], row: int, shown: float, acted: fl
 
 
 @compiled
-def overall_prior(rates: Rates, parameters: RatesParameters) -> Prior:
-    """Return the overall rates, which must be decayed until now, as what is believed of any value beforehand."""
+def overall_prior(rates: Rates, now_ms: int, parameters: RatesParameters) -> Prior:
+    """Return the overall rates as they are now: what is believed of any value beforehand."""
     overall = rates.overall[0]
+    factor = lately_factor(rates.overall, rates.overall_at_ms, 0, now_ms, parameters)
     mean = min((overall[Sum.ACTED] + 1.0) / (overall[Sum.SHOWN] + 2.0), RATE_MAX)
-    lately = min((overall[Sum.LATELY_ACTED] + 1.0) / (overall[Sum.LATELY_SHOWN] + 2.0), RATE_MAX)
+    lately = min((overall[Sum.LATELY_ACTED] * factor + 1.0) / (overall[Sum.LATELY_SHOWN] * factor + 2.0), RATE_MAX)
     return Prior(parameters.prior, mean, lately)
 
 

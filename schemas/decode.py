@@ -120,7 +120,9 @@ def is_over(event: Event, limits: LimitsConfiguration) -> bool:
     if isinstance(event, Request):
         return (
             len(event.candidates) > limits.candidates
-            or any(is_longer(candidate, id_bytes) for candidate in event.candidates)
+            or len(event.exclude) > limits.candidates
+            or any(is_longer(item, id_bytes) for item in event.exclude)
+            or any(is_longer(name, limits.name_bytes) for name in event.at_most)
             or is_context_over(event.context, limits)
         )
     return False

@@ -1,6 +1,6 @@
 """The events of the input topic: one JSON object a record; its field `type` distinguishes them."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, json
 
@@ -48,14 +48,45 @@ class Feedback(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="typ
     value: float | None = None
 
 
+class Candidate(Struct, frozen=True, gc=False, omit_defaults=True):
+    """An item that may be shown, with its own context: it wins over the request's, field by field."""
+
+    item: Id
+    context: Context = {}
+
+
+_ONE: dict[str, Any] = {"type": "string", "minLength": 1}
+_WITH_CONTEXT = {"type": "object", "required": ["item"], "properties": {"item": _ONE, "context": {"type": "object"}}}
+Candidates = Annotated[
+    list[Any],
+    Meta(
+        description="items, or objects with an item and a context of its own; a bad one is refused by itself",
+        extra_json_schema={"items": {"anyOf": [_ONE, _WITH_CONTEXT]}},
+    ),
+]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+CAPS_MAX = 4
+"""Fields that one request may cap."""
+
+
 class Request(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="request"):
-    """Rank these candidates for this user."""
+    """Rank these candidates for this user; it changes nothing.
+
+    `top`: how many to answer with, all without. `exclude`: items to leave out. `seen` "drop": leave out what the user
+    acted on lately. `at_most`: how many of one value of a field, by the field's name. `explain`: tell the parts of each
+    score.
+    """
 
     id: Id
     user: Id
-    candidates: list[Id]
+    candidates: Candidates
     ts: Milliseconds
     context: Context
+    top: Count | None = None
+    exclude: list[str] = []
+    seen: Literal["keep", "drop"] = "keep"
+    at_most: Annotated[dict[Name, Count], Meta(max_length=CAPS_MAX)] = {}
+    explain: bool = False
 
 
 class Erase(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="erase"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import json
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request
-from thalweg.schemas.outputs import DeadLetter, Example, Score
+from thalweg.schemas.outputs import DeadLetter, Example, Ranking, Score
 
 DIRECTORY = Path(__file__).parent / "json"
 TYPES = {
@@ -20,6 +20,7 @@ TYPES = {
     "erase": Erase,
     "score": Score,
     "example": Example,
+    "ranking": Ranking,
     "dead_letter": DeadLetter,
 }
 

@@ -121,10 +121,8 @@ class Mapper:
         found = None if self._candidates is None else self._candidates(record)
         if type(found) is not list:
             raise Unusable(Reason.WRONG_TYPE, f"candidates is {kind(found)}, not a list")
-        candidates = [_id_text("candidates", self._configuration.candidates, each) for each in found]
+        candidates = [str(each) if type(each) is int else each for each in found]  # a bad one is refused by itself
         event = Request(id_, self.user(record), candidates, self._ts(record, timestamp_ms), self._context(record))
-        if not all(candidates):
-            raise self._refused(event)
         return self._checked(event)
 
     def _erase(self, record: Any, origin: str, timestamp_ms: int | None) -> Event:

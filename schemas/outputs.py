@@ -51,6 +51,40 @@ class Example(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     cause: str
 
 
+class RankedItem(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """One item of a ranking; all but the score only where the request says `explain`.
+
+    `parts`, in log-odds: `overall`, the overall rate; `machine`, the factorisation machine as a part of `linear`, the
+    dense level; `cross`, the cross network.
+    """
+
+    item: str
+    score: float
+    model_score: float | None = None
+    correction: float | None = None
+    parts: dict[str, float] | None = None
+
+
+class RefusedCandidate(Struct, frozen=True, gc=False, kw_only=True):
+    """A candidate that cannot be ranked: its place in the request, and why."""
+
+    candidate: int
+    reason: str
+    detail: str
+
+
+class Ranking(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """The answer to a request, on the topic `rankings`: items from the highest score down, equal ones as they came."""
+
+    id: str
+    user: str
+    ts: int
+    items: list[RankedItem]
+    refused: list[RefusedCandidate] = []
+    origin: str
+    cause: str
+
+
 class DeadLetter(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One line of a file of dead letters; bytes are base64, null stands for a tombstone and a header without value."""
 
@@ -71,6 +105,7 @@ class Caused(Struct, frozen=True, gc=False):
 
 decode_score = Decoder(Score).decode
 decode_example = Decoder(Example).decode
+decode_ranking = Decoder(Ranking).decode
 decode_dead_letter = Decoder(DeadLetter).decode
 decode_caused = Decoder(Caused).decode
 _ENCODE = Encoder().encode
@@ -116,6 +151,17 @@ def encode_example(example: Example) -> bytes:
 "interactions-0-4","cause":"interactions-0-9:2"}'
     """
     return _ENCODE(example)
+
+
+def encode_ranking(ranking: Ranking) -> bytes:
+    """Return the ranking as one JSON object.
+
+    >>> encode_ranking(Ranking(id="8", user="u1", ts=1_700_000_000_000, items=[RankedItem(item="v9", score=0.25)],
+    ...                        origin="interactions-0-4", cause="interactions-0-4:0"))
+    b'{"id":"8","user":"u1","ts":1700000000000,"items":[{"item":"v9","score":0.25}],"origin":"interactions-0-4","cause":\
+"interactions-0-4:0"}'
+    """
+    return _ENCODE(ranking)
 
 
 def encode_dead_letter(letter: DeadLetter) -> bytes:

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     TOO_MANY_FEEDBACKS = "too_many_feedbacks", 29
     NO_ROOM = "no_room", 30
     NOT_AVRO = "not_avro", 31
+    BAD_OPTION = "bad_option", 32
 
     def __new__(cls, value: str, code: int) -> "Reason":
         """Make a member that is its wire name and carries its code."""

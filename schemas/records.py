@@ -62,3 +62,9 @@ class Outputs(NamedTuple):
     scores: list[Output]
     examples: list[Output]
     dead_letters: list[Output]
+    rankings: list[Output]
+
+
+def no_outputs() -> Outputs:
+    """Return outputs to be filled."""
+    return Outputs([], [], [], [])

@@ -9,17 +9,19 @@ import json
 import math
 from typing import Any, NoReturn
 
-from thalweg.schemas.events import EARLIEST_TS_MS, END_TS_MS
+from thalweg.schemas.events import CAPS_MAX, EARLIEST_TS_MS, END_TS_MS, Candidate
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.reasons import Reason, Unusable
 
 FIELDS = {
     "impression": ("id", "user", "item", "ts", "context", "base_score"),
     "feedback": ("id", "impression", "user", "item", "ts", "action", "value"),
-    "request": ("id", "user", "candidates", "ts", "context"),
+    "request": ("id", "user", "candidates", "ts", "context", "top", "exclude", "seen", "at_most", "explain"),
     "erase": ("id", "user", "ts"),
 }
 OPTIONAL = frozenset({"base_score", "value"})
+OPTIONS = frozenset({"top", "exclude", "seen", "at_most", "explain"})
+COUNT_MAX = 2**31 - 1
 
 # Longer literals lie beyond float64, and Python refuses to read more than 4 300 digits.
 LONGEST_INTEGER = 400
@@ -97,7 +99,7 @@ def check_record(record: Any, limits: LimitsConfiguration) -> None:
     for name in FIELDS[record["type"]]:
         if name in record:
             check_field(name, record[name], limits)
-        elif name not in OPTIONAL:
+        elif name not in OPTIONAL and name not in OPTIONS:
             raise Unusable(Reason.MISSING_FIELD, f"{name} is missing")
 
 
@@ -113,7 +115,10 @@ def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
     elif name == "context":
         check_context(value, limits)
     elif name == "candidates":
-        check_candidates(value, limits)
+        expect(isinstance(value, list), name, value, "a list")
+        check_count(name, value, limits)
+    elif name in OPTIONS:
+        check_option(name, value, limits)
     elif name == "action":
         expect(isinstance(value, str), name, value, "a string")
         check_name(name, value, limits)
@@ -149,13 +154,61 @@ def check_name(path: str, name: str, limits: LimitsConfiguration) -> None:
     check_length(Reason.NAME_TOO_LONG, path, name, limits.name_bytes)
 
 
-def check_candidates(value: Any, limits: LimitsConfiguration) -> None:
-    """Raise Unusable unless the value is a list of ids, and not of too many."""
-    expect(isinstance(value, list), "candidates", value, "a list of strings")
-    if len(value) > limits.candidates:
-        raise Unusable(Reason.TOO_MANY_CANDIDATES, f"{len(value)} candidates, at most {limits.candidates}")
-    for position, candidate in enumerate(value):
-        check_id(f"candidates[{position}]", candidate, limits)
+def check_count(name: str, items: list[Any], limits: LimitsConfiguration) -> None:
+    """Raise Unusable where a request names more items than `limits.candidates`."""
+    if len(items) > limits.candidates:
+        what = name if name == "candidates" else f"items in {name}"
+        raise Unusable(Reason.TOO_MANY_CANDIDATES, f"{len(items)} {what}, at most {limits.candidates}")
+
+
+def check_option(name: str, value: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable for the first fault of what a request asks for besides its candidates."""
+    if name == "explain":
+        expect(isinstance(value, bool), name, value, "a boolean")
+    elif name == "seen":
+        if value not in ("keep", "drop"):
+            expect(isinstance(value, str), name, value, "a string")
+            raise Unusable(Reason.BAD_OPTION, f'seen is {shown(value)}, not "keep" or "drop"')
+    elif name == "exclude":
+        expect(isinstance(value, list), name, value, "a list of strings")
+        check_count(name, value, limits)
+        for position, item in enumerate(value):
+            expect(isinstance(item, str), f"exclude[{position}]", item, "a string")
+            check_length(Reason.ID_TOO_LONG, f"exclude[{position}]", item, limits.id_bytes)
+    elif name == "at_most":
+        expect(isinstance(value, dict), name, value, "an object")
+        if len(value) > CAPS_MAX:
+            raise Unusable(Reason.BAD_OPTION, f"at_most has {len(value)} fields, at most {CAPS_MAX}")
+        for field, count in value.items():
+            check_name("a name in at_most", field, limits)
+            check_positive(f"at_most {shown(field)}", count)
+    elif value is not None:
+        check_positive(name, value)
+
+
+def check_positive(path: str, value: Any) -> None:
+    """Raise Unusable unless the value is a whole number from 1 on."""
+    expect(type(value) is int, path, value, "an integer")
+    if not 1 <= value <= COUNT_MAX:
+        raise Unusable(Reason.BAD_OPTION, f"{path} is {value}, not in 1 to {COUNT_MAX}")
+
+
+def candidate_of(position: int, value: Any, limits: LimitsConfiguration) -> Candidate:
+    """Return one candidate of a request as an item with its own context.
+
+    Raises Unusable where it is none: that refuses this candidate, not the request.
+    """
+    path = f"candidates[{position}]"
+    if isinstance(value, str):
+        check_id(path, value, limits)
+        return Candidate(value)
+    expect(isinstance(value, dict), path, value, "a string or an object")
+    if "item" not in value:
+        raise Unusable(Reason.MISSING_FIELD, f"{path}.item is missing")
+    check_id(f"{path}.item", value["item"], limits)
+    context = value.get("context", {})
+    check_context(context, limits)
+    return Candidate(value["item"], context)
 
 
 def check_context(context: Any, limits: LimitsConfiguration) -> None:

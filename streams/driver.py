@@ -23,8 +23,17 @@ from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.structures.names import field_names
 from thalweg.operators.structures.table import Table, rows_by_key
 from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Request, encode_event
-from thalweg.schemas.outputs import DeadLetter, Example, Score, decode_dead_letter, decode_example, decode_score
-from thalweg.schemas.records import Cause, LogRecord, Output, Outputs
+from thalweg.schemas.outputs import (
+    DeadLetter,
+    Example,
+    Ranking,
+    Score,
+    decode_dead_letter,
+    decode_example,
+    decode_ranking,
+    decode_score,
+)
+from thalweg.schemas.records import Cause, LogRecord, Output, Outputs, no_outputs
 from thalweg.streams.logs.sinks import dead_letter_line
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.seal import Seal
@@ -52,6 +61,7 @@ class Piped(NamedTuple):
     scores: list[Score]
     examples: list[Example]
     dead_letters: list[DeadLetter]
+    rankings: list[Ranking]
 
 
 class Value(NamedTuple):
@@ -77,7 +87,7 @@ class Driver:
 
     Attributes
     ----------
-    scores, examples, dead_letters
+    scores, examples, dead_letters, rankings
         All outputs so far, decoded, each once.
 
     """
@@ -96,12 +106,13 @@ class Driver:
         self._where = {"topic": topic, "partition": partition, "partitions": partitions}
         self._log: list[LogRecord] = []
         self._saved: tuple[int, dict[str, npt.NDArray[Any]] | None] = (0, None)
-        self._last: list[Cause | None] = [None, None, None]
+        self._last: list[Cause | None] = [None] * len(Outputs._fields)
         self._ids = 0
         self.scores: list[Score] = []
         self.examples: list[Example] = []
         self.dead_letters: list[DeadLetter] = []
-        self.bytes = Outputs([], [], [])
+        self.rankings: list[Ranking] = []
+        self.bytes = no_outputs()
         """The same as they are on the wire."""
         self._partition: Partition | None = self._new_partition(None)
 
@@ -113,7 +124,7 @@ class Driver:
 
         Raises RuntimeError after `crash()` without `restore()`, ValueError where offsets do not rise.
         """
-        before = [len(outputs) for outputs in (self.scores, self.examples, self.dead_letters)]
+        before = [len(outputs) for outputs in (self.scores, self.examples, self.dead_letters, self.rankings)]
         for item in items:
             if item is SNAPSHOT:
                 self.snapshot()
@@ -122,7 +133,12 @@ class Driver:
                 self.restore()
             else:
                 self._append(self._record(item))
-        return Piped(self.scores[before[0] :], self.examples[before[1] :], self.dead_letters[before[2] :])
+        return Piped(
+            self.scores[before[0] :],
+            self.examples[before[1] :],
+            self.dead_letters[before[2] :],
+            self.rankings[before[3] :],
+        )
 
     def impression(
         self,
@@ -155,15 +171,17 @@ class Driver:
         self._ids += 1
         return self.pipe(Erase(f"erase-{self._ids}", user, ts))
 
-    def request(self, user: str, candidates: list[str], *, ts: int, context: Context | None = None) -> Piped:
-        """Pipe a request in."""
+    def request(
+        self, user: str, candidates: list[Any], *, ts: int, context: Context | None = None, **options: Any
+    ) -> Piped:
+        """Pipe a request in; a candidate is an item or a dict, `options` are the further fields of `Request`."""
         self._ids += 1
-        return self.pipe(Request(f"request-{self._ids}", user, candidates, ts, context or {}))
+        return self.pipe(Request(f"request-{self._ids}", user, candidates, ts, context or {}, **options))
 
     def close_windows(self) -> Piped:
         """Close every window, as at the end of a log; the examples are returned only."""
         outputs = self.partition.close_all()
-        return Piped([], [decode_example(o.value or b"") for o in outputs.examples], [])
+        return Piped([], [decode_example(o.value or b"") for o in outputs.examples], [], [])
 
     def snapshot(self) -> None:
         """Take a snapshot, to which the next crash falls back."""
@@ -286,6 +304,7 @@ class Driver:
         self.examples += [decode_example(output.value or b"") for output in fresh.examples]
         letters = [dead_letter_line(output).value or b"" for output in fresh.dead_letters]
         self.dead_letters += [decode_dead_letter(letter) for letter in letters]
+        self.rankings += [decode_ranking(output.value or b"") for output in fresh.rankings]
 
     def _unseen(self, which: int, outputs: list[Output]) -> list[Output]:
         last = self._last[which]

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request
-from thalweg.schemas.outputs import DeadLetter, Example, Score
+from thalweg.schemas.outputs import DeadLetter, Example, RankedItem, Ranking, RefusedCandidate, Score
 from thalweg.schemas.reasons import Reason
 from thalweg.streams.commands import COMMANDS
 from thalweg.streams.configuration.loading import io_sections
@@ -223,10 +223,13 @@ def test_the_configuration_page_is_current() -> None:
     assert run.returncode == 0, f"run python docs/make_configuration.py\n{run.stderr}"
 
 
-@pytest.mark.parametrize("struct", [Impression, Feedback, Request, Erase, Score, Example, DeadLetter])
+@pytest.mark.parametrize(
+    "struct", [Impression, Feedback, Request, Erase, Score, Example, Ranking, RankedItem, RefusedCandidate, DeadLetter]
+)
 def test_every_field_on_the_wire_is_explained(struct: type) -> None:
     """docs/wire.md must name each field of each record, in the section of that record."""
     outputs: dict[Any, str] = {Score: "scores", Example: "examples", DeadLetter: "interactions.dlq"}
+    outputs |= dict.fromkeys((Ranking, RankedItem, RefusedCandidate), "rankings")
     title = f"Output: `{outputs[struct]}`" if struct in outputs else f"`{struct.__name__.lower()}`:"
     part = re.split(r"^##+ ", WIRE[WIRE.index(f"# {title}") + 2 :], flags=re.MULTILINE)[0]
     for field in msgspec.structs.fields(struct):
@@ -247,7 +250,8 @@ def test_events_on_the_wire_page_are_events() -> None:
         shown = re.findall(r"```json\n(\{\"type\".+)\n```", page)
         assert len(shown) == count
         driver = Driver(Configuration())
-        driver.pipe(*(text.encode() for text in shown if not isinstance(decode(text), Request)))
+        driver.pipe(*(text.encode() for text in shown))
+        assert len(driver.rankings) == sum(isinstance(decode(text), Request) for text in shown)
         assert driver.fates["dead_lettered"] == 0
 
 

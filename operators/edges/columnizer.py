@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.contexts import Fields, Values, keys_of
+from thalweg.operators.edges.requests import Asked, Requests
 from thalweg.operators.features import HOUR_OF_DAY, ITEM, USER
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.machine.hashing import hasher, partitions_of
@@ -33,12 +34,13 @@ Read = Callable[[Record], Event | None]
 
 
 class Block(NamedTuple):
-    """A block of records with their events (None where unusable), why they are, and their columns."""
+    """A block of records with their events (None where unusable), why they are, their columns, and what is asked."""
 
     records: Sequence[Record]
     events: list[Event | None]
     details: dict[int, str]
     columns: Columns
+    asked: dict[int, Asked]
 
 
 class Columnizer:
@@ -73,6 +75,7 @@ class Columnizer:
         self._item_keys = hasher("item", configuration.seed)
         self._fields = Fields(configuration, names)
         self._hour = self._fields.get(HOUR_OF_DAY) if features.hour_of_day else None
+        self._requests = Requests(configuration.limits, self._fields, self._values_limit)
 
     def columns(self, records: Sequence[Record]) -> Block:
         """Return a block of records as columns; a record that cannot be used has its reason instead of values."""
@@ -90,12 +93,13 @@ class Columnizer:
         columns = self._with_impressions(columns, events, refused)
         columns = self._with_feedback(columns, events, records, refused)
         self._write_others(columns, events)
+        columns, asked = self._requests.columns(columns, events, self._hours_of_requests(columns), self._item_keys)
         for number, unusable in sorted(refused.items()):
             columns.reason[number] = unusable.reason.code
         details = {number: unusable.detail for number, unusable in refused.items()}
         if self._partitions:
             self._refuse_wrong_partition(records, events, columns, details)
-        return Block(records, events, details, columns)
+        return Block(records, events, details, columns, asked)
 
     def _decoded(self, values: Sequence[bytes | None], refused: dict[int, Unusable]) -> list[Event | None]:
         """Return the events of records, None for those that are `refused`."""
@@ -213,6 +217,15 @@ class Columnizer:
         columns.ts_ms[at] = [event.ts for event in others]
         columns.key[at] = self._feedback_keys([event.id for event in others])
         columns.user[at] = self._user_keys([event.user for event in others])
+
+    def _hours_of_requests(self, columns: Columns) -> dict[int, tuple[tuple[int, int], ...]]:
+        """Return place and key of the hour of each request, where the hour is a field."""
+        if self._hour is None:
+            return {}
+        at = np.flatnonzero(columns.kind == Kind.REQUEST)
+        hours = ((columns.ts_ms[at] + self._hour_shift_ms) // HOUR_MS % 24).tolist()
+        keys = keys_of(self._hour, hours)[1].tolist()
+        return {int(number): ((self._hour.place, key),) for number, key in zip(at, keys, strict=True)}
 
     def _refuse_wrong_partition(
         self, records: Sequence[Record], events: list[Event | None], columns: Columns, details: dict[int, str]

@@ -92,6 +92,18 @@ class Fields:
             return contexts
         return [{name: value for name, value in context.items() if name in fields} for context in contexts]
 
+    def pairs(self, context: Context) -> list[tuple[int, int]]:
+        """Return place and key of each value of a context, of the fields that have a place already.
+
+        A field with an empty list has one key, 0: it is there, and has no value.
+        """
+        found = []
+        for name, value in context.items():
+            if (field := self._fields.get(name)) is not None:
+                values = value if isinstance(value, list) else (value,)
+                found += [(field.place, field.keys[category(field, each)]) for each in values] or [(field.place, 0)]
+        return found
+
     def _one_by_one(self, contexts: Sequence[Context]) -> Values:
         """Return what contexts have that differ in their names."""
         counts: list[int] = []

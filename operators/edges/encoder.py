@@ -9,6 +9,7 @@ from thalweg.operators.configuration import Configuration
 from thalweg.operators.cross import CROSS, OF_ONE, OF_PAIRS, OWN, statistics_count
 from thalweg.operators.derived import DERIVED
 from thalweg.operators.edges.columnizer import Block
+from thalweg.operators.edges.requests import ranking_of
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import cross_rank
@@ -16,14 +17,14 @@ from thalweg.operators.joiner import Score
 from thalweg.operators.machine.lanes import LANES
 from thalweg.schemas.kept import complete_example, kept_features, kept_user, unpack_record
 from thalweg.schemas.origin import Origin
-from thalweg.schemas.outputs import dead_letter_headers, encode_scores
+from thalweg.schemas.outputs import dead_letter_headers, encode_ranking, encode_scores
 from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import Cause, Headers, Output
 
 DETAILS = {
     Reason.TIME_JUMP: "ts is further ahead of stream time than limits.time_jump_ms",
     Reason.USER_MISMATCH: "the user is not the user of the impression",
-    Reason.REQUEST_UNSUPPORTED: "requests are not ranked by this version",
+    Reason.REQUEST_UNSUPPORTED: "no candidate is ranked where a River classifier is the model (learner.model)",
     Reason.TOO_MANY_FEEDBACKS: "the impression has as many feedbacks as joiner.feedbacks_per_impression",
     Reason.NO_ROOM: "no room for its key in the index",
 }
@@ -134,6 +135,18 @@ class Encoder:
             outcome["cause"] = f"{prefix}{cause}:{ordinal}"
             value = complete_example(kept, self.numeric_features(inputs, names), outcome)
             outputs.append(Output(Cause(cause, ordinal), value, kept_user(kept).encode()))
+        return outputs
+
+    def rankings(self, block: Block, emitted: Emitted, first: int, last: int) -> list[Output]:
+        """Return the answers to the requests among the events `first` to `last`."""
+        outputs = []
+        starts = block.columns.candidate_start
+        for event in (first + np.flatnonzero(emitted.fate[first:last] == Fate.RANKED)).tolist():
+            request: Any = block.events[event]
+            offset = block.records[event].offset
+            entries = slice(int(starts[event]) + 1, int(starts[event + 1]))
+            found = ranking_of(request, block.asked[event], emitted, entries, f"{self._prefix}{offset}")
+            outputs.append(Output(Cause(offset, 0), encode_ranking(found), request.user.encode()))
         return outputs
 
     def dead_letters(self, block: Block, emitted: Emitted, first: int, last: int) -> list[Output]:

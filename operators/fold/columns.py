@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from thalweg.schemas.events import CAPS_MAX
 
 
 class Kind(IntEnum):
@@ -26,6 +27,11 @@ class Columns(NamedTuple):
     `positive` uint8 and `window_ms` int64, whether a feedback's action is positive and its attribution window;
     `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an
     impression's values; `text_start`, `text_end` int64 into `text` uint8, what is kept of an event that waits.
+
+    Of requests: `candidate_start` int64 [n + 1] into c entries, the first of a request's for itself and the others for
+    its candidates. Each has `candidate_item` uint64 [c] and, from `candidate_value_start` int64 [c + 1] on, its values
+    in `candidate_field` uint8 and `candidate_key` uint64, 0 for a field without a value. `capped` uint8 [n, 4]: the
+    places of the fields that a request caps, + 1.
     """
 
     kind: npt.NDArray[np.uint8]
@@ -45,6 +51,12 @@ class Columns(NamedTuple):
     text_start: npt.NDArray[np.int64]
     text_end: npt.NDArray[np.int64]
     text: npt.NDArray[np.uint8]
+    candidate_start: npt.NDArray[np.int64]
+    candidate_item: npt.NDArray[np.uint64]
+    candidate_value_start: npt.NDArray[np.int64]
+    candidate_field: npt.NDArray[np.uint8]
+    candidate_key: npt.NDArray[np.uint64]
+    capped: npt.NDArray[np.uint8]
 
 
 def new_columns(events: int) -> Columns:
@@ -67,4 +79,10 @@ def new_columns(events: int) -> Columns:
         text_start=np.zeros(events, np.int64),
         text_end=np.zeros(events, np.int64),
         text=np.zeros(0, np.uint8),
+        candidate_start=np.zeros(events + 1, np.int64),
+        candidate_item=np.zeros(0, np.uint64),
+        candidate_value_start=np.zeros(1, np.int64),
+        candidate_field=np.zeros(0, np.uint8),
+        candidate_key=np.zeros(0, np.uint64),
+        capped=np.zeros((events, CAPS_MAX), np.uint8),
     )

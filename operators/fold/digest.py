@@ -93,7 +93,7 @@ def _add(update: Callable[[Any], object], state: State, each: Declared, rows: Ar
     """Add what the digest sees of an array, at these rows or, where they are None, all of it."""
     field = each.field
     if rows is None:
-        update(np.ascontiguousarray(each.array))
+        update(np.ascontiguousarray(each.array if field.seen_as is None else field.seen_as(each.owner)))
         return
     gathered = _Gathered(each.owner, rows)
     seen = each.array[rows] if field.seen_as is None else field.seen_as(gathered)

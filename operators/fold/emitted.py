@@ -13,6 +13,7 @@ from thalweg.operators.fold.state import State
 from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.reserve import reserve
 from thalweg.operators.structures import texts
+from thalweg.schemas.events import CAPS_MAX
 
 EXAMPLES_AT_ONCE = 4_096
 TEXT_AT_ONCE_BYTES = 1 << 22
@@ -27,6 +28,18 @@ class Made(IntEnum):
     UNSCORED = 3
 
 
+class Ranked(IntEnum):
+    """The numbers of a candidate: its score, and the parts of it in log-odds where they are logits."""
+
+    SCORE = 0
+    MODEL = 1
+    CORRECTION = 2
+    OVERALL = 3
+    MACHINE = 4
+    LINEAR = 5
+    CROSS = 6
+
+
 class Emitted(NamedTuple):
     """Room for what a block of n events makes, as columns.
 
@@ -37,6 +50,9 @@ class Emitted(NamedTuple):
     `example_revision`, `example_learned` uint8, `example_scores`, `example_inputs`, `example_text` int64 [e, 2], where
     its text lies. Dead letters of earlier records, [k]: `letter_cause`, `letter_ordinal`, `letter_offset`
     int64, `letter_reason` uint8, `letter_text` int64 [k, 2]. `text` uint8.
+
+    For each entry of `Columns.candidate_item`, [c or more]: `ranked` float64 [c, 7] as `Ranked`. `ranked_keys` uint64
+    [c, 4]: the keys of its values in the capped fields, or 0. `ranked_seen` uint8: the user acted on the item lately.
     """
 
     fate: npt.NDArray[np.uint8]
@@ -59,6 +75,9 @@ class Emitted(NamedTuple):
     letter_reason: npt.NDArray[np.uint8]
     letter_text: npt.NDArray[np.int64]
     text: npt.NDArray[np.uint8]
+    ranked: npt.NDArray[np.float64]
+    ranked_keys: npt.NDArray[np.uint64]
+    ranked_seen: npt.NDArray[np.uint8]
 
 
 @compiled
@@ -109,7 +128,17 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
         letter_reason=np.zeros(letters, np.uint8),
         letter_text=np.zeros((letters, 2), np.int64),
         text=reserve(text, np.uint8),
+        **room_for_candidates(0),
     )
+
+
+def room_for_candidates(candidates: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of `Emitted` for so many candidates."""
+    return {
+        "ranked": np.zeros((candidates, len(Ranked))),
+        "ranked_keys": np.zeros((candidates, CAPS_MAX), np.uint64),
+        "ranked_seen": np.zeros(candidates, np.uint8),
+    }
 
 
 @compiled

@@ -1,9 +1,10 @@
 """The fold: (state, events) -> (state, outputs). One partition is one deterministic fold over its log.
 
-Every event first moves stream time, then releases what has waited long enough, then is processed itself:
+Every event but a request first moves stream time, then releases what has waited long enough, then is processed itself:
 
 - impression: resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
 - feedback: join -> set the label -> extend the user's sequence
+- request: score each candidate as an impression would be, before any time moves, and change nothing
 - erase: forget the user
 - provisional: learn -> remember the error -> update the rows, once most positives would have come
 - released: the same, or correct what was learned -> emit the example
@@ -12,7 +13,7 @@ Nothing here reads a clock, a file or chance, and nothing depends on how the log
 """
 
 from thalweg.operators import admission, clock
-from thalweg.operators.fold import fates, feedback, impressions, prefetching, releases, scoring, users
+from thalweg.operators.fold import fates, feedback, impressions, prefetching, ranking, releases, scoring, users
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.fold.emitted import Emitted, Made, dead_letter, set_fate
 from thalweg.operators.fold.fates import Fate
@@ -100,6 +101,9 @@ def fold_events(
             continue
         if columns.reason[event] != 0:
             dead_letter(state, emitted, event, columns.reason[event])
+            continue
+        if columns.kind[event] == Kind.REQUEST and not parameters.learner.is_replaced:
+            ranking.on_request(state, parameters, scratch, columns, emitted, event)
             continue
         begin_event(state, columns, event)
         if not clock.accept_time(state.clock, parameters.time_jump_ms, columns.ts_ms[event], columns.user[event]):

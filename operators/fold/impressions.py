@@ -33,7 +33,8 @@ def on_impression(
     if slot < 0:
         dead_letter(state, emitted, event, fates.NO_ROOM)
         return -1
-    reading.resolve_values(state, parameters, scratch, columns, event, slot, is_kept)
+    reading.gather_values(scratch.given, columns, event)
+    reading.resolve_values(state, parameters, scratch, slot, reading.KEPT if is_kept else reading.FOUND)
     reading.read_features(state, parameters, scratch, slot)
     scoring.score_slot(state, parameters, scratch, slot)
     return slot

@@ -35,7 +35,7 @@ def count_outcome(state: State, parameters: Parameters, slot: int, shown: float,
         else:
             state.features_seen.row[slot, value] = table.NONE
     if cross.is_on(state.cross):
-        mean = rates.overall_prior(value_rates, parameters.learner.rates).mean
+        mean = rates.overall_prior(value_rates, now_ms, parameters.learner.rates).mean
         cross.count_label(state.cross, slot, state.features_seen.row[slot], shown, acted, mean)
 
 
@@ -96,7 +96,7 @@ def learn_slot(
     inputs = seen.inputs[slot]
     extras = layout.extras_start(model)
     machine = scoring.machine_logit(state, pooled, gradients.weighted, slot)
-    mean = rates.overall_prior(model.rates, parameters.learner.rates).mean
+    mean = rates.overall_prior(model.rates, state.clock.stream_time_ms[0], parameters.learner.rates).mean
     base = log(mean / (1.0 - mean)) - parameters.joiner.log_rate
     linear = scoring.linear_logit(state, slot)
     served = base + linear

@@ -1,8 +1,8 @@
 """What an impression is scored by: its values, and the numbers that the state has of them."""
 
 import numpy as np
-from thalweg.operators import behaviors, cross, derived, features, ftrl, learner, rates, sdim
-from thalweg.operators.features import Value
+from thalweg.operators import admission, behaviors, cross, derived, features, ftrl, learner, rates, sdim
+from thalweg.operators.features import Given, Value
 from thalweg.operators.fold import layout, prefetching, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.state import Parameters, Scratch, State, wipe_value
@@ -11,31 +11,41 @@ from thalweg.operators.machine.numerics import log
 from thalweg.operators.rates import Odds, RatesScratch, Sum
 from thalweg.operators.structures import table
 
+FOUND, KEPT, FORESEEN = range(3)
+"""What becomes of a value without a row: it stays without, it is seen and may get one, or it reads as if it did."""
+
 
 @compiled
-def resolve_values(
-    state: State, parameters: Parameters, scratch: Scratch, columns: Columns, event: int, slot: int, is_kept: bool
-) -> None:
-    """Resolve an impression's values, crosses and derived values to rows, and remember them in its slot.
+def gather_values(given: Given, columns: Columns, event: int) -> None:
+    """Write the values that an event brings to `given`."""
+    given.size[0] = 0
+    for value in range(columns.value_start[event], columns.value_start[event + 1]):
+        features.give(given, int64(columns.value_field[value]), columns.value_key[value])
 
-    One that is not kept makes no rows. `scratch.keys` gets the key of each field's first value.
+
+@compiled
+def resolve_values(state: State, parameters: Parameters, scratch: Scratch, slot: int, making: int) -> None:
+    """Resolve the values given, crosses and derived values to rows, and remember them in a slot.
+
+    `making`: what becomes of those without a row. `scratch.keys` gets the key of each field's first value.
     """
-    keys = scratch.keys
+    keys, given = scratch.keys, scratch.given
     user = users.owner_of(state, slot)
     clear(keys)
     state.features_seen.counts[slot] = 0
-    for value in range(columns.value_start[event], columns.value_start[event + 1]):
-        field = int64(columns.value_field[value])
-        key = columns.value_key[value]
+    for value in range(given.size[0]):
+        field, key = given.field[value], given.key[value]
         if keys[field] == 0:
             keys[field] = key
-        add_value(state, parameters, slot, Value(key, field, user if field == features.USER else -1), is_kept)
+        add_value(state, parameters, given, slot, Value(key, field, user if field == features.USER else -1), making)
     crosses = parameters.crosses
     for which in range(crosses.field.shape[0]):
         key = features.cross_keys(crosses, which, keys)
         if key != uint64(0):
             is_private = crosses.first[which] == features.USER or crosses.second[which] == features.USER
-            add_value(state, parameters, slot, Value(key, crosses.field[which], user if is_private else -1), is_kept)
+            add_value(
+                state, parameters, given, slot, Value(key, crosses.field[which], user if is_private else -1), making
+            )
     now_ms = state.clock.stream_time_ms[0]
     first = layout.first_derived(state.learner)
     values = scratch.derived
@@ -43,18 +53,20 @@ def resolve_values(
         state.visits, state.behaviors, state.features, user, now_ms, parameters.derived, values, keys[first:]
     )
     for value in range(values.size[0]):
-        add_value(state, parameters, slot, Value(values.key[value], first + values.field[value], int64(-1)), is_kept)
+        add_value(
+            state, parameters, given, slot, Value(values.key[value], first + values.field[value], int64(-1)), making
+        )
     if cross.is_on(state.cross):
         rows = state.features_seen.row[slot]
-        cross.resolve_pairs(state.cross, scratch.cross, slot, rows, keys, user, now_ms, is_kept)
+        cross.resolve_pairs(state.cross, scratch.cross, slot, rows, keys, user, now_ms, making == KEPT)
 
 
 @compiled
-def add_value(state: State, parameters: Parameters, slot: int, added: Value, is_kept: bool) -> None:
-    """Add one value to an impression; a value that is not admitted has no row, nor a new one of what is not kept."""
+def add_value(state: State, parameters: Parameters, given: Given, slot: int, added: Value, making: int) -> None:
+    """Add one value to an impression; one that is not admitted has no row. `making`: which get one."""
     now_ms = state.clock.stream_time_ms[0]
     row, is_new, freed = table.NONE, False, table.NONE
-    if is_kept:
+    if making == KEPT:
         row, is_new, freed = features.resolve(
             state.features,
             state.admission,
@@ -66,6 +78,8 @@ def add_value(state: State, parameters: Parameters, slot: int, added: Value, is_
         )
     else:
         row = table.find_row(state.features, added.key, now_ms, parameters.expire_time_ms)
+    if making == FORESEEN and row < 0:
+        row, is_new = foresee_row(state, parameters, given, slot, added)
     if freed >= 0:
         wipe_value(state, freed)
     if is_new:
@@ -76,10 +90,41 @@ def add_value(state: State, parameters: Parameters, slot: int, added: Value, is_
     prefetching.prefetch_value(state, row)
     seen = state.features_seen
     value = seen.counts[slot]
+    given.resolved[value] = added.key
     seen.field[slot, value] = added.field
     seen.row[slot, value] = row
     seen.generation[slot, value] = state.features.generation[row] if row >= 0 else np.uint32(0)
     seen.counts[slot] = value + 1
+
+
+@compiled
+def foresee_row(state: State, parameters: Parameters, given: Given, slot: int, added: Value) -> tuple[int, bool]:
+    """Return the row that a value without one would get, a spare one, and whether it was not given to it just now.
+
+    -1 where the value would not be admitted. What the spare row holds is forgotten by `forget_foreseen`.
+    """
+    seen = state.features_seen
+    sightings = int64(1)
+    for value in range(seen.counts[slot]):
+        if given.resolved[value] == uint64(added.key):
+            if seen.row[slot, value] >= 0:
+                return int64(seen.row[slot, value]), False
+            sightings += 1
+    if parameters.admission.threshold > 1:
+        sightings += admission.read_sightings(state.admission, added.key)
+        if not admission.is_admitted(parameters.admission, added.key, sightings):
+            return table.NONE, False
+    return table.spare_row(state.features, int64(seen.counts[slot])), True
+
+
+@compiled
+def forget_foreseen(state: State, slot: int) -> None:
+    """Empty the spare rows that a candidate's values were given."""
+    seen, first = state.features_seen, table.spare_row(state.features, 0)
+    for value in range(seen.counts[slot]):
+        row = int64(seen.row[slot, value])
+        if row >= first:
+            wipe_value(state, row)
 
 
 @compiled
@@ -88,11 +133,11 @@ def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: 
     read_rates(state, parameters, scratch.rates, slot)
     read_interests(state, parameters, scratch, slot, users.owner_of(state, slot))
     if cross.is_on(state.cross):
+        now_ms = state.clock.stream_time_ms[0]
         inputs, rows = state.features_seen.inputs[slot], state.features_seen.row[slot]
-        prior = rates.overall_prior(state.learner.rates, parameters.learner.rates)
+        prior = rates.overall_prior(state.learner.rates, now_ms, parameters.learner.rates)
         of_both = inputs[: 2 * (features.ITEM + 1)]
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
-        now_ms = state.clock.stream_time_ms[0]
         cross.read_statistics(state.cross, slot, rows, of_both, prior, now_ms, statistics)
 
 
@@ -111,18 +156,19 @@ def read_rates(state: State, parameters: Parameters, scratch: RatesScratch, slot
     for value in range(seen.counts[slot]):
         if seen.row[slot, value] >= 0:
             values[seen.field[slot, value]] += 1
-    rates.decay(value_rates.overall, value_rates.overall_at_ms, 0, now_ms, parameters.learner.rates)
-    prior = rates.overall_prior(value_rates, parameters.learner.rates)
+    prior = rates.overall_prior(value_rates, now_ms, parameters.learner.rates)
     inputs[2 * fields + layout.Extra.OVERALL] = float32(log(prior.mean / (1.0 - prior.mean)))
     sums, odds = scratch.sums, scratch.odds
     count = int64(seen.counts[slot])
     for value in range(count):
         row = seen.row[slot, value]
         is_known = row >= 0 and value_rates.sums[row, Sum.SHOWN] > 0.0
+        factor = 1.0
         if is_known:
-            rates.decay(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
+            factor = rates.lately_factor(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
         for part in range(rates.SUMS):
-            sums[part, value] = value_rates.sums[row, part] if is_known else 0.0
+            lately = factor if part >= Sum.LATELY_SHOWN else 1.0
+            sums[part, value] = value_rates.sums[row, part] * lately if is_known else 0.0
     for value in range(count):  # apart, so that a processor works at several values at once
         odds[Odds.RATE, value] = rates.read_rate(sums[Sum.SHOWN, value], sums[Sum.ACTED, value], prior)
     for value in range(count):

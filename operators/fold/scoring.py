@@ -78,6 +78,15 @@ def cross_logit(state: State, scratch: Scratch, slot: int) -> float:
 
 
 @compiled
+def crossed_logit(state: State, slot: int) -> float:
+    """Return the cross network's part of an impression's logit as it was served; 0 where there is no network."""
+    if not cross.is_on(state.cross):
+        return 0.0
+    inputs = state.features_seen.inputs[slot]
+    return float64(inputs[layout.statistics_start(state.cross, inputs.shape[0]) + cross.CROSS])
+
+
+@compiled
 def score_replaced(state: State, parameters: Parameters, slot: int, probability: float) -> None:
     """Take the probability that another model than the built-in one gives, negatives it did not see made up for."""
     odds = probability / (1.0 - probability)

@@ -24,7 +24,9 @@ DROPPED = ("features.touched", "users.touched")  # in checkpoints of versions th
 def rows_used(state: State) -> dict[Any, int]:
     """Return how many rows were ever used, by what indexes them."""
     pools = ((each.field.shape[0], each.owner.counts) for each in walk(state) if isinstance(each.owner, Pool))
-    return {size: int(counts[Stock.EVER_USED]) for size, counts in pools if isinstance(size, str)}
+    return {
+        size.removesuffix("_limit"): int(counts[Stock.EVER_USED]) for size, counts in pools if isinstance(size, str)
+    }
 
 
 def used(state: State) -> State:

@@ -23,7 +23,8 @@ from thalweg.operators.error_memory import (
     error_memory_sizes,
     new_error_memory_scratch,
 )
-from thalweg.operators.features import Crosses, FeaturesSeen, crosses_of
+from thalweg.operators.features import Crosses, FeaturesSeen, Given, crosses_of, new_given
+from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import (
     base_stands_still,
     cross_rank,
@@ -62,21 +63,28 @@ class State(NamedTuple):
 
     names: Annotated[UInt8, per("places 256", "the fields in their places")]
     clock: Annotated[Clock, part()]
-    fates: Annotated[Int64, per("10", "`Fate`: events by what became of them")]
+    fates: Annotated[
+        Int64, per("10", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
+    ]
     tallies: Annotated[Int64, per("7", "`Tallied`: other counts")]
-    features: Annotated[Table, part(rows="values", lists="fields")]
+    features: Annotated[Table, part(rows="values", rows_limit="values_limit", lists="fields")]
     learner: Annotated[Learner, part()]
     cross: Annotated[Cross, part()]
     admission: Annotated[Admission, part()]
     memory: Annotated[ErrorMemory, part()]
     delays: Annotated[Delays, part()]
-    users: Annotated[Table, part(rows="users", lists=1)]
+    users: Annotated[Table, part(rows="users", rows_limit="users_limit", lists=1)]
     visits: Annotated[Visits, part()]
     behaviors: Annotated[Behaviors, part()]
     user_rows: Annotated[Owned, part(owners="users", members="values")]
     waiting: Annotated[Waiting, part()]
     features_seen: Annotated[FeaturesSeen, part()]
     memory_reads: Annotated[MemoryReads, part()]
+
+
+def without_requests(fates: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the numbers of fates as if nothing had been asked: requests change no state."""
+    return np.where(np.arange(len(fates)) == Fate.RANKED, 0, fates)
 
 
 wipe_value = wiper(State, "values", but=("features", "user_rows"))
@@ -105,10 +113,11 @@ class Scratch(NamedTuple):
     """Room for the numbers of one impression, not state: what a function writes here it returns to its caller.
 
     `keys` uint64 [fields + recent items]: the first value's key of each field and, behind the named ones, the keys of
-    recent items, gap and exposures.
+    recent items, gap and exposures. `given`: the values that the event brings.
     """
 
     keys: npt.NDArray[np.uint64]
+    given: Given
     derived: DerivedValues
     rates: RatesScratch
     sdim: SdimScratch
@@ -124,7 +133,8 @@ def sizes_of(configuration: Configuration) -> dict[str, Any]:
     memories, cells = len(error_memories(c).first), c.error_memory.cells(base_stands_still(c))
     return {
         "places": c.features.places(),
-        "values": c.table.rows_limit,
+        "values": c.table.rows_limit + value_count(c),  # and what a request's candidate would make
+        "values_limit": c.table.rows_limit,
         "sets": sets_of(c.table),
         "d": c.learner.latent_size,
         "seen": value_count(c),
@@ -184,6 +194,7 @@ def new_scratch(configuration: Configuration) -> Scratch:
     fields, interests, size = field_count(c), interest_count(c), c.learner.latent_size
     return Scratch(
         np.zeros(fields + c.learner.recent_items, np.uint64),
+        new_given(value_count(c)),
         new_derived_values(c.learner.recent_items),
         new_rates_scratch(fields, value_count(c)),
         new_sdim_scratch(c.sdim, size),

@@ -3,6 +3,8 @@
 Two different keys never share a row. A list keeps its rows in the order of their last update. So expiry and, at the
 limit, eviction take the least recently updated one. A freed row's generation increases: an operator that remembers
 (row, generation) reads zero from then on. A row costs 36 bytes here and at most 14.2 in the index, besides its values.
+
+Arrays may have rows beyond the limit. No key gets one: they show what a new row would hold (`spare_row`).
 """
 
 from enum import IntEnum
@@ -10,7 +12,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import compiled, wrapping
+from thalweg.operators.machine.compiled import compiled, int64, wrapping
 from thalweg.operators.machine.declare import Int32, Int64, UInt8, UInt32, UInt64, made, part, per, side_by_side, wiper
 from thalweg.operators.structures import index, pool, recency
 from thalweg.operators.structures.index import Index
@@ -31,7 +33,7 @@ class Loss(IntEnum):
 class Table(NamedTuple):
     """Who owns each row."""
 
-    lookup: Annotated[Index, part(buckets=(index.buckets_of, "rows"))]
+    lookup: Annotated[Index, part(buckets=(index.buckets_of, "rows_limit"))]
     key: Annotated[UInt64, per("rows", "0: free")]
     list_of: Annotated[UInt8, per("rows", "the list, a field, whose expiry the row follows", below="lists")]
     updated_ms: Annotated[Int64, per("rows", "stream time of the last update")]
@@ -41,7 +43,7 @@ class Table(NamedTuple):
     older: Annotated[Int32, per("rows", "its neighbour in its list + 1", digest=False)]
     newer: Annotated[Int32, per("rows", "its neighbour in its list + 1", digest=False)]
     ends: Annotated[Int32, per("lists 2", "oldest and newest row + 1", digest=False)]
-    pool: Annotated[Pool, part(limit="rows")]
+    pool: Annotated[Pool, part(limit="rows_limit")]
 
 
 wipe_row = wiper(Table, "rows")
@@ -49,7 +51,7 @@ wipe_row = wiper(Table, "rows")
 
 def new_table(limit: int, lists: int) -> Table:
     """Return an empty table of at most `limit` rows in `lists` lists."""
-    return made(Table, rows=limit, lists=lists)
+    return made(Table, rows=limit, rows_limit=limit, lists=lists)
 
 
 @compiled
@@ -94,6 +96,12 @@ def update_row(table: Table, row: int, now_ms: int) -> None:
     pin_row(table, row)
     _link_row(table, row)
     table.updated_ms[row] = now_ms
+
+
+@compiled
+def spare_row(table: Table, number: int) -> int:
+    """Return a row beyond the limit: it holds zeros, and a caller that writes to it empties it."""
+    return int64(table.pool.freed.shape[0]) + number
 
 
 @compiled

@@ -28,6 +28,7 @@ BATCH_EVENTS = 1_000
 )
 @click.option("--examples", metavar="F", help="Impressions with their outcome and features, the same kinds of file.")
 @click.option("--dead-letters", metavar="F", help="Records that could not be used, with reason and raw bytes (base64).")
+@click.option("--rankings", metavar="F", help="Answers to requests, the same kinds of file.")
 @click.option("--truth", metavar="F", help="True probabilities of `thalweg generate --truth`: report the regret.")
 @click.option("--summary", "summary_path", metavar="F.json", help="The table at the end as JSON.")
 @click.option("--report", metavar="F.html", help="A page with the table and plots over stream time (needs matplotlib).")
@@ -59,6 +60,7 @@ def command(
     out: str | None,
     examples: str | None,
     dead_letters: str | None,
+    rankings: str | None,
     truth: str | None,
     summary_path: str | None,
     report: str | None,
@@ -93,7 +95,7 @@ def command(
     from thalweg.streams.replay.summary import print_table
 
     out = out or (STANDARD_STREAM if log == STANDARD_STREAM else f"{log}.scores.jsonl")
-    paths = [out, examples, dead_letters]
+    paths = [out, examples, dead_letters, rankings]
     refuse_same([path for path in (*paths, summary_path, report) if path])
     topic = topic or loaded.topics.interactions
     console = Console(stderr=True)

@@ -29,6 +29,7 @@ class TopicsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     scores: TopicName = "scores"
     examples: TopicName = "examples"
     dead_letters: TopicName = "interactions.dlq"
+    rankings: TopicName = "rankings"
     partitions: Annotated[int, within(1, 1_000_000)] = 1
     replication_factor: Annotated[int, within(1, 32_767)] = 1
     retention_ms: Annotated[int, within(-1, (1 << 63) - 1)] = WEEK_MS
@@ -36,14 +37,14 @@ class TopicsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     An explanation, an import or a rebuild from the start needs all of it."""
 
     @property
-    def names(self) -> tuple[str, str, str, str]:
+    def names(self) -> tuple[str, ...]:
         """All topics: the input, then the outputs."""
         return (self.interactions, *self.outputs)
 
     @property
-    def outputs(self) -> tuple[str, str, str]:
-        """The output topics."""
-        return (self.scores, self.examples, self.dead_letters)
+    def outputs(self) -> tuple[str, ...]:
+        """The output topics, in the order of `Outputs`."""
+        return (self.scores, self.examples, self.dead_letters, self.rankings)
 
 
 class TopicDescription(NamedTuple):

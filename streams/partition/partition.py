@@ -14,14 +14,14 @@ from thalweg.operators.edges.columnizer import Block, Columnizer
 from thalweg.operators.edges.encoder import Encoder, scored_events
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.digest import digest
-from thalweg.operators.fold.emitted import Emitted, Made, new_emitted
+from thalweg.operators.fold.emitted import Emitted, Made, new_emitted, room_for_candidates
 from thalweg.operators.fold.fold import close_all, fold
 from thalweg.operators.fold.layout import input_count
 from thalweg.operators.fold.snapshot import restore, snapshot
 from thalweg.operators.fold.state import Parameters, Scratch, State, new_scratch, new_state, parameters_of
 from thalweg.operators.learner import BUILT_IN
 from thalweg.operators.structures.names import field_names
-from thalweg.schemas.records import Outputs, Record
+from thalweg.schemas.records import Outputs, Record, no_outputs
 from thalweg.streams.mapping.reading import reader
 from thalweg.streams.partition.findings import Finding, Noticed, findings
 from thalweg.streams.partition.memory import refusing_memory
@@ -98,7 +98,7 @@ class Partition:
 
         While one block is folded, which holds no lock of Python's, the next one is read and the one before is written.
         """
-        outputs = Outputs([], [], [])
+        outputs = no_outputs()
         self._rooms_used = 0  # what was emitted before is written: one room does where blocks come one at a time
         with uncollected():
             before: _Folding | None = None
@@ -116,7 +116,7 @@ class Partition:
 
     def close_all(self) -> Outputs:
         """Close every window at the end of a log, and return the examples that this makes."""
-        outputs = Outputs([], [], [])
+        outputs = no_outputs()
         emitted = self._room(0)
         is_done = False
         while not is_done:
@@ -170,7 +170,7 @@ class Partition:
                 continue
             self._learn_names()
             self._noticed.note_block(columnised)
-            emitted = self._room(len(block))
+            emitted = self._room(len(block), int(columnised.columns.candidate_start[-1]))
             emitted.reason[: len(block)] = 0
             yield _Folding(self.state, self._parameters, self._scratch, columnised, emitted, self._names, self._model)
 
@@ -188,6 +188,8 @@ class Partition:
             outputs.dead_letters.extend(letters)
             self._noticed.note_reasons(emitted.reason[first:last])
             self._noticed.note_reasons(emitted.letter_reason[: int(emitted.counts[Made.LETTERS])])
+        if block.asked:
+            outputs.rankings.extend(self._encoder.rankings(block, emitted, first, last))
         if self.tally is not None:
             self.tally.show(shown_of(block, emitted, first, last))
         self._drain_examples(emitted, folding.names, outputs, block.columns)
@@ -228,7 +230,7 @@ class Partition:
             self._names = field_names(self.state.names)
             self._parameters = parameters_of(self.configuration, self._names)
 
-    def _room(self, events: int) -> Emitted:
+    def _room(self, events: int, candidates: int = 0) -> Emitted:
         """Return room for what a block emits: one of two, since one block is written while the next is folded."""
         at = self._rooms_used % 2
         self._rooms_used += 1
@@ -238,6 +240,9 @@ class Partition:
             size = max(events, min(1 << events.bit_length(), self._block_events))
             with refusing_memory(self.configuration):
                 room = self._rooms[at] = new_emitted(self.configuration, size, input_count(self.configuration))
+        if len(room.ranked) < candidates:
+            with refusing_memory(self.configuration):
+                room = self._rooms[at] = room._replace(**room_for_candidates(candidates))
         return room
 
 

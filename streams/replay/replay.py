@@ -27,6 +27,7 @@ class Sinks(NamedTuple):
     scores: Sink | None = None
     examples: Sink | None = None
     dead_letters: Sink | None = None
+    rankings: Sink | None = None
 
     def write(self, outputs: Outputs) -> None:
         """Write outputs, each kind to its file."""
@@ -36,6 +37,8 @@ class Sinks(NamedTuple):
             self.examples.write(outputs.examples)
         if self.dead_letters is not None:
             self.dead_letters.write([dead_letter_line(output) for output in outputs.dead_letters])
+        if self.rankings is not None:
+            self.rankings.write(outputs.rankings)
 
     def flush(self) -> None:
         """Hand all that was written to the system."""

@@ -12,7 +12,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
-from thalweg.schemas.records import Outputs
+from thalweg.schemas.records import Outputs, no_outputs
 from thalweg.streams.checkpoints.format import WRITING
 from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.kafka.partition_run import BlockLimits
@@ -173,7 +173,7 @@ class _DueOfBeginnings:
     def __init__(self, loaded: Loaded, log: Sequence[SimulatedRecord]) -> None:
         self._log = log
         self._fold = Partition(loaded.configuration, topic=loaded.topics.interactions, partitions=1)
-        self._outputs = Outputs([], [], [])
+        self._outputs = no_outputs()
         self._digests = [self._fold.digest()]
         self._known: dict[int, Due] = {}
 

@@ -42,7 +42,7 @@ def outputs(topics: TopicsSection, offsets: range, *, size: int = 0) -> Outputs:
             ]
         if offset % 10 == 0:
             dead_letters.append(Output(Cause(offset, 3), b"\x00bad", None, ((CAUSE_HEADER, f"{origin}:3".encode()),)))
-    return Outputs(scores, examples, dead_letters)
+    return Outputs(scores, examples, dead_letters, [])
 
 
 async def send_and_flush(delivery: Delivery, made: Outputs, partition: int = 0) -> None:
@@ -126,10 +126,10 @@ def test_nothing_passes_an_output_that_was_refused(kafka: KafkaSection, unique: 
     async def deliver() -> None:
         async with Delivery(kafka, topics) as delivery:
             with pytest.raises(DeliveryError, match="MessageSizeTooLargeError"):
-                await send_and_flush(delivery, Outputs(large + small, [], []), 0)
-            await delivery.send(1, Outputs(small[:10], [], []))
+                await send_and_flush(delivery, Outputs(large + small, [], [], []), 0)
+            await delivery.send(1, Outputs(small[:10], [], [], []))
             with pytest.raises(DeliveryError, match="MessageSizeTooLargeError"):
-                await send_and_flush(delivery, Outputs(large + small, [], []), 1)
+                await send_and_flush(delivery, Outputs(large + small, [], [], []), 1)
 
     asyncio.run(deliver())
     assert end_offsets(kafka.bootstrap_servers, topics.scores, 2) == {0: 0, 1: 10}
@@ -142,7 +142,7 @@ def test_a_large_dead_letter_is_delivered(kafka: KafkaSection, unique: Unique) -
 
     async def deliver() -> dict[str, int]:
         async with Delivery(kafka, topics) as delivery:
-            await delivery.send(0, Outputs([], [], [letter]))
+            await delivery.send(0, Outputs([], [], [letter], []))
             return await delivery.flush(0)
 
     assert asyncio.run(deliver()) == {topics.dead_letters: 1}

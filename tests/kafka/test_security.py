@@ -72,7 +72,7 @@ def test_all_clients_over_sasl_ssl(
     async def deliver() -> dict[str, int]:
         async with Delivery(kafka, topics) as delivery:
             score = b'{"cause": "%b-0-0:0"}' % topics.interactions.encode()
-            await delivery.send(0, Outputs([Output(Cause(0, 0), score)], [], []))
+            await delivery.send(0, Outputs([Output(Cause(0, 0), score)], [], [], []))
             return await delivery.flush(0)
 
     assert asyncio.run(deliver()) == {topics.scores: 1}

@@ -120,8 +120,8 @@ def test_scores_that_keep_their_promise_leave_no_residual() -> None:
 def test_the_overall_prior_is_smoothed_and_bounded() -> None:
     """The overall rates are smoothed by one positive in two, and stay below one."""
     rates = new_rates(1)
-    assert overall_prior(rates, PARAMETERS)[:] == (5.0, 0.5, 0.5)
+    assert overall_prior(rates, 0, PARAMETERS)[:] == (5.0, 0.5, 0.5)
     rates.overall[0, Sum.SHOWN], rates.overall[0, Sum.ACTED] = 98.0, 24.0
-    assert overall_prior(rates, PARAMETERS)[:] == (5.0, 0.25, 0.5)
+    assert overall_prior(rates, 0, PARAMETERS)[:] == (5.0, 0.25, 0.5)
     rates.overall[0, Sum.ACTED] = 500.0
-    assert overall_prior(rates, PARAMETERS).mean == RATE_MAX
+    assert overall_prior(rates, 0, PARAMETERS).mean == RATE_MAX

@@ -133,7 +133,36 @@ CASES = {
         'context "a" does not fit 64 bits',
     ),
     "empty user": (impression(user='""'), Reason.ID_EMPTY, "user is empty"),
-    "empty candidate": (request('["v",""]'), Reason.ID_EMPTY, "candidates[1] is empty"),
+    "candidates that are no list": (request('"v"'), Reason.WRONG_TYPE, "candidates is a string, not a list"),
+    "top of 0": (request('["v"],"top":0'), Reason.BAD_OPTION, "top is 0, not in 1 to 2147483647"),
+    "top of 1.0": (request('["v"],"top":1.0'), Reason.WRONG_TYPE, "top is a fraction, not an integer"),
+    "seen of another kind": (request('["v"],"seen":"x"'), Reason.BAD_OPTION, 'seen is "x", not "keep" or "drop"'),
+    "a number excluded": (
+        request('["v"],"exclude":["a",1]'),
+        Reason.WRONG_TYPE,
+        "exclude[1] is an integer, not a string",
+    ),
+    "too many excluded": (
+        request('["v"],"exclude":[' + '"v",' * 1_024 + '"v"]'),
+        Reason.TOO_MANY_CANDIDATES,
+        "1025 items in exclude, at most 1024",
+    ),
+    "five caps": (
+        request('["v"],"at_most":{"a":1,"b":1,"c":1,"d":1,"e":1}'),
+        Reason.BAD_OPTION,
+        "at_most has 5 fields, at most 4",
+    ),
+    "a cap of none": (
+        request('["v"],"at_most":{"a":0}'),
+        Reason.BAD_OPTION,
+        'at_most "a" is 0, not in 1 to 2147483647',
+    ),
+    "a long name capped": (
+        request('["v"],"at_most":{"' + "a" * 65 + '":1}'),
+        Reason.NAME_TOO_LONG,
+        "a name in at_most has 65 bytes, at most 64",
+    ),
+    "explain of 1": (request('["v"],"explain":1'), Reason.WRONG_TYPE, "explain is an integer, not a boolean"),
     "user of 257 bytes": (impression(user=f'"{"u" * 257}"'), Reason.ID_TOO_LONG, "user has 257 bytes, at most 256"),
     "user of 258 bytes": (impression(user=f'"{"é" * 129}"'), Reason.ID_TOO_LONG, "user has 258 bytes, at most 256"),
     "long impression id": (
@@ -141,7 +170,11 @@ CASES = {
         Reason.ID_TOO_LONG,
         "impression has 300 bytes, at most 256",
     ),
-    "long candidate": (request(f'["{"v" * 300}"]'), Reason.ID_TOO_LONG, "candidates[0] has 300 bytes, at most 256"),
+    "long item excluded": (
+        request(f'["v"],"exclude":["{"v" * 300}"]'),
+        Reason.ID_TOO_LONG,
+        "exclude[0] has 300 bytes, at most 256",
+    ),
     "empty action": (feedback('"click"', '""'), Reason.NAME_EMPTY, "action is empty"),
     "empty name": (impression('{"":1}'), Reason.NAME_EMPTY, "a name in context is empty"),
     "long action": (feedback("click", "c" * 65), Reason.NAME_TOO_LONG, "action has 65 bytes, at most 64"),
@@ -277,6 +310,9 @@ def test_reasons_keep_their_codes():
         "request_unsupported",
         "too_many_values",
         "too_many_feedbacks",
+        "no_room",
+        "not_avro",
+        "bad_option",
     ]
     assert [Reason.of_code(code).value for code in range(1, len(released) + 1)] == released
     assert all(Reason(reason.value).code == reason.code for reason in Reason)

@@ -55,8 +55,8 @@ class Hashed:
 
     def __init__(self) -> None:
         """Start with no outputs."""
-        self._hashes = [hashlib.sha256() for _ in range(3)]
-        self.counts = [0, 0, 0]
+        self._hashes = [hashlib.sha256() for _ in Outputs._fields]
+        self.counts = [0 for _ in Outputs._fields]
 
     def add(self, outputs: Outputs) -> None:
         """Take outputs, in the order of their causes, which is verified."""

@@ -111,7 +111,7 @@ def test_duplicates_are_counted_and_change_nothing(driver: Driver) -> None:
     assert len(later(driver, WINDOW_MS + 1)) == 1
     again += [driver.impression("1", user="ann", item="film", ts=driver.stream_time_ms)]
     again += [driver.feedback("1", user="ann", item="film", ts=driver.stream_time_ms)]
-    assert all(piped == ([], [], []) for piped in again)
+    assert all(piped == ([], [], [], []) for piped in again)
     assert accounted(driver) == {"scored": 2, "joined": 1, "duplicate": 4}
 
 
@@ -138,11 +138,11 @@ def test_an_early_feedback_of_another_user_is_refused_when_the_impression_comes(
     assert accounted(driver) == {"scored": 2, "dead_lettered": 1}
 
 
-def test_a_request_is_refused_for_now(driver: Driver) -> None:
-    """A request must get its fate and a dead letter that says so."""
-    (letter,) = driver.request("ann", ["film"], ts=START_MS).dead_letters
-    assert letter.reason == "request_unsupported"
-    assert accounted(driver) == {"dead_lettered": 1}
+def test_a_request_is_answered(driver: Driver) -> None:
+    """A request must get its fate and its answer."""
+    (ranking,) = driver.request("ann", ["film"], ts=START_MS).rankings
+    assert [each.item for each in ranking.items] == ["film"]
+    assert accounted(driver) == {"ranked": 1}
 
 
 def test_records_of_another_partition_are_refused() -> None:

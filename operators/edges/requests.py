@@ -1,0 +1,169 @@
+"""Requests as columns, and what the fold found of their candidates as rankings.
+
+The columns of a request have its own values first, then those of its candidates. A candidate that cannot be used is
+refused in the answer, and the others are ranked.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators.edges.contexts import Fields
+from thalweg.operators.features import USER
+from thalweg.operators.fold.columns import Columns, Kind
+from thalweg.operators.fold.emitted import Emitted, Ranked
+from thalweg.schemas.events import Event, Request
+from thalweg.schemas.limits import LimitsConfiguration
+from thalweg.schemas.outputs import RankedItem, Ranking, RefusedCandidate
+from thalweg.schemas.reasons import Reason, Unusable
+from thalweg.schemas.refusal import candidate_of
+
+KeysOf = Callable[[list[str]], npt.NDArray[np.uint64]]
+
+
+class Asked(NamedTuple):
+    """What a request asks for, of its usable candidates: their items, and those that were refused."""
+
+    items: list[str]
+    refused: list[RefusedCandidate]
+
+
+class _Lists(NamedTuple):
+    """Columns in the making: of each entry its item, where its values end, and the values of all."""
+
+    items: list[str]
+    ends: list[int]
+    places: list[int]
+    keys: list[int]
+
+
+class Requests:
+    """Turns the requests of a block into columns."""
+
+    def __init__(self, limits: LimitsConfiguration, fields: Fields, values_limit: int) -> None:
+        """Read candidates under limits; `values_limit`: values of one candidate at most, with those of its request."""
+        self._limits, self._fields, self._values_limit = limits, fields, values_limit
+
+    def columns(
+        self,
+        columns: Columns,
+        events: Sequence[Event | None],
+        hours: dict[int, tuple[tuple[int, int], ...]],
+        item_keys: KeysOf,
+    ) -> tuple[Columns, dict[int, Asked]]:
+        """Return columns with the block's requests, and what each asks for by its number in the block.
+
+        `hours`: place and key of the hour of each request, where the hour is a field.
+        """
+        at = np.flatnonzero(columns.kind == Kind.REQUEST).tolist()
+        asked: dict[int, Asked] = {}
+        if not at:
+            return columns, asked
+        found = _Lists([], [0], [], [])
+        for number in at:
+            request: Any = events[number]
+            own = [(USER, int(columns.user[number])), *hours.get(number, ()), *self._fields.pairs(request.context)]
+            begin = len(found.items)
+            _append(found, "", own)
+            asked[number] = self._with_candidates(found, request, own)
+            columns.candidate_start[number + 1] = len(found.items) - begin
+            for cap, name in enumerate(request.at_most):
+                field = self._fields.get(name)
+                columns.capped[number, cap] = 0 if field is None else field.place + 1
+        np.cumsum(columns.candidate_start, out=columns.candidate_start)
+        return (
+            columns._replace(
+                candidate_item=item_keys(found.items),
+                candidate_value_start=np.array(found.ends, np.int64),
+                candidate_field=np.array(found.places, np.uint8),
+                candidate_key=np.array(found.keys, np.uint64),
+            ),
+            asked,
+        )
+
+    def _with_candidates(self, found: _Lists, request: Request, own: list[tuple[int, int]]) -> Asked:
+        """Append the candidates of a request whose own values are these, and return what it asks for."""
+        asked = Asked([], [])
+        limits, longest = self._limits, self._limits.id_bytes // 4
+        for position, given in enumerate(request.candidates):
+            if type(given) is str and 0 < len(given) <= longest and len(own) < self._values_limit:
+                asked.items.append(given)
+                _append(found, given, ())
+                continue
+            try:
+                candidate = candidate_of(position, given, limits)
+                values = self._fields.pairs(candidate.context)
+                mine = {place for place, _ in values}
+                count = (
+                    1 + sum(key != 0 for _, key in values) + sum(place not in mine and key != 0 for place, key in own)
+                )
+                if count > self._values_limit:
+                    detail = f"candidates[{position}] has {count} values in all fields, at most {self._values_limit}"
+                    raise Unusable(Reason.TOO_MANY_VALUES, detail)
+            except Unusable as unusable:
+                refused = RefusedCandidate(candidate=position, reason=unusable.reason.value, detail=unusable.detail)
+                asked.refused.append(refused)
+                continue
+            asked.items.append(candidate.item)
+            _append(found, candidate.item, values)
+        return asked
+
+
+def _append(found: _Lists, item: str, values: Sequence[tuple[int, int]]) -> None:
+    found.items.append(item)
+    for place, key in values:
+        found.places.append(place)
+        found.keys.append(key)
+    found.ends.append(len(found.keys))
+
+
+def ranking_of(request: Request, asked: Asked, emitted: Emitted, entries: slice, origin: str) -> Ranking:
+    """Return the answer to a request whose candidates are these entries of `emitted`."""
+    ranked, keys = emitted.ranked[entries], emitted.ranked_keys[entries]
+    order = np.argsort(-ranked[:, Ranked.SCORE], kind="stable").tolist()
+    dropped = set(request.exclude)
+    seen = emitted.ranked_seen[entries] if request.seen == "drop" else np.zeros(len(ranked), np.uint8)
+    top = len(order) if request.top is None else request.top
+    caps = list(request.at_most.values())
+    counts: list[dict[int, int]] = [{} for _ in caps]
+    items: list[RankedItem] = []
+    for place in order:
+        if len(items) == top:
+            break
+        if seen[place] or asked.items[place] in dropped or not _takes(caps, counts, keys[place]):
+            continue
+        items.append(_ranked_item(asked.items[place], ranked[place].tolist(), explain=request.explain))
+    return Ranking(
+        id=request.id,
+        user=request.user,
+        ts=request.ts,
+        items=items,
+        refused=asked.refused,
+        origin=origin,
+        cause=f"{origin}:0",
+    )
+
+
+def _takes(caps: list[int], counts: list[dict[int, int]], keys: npt.NDArray[np.uint64]) -> bool:
+    """Count an item under the value that it has in each capped field; False where one of these is full."""
+    values = keys[: len(caps)].tolist()
+    for cap, count, value in zip(caps, counts, values, strict=True):
+        if value and count.get(value, 0) >= cap:
+            return False
+    for count, value in zip(counts, values, strict=True):
+        count[value] = count.get(value, 0) + 1
+    return True
+
+
+def _ranked_item(item: str, numbers: list[float], *, explain: bool) -> RankedItem:
+    if not explain:
+        return RankedItem(item=item, score=numbers[Ranked.SCORE])
+    parts = {part.name.lower(): numbers[part] for part in Ranked if part > Ranked.CORRECTION}
+    return RankedItem(
+        item=item,
+        score=numbers[Ranked.SCORE],
+        model_score=numbers[Ranked.MODEL],
+        correction=numbers[Ranked.CORRECTION],
+        parts=parts,
+    )

@@ -1,0 +1,118 @@
+"""A request arrives: its candidates are scored as impressions would be, and nothing is changed.
+
+A request moves no time either. So its scores are those of an impression that leaves stream time where it is, bit for
+bit: the same functions read a spare slot, a spare user
+for one that is not known, and the rows that new values would get (`reading.FORESEEN`).
+"""
+
+import numpy as np
+from thalweg.operators import features
+from thalweg.operators.fold import layout, reading, scoring, users
+from thalweg.operators.fold.columns import Columns
+from thalweg.operators.fold.emitted import Emitted, Ranked, set_fate
+from thalweg.operators.fold.fates import Fate
+from thalweg.operators.fold.layout import Extra
+from thalweg.operators.fold.state import Parameters, Scratch, State
+from thalweg.operators.joiner import Score
+from thalweg.operators.machine.compiled import compiled, float64, int64, uint64
+from thalweg.operators.structures import index, table
+
+
+@compiled
+def on_request(
+    state: State, parameters: Parameters, scratch: Scratch, columns: Columns, emitted: Emitted, event: int
+) -> None:
+    """Score the candidates of a request, each by itself, and write what was found of them to `emitted`."""
+    user = find_user(state, parameters, columns.user[event])
+    slot = spare_slot(state)
+    state.waiting.users.owner[slot] = user + 1
+    state.waiting.scores[slot, Score.BASE] = np.nan
+    own = columns.candidate_start[event]  # the values that all candidates have
+    for candidate in range(own + 1, columns.candidate_start[event + 1]):
+        gather_candidate(scratch.given, columns, own, candidate)
+        score_candidate(state, parameters, scratch, slot)
+        write_ranked(state, emitted, slot, candidate)
+        emitted.ranked_seen[candidate] = acted_on(state, parameters, user, columns.candidate_item[candidate])
+        for cap in range(columns.capped.shape[1]):
+            place = int64(columns.capped[event, cap]) - 1
+            emitted.ranked_keys[candidate, cap] = scratch.keys[place] if place >= 0 else uint64(0)
+        reading.forget_foreseen(state, slot)
+    state.waiting.users.owner[slot] = 0
+    set_fate(state, emitted, event, Fate.RANKED)
+
+
+@compiled
+def spare_slot(state: State) -> int:
+    """Return the slot that no impression ever gets."""
+    return int64(state.waiting.pool.freed.shape[0])
+
+
+@compiled
+def find_user(state: State, parameters: Parameters, key: int) -> int:
+    """Return a user's row, or a spare one that did nothing where the user is not known.
+
+    A user whose time is over is forgotten, as any event of the user would do.
+    """
+    now_ms = state.clock.stream_time_ms[0]
+    row = index.find(state.users.lookup, key)
+    if row >= 0 and table.is_expired(state.users, row, now_ms, parameters.user_expire_time_ms):
+        users.forget_user(state, row)
+        state.users.counts[table.Loss.EXPIRED] += 1
+        row = -1
+    return row if row >= 0 else table.spare_row(state.users, 0)
+
+
+@compiled
+def gather_candidate(given: features.Given, columns: Columns, shared: int, candidate: int) -> None:
+    """Write the values of a candidate: the item, its own fields, and those `shared` by all that it does not bring."""
+    given.size[0] = 0
+    features.give(given, int64(features.ITEM), columns.candidate_item[candidate])
+    first, last = columns.candidate_value_start[candidate], columns.candidate_value_start[candidate + 1]
+    for own in range(first, last):
+        if columns.candidate_key[own] != uint64(0):  # else the field is there and has no value
+            features.give(given, int64(columns.candidate_field[own]), columns.candidate_key[own])
+    for value in range(columns.candidate_value_start[shared], columns.candidate_value_start[shared + 1]):
+        field = int64(columns.candidate_field[value])
+        is_given = columns.candidate_key[value] == uint64(0)
+        for own in range(first, last):
+            is_given |= int64(columns.candidate_field[own]) == field
+        if not is_given:
+            features.give(given, field, columns.candidate_key[value])
+
+
+@compiled
+def score_candidate(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
+    """Score the values given as an impression's would be, in the spare slot."""
+    reading.resolve_values(state, parameters, scratch, slot, reading.FORESEEN)
+    reading.read_features(state, parameters, scratch, slot)
+    scoring.score_slot(state, parameters, scratch, slot)
+    scoring.correct_slot(state, parameters, scratch, slot)
+
+
+@compiled
+def write_ranked(state: State, emitted: Emitted, slot: int, candidate: int) -> None:
+    """Write a candidate's score and its parts."""
+    scores, inputs, out = state.waiting.scores[slot], state.features_seen.inputs[slot], emitted.ranked[candidate]
+    extras = layout.extras_start(state.learner)
+    out[Ranked.SCORE], out[Ranked.MODEL] = scores[Score.SCORE], scores[Score.MODEL]
+    out[Ranked.CORRECTION] = scores[Score.CORRECTION]
+    out[Ranked.OVERALL] = float64(inputs[extras + Extra.OVERALL])
+    out[Ranked.MACHINE] = float64(inputs[extras + Extra.MACHINE])
+    out[Ranked.LINEAR] = scoring.linear_logit(state, slot)
+    out[Ranked.CROSS] = scoring.crossed_logit(state, slot)
+
+
+@compiled
+def acted_on(state: State, parameters: Parameters, user: int, item_key: int) -> bool:
+    """Return whether an item is among those that the user acted on last, `behaviors.short_length` at most."""
+    kind = parameters.acted
+    if kind < 0:
+        return False
+    row = index.find(state.features.lookup, item_key)
+    if row < 0:
+        return False
+    ring = state.behaviors
+    for place in range(min(ring.counts[user, kind], ring.row.shape[2])):
+        if ring.row[user, kind, place] == row and ring.generation[user, kind, place] == state.features.generation[row]:
+            return True
+    return False
