@@ -24,7 +24,7 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.features import USER
+from thalweg.operators.features import ITEM, USER
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, uint64
 from thalweg.operators.machine.declare import Float32, Float64, Int32, Int64, UInt32, part, per, side_by_side, wiper
 from thalweg.operators.machine.hashing import cross as cross_key
@@ -264,22 +264,47 @@ def resolve_pairs(
 
     `rows` [values]: user and item first; `keys` [fields or more], the first value of each field or 0.
     """
+    for which in range(2):
+        _write_keys(cross, scratch, which, rows, keys)
+    for place in range(cross.pairs_seen.row.shape[1]):
+        _put_pair(cross, scratch, slot, place, user if place % 2 == USER else int64(-1), now_ms, is_kept)
+
+
+@compiled
+def resolve_item_pairs(
+    cross: Cross, scratch: CrossScratch, slot: int, rows: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]
+) -> None:
+    """Resolve the pairs of another item in place of an impression's, and make none."""
+    _write_keys(cross, scratch, ITEM, rows, keys)
+    for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
+        _put_pair(cross, scratch, slot, place, int64(-1), int64(0), False)
+
+
+@compiled
+def _write_keys(
+    cross: Cross, scratch: CrossScratch, which: int, rows: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]
+) -> None:
+    """Write the keys of the pairs of the user or the item, and ask for where they are."""
     for field in range(2, scratch.values.shape[0]):
-        for which in range(2):
-            key = uint64(0)
-            if keys[field] != uint64(0) and rows[which] >= 0:
-                key = cross_key(keys[which], keys[field], uint64(PAIR_SALT + which))
-                index.prefetch_key(cross.pairs.lookup, key)
-            scratch.keys[2 * (field - 2) + which] = key
+        key = uint64(0)
+        if keys[field] != uint64(0) and rows[which] >= 0:
+            key = cross_key(keys[which], keys[field], uint64(PAIR_SALT + which))
+            index.prefetch_key(cross.pairs.lookup, key)
+        scratch.keys[2 * (field - 2) + which] = key
+
+
+@compiled
+def _put_pair(
+    cross: Cross, scratch: CrossScratch, slot: int, place: int, owner: int, now_ms: int, is_kept: bool
+) -> None:
+    """Resolve one pair, and remember it in an impression's slot."""
     seen = cross.pairs_seen
-    for place in range(seen.row.shape[1]):
-        pair = int64(-1)
-        if scratch.keys[place] != uint64(0):
-            owner = user if place % 2 == USER else int64(-1)
-            pair = int64(_resolve_pair(cross, scratch.keys[place], owner, now_ms, is_kept))
-            prefetch_pair(cross, pair)
-        seen.row[slot, place] = pair
-        seen.generation[slot, place] = cross.pairs.generation[pair] if pair >= 0 else np.uint32(0)
+    pair = int64(-1)
+    if scratch.keys[place] != uint64(0):
+        pair = int64(_resolve_pair(cross, scratch.keys[place], owner, now_ms, is_kept))
+        prefetch_pair(cross, pair)
+    seen.row[slot, place] = pair
+    seen.generation[slot, place] = cross.pairs.generation[pair] if pair >= 0 else np.uint32(0)
 
 
 @compiled
@@ -298,24 +323,60 @@ def read_statistics(
     """
     clear(out)
     for which in range(2):
-        row = rows[which]
-        at = OF_ONE * which
-        if row >= 0:
-            parts = cross.embedded.parts[row]
-            out[at] = rates[2 * which]
-            out[at + 1] = parts[LABELS]
-            if parts[SHOWN] > 0.0:
-                out[at + 2] = log(1.0 + float64(parts[SHOWN]))
-                out[at + 3] = _log_seconds(now_ms - cross.embedded.seen_ms[row, LAST])
-                out[at + 4] = _log_seconds(now_ms - cross.embedded.seen_ms[row, FIRST])
+        _read_of_one(cross, which, int64(rows[which]), rates, now_ms, out)
+    for place in range(cross.pairs_seen.row.shape[1]):
+        _read_pair(cross, slot, place, prior, out)
+
+
+@compiled
+def read_item_statistics(
+    cross: Cross,
+    slot: int,
+    rows: npt.NDArray[np.int32],
+    rates: npt.NDArray[np.float32],
+    prior: Prior,
+    now_ms: int,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write the statistics of the item and of its pairs, behind `resolve_item_pairs`; the user's stay as they are."""
+    clear(out[OF_ONE * ITEM : OF_ONE * (ITEM + 1)])
+    _read_of_one(cross, int64(ITEM), int64(rows[ITEM]), rates, now_ms, out)
+    for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
+        clear(out[2 * LANES + 2 * place : 2 * LANES + 2 * place + 2])
+        _read_pair(cross, slot, place, prior, out)
+
+
+@compiled
+def _read_of_one(
+    cross: Cross,
+    which: int,
+    row: int,
+    rates: npt.NDArray[np.float32],
+    now_ms: int,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write the statistics of the user or of the item where it has a row."""
+    at = OF_ONE * which
+    if row >= 0:
+        parts = cross.embedded.parts[row]
+        out[at] = rates[2 * which]
+        out[at + 1] = parts[LABELS]
+        if parts[SHOWN] > 0.0:
+            out[at + 2] = log(1.0 + float64(parts[SHOWN]))
+            out[at + 3] = _log_seconds(now_ms - cross.embedded.seen_ms[row, LAST])
+            out[at + 4] = _log_seconds(now_ms - cross.embedded.seen_ms[row, FIRST])
+
+
+@compiled
+def _read_pair(cross: Cross, slot: int, place: int, prior: Prior, out: npt.NDArray[np.float32]) -> None:
+    """Write the statistics of a pair if it is known, and none behind it took its row."""
     seen = cross.pairs_seen
-    for place in range(seen.row.shape[1]):
-        pair = int64(seen.row[slot, place])
-        if table.is_current(cross.pairs, pair, seen.generation[slot, place]):  # none behind it took its row
-            counts = cross.counts[pair]
-            at = 2 * LANES + 2 * place
-            out[at] = read_rate(float64(counts[PAIR_KNOWN]), float64(counts[PAIR_ACTED]), prior)
-            out[at + 1] = log(1.0 + float64(counts[PAIR_SHOWN]))
+    pair = int64(seen.row[slot, place])
+    if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
+        counts = cross.counts[pair]
+        at = 2 * LANES + 2 * place
+        out[at] = read_rate(float64(counts[PAIR_KNOWN]), float64(counts[PAIR_ACTED]), prior)
+        out[at + 1] = log(1.0 + float64(counts[PAIR_SHOWN]))
 
 
 @compiled

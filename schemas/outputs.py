@@ -51,7 +51,7 @@ class Example(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     cause: str
 
 
-class RankedItem(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+class RankedItem(Struct, frozen=True, gc=False, omit_defaults=True):
     """One item of a ranking; all but the score only where the request says `explain`.
 
     `parts`, in log-odds: `overall`, the overall rate; `machine`, the factorisation machine as a part of `linear`, the

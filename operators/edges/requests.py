@@ -86,13 +86,16 @@ class Requests:
         """Append the candidates of a request whose own values are these, and return what it asks for."""
         asked = Asked([], [])
         limits, longest = self._limits, self._limits.id_bytes // 4
-        for position, given in enumerate(request.candidates):
-            if type(given) is str and 0 < len(given) <= longest and len(own) < self._values_limit:
-                asked.items.append(given)
-                _append(found, given, ())
-                continue
+        given = request.candidates
+        is_plain = set(map(type, given)) == {str} and min(map(len, given)) > 0 and max(map(len, given)) <= longest
+        if is_plain and len(own) < self._values_limit:  # items alone, and nothing to refuse
+            asked.items.extend(given)
+            found.items.extend(given)
+            found.ends.extend([len(found.keys)] * len(given))
+            return asked
+        for position, each in enumerate(given):
             try:
-                candidate = candidate_of(position, given, limits)
+                candidate = candidate_of(position, each, limits)
                 values = self._fields.pairs(candidate.context)
                 mine = {place for place, _ in values}
                 count = (
@@ -120,20 +123,14 @@ def _append(found: _Lists, item: str, values: Sequence[tuple[int, int]]) -> None
 
 def ranking_of(request: Request, asked: Asked, emitted: Emitted, entries: slice, origin: str) -> Ranking:
     """Return the answer to a request whose candidates are these entries of `emitted`."""
-    ranked, keys = emitted.ranked[entries], emitted.ranked_keys[entries]
-    order = np.argsort(-ranked[:, Ranked.SCORE], kind="stable").tolist()
-    dropped = set(request.exclude)
-    seen = emitted.ranked_seen[entries] if request.seen == "drop" else np.zeros(len(ranked), np.uint8)
-    top = len(order) if request.top is None else request.top
-    caps = list(request.at_most.values())
-    counts: list[dict[int, int]] = [{} for _ in caps]
-    items: list[RankedItem] = []
-    for place in order:
-        if len(items) == top:
-            break
-        if seen[place] or asked.items[place] in dropped or not _takes(caps, counts, keys[place]):
-            continue
-        items.append(_ranked_item(asked.items[place], ranked[place].tolist(), explain=request.explain))
+    ranked = emitted.ranked[entries]
+    chosen = chosen_of(request, asked, emitted, entries)
+    numbers = ranked[chosen].tolist() if request.explain else []
+    names = [asked.items[place] for place in chosen]
+    if request.explain:
+        items = list(map(_explained, names, numbers))
+    else:
+        items = list(map(RankedItem, names, ranked[chosen, Ranked.SCORE].tolist()))
     return Ranking(
         id=request.id,
         user=request.user,
@@ -145,9 +142,25 @@ def ranking_of(request: Request, asked: Asked, emitted: Emitted, entries: slice,
     )
 
 
-def _takes(caps: list[int], counts: list[dict[int, int]], keys: npt.NDArray[np.uint64]) -> bool:
+def chosen_of(request: Request, asked: Asked, emitted: Emitted, entries: slice) -> list[int]:
+    """Return the places of the candidates that a request is answered with, in their order."""
+    order: list[int] = np.argsort(-emitted.ranked[entries, Ranked.SCORE], kind="stable").tolist()
+    if request.exclude:
+        excluded = set(request.exclude)
+        order = [place for place in order if asked.items[place] not in excluded]
+    if request.seen == "drop":
+        seen = emitted.ranked_seen[entries].tolist()
+        order = [place for place in order if not seen[place]]
+    if request.at_most:
+        caps = list(request.at_most.values())
+        keys = emitted.ranked_keys[entries, : len(caps)].tolist()
+        counts: list[dict[int, int]] = [{} for _ in caps]
+        order = [place for place in order if _takes(caps, counts, keys[place])]
+    return order[: request.top]
+
+
+def _takes(caps: list[int], counts: list[dict[int, int]], values: list[int]) -> bool:
     """Count an item under the value that it has in each capped field; False where one of these is full."""
-    values = keys[: len(caps)].tolist()
     for cap, count, value in zip(caps, counts, values, strict=True):
         if value and count.get(value, 0) >= cap:
             return False
@@ -156,14 +169,7 @@ def _takes(caps: list[int], counts: list[dict[int, int]], keys: npt.NDArray[np.u
     return True
 
 
-def _ranked_item(item: str, numbers: list[float], *, explain: bool) -> RankedItem:
-    if not explain:
-        return RankedItem(item=item, score=numbers[Ranked.SCORE])
+def _explained(item: str, numbers: list[float]) -> RankedItem:
+    """Return an item with the parts of its score."""
     parts = {part.name.lower(): numbers[part] for part in Ranked if part > Ranked.CORRECTION}
-    return RankedItem(
-        item=item,
-        score=numbers[Ranked.SCORE],
-        model_score=numbers[Ranked.MODEL],
-        correction=numbers[Ranked.CORRECTION],
-        parts=parts,
-    )
+    return RankedItem(item, numbers[Ranked.SCORE], numbers[Ranked.MODEL], numbers[Ranked.CORRECTION], parts)

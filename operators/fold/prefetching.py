@@ -3,7 +3,7 @@
 from thalweg.operators import behaviors, cross, error_memory
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.state import State
-from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.structures import index
 
@@ -29,6 +29,15 @@ def prefetch_events(state: State, columns: Columns, event: int) -> None:
             prefetch(state.visits.shown, user)
         for value in range(columns.value_start[event + 1], columns.value_start[event + 2]):
             prefetch_value(state, index.find(state.features.lookup, columns.value_key[value]))
+
+
+@compiled
+def prefetch_candidates(state: State, columns: Columns, candidate: int, end: int) -> None:
+    """Ask for what the candidates behind this one will read: where items will be looked for, and their rows."""
+    if candidate + 4 < end:
+        index.prefetch_key(state.features.lookup, columns.candidate_item[candidate + 4])
+    if candidate + 2 < end:
+        prefetch_value(state, int64(index.find(state.features.lookup, columns.candidate_item[candidate + 2])))
 
 
 @compiled

@@ -7,7 +7,7 @@ for one that is not known, and the rows that new values would get (`reading.FORE
 
 import numpy as np
 from thalweg.operators import features
-from thalweg.operators.fold import layout, reading, scoring, users
+from thalweg.operators.fold import layout, prefetching, reading, scoring, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Ranked, set_fate
 from thalweg.operators.fold.fates import Fate
@@ -28,15 +28,27 @@ def on_request(
     state.waiting.users.owner[slot] = user + 1
     state.waiting.scores[slot, Score.BASE] = np.nan
     own = columns.candidate_start[event]  # the values that all candidates have
-    for candidate in range(own + 1, columns.candidate_start[event + 1]):
-        gather_candidate(scratch.given, columns, own, candidate)
-        score_candidate(state, parameters, scratch, slot)
+    end = columns.candidate_start[event + 1]
+    is_alike = False
+    for candidate in range(own + 1, end):
+        prefetching.prefetch_candidates(state, columns, candidate, end)
+        is_plain = columns.candidate_value_start[candidate] == columns.candidate_value_start[candidate + 1]
+        if is_alike and is_plain:
+            reading.replace_item(state, parameters, scratch, slot, columns.candidate_item[candidate])
+        else:
+            reading.forget_foreseen(state, slot)
+            gather_candidate(scratch.given, columns, own, candidate)
+            reading.resolve_values(state, parameters, scratch, slot, reading.FORESEEN)
+            reading.read_features(state, parameters, scratch, slot)
+            is_alike = is_plain and not crosses_item(parameters.crosses)
+        scoring.score_slot(state, parameters, scratch, slot)
+        scoring.correct_slot(state, parameters, scratch, slot)
         write_ranked(state, emitted, slot, candidate)
         emitted.ranked_seen[candidate] = acted_on(state, parameters, user, columns.candidate_item[candidate])
         for cap in range(columns.capped.shape[1]):
             place = int64(columns.capped[event, cap]) - 1
             emitted.ranked_keys[candidate, cap] = scratch.keys[place] if place >= 0 else uint64(0)
-        reading.forget_foreseen(state, slot)
+    reading.forget_foreseen(state, slot)
     state.waiting.users.owner[slot] = 0
     set_fate(state, emitted, event, Fate.RANKED)
 
@@ -81,12 +93,12 @@ def gather_candidate(given: features.Given, columns: Columns, shared: int, candi
 
 
 @compiled
-def score_candidate(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
-    """Score the values given as an impression's would be, in the spare slot."""
-    reading.resolve_values(state, parameters, scratch, slot, reading.FORESEEN)
-    reading.read_features(state, parameters, scratch, slot)
-    scoring.score_slot(state, parameters, scratch, slot)
-    scoring.correct_slot(state, parameters, scratch, slot)
+def crosses_item(crosses: features.Crosses) -> bool:
+    """Return whether any cross has the item."""
+    for which in range(crosses.field.shape[0]):
+        if crosses.first[which] == features.ITEM or crosses.second[which] == features.ITEM:
+            return True
+    return False
 
 
 @compiled

@@ -8,7 +8,7 @@ from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.state import Parameters, Scratch, State, wipe_value
 from thalweg.operators.machine.compiled import clear, compiled, float32, int64, uint64
 from thalweg.operators.machine.numerics import log
-from thalweg.operators.rates import Odds, RatesScratch, Sum
+from thalweg.operators.rates import Odds, Prior, RatesScratch, Sum
 from thalweg.operators.structures import table
 
 FOUND, KEPT, FORESEEN = range(3)
@@ -64,6 +64,16 @@ def resolve_values(state: State, parameters: Parameters, scratch: Scratch, slot:
 @compiled
 def add_value(state: State, parameters: Parameters, given: Given, slot: int, added: Value, making: int) -> None:
     """Add one value to an impression; one that is not admitted has no row. `making`: which get one."""
+    place = int64(state.features_seen.counts[slot])
+    put_value(state, parameters, given, slot, place, added, making)
+    state.features_seen.counts[slot] = place + 1
+
+
+@compiled
+def put_value(
+    state: State, parameters: Parameters, given: Given, slot: int, place: int, added: Value, making: int
+) -> None:
+    """Put a value into its place among an impression's."""
     now_ms = state.clock.stream_time_ms[0]
     row, is_new, freed = table.NONE, False, table.NONE
     if making == KEPT:
@@ -79,7 +89,7 @@ def add_value(state: State, parameters: Parameters, given: Given, slot: int, add
     else:
         row = table.find_row(state.features, added.key, now_ms, parameters.expire_time_ms)
     if making == FORESEEN and row < 0:
-        row, is_new = foresee_row(state, parameters, given, slot, added)
+        row, is_new = foresee_row(state, parameters, given, slot, place, added)
     if freed >= 0:
         wipe_value(state, freed)
     if is_new:
@@ -89,23 +99,23 @@ def add_value(state: State, parameters: Parameters, given: Given, slot: int, add
             cross.start_embedding(state.cross, row, added.key, parameters.learner.seed)
     prefetching.prefetch_value(state, row)
     seen = state.features_seen
-    value = seen.counts[slot]
-    given.resolved[value] = added.key
-    seen.field[slot, value] = added.field
-    seen.row[slot, value] = row
-    seen.generation[slot, value] = state.features.generation[row] if row >= 0 else np.uint32(0)
-    seen.counts[slot] = value + 1
+    given.resolved[place] = added.key
+    seen.field[slot, place] = added.field
+    seen.row[slot, place] = row
+    seen.generation[slot, place] = state.features.generation[row] if row >= 0 else np.uint32(0)
 
 
 @compiled
-def foresee_row(state: State, parameters: Parameters, given: Given, slot: int, added: Value) -> tuple[int, bool]:
+def foresee_row(
+    state: State, parameters: Parameters, given: Given, slot: int, place: int, added: Value
+) -> tuple[int, bool]:
     """Return the row that a value without one would get, a spare one, and whether it was not given to it just now.
 
     -1 where the value would not be admitted. What the spare row holds is forgotten by `forget_foreseen`.
     """
     seen = state.features_seen
     sightings = int64(1)
-    for value in range(seen.counts[slot]):
+    for value in range(place):
         if given.resolved[value] == uint64(added.key):
             if seen.row[slot, value] >= 0:
                 return int64(seen.row[slot, value]), False
@@ -114,17 +124,73 @@ def foresee_row(state: State, parameters: Parameters, given: Given, slot: int, a
         sightings += admission.read_sightings(state.admission, added.key)
         if not admission.is_admitted(parameters.admission, added.key, sightings):
             return table.NONE, False
-    return table.spare_row(state.features, int64(seen.counts[slot])), True
+    return table.spare_row(state.features, place), True
 
 
 @compiled
 def forget_foreseen(state: State, slot: int) -> None:
     """Empty the spare rows that a candidate's values were given."""
-    seen, first = state.features_seen, table.spare_row(state.features, 0)
-    for value in range(seen.counts[slot]):
-        row = int64(seen.row[slot, value])
-        if row >= first:
-            wipe_value(state, row)
+    for value in range(state.features_seen.counts[slot]):
+        forget_foreseen_row(state, int64(state.features_seen.row[slot, value]))
+    state.features_seen.counts[slot] = 0
+
+
+@compiled
+def forget_foreseen_row(state: State, row: int) -> None:
+    """Empty a row if it is a spare one."""
+    if row >= table.spare_row(state.features, 0):
+        wipe_value(state, row)
+
+
+@compiled
+def replace_item(state: State, parameters: Parameters, scratch: Scratch, slot: int, key: int) -> None:
+    """Resolve and read another item in place of a candidate's, all else being equal.
+
+    The result is that of `resolve_values` and `read_features`, bit for bit, where no cross has the item.
+    """
+    seen = state.features_seen
+    forget_foreseen_row(state, int64(seen.row[slot, features.ITEM]))
+    scratch.keys[features.ITEM] = key
+    put_value(
+        state,
+        parameters,
+        scratch.given,
+        slot,
+        int64(features.ITEM),
+        Value(key, int64(features.ITEM), int64(-1)),
+        FORESEEN,
+    )
+    now_ms = state.clock.stream_time_ms[0]
+    prior = rates.overall_prior(state.learner.rates, now_ms, parameters.learner.rates)
+    rows, inputs = seen.row[slot], seen.inputs[slot]
+    if cross.is_on(state.cross):
+        cross.resolve_item_pairs(state.cross, scratch.cross, slot, rows, scratch.keys)
+    read_item_rates(state, parameters, slot, prior)
+    read_interests(state, parameters, scratch, slot, users.owner_of(state, slot))
+    if cross.is_on(state.cross):
+        statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
+        of_both = inputs[: 2 * (features.ITEM + 1)]
+        cross.read_item_statistics(state.cross, slot, rows, of_both, prior, now_ms, statistics)
+
+
+@compiled
+def read_item_rates(state: State, parameters: Parameters, slot: int, prior: Prior) -> None:
+    """Write the rate and the residual of the item alone."""
+    value_rates, now_ms = state.learner.rates, state.clock.stream_time_ms[0]
+    inputs, row = state.features_seen.inputs[slot], int64(state.features_seen.row[slot, features.ITEM])
+    at = 2 * features.ITEM
+    inputs[at + Odds.RATE], inputs[at + Odds.RESIDUAL] = 0.0, 0.0
+    if row < 0 or not value_rates.sums[row, Sum.SHOWN] > 0.0:
+        return
+    sums = value_rates.sums[row]
+    lately = rates.lately_factor(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
+    shown, acted, expected = (
+        sums[Sum.LATELY_SHOWN] * lately,
+        sums[Sum.LATELY_ACTED] * lately,
+        sums[Sum.LATELY_EXPECTED] * lately,
+    )
+    inputs[at + Odds.RATE] += float32(rates.read_rate(sums[Sum.SHOWN], sums[Sum.ACTED], prior))
+    inputs[at + Odds.RESIDUAL] += float32(rates.read_residual(shown, acted, expected, prior))
 
 
 @compiled

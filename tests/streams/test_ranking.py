@@ -66,7 +66,8 @@ contexts = st.dictionaries(
 )
 items = st.integers(0, ITEMS).map(lambda number: f"item-{number}") | st.sampled_from(["never", "seen"])
 users = st.integers(0, USERS).map(lambda number: f"user-{number}") | st.just("nobody")
-candidates = st.lists(st.tuples(items, contexts), min_size=1, max_size=3)
+plain = st.lists(items, min_size=2, max_size=4).map(lambda found: [(item, {}) for item in found])
+candidates = st.lists(st.tuples(items, contexts), min_size=1, max_size=3) | plain
 
 
 @pytest.mark.parametrize("name", configurations())
@@ -82,7 +83,9 @@ def test_a_ranked_score_is_that_of_an_impression_bit_for_bit(
     known = set(partition_names(partition))
     context = {field: value for field, value in context.items() if field in known}
     asked = [(item, {field: value for field, value in own.items() if field in known}) for item, own in asked]
-    request = Request("r", user, [{"item": item, "context": own} for item, own in asked], ts_ms, context)
+    request = Request(
+        "r", user, [{"item": item, "context": own} if own else item for item, own in asked], ts_ms, context
+    )
     found = answer(partition, request)
     assert partition.digest() == before
     scores = {}
