@@ -36,6 +36,7 @@ from thalweg.operators.fold.emitted import new_emitted
 from thalweg.operators.fold.fold import fold
 from thalweg.operators.fold.layout import input_count
 from thalweg.operators.fold.state import new_scratch, new_state, parameters_of
+from thalweg.operators.machine.reference import held
 from thalweg.schemas.decode import decode_plain
 from thalweg.schemas.events import Feedback, Impression
 from thalweg.schemas.records import LogRecord
@@ -131,10 +132,10 @@ class FoldAlone:
 
     def __call__(self) -> float:
         """Return the seconds of folding all blocks into a new state."""
-        state = new_state(self._configuration)
-        parameters = parameters_of(self._configuration, self._names)
-        scratch = new_scratch(self._configuration)
-        emitted = new_emitted(self._configuration, BLOCK, input_count(self._configuration))
+        state = held(new_state(self._configuration))
+        parameters = held(parameters_of(self._configuration, self._names))
+        scratch = held(new_scratch(self._configuration))
+        emitted = held(new_emitted(self._configuration, BLOCK, input_count(self._configuration)))
         started = time.perf_counter()
         for columns in self._blocks:
             emitted.reason[:] = 0
@@ -170,9 +171,9 @@ def stages(log: Path, out: Path, configuration: Any) -> dict[str, float]:
     encoder = Encoder(configuration, "interactions", 0)
     names = list(configuration.features.declared_fields())
     columnizer = Columnizer(configuration, partition.state.names, 0, 0)
-    parameters = parameters_of(configuration, names)
-    scratch = new_scratch(configuration)
-    emitted = new_emitted(configuration, BLOCK, input_count(configuration))
+    state, parameters = held(partition.state), held(parameters_of(configuration, names))
+    scratch = held(new_scratch(configuration))
+    emitted = held(new_emitted(configuration, BLOCK, input_count(configuration)))
     gc.disable()  # as a partition does
     with closing(LogReader(str(log), block_lines=BLOCK)) as reader, closing(Sink(str(out))) as sink:
         for block in timed(iter(reader), spent):
@@ -182,7 +183,7 @@ def stages(log: Path, out: Path, configuration: Any) -> dict[str, float]:
             emitted.reason[:] = 0
             first = 0
             while first < len(block):
-                last = fold(partition.state, parameters, scratch, made.columns, emitted, first)
+                last = fold(state, parameters, scratch, made.columns, emitted, first)
                 emitted.counts[:] = 0
                 clock = lap(spent, "fold", clock)
                 outputs = encoder.scores(made, emitted, first, last, names)

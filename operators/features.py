@@ -22,6 +22,7 @@ from thalweg.schemas.bounds import check, within
 USER, ITEM = range(2)
 
 HOUR_OF_DAY = "hour_of_day"
+HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 
 

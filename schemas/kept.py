@@ -48,6 +48,16 @@ def encode_kept(impressions: Sequence[Impression], features: Sequence[dict[str, 
     )
 
 
+def begin_example(impression: Impression, features: dict[str, Value]) -> bytes:
+    """Return the beginning of one impression's example, not closed.
+
+    >>> begin_example(Impression("7", "u1", "v9", 1_700_000_000_000, {}), {"tab": 2})
+    b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"features":{"tab":2'
+    """
+    kept = Kept(impression.id, impression.user, impression.item, impression.ts, features)
+    return _ENCODE(kept)[: -len(_CLOSING)]
+
+
 def complete_example(kept: bytes, numbers: dict[str, Any], outcome: dict[str, Any]) -> bytes:
     """Return an example: what was kept, more features, and what follows them.
 

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.contexts import Fields, Values, keys_of
+from thalweg.operators.edges.few import Few, is_few
 from thalweg.operators.edges.requests import Asked, Requests
-from thalweg.operators.features import HOUR_OF_DAY, ITEM, USER
+from thalweg.operators.features import HOUR_MS, HOUR_OF_DAY, ITEM, USER
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.machine.hashing import hasher, partitions_of
-from thalweg.operators.machine.plain import find_plain
+from thalweg.operators.machine.plain import find_plain, is_plain
 from thalweg.schemas.decode import UNDECODABLE, are_names_over, decode_plain, decoder, is_over, plain
 from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Request
 from thalweg.schemas.kept import KEPT_CLOSING, encode_kept, pack_record
@@ -28,7 +29,6 @@ KINDS = {
     Erase: Kind.ERASE,
     type(None): Kind.UNUSABLE,
 }
-HOUR_MS = 3_600_000
 Read = Callable[[Record], Event | None]
 """From a foreign record to its event, None for one that is ignored; raises Unusable."""
 
@@ -76,6 +76,7 @@ class Columnizer:
         self._fields = Fields(configuration, names)
         self._hour = self._fields.get(HOUR_OF_DAY) if features.hour_of_day else None
         self._requests = Requests(configuration.limits, self._fields, self._values_limit)
+        self._few = Few(configuration, self._fields)
 
     def columns(self, records: Sequence[Record]) -> Block:
         """Return a block of records as columns; a record that cannot be used has its reason instead of values."""
@@ -86,34 +87,51 @@ class Columnizer:
             events = self._foreign(self._read, records, refused)
         columns = new_columns(len(records))
         columns.offset[:] = [record.offset for record in records]
-        columns.kind[:] = [KINDS[type(event)] for event in events]
+        columns.kind[:] = [KINDS[type(event)].value for event in events]
         if self._read is not None:
             ignored = [number for number, event in enumerate(events) if event is None and number not in refused]
             columns.kind[ignored] = Kind.IGNORED
-        columns = self._with_impressions(columns, events, refused)
-        columns = self._with_feedback(columns, events, records, refused)
-        self._write_others(columns, events)
-        columns, asked = self._requests.columns(columns, events, self._hours_of_requests(columns), self._item_keys)
+        if is_few(len(records)):
+            columns = self._few.write(columns, events, records, refused)
+        else:
+            columns = self._with_impressions(columns, events, refused)
+            columns = self._with_feedback(columns, events, records, refused)
+            self._write_others(columns, events)
+        asked: dict[int, Asked] = {}
+        if Kind.REQUEST.value in columns.kind.tobytes():
+            columns, asked = self._requests.columns(columns, events, self._hours_of_requests(columns), self._item_keys)
         for number, unusable in sorted(refused.items()):
             columns.reason[number] = unusable.reason.code
         details = {number: unusable.detail for number, unusable in refused.items()}
-        if self._partitions:
+        if self._partitions > 1:
             self._refuse_wrong_partition(records, events, columns, details)
         return Block(records, events, details, columns, asked)
 
     def _decoded(self, values: Sequence[bytes | None], refused: dict[int, Unusable]) -> list[Event | None]:
         """Return the events of records, None for those that are `refused`."""
+        if is_few(len(values)):
+            return [self._decoded_one(number, value, refused) for number, value in enumerate(values)]
         whole = [value or b"" for value in values]
         events: list[Event | None] = []
-        for number, (value, is_plain) in enumerate(zip(whole, find_plain(whole, self._plain), strict=True)):
+        for number, (value, has_short_way) in enumerate(zip(whole, find_plain(whole, self._plain), strict=True)):
             try:
-                event = decode_plain(value) if is_plain else None
+                event = decode_plain(value) if has_short_way else None
             except UNDECODABLE:
                 event = None
             events.append(event or self._measured(number, values[number], refused))
         for number in self._with_long_names(events):
             events[number] = self._measured(number, values[number], refused)
         return events
+
+    def _decoded_one(self, number: int, value: bytes | None, refused: dict[int, Unusable]) -> Event | None:
+        if value is not None and is_plain(value, self._plain):
+            try:
+                event = decode_plain(value)
+            except UNDECODABLE:
+                return self._measured(number, value, refused)
+            if not is_over(event, self._limits):
+                return event
+        return self._measured(number, value, refused)
 
     def _foreign(self, read: Read, records: Sequence[Record], refused: dict[int, Unusable]) -> list[Event | None]:
         """Return the events of foreign records, None for those that are `refused` or ignored."""
@@ -144,7 +162,7 @@ class Columnizer:
 
     def _with_impressions(self, columns: Columns, events: list[Event | None], refused: dict[int, Unusable]) -> Columns:
         """Write the block's impressions with the values of their fields; one that has too many is `refused`."""
-        at = np.flatnonzero(columns.kind == Kind.IMPRESSION)
+        at = np.flatnonzero(columns.kind == Kind.IMPRESSION.value)
         impressions: list[Any] = [event for event in events if type(event) is Impression]
         contexts: Sequence[Context] = [event.context for event in impressions]
         values = self._fields.values(contexts)
@@ -183,7 +201,7 @@ class Columnizer:
         self, columns: Columns, events: list[Event | None], records: Sequence[Record], refused: dict[int, Unusable]
     ) -> Columns:
         """Write the block's feedback, and keep its records: an early one may be dead-lettered long after."""
-        at = np.flatnonzero(columns.kind == Kind.FEEDBACK)
+        at = np.flatnonzero(columns.kind == Kind.FEEDBACK.value)
         if not len(at):
             return columns
         feedback: list[Any] = [events[number] for number in at.tolist()]
@@ -210,7 +228,7 @@ class Columnizer:
         return columns._replace(text=np.concatenate((columns.text, np.frombuffer(b"".join(kept), np.uint8))))
 
     def _write_others(self, columns: Columns, events: list[Event | None]) -> None:
-        at = np.flatnonzero((columns.kind == Kind.ERASE) | (columns.kind == Kind.REQUEST))
+        at = np.flatnonzero((columns.kind == Kind.ERASE.value) | (columns.kind == Kind.REQUEST.value))
         if not len(at):
             return
         others: list[Any] = [events[number] for number in at.tolist()]
@@ -222,7 +240,7 @@ class Columnizer:
         """Return place and key of the hour of each request, where the hour is a field."""
         if self._hour is None:
             return {}
-        at = np.flatnonzero(columns.kind == Kind.REQUEST)
+        at = np.flatnonzero(columns.kind == Kind.REQUEST.value)
         hours = ((columns.ts_ms[at] + self._hour_shift_ms) // HOUR_MS % 24).tolist()
         keys = keys_of(self._hour, hours)[1].tolist()
         return {int(number): ((self._hour.place, key),) for number, key in zip(at, keys, strict=True)}

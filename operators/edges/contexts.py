@@ -111,13 +111,25 @@ class Fields:
         keys: list[int] = []
         for context in contexts:
             before = len(keys)
-            for name, value in context.items():
-                if (field := self._fields.get(name)) is not None:
-                    values = value if isinstance(value, list) else (value,)
-                    keys += [field.keys[category(field, each)] for each in values]
-                    places += [field.place] * len(values)
+            self._add_known(context, places, keys)
             counts.append(len(keys) - before)
-        return Values(np.arange(len(contexts)), np.array(counts), np.array(places, np.uint8), np.array(keys, np.uint64))
+        return Values(
+            np.arange(len(contexts)), np.array(counts, np.int64), np.array(places, np.uint8), np.array(keys, np.uint64)
+        )
+
+    def add_values(self, context: Context, places: list[int], keys: list[int]) -> None:
+        """Append the places and keys of a context's values, in the order in which it has them."""
+        for name in context:
+            if name not in self._fields:
+                self._add_new(name)
+        self._add_known(context, places, keys)
+
+    def _add_known(self, context: Context, places: list[int], keys: list[int]) -> None:
+        for name, value in context.items():
+            if (field := self._fields.get(name)) is not None:
+                values = value if isinstance(value, list) else (value,)
+                keys += [field.keys[category(field, each)] for each in values]
+                places += [field.place] * len(values)
 
     def _add(self, name: str, place: int) -> None:
         self._fields[name] = Field(place, Keys(name, self._seed), self._edges.get(name))

@@ -9,6 +9,7 @@ from thalweg.operators.configuration import Configuration
 from thalweg.operators.cross import CROSS, OF_ONE, OF_PAIRS, OWN, statistics_count
 from thalweg.operators.derived import DERIVED
 from thalweg.operators.edges.columnizer import Block
+from thalweg.operators.edges.few import FEW
 from thalweg.operators.edges.requests import ranking_of
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
@@ -32,7 +33,10 @@ DETAILS = {
 
 def scored_events(emitted: Emitted, first: int, last: int) -> npt.NDArray[np.intp]:
     """Return which of the events `first` to `last` of a block were scored."""
-    return first + np.flatnonzero((emitted.fate[first:last] == Fate.SCORED) & (emitted.reason[first:last] == 0))
+    if last - first < FEW:
+        fates = zip(emitted.fate[first:last].tolist(), emitted.reason[first:last].tolist(), strict=True)
+        return np.array([first + n for n, fate in enumerate(fates) if fate == (Fate.SCORED.value, 0)], np.intp)
+    return first + np.flatnonzero((emitted.fate[first:last] == Fate.SCORED.value) & (emitted.reason[first:last] == 0))
 
 
 class Encoder:
@@ -55,6 +59,8 @@ class Encoder:
     def scores(self, block: Block, emitted: Emitted, first: int, last: int, names: list[str]) -> list[Output]:
         """Return the scores of the impressions among the events `first` to `last`; `names` are the fields."""
         chosen = scored_events(emitted, first, last)
+        if not len(chosen):
+            return []
         impressions: list[Any] = [block.events[event] for event in chosen.tolist()]
         base, _, model, correction, score = emitted.scores[chosen].T.tolist()
         offsets = block.columns.offset[chosen].tolist()
@@ -141,7 +147,7 @@ class Encoder:
         """Return the answers to the requests among the events `first` to `last`."""
         outputs = []
         starts = block.columns.candidate_start
-        for event in (first + np.flatnonzero(emitted.fate[first:last] == Fate.RANKED)).tolist():
+        for event in (first + np.flatnonzero(emitted.fate[first:last] == Fate.RANKED.value)).tolist():
             request: Any = block.events[event]
             offset = block.records[event].offset
             entries = slice(int(starts[event]) + 1, int(starts[event + 1]))
@@ -151,8 +157,11 @@ class Encoder:
 
     def dead_letters(self, block: Block, emitted: Emitted, first: int, last: int) -> list[Output]:
         """Return the records given up among the events `first` to `last`, and those that had waited until now."""
-        outputs = []
-        for event in (first + np.flatnonzero(emitted.reason[first:last])).tolist():
+        outputs: list[Output] = []
+        reasons = emitted.reason[first:last]
+        if not emitted.counts[Made.LETTERS.value] and not np.count_nonzero(reasons):
+            return outputs
+        for event in (first + np.flatnonzero(reasons)).tolist():
             record = block.records[event]
             reason = Reason.of_code(int(emitted.reason[event]))
             detail = block.details.get(event) or DETAILS[reason]

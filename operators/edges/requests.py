@@ -56,10 +56,8 @@ class Requests:
 
         `hours`: place and key of the hour of each request, where the hour is a field.
         """
-        at = np.flatnonzero(columns.kind == Kind.REQUEST).tolist()
+        at = np.flatnonzero(columns.kind == Kind.REQUEST.value).tolist()
         asked: dict[int, Asked] = {}
-        if not at:
-            return columns, asked
         found = _Lists([], [0], [], [])
         for number in at:
             request: Any = events[number]

@@ -61,6 +61,8 @@ class Columns(NamedTuple):
 
 def new_columns(events: int) -> Columns:
     """Return columns of `events` events that say nothing yet."""
+    base_score = np.empty(events)
+    base_score.fill(np.nan)
     return Columns(
         kind=np.zeros(events, np.uint8),
         reason=np.zeros(events, np.uint8),
@@ -72,7 +74,7 @@ def new_columns(events: int) -> Columns:
         item=np.zeros(events, np.uint64),
         positive=np.zeros(events, np.uint8),
         window_ms=np.zeros(events, np.int64),
-        base_score=np.full(events, np.nan),
+        base_score=base_score,
         value_start=np.zeros(events + 1, np.int64),
         value_field=np.zeros(0, np.uint8),
         value_key=np.zeros(0, np.uint64),

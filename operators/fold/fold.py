@@ -40,6 +40,8 @@ def fold(
     That is the number of events, or fewer where `emitted` has no more room: empty it and call again. An event that
     stopped half way through its releases resumes where it stopped. If another model than the built-in one scores,
     it may also be an impression that waits for its score: call `complete` and continue behind it.
+
+    State, parameters, scratch and `emitted` are to be `held`, here and in the functions below.
     """
     return run(state, parameters, scratch, columns, emitted, FOLD, first, NO_PROBABILITY)
 
@@ -74,14 +76,13 @@ def run(
     probability: float,
 ) -> int:
     """Do what `fold`, `complete` or `close_all` asks: one program, so that what they share is compiled once."""
-    held, told, near = by_reference(state), by_reference(parameters), by_reference(scratch)
-    read, filled = by_reference(columns), by_reference(emitted)
+    read = by_reference(columns)
     if task == CLOSE:
-        return int64(close_windows(held, told, near, filled))
+        return int64(close_windows(state, parameters, scratch, emitted))
     if task == COMPLETE:
-        complete_unscored(held, told, near, read, filled, event, probability)
+        complete_unscored(state, parameters, scratch, read, emitted, event, probability)
         return event + 1
-    return fold_events(held, told, near, read, filled, event)
+    return fold_events(state, parameters, scratch, read, emitted, event)
 
 
 @compiled

@@ -31,6 +31,16 @@ def _find_plain(
         start = end
 
 
+def is_plain(value: bytes, limits: Plain) -> bool:
+    """Return whether one record's value is plain: for a few this is faster."""
+    return (
+        0 < len(value) <= limits.record_bytes
+        and value.isascii()
+        and value.count(b",") <= limits.commas
+        and value.count(b"[") + value.count(b"{") <= limits.brackets
+    )
+
+
 def find_plain(values: Sequence[bytes], limits: Plain) -> list[bool]:
     """Tell of each record's value whether it is plain.
 

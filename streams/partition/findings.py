@@ -37,7 +37,9 @@ class Noticed:
     def note_block(self, block: Block) -> None:
         """Count the actions of feedback that is no positive."""
         columns = block.columns
-        for number in np.flatnonzero((columns.kind == Kind.FEEDBACK) & (columns.positive == 0)).tolist():
+        if Kind.FEEDBACK.value not in columns.kind.tobytes():
+            return
+        for number in np.flatnonzero((columns.kind == Kind.FEEDBACK.value) & (columns.positive == 0)).tolist():
             action: str = getattr(block.events[number], "action", OTHER)
             self.actions[action if action in self.actions or len(self.actions) < ACTIONS_MAX else OTHER] += 1
 

@@ -4,7 +4,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from thalweg.operators.fold.layout import input_count
 from thalweg.operators.fold.snapshot import restore, snapshot
 from thalweg.operators.fold.state import Parameters, Scratch, State, new_scratch, new_state, parameters_of
 from thalweg.operators.learner import BUILT_IN
+from thalweg.operators.machine.reference import held
 from thalweg.operators.structures.names import field_names
 from thalweg.schemas.records import Outputs, Record, no_outputs
 from thalweg.streams.mapping.reading import reader
@@ -87,11 +88,22 @@ class Partition:
         self._columnizer = self._new_columnizer()
         self._encoder = Encoder(configuration, topic, partition)
         self._names = field_names(self.state.names)
-        self._parameters: Parameters = parameters_of(configuration, self._names)
-        self._scratch: Scratch = new_scratch(configuration)
         self._rooms: Rooms = [None, None] if rooms is None else rooms
         self._rooms_used = 0
         self._executor: ThreadPoolExecutor | None = None
+
+    # What compiled code takes for every block is held once; when first used, since holding compiles too.
+    @cached_property
+    def _held_state(self) -> State:
+        return held(self.state)
+
+    @cached_property
+    def _parameters(self) -> Parameters:
+        return held(parameters_of(self.configuration, self._names))
+
+    @cached_property
+    def _scratch(self) -> Scratch:
+        return held(new_scratch(self.configuration))
 
     def process(self, records: Sequence[Record]) -> Outputs:
         """Fold records, in the order of their offsets, and return what they made.
@@ -100,7 +112,10 @@ class Partition:
         """
         outputs = no_outputs()
         self._rooms_used = 0  # what was emitted before is written: one room does where blocks come one at a time
-        with uncollected():
+        # without the garbage collector: nothing here makes cycles, and it would walk the outputs time and again
+        is_collecting = gc.isenabled()
+        gc.disable()
+        try:
             before: _Folding | None = None
             for folding in self._foldings(records):
                 if before is not None:
@@ -112,6 +127,9 @@ class Partition:
             if before is not None:
                 self._complete(before, outputs)
                 self._encode(before, outputs)
+        finally:
+            if is_collecting:
+                gc.enable()
         return outputs
 
     def close_all(self) -> Outputs:
@@ -121,9 +139,9 @@ class Partition:
         is_done = False
         while not is_done:
             if self._model is None:
-                is_done = close_all(self.state, self._parameters, self._scratch, emitted)
+                is_done = close_all(self._held_state, self._parameters, self._scratch, emitted)
             else:
-                is_done = self._model.close_all(self.state, self._parameters, self._scratch, emitted, self._names)
+                is_done = self._model.close_all(self._held_state, self._parameters, self._scratch, emitted, self._names)
             self._drain_examples(emitted, self._names, outputs, None)
         return outputs
 
@@ -132,7 +150,7 @@ class Partition:
         started = time.perf_counter()
         emitted = self._room(0)
         columns = self._columnizer.columns([]).columns
-        fold(self.state, self._parameters, self._scratch, columns, emitted, 0)
+        fold(self._held_state, self._parameters, self._scratch, columns, emitted, 0)
         digest(self.state)
         return time.perf_counter() - started
 
@@ -172,7 +190,9 @@ class Partition:
             self._noticed.note_block(columnised)
             emitted = self._room(len(block), int(columnised.columns.candidate_start[-1]))
             emitted.reason[: len(block)] = 0
-            yield _Folding(self.state, self._parameters, self._scratch, columnised, emitted, self._names, self._model)
+            yield _Folding(
+                self._held_state, self._parameters, self._scratch, columnised, emitted, self._names, self._model
+            )
 
     def _complete(self, folding: "_Folding", outputs: Outputs) -> None:
         """Wait until a block is folded, emptying what it emits as often as there is no more room."""
@@ -228,7 +248,7 @@ class Partition:
         """Take notice of context fields that appeared for the first time."""
         if self._has_new_names():
             self._names = field_names(self.state.names)
-            self._parameters = parameters_of(self.configuration, self._names)
+            self._parameters = held(parameters_of(self.configuration, self._names))
 
     def _room(self, events: int, candidates: int = 0) -> Emitted:
         """Return room for what a block emits: one of two, since one block is written while the next is folded."""
@@ -239,10 +259,11 @@ class Partition:
             # filled up, so that blocks a little larger than the last do not each need a new one
             size = max(events, min(1 << events.bit_length(), self._block_events))
             with refusing_memory(self.configuration):
-                room = self._rooms[at] = new_emitted(self.configuration, size, input_count(self.configuration))
+                made = new_emitted(self.configuration, size, input_count(self.configuration))
+            room = self._rooms[at] = held(made)
         if len(room.ranked) < candidates:
             with refusing_memory(self.configuration):
-                room = self._rooms[at] = room._replace(**room_for_candidates(candidates))
+                room = self._rooms[at] = held(room._replace(**room_for_candidates(candidates)))
         return room
 
 
@@ -295,15 +316,3 @@ def shown_of(block: Block, emitted: Emitted, first: int, last: int) -> npt.NDArr
     chosen = scored_events(emitted, first, last)
     keys = columns.user[chosen].view(np.int64), columns.item[chosen].view(np.int64)
     return np.stack((columns.offset[chosen], *keys, columns.ts_ms[chosen]), axis=1)
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep the garbage collector off: nothing here makes cycles, and it would walk the outputs time and again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

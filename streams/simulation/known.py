@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from thalweg.schemas.records import Outputs, Record
+from thalweg.streams.partition.findings import Finding
 from thalweg.streams.partition.partition import Partition, Rooms
 from thalweg.streams.partition.seal import SignedHeader
 
@@ -58,6 +59,10 @@ class KnownPartition:
         """Fold records and return what they made."""
         self._fold, outputs = self._fold.after(tuple(records))
         return Outputs(*(list(each) for each in outputs))
+
+    def findings(self, letters: str) -> list[Finding]:
+        """Return nothing: no one reads a simulated worker's log."""
+        return []
 
     def digest(self) -> str:
         """Return the digest of the state."""

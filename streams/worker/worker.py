@@ -41,6 +41,7 @@ REASON_HEADER = "thalweg.reason"
 FIRST_RECORDS = 1_000
 """Of a partition's first records so many are looked at for keys that another hash placed."""
 FEWEST_RECORDS = 50
+LETTERS = "`thalweg dead-letters show` prints them"
 MISPLACED_SHARE = 0.1
 
 
@@ -97,6 +98,7 @@ class AssignedPartition:
         self.suppressed = 0
         self.dead_letters: dict[str, int] = {}
         self._looked_at = 0
+        self._reported: set[str] = set()
         self.events_since_checkpoint = 0
         self._tried_at = self._clock.monotonic()
         self.checkpoint_at: float | None = None
@@ -153,6 +155,17 @@ class AssignedPartition:
         )
         self._looked_at = FIRST_RECORDS
         return told
+
+    def found(self, *, is_closing: bool) -> list[str]:
+        """Return what the log's owner should look at, each finding once.
+
+        Near the log's beginning a share means nothing yet, unless the partition is closing.
+        """
+        if not is_closing and self.next_offset < FIRST_RECORDS:
+            return []
+        new = [each for each in self.fold.findings(LETTERS) if each.kind not in self._reported]
+        self._reported.update(each.kind for each in new)
+        return [f"{self.name}: {each.message}" for each in new]
 
     def note_sent(self, topics: Sequence[str], outputs: Outputs) -> None:
         """Note the last cause of each topic that something was sent to."""
@@ -280,6 +293,7 @@ class Scoring:
             self._log.warning("%s is given up: %s", assigned.name, taken.message)
             return None
         finally:
+            self._report(assigned, is_closing=True)
             del self.partitions[partition]
             await self.delivery.close(partition)
             told = (assigned.name, assigned.next_offset, assigned.suppressed)
@@ -294,7 +308,12 @@ class Scoring:
         await self.delivery.commit(assigned.number, assigned.next_offset)
         end_offsets = await self.delivery.flush(assigned.number)
         await self._ports.in_thread(assigned.save, end_offsets)
+        self._report(assigned, is_closing=False)
         return self._to_acknowledge(assigned)
+
+    def _report(self, assigned: AssignedPartition, *, is_closing: bool) -> None:
+        for told in assigned.found(is_closing=is_closing):
+            self._log.warning(told)
 
     def _to_acknowledge(self, assigned: AssignedPartition) -> int | None:
         return None if self.delivery.commits_offsets else assigned.next_offset

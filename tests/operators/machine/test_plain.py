@@ -7,8 +7,8 @@ from msgspec import MsgspecError, json
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Columnizer
 from thalweg.operators.fold.state import new_state
-from thalweg.operators.machine.plain import find_plain
-from thalweg.schemas.decode import decode_plain, decoder, plain
+from thalweg.operators.machine.plain import find_plain, is_plain
+from thalweg.schemas.decode import Plain, decode_plain, decoder, plain
 from thalweg.schemas.events import Erase, Feedback, Impression, Request, encode_event
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.reasons import Unusable
@@ -45,6 +45,13 @@ def test_what_is_read_as_plain_is_what_every_check_lets_pass(event, unknown):
         assert details == {0: refusal.value.detail}
     else:
         assert (event, codes) == (decoder(TIGHT)(raw), [0])
+
+
+@given(st.binary(max_size=40) | st.text('[]{},"é', max_size=40).map(str.encode))
+def test_few_records_are_plain_as_many_are(raw):
+    """A few records are looked at one by one and many in compiled code: both must say the same."""
+    limits = Plain(record_bytes=30, commas=2, brackets=3)
+    assert find_plain([raw], limits) == [is_plain(raw, limits)]
 
 
 def test_real_records_are_plain():
