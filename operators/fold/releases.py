@@ -8,7 +8,7 @@ from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score, Status
 from thalweg.operators.machine.compiled import compiled, int64
-from thalweg.operators.structures import deadlines
+from thalweg.operators.structures import deadlines, table
 
 
 @compiled
@@ -66,9 +66,11 @@ def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emi
     positive = state.waiting.label[slot] == 1
     learning.take_label(state, parameters, scratch, slot, float(state.waiting.label[slot]))
     if not positive:
-        item = int64(state.features_seen.row[slot, features.ITEM])
-        behavior = Behavior(users.owner_of(state, slot), parameters.skipped, item, state.waiting.ts_ms[slot])
-        learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+        seen = state.features_seen
+        item = int64(seen.row[slot, features.ITEM])
+        if table.is_current(state.features, item, seen.generation[slot, features.ITEM]):  # no other item has its row
+            behavior = Behavior(users.owner_of(state, slot), parameters.skipped, item, state.waiting.ts_ms[slot])
+            learning.extend_with_item(state, parameters, scratch.sdim, behavior)
     state.tallies[Tallied.LABELLED] += 1
     state.tallies[Tallied.POSITIVES] += positive
     emit_example(state, emitted, slot, 0, positive or learning.is_sampled(state, parameters, slot))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.delay import Time
 from thalweg.schemas.outputs import Example, Score
 from thalweg.streams.driver import START_MS, Driver
 from thalweg.streams.partition.partition import Partition
@@ -88,3 +89,25 @@ def test_who_waits_for_a_freed_row_neither_reads_nor_teaches_its_next_owner() ->
     assert ann is not None
     assert after is not None
     assert not np.array_equal(ann.coordinates, after.coordinates), "the others did learn"
+
+
+def test_a_skipped_item_whose_row_was_taken_again_is_not_remembered_as_its_next_owner() -> None:
+    """A negative that was learned for certain before its window closes must not put another item into the sequence."""
+    c = expiring()
+    driver = Driver(replace(c, behaviors=replace(c.behaviors, kinds=("acted", "skipped"))))
+    delays = driver.partition.state.delays
+    delays.times_ms[Time.ELAPSED] = MINUTE_MS
+    delays.within[:] = 1.0  # all positives come within a minute
+    driver.impression("1", user="ann", item="film", ts=START_MS)
+    driver.impression("2", user="bob", item="song", ts=START_MS + 2 * MINUTE_MS)
+    film = driver.value("item", "film")
+    driver.impression("3", user="bob", item="play", ts=START_MS + 2 * MINUTE_MS + EXPIRE_MS)
+    play = driver.value("item", "play")
+    assert film is not None
+    assert play is not None
+    assert play.row == film.row, "the test needs the row to be taken again"
+    examples = driver.impression("4", user="bob", item="play", ts=START_MS + WINDOW_MS + 1).examples
+    assert [(example.id, example.label) for example in examples] == [("1", 0)]
+    assert driver.sequence("ann", "skipped") == []
+    driver.impression("5", user="ann", item="play", ts=START_MS + 3 * WINDOW_MS)
+    assert driver.sequence("bob", "skipped") == [None, "play", "play"]
