@@ -8,7 +8,7 @@ import numpy.typing as npt
 from thalweg.operators.edges.columnizer import Columnizer
 from thalweg.operators.edges.contexts import field_names
 from thalweg.operators.fold.state import new_state
-from thalweg.schemas.records import LogRecord
+from thalweg.schemas.records import LogRecord, Outputs
 from thalweg.streams.partition.partition import Partition
 
 from tests.fold.configurations import configurations
@@ -24,11 +24,16 @@ class Outcome(NamedTuple):
 
 def of_the_fold(records: list[LogRecord], name: str) -> Outcome:
     """Return what the fold makes of a log, read from its outputs."""
-    outputs = Partition(configurations()[name]).process(records)
+    return outcome_of(Partition(configurations()[name]).process(records))
+
+
+def outcome_of(outputs: Outputs) -> Outcome:
+    """Return what outputs state."""
     scores = [json.loads(output.value or b"") for output in outputs.scores]
     examples = [json.loads(output.value or b"") for output in outputs.examples]
     labels = [(example["label"], example.get("revision", 0)) for example in examples]
-    return Outcome(np.array([(score["model_score"], score["score"]) for score in scores]), labels)
+    pairs = [(score["model_score"], score["score"]) for score in scores]
+    return Outcome(np.array(pairs).reshape(-1, 2), labels)
 
 
 def of_the_specification(records: list[LogRecord], name: str) -> Outcome:

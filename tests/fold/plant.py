@@ -1,17 +1,17 @@
 """Plant each bug of `planted.toml`, one at a time, and see whether its test finds it: `python -m tests.fold.plant`.
 
-A bug is a piece of a source and what stands in its place. Each is planted in a process of its own, forked before
-anything of `thalweg.operators` is imported; sources on disk stay as they are. Everything runs interpreted.
-
-The suite does not run it yet: the list was written before the cross network, and its last bugs were never verified.
+A bug is a piece of a source and what stands in its place. Each is planted in a process of its own, forked from one
+that has everything imported, the logs and what the specification makes of them. Everything runs interpreted.
+Numbers or files as arguments plant these bugs alone.
 """
 
 import contextlib
-import importlib.machinery
+import importlib
 import io
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import tempfile
 import time
@@ -19,145 +19,192 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+import pytest
+
+from tests.fold.planting import ROOT, UnplantableError, plant
+
 BUGS = Path(__file__).with_name("planted.toml")
 PROCESSES = 2
 LARGEST = 3e-5  # on logs this short the fold and its specification are nearer than this, apart from planted bugs
-PYTEST = [
-    "-q",
-    "-x",
-    "--assert=plain",
-    "--noconftest",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:xdist",
-    "-m",
-    "not large",
-    "--no-header",
-]
-FOUND, SURVIVED, MISSING = "found", "survived", "its place is missing or not the only one"
-CONTROL, BROKEN = "without a bug", "fails"
+SECONDS_MAX = 20.0  # of CPU, for one test
+STEP = 50  # events between two looks
+PYTEST = ["-q", "-x", "--assert=plain", "--noconftest", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
+FOUND, SURVIVED, PASSES = "found", "SURVIVED", "passes"
+MISSING, UNPLANTABLE = "its place is MISSING or not the only one", "NOT PLANTED: it changes what is made at import"
+ENDLESS = "NOT ENDED in time: choose a test that finds it sooner"
+BROKEN, CONTROL = "BROKEN: the test fails without a bug", "without a bug"
+NO_PROGRAM = (NameError, AttributeError, ImportError, SyntaxError)
+"""What a bug raises whose text no longer fits the source around it: it would be found whatever the tests verify."""
+
+Bug = dict[str, str]
 
 
-def plant(bug: dict[str, str]) -> None:
-    """Have the source that a bug is in be read with the bug in it, when it is imported."""
-    path = str(ROOT / "operators" / bug["file"])
-    read = importlib.machinery.SourceFileLoader.get_code
+class Failures:
+    """The kinds of errors that ended tests, as pytest reports them."""
 
-    def get_code(loader: Any, name: str) -> Any:
-        if os.path.realpath(loader.path) != os.path.realpath(path):
-            return read(loader, name)
-        return compile(Path(path).read_text().replace(bug["old"], bug["new"]), loader.path, "exec", dont_inherit=True)
+    def __init__(self) -> None:
+        """Start with none."""
+        self.kinds: list[type[BaseException]] = []
 
-    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+    def pytest_exception_interact(self, call: Any) -> None:
+        """Take the error that ended a test or its collection."""
+        self.kinds.append(call.excinfo.type)
 
 
-def agrees(test: str, expected: Path) -> bool:
-    """Whether the fold agrees with the specification, as a test such as `agree generated shipped 300` asks."""
-    from tests.fold.agreement import apart, of_the_fold
-    from tests.fold.logs import LOGS
-
+def case_of(test: str) -> tuple[str, str, int]:
+    """Return log, configuration and events of a comparison such as agree/generated/shipped/300."""
     _, log, name, events = test.split("/")
-    due = pickle.loads(expected.read_bytes())[test]
-    return bool(apart(of_the_fold(LOGS[log](int(events)), name), due).max() <= LARGEST)
+    return log, name, int(events)
 
 
-def specify(tests: list[str], expected: Path) -> None:
-    """Write what the specification says for each test to a file."""
-    from tests.fold.agreement import of_the_specification
+def compare(test: str, expected: Any) -> bool:
+    """Whether the fold agrees with the specification, looked at every few events: most bugs end it early."""
+    from thalweg.streams.partition.partition import Partition
+
+    from tests.fold.agreement import Outcome, apart, outcome_of
+    from tests.fold.configurations import configurations
     from tests.fold.logs import LOGS
 
-    cases = {test: test.split("/")[1:] for test in tests}
-    found = {test: of_the_specification(LOGS[log](int(n)), name) for test, (log, name, n) in cases.items()}
-    expected.write_bytes(pickle.dumps(found))
-
-
-def verdict(bug: dict[str, str], expected: Path) -> tuple[str, float]:
-    """Whether a bug is found, or a test passes without one, and the CPU seconds that took."""
-    began = time.process_time()
-    if bug["file"] != CONTROL:
-        if (ROOT / "operators" / bug["file"]).read_text().count(bug["old"]) != 1:
-            return MISSING, 0.0
-        plant(bug)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            passes = agrees(bug["test"], expected) if bug["test"].startswith("agree/") else passes_pytest(bug["test"])
-        except SystemExit:
-            return BROKEN, 0.0
-        except Exception:  # a bug may break anything
-            passes = False
-    if bug["file"] == CONTROL:
-        return (FOUND if passes else BROKEN), time.process_time() - began
-    return (SURVIVED if passes else FOUND), time.process_time() - began
+    log, name, events = case_of(test)
+    partition, records = Partition(configurations()[name]), LOGS[log](events)
+    scores, labels = 0, 0
+    for first in range(0, events, STEP):
+        found = outcome_of(partition.process(records[first : first + STEP]))
+        ends = scores + len(found.scores), labels + len(found.labels)
+        due = Outcome(expected.scores[scores : ends[0]], expected.labels[labels : ends[1]])
+        if len(found.scores) and apart(found, due).max() > LARGEST:
+            return False
+        scores, labels = ends
+    return (scores, labels) == (len(expected.scores), len(expected.labels))
 
 
 def passes_pytest(test: str) -> bool:
     """Whether a test of the suite passes; one that cannot be collected is no test and raises SystemExit."""
-    import hypothesis
-    import pytest
-
-    hypothesis.settings.register_profile("planted", deadline=None, max_examples=20, derandomize=True)
-    hypothesis.settings.load_profile("planted")
-    code = pytest.main(
-        [*PYTEST, "-m", "not large", *test.split(" ", 1)[:1], *(["-k", test.split(" ", 1)[1]] if " " in test else [])]
-    )
-    if code not in (0, 1, 2):
+    path, _, words = test.partition(" ")
+    failures = Failures()
+    code = pytest.main([*PYTEST, "-m", "not large", path, *(["-k", words] if words else [])], plugins=[failures])
+    if code == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    if code not in (0, 1):
         raise SystemExit(f"{test}: pytest ended with {code}")
+    for kind in failures.kinds:
+        if issubclass(kind, NO_PROGRAM):
+            raise kind
     return code == 0
 
 
-def judge(number: int, bug: dict[str, str], expected: Path, results: Any) -> None:
-    """Put a bug's verdict into the results."""
-    sys.setrecursionlimit(2_000)
-    results.put((number, *verdict(bug, expected)))
+def verdict(bug: Bug, expected: dict[str, Any]) -> str:
+    """Plant a bug and return whether its test finds it; without one, whether the test passes."""
+    is_control = bug["file"] == CONTROL
+    try:
+        if not is_control:
+            if (ROOT / "operators" / bug["file"]).read_text(encoding="utf-8").count(bug["old"]) != 1:
+                return MISSING
+            plant(bug["file"], bug["old"], bug["new"])
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            test = bug["test"]
+            passes = compare(test, expected[test]) if test in expected else passes_pytest(test)
+    except UnplantableError:
+        return UNPLANTABLE
+    except (*NO_PROGRAM, SystemExit) as error:
+        return f"NO PROGRAM: {error!r}"
+    except KeyboardInterrupt:
+        return ENDLESS
+    except Exception:  # a bug may break anything
+        passes = False
+    if is_control:
+        return PASSES if passes else BROKEN
+    return SURVIVED if passes else FOUND
+
+
+def judge(number: int, bug: Bug, expected: dict[str, Any], results: Any) -> None:
+    """Put a bug's verdict and the CPU seconds it took into the results."""
+    began = time.process_time()
+    signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS_MAX)
+    said = verdict(bug, expected)
+    results.put((number, said, time.process_time() - began))
+
+
+def specify(tests: list[str], path: Path) -> None:
+    """Write what the specification makes of each comparison to a file."""
+    from tests.fold.agreement import of_the_specification
+    from tests.fold.logs import LOGS
+
+    made = {}
+    for test in tests:
+        log, name, events = case_of(test)
+        made[test] = of_the_specification(LOGS[log](events), name)
+    path.write_bytes(pickle.dumps(made))
+
+
+def preload(bugs: list[Bug]) -> None:
+    """Import what a fork needs, tests too, and make the logs; what reads the operators' numbers is not run."""
+    import hypothesis
+
+    from tests.fold.configurations import configurations
+    from tests.fold.logs import LOGS
+
+    importlib.import_module("tests.fold.agreement")
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # a failure is not made smaller
+    hypothesis.settings.register_profile("planted", deadline=None, max_examples=20, derandomize=True, phases=phases)
+    hypothesis.settings.load_profile("planted")
+    for test in {bug["test"].partition(" ")[0] for bug in bugs}:
+        if not test.startswith("agree/"):
+            importlib.import_module(test.removesuffix(".py").replace("/", "."))
+    for bug in bugs:
+        importlib.import_module("thalweg.operators." + bug["file"].removesuffix(".py").replace("/", "."))
+    for log in LOGS.values():
+        log(10)
+    configurations()
+    os.chdir(ROOT)
+
+
+def controls(tests: list[str]) -> list[str]:
+    """Return what has to pass without a bug: the longest comparison of each case; the suite runs its own tests."""
+    cases = [case_of(test) for test in tests if test.startswith("agree/")]
+    longest = {(log, name): max(n for *of, n in cases if of == [log, name]) for log, name, _ in cases}
+    return [f"agree/{log}/{name}/{events}" for (log, name), events in longest.items()]
+
+
+def run(chosen: list[Bug], expected: dict[str, Any]) -> list[tuple[Bug, str, float]]:
+    """Judge each in a fork, a few at once, and return the verdicts in the order they came."""
+    context = multiprocessing.get_context("fork")
+    results, judged = context.SimpleQueue(), []
+    waiting, running = list(enumerate(chosen))[::-1], {}
+    while waiting or running:
+        while waiting and len(running) < PROCESSES:
+            number, bug = waiting.pop()
+            running[number] = process = context.Process(target=judge, args=(number, bug, expected, results))
+            process.start()
+        number, said, seconds = results.get()
+        running.pop(number).join()
+        judged.append((chosen[number], said, seconds))
+        sys.stdout.write(f"{seconds:5.2f} s  {said}: {chosen[number]['file']}: {chosen[number]['what']}\n")
+        sys.stdout.flush()
+    return judged
 
 
 def main() -> int:
-    """Plant all, or those whose number or file is named, print each, and return how many were not found."""
-    bugs = tomllib.loads(BUGS.read_text())["bug"]
+    """Plant all, or those whose number or file is named, and return how many were not found."""
+    bugs: list[Bug] = tomllib.loads(BUGS.read_text(encoding="utf-8"))["bug"]
     named = {*sys.argv[1:]}
     wanted = [bug for n, bug in enumerate(bugs) if not named or {str(n), bug["file"]} & named]
-    controls = [{"file": CONTROL, "what": test, "test": test} for test in sorted({bug["test"] for bug in wanted})]
-    chosen = list(enumerate(wanted + controls))
-    preload()
-    context = multiprocessing.get_context("fork")
-    results, failures = context.SimpleQueue(), 0
+    tests = sorted({bug["test"] for bug in wanted})
+    preload(wanted)
     with tempfile.TemporaryDirectory() as folder:
-        expected = Path(folder) / "expected"
-        tests = sorted({bug["test"] for _, bug in chosen if bug["test"].startswith("agree/")})
-        specified = context.Process(target=specify, args=(tests, expected))
+        path = Path(folder) / "expected"
+        comparisons = [test for test in tests if test.startswith("agree/")]
+        specified = multiprocessing.get_context("fork").Process(target=specify, args=(comparisons, path))
         specified.start()
         specified.join()
-        waiting, running = list(reversed(chosen)), {}
-        while waiting or running:
-            while waiting and len(running) < PROCESSES:
-                number, bug = waiting.pop()
-                running[number] = process = context.Process(target=judge, args=(number, bug, expected, results))
-                process.start()
-            number, said, seconds = results.get()
-            running.pop(number).join()
-            failures += said != FOUND
-            sys.stdout.write(
-                f"{number:3} {seconds:5.1f} s  {said}: {chosen[number][1]['file']}  {chosen[number][1]['what']}\n"
-            )
-            sys.stdout.flush()
-    sys.stdout.write(f"{len(wanted)} bugs planted, {failures} not found or tests that fail without one\n")
+        expected = pickle.loads(path.read_bytes())
+    judged = run([{"file": CONTROL, "what": test, "test": test} for test in controls(tests)] + wanted, expected)
+    failures = sum(said not in (FOUND, PASSES) for _, said, _ in judged)
+    usage = os.times()
+    seconds = usage.user + usage.system + usage.children_user + usage.children_system
+    sys.stdout.write(f"{len(wanted)} bugs planted in {seconds:.0f} CPU s, {failures} not found or tests that fail\n")
     return failures
-
-
-def preload() -> None:
-    """Import what all tests need and no bug is in."""
-    import hypothesis.extra.numpy
-    import hypothesis.stateful
-    import mmh3
-    import msgspec
-    import numpy as np
-    import pytest
-
-    assert all(map(bool, (hypothesis, mmh3, msgspec, np, pytest)))
-    assert not any(name.startswith("thalweg.operators") for name in sys.modules)
-    os.chdir(ROOT)
 
 
 if __name__ == "__main__":

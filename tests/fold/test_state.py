@@ -1,11 +1,13 @@
 """What a state's digest sees, what a snapshot holds, and which one is refused: on a few hundred events."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 from thalweg.operators.fold.digest import digest
+from thalweg.operators.fold.fates import TALLIES
 from thalweg.operators.fold.snapshot import arrays_of, restore, snapshot, used
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.partition.partition import Partition
@@ -64,6 +66,25 @@ def test_an_erased_user_leaves_nothing_in_the_rows_that_are_free() -> None:
     assert free.sum() >= 20
     assert not state.learner.features[free].any()
     assert not state.learner.rates.sums[free].any()
+
+
+def test_room_is_made_by_closing_the_oldest_unlearned_which_is_counted() -> None:
+    """At the limit of waiting impressions the next due one is closed unlearned, and counted."""
+    configuration = configurations()["shipped"]
+    few = replace(configuration.joiner, waiting_limit=16, feedback_limit=32)
+    partition = Partition(replace(configuration, joiner=few))
+    partition.process([record for record in generated()[:60] if b'"impression"' in (record.value or b"")])
+    tallies = dict(zip(TALLIES, partition.state.tallies.tolist(), strict=True))
+    assert tallies["impressions"] > 40
+    assert tallies["closed_unlearned"] == tallies["impressions"] - 16
+
+
+def test_as_many_waiting_impressions_as_users_are_refused() -> None:
+    """Every waiting impression keeps its user, so there must be one user more."""
+    configuration = configurations()["shipped"]
+    few = replace(configuration.behaviors, users_limit=configuration.joiner.waiting_limit)
+    with pytest.raises(ValueError, match="users_limit must be above"):
+        replace(configuration, behaviors=few)
 
 
 @pytest.mark.parametrize(

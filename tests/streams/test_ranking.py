@@ -164,6 +164,9 @@ def test_what_a_request_may_ask_for() -> None:
 
     every = ask()
     assert len(every) == 12
+    scores = [each.score for each in every]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > scores[-1]
     assert ask(top=3) == every[:3]
     assert ask(exclude=[every[0].item, "other"]) == every[1:]
     acted = {f"v{n % 12}" for n in range(0, 60, 20)}
@@ -176,6 +179,7 @@ def test_what_a_request_may_ask_for() -> None:
         if [author[item] for item in expected].count(author[each.item]) < 2 and len(expected) < 5:
             expected.append(each.item)
     assert [each.item for each in capped] == expected
+    assert sorted(author[each.item] for each in ask(at_most={"author": 1})) == [0, 1, 2]
     explained = ask(explain=True)
     assert [each.score for each in explained] == [each.score for each in every]
     assert set(explained[0].parts) == {"overall", "machine", "linear", "cross"}
