@@ -50,7 +50,7 @@ def users_of(partition: int, partitions: int) -> tuple[str, ...]:
 
 
 def make_log(random: Random, partition: int, partitions: int, count: int, holes: float) -> list[SimulatedRecord]:
-    """Return a partition's log: impressions, feedback in time, early, late and twice, erasures, and bad records.
+    """Return a partition's log: impressions, feedback in time, early, late and twice, erasures, requests, and bad records.
 
     `holes`: how likely offsets are missing between two records.
     """
@@ -74,11 +74,12 @@ class _Writer:
         self._coming: list[dict[str, Any]] = []
         self._written: list[tuple[bytes | None, bytes | None]] = [(None, b"")]
         self._kinds: list[tuple[float, Callable[[], dict[str, Any] | None]]] = [
-            (0.46, self._impression),
-            (0.76, self._feedback),
-            (0.82, self._early),
-            (0.86, self._erase),
-            (0.90, lambda: None),
+            (0.44, self._impression),
+            (0.72, self._feedback),
+            (0.78, self._early),
+            (0.82, self._erase),
+            (0.87, self._request),
+            (0.91, lambda: None),
         ]
 
     def next(self) -> tuple[bytes | None, bytes | None]:
@@ -138,6 +139,18 @@ class _Writer:
 
     def _erase(self) -> dict[str, Any]:
         return {"type": "erase", "id": f"e{self._number}", "user": self._random.choice(self._users), "ts": self._ts_ms}
+
+    def _request(self) -> dict[str, Any]:
+        wanted = [f"t{self._random.randint(0, 9)}" for _ in range(self._random.randint(0, 4))]
+        shown = self._new_impression()
+        return {
+            "type": "request",
+            "id": f"r{self._number}",
+            "user": shown["user"],
+            "candidates": wanted,
+            "ts": shown["ts"],
+            "context": shown["context"],
+        }
 
     def _bad(self) -> tuple[bytes | None, bytes | None]:
         random = self._random

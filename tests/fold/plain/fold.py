@@ -72,8 +72,8 @@ class Plain:
 
     def run(self, columns: Columns) -> None:
         for event in range(len(columns.kind)):
-            if columns.reason[event]:
-                continue
+            if columns.reason[event] or columns.kind[event] == Kind.REQUEST:
+                continue  # who asks changes nothing
             self.arrivals += 1
             self.now_ms = max(self.now_ms, int(columns.ts_ms[event]))
             self.release_due()
