@@ -50,7 +50,7 @@ def users_of(partition: int, partitions: int) -> tuple[str, ...]:
 
 
 def make_log(random: Random, partition: int, partitions: int, count: int, holes: float) -> list[SimulatedRecord]:
-    """Return a partition's log: impressions, feedback in time, early, late and twice, erasures, requests, and bad records.
+    """Return a partition's log: impressions, requests, feedback in time, early, late and twice, erasures, bad records.
 
     `holes`: how likely offsets are missing between two records.
     """
