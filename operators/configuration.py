@@ -9,6 +9,7 @@ from thalweg.operators.error_memory import CorrectionConfiguration, ErrorMemoryC
 from thalweg.operators.features import FeaturesConfiguration
 from thalweg.operators.joiner import JoinerConfiguration
 from thalweg.operators.learner import LearnerConfiguration
+from thalweg.operators.policies import RankingConfiguration
 from thalweg.operators.sdim import SdimConfiguration
 from thalweg.operators.structures.texts import BLOCK_BYTES
 from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
@@ -45,6 +46,7 @@ class Configuration:
     learner: LearnerConfiguration = field(default_factory=LearnerConfiguration)
     error_memory: ErrorMemoryConfiguration = field(default_factory=ErrorMemoryConfiguration)
     correction: CorrectionConfiguration = field(default_factory=CorrectionConfiguration)
+    ranking: RankingConfiguration = field(default_factory=RankingConfiguration)
     limits: LimitsConfiguration = field(default_factory=LimitsConfiguration)
     mapping: MappingConfiguration = field(default_factory=MappingConfiguration)
 

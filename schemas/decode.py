@@ -8,7 +8,7 @@ What a record may be, where JSON itself leaves it open:
 - `ts` is a JSON integer. `1.0e12`, `1000000000000.0`, `"1000000000000"` and `true` are refused.
 - Integers in a context are exact and must fit int64; other numbers are float64, and a literal beyond it (`1e999`) is
   refused like NaN. An integer literal for `base_score` or `value` is read as float64.
-- null is the same as absent for `base_score` and `value`, and refused everywhere else.
+- null is the same as absent for a field that may be left out and has no default, and refused everywhere else.
 - A string that cannot be written as UTF-8 (half a surrogate pair in escapes) is refused, in unknown fields too.
 """
 
@@ -110,7 +110,11 @@ def is_over(event: Event, limits: LimitsConfiguration) -> bool:
     if is_longer(event.id, id_bytes) or is_longer(event.user, id_bytes):
         return True
     if isinstance(event, Impression):
-        return is_longer(event.item, id_bytes) or is_context_over(event.context, limits)
+        return (
+            is_longer(event.item, id_bytes)
+            or (event.request is not None and is_longer(event.request, id_bytes))
+            or is_context_over(event.context, limits)
+        )
     if isinstance(event, Feedback):
         return (
             is_longer(event.item, id_bytes)

@@ -1,6 +1,6 @@
 """The events of the input topic: one JSON object a record; its field `type` distinguishes them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, json
 
@@ -12,6 +12,7 @@ END_TS_MS = 4_102_444_800_000
 Id = Annotated[str, Meta(min_length=1)]
 Name = Annotated[str, Meta(min_length=1)]
 Milliseconds = Annotated[int, Meta(ge=EARLIEST_TS_MS, lt=END_TS_MS, description="event time, Unix milliseconds")]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 # Unbounded integers would reach the fold's int64 columns; the decoder would read up to 4 300 digits otherwise.
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -25,7 +26,8 @@ Context = dict[Name, Value]
 class Impression(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="impression"):
     """An item was shown to a user; it gets scored.
 
-    `base_score` is the probability that some slower model gave, if there is one.
+    `base_score` is the probability that some slower model gave, if there is one. `request`, `position`, `propensity`: which
+    request it answers, in which place from 1 on, and with which probability its item was chosen for it.
     """
 
     id: Id
@@ -34,6 +36,9 @@ class Impression(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="t
     ts: Milliseconds
     context: Context
     base_score: Probability | None = None
+    request: Id | None = None
+    position: Count | None = None
+    propensity: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
 
 
 class Feedback(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="feedback"):
@@ -64,9 +69,13 @@ Candidates = Annotated[
         extra_json_schema={"items": {"anyOf": [_ONE, _WITH_CONTEXT]}},
     ),
 ]
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 CAPS_MAX = 4
 """Fields that one request may cap."""
+PolicyName = Literal["none", "epsilon", "gumbel", "thompson"]
+POLICY_NAMES: tuple[str, ...] = get_args(PolicyName)
+TEMPERATURE_MIN, TEMPERATURE_MAX = 0.05, 100.0
+"""Below the least, the weights of scores within 1e-6 of 0 and 1 would leave float64."""
+DEVIATION_MIN, DEVIATION_MAX = 0.01, 100.0
 
 
 class Request(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="request"):
@@ -74,7 +83,7 @@ class Request(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type
 
     `top`: how many to answer with, all without. `exclude`: items to leave out. `seen` "drop": leave out what the user
     acted on lately. `at_most`: how many of one value of a field, by the field's name. `explain`: tell the parts of each
-    score.
+    score. `policy`, `epsilon`, `temperature`, `deviation`, `floor`: how the answer explores, in place of `[ranking]`.
     """
 
     id: Id
@@ -87,6 +96,11 @@ class Request(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type
     seen: Literal["keep", "drop"] = "keep"
     at_most: Annotated[dict[Name, Count], Meta(max_length=CAPS_MAX)] = {}
     explain: bool = False
+    policy: PolicyName | None = None
+    epsilon: Probability | None = None
+    temperature: Annotated[float, Meta(ge=TEMPERATURE_MIN, le=TEMPERATURE_MAX)] | None = None
+    deviation: Annotated[float, Meta(ge=DEVIATION_MIN, le=DEVIATION_MAX)] | None = None
+    floor: Probability | None = None
 
 
 class Erase(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="erase"):

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from msgspec.json import Decoder, Encoder
+from thalweg.schemas.events import PolicyName
 from thalweg.schemas.origin import Origin
 from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import Cause, Headers
@@ -52,10 +53,11 @@ class Example(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
 
 
 class RankedItem(Struct, frozen=True, gc=False, omit_defaults=True):
-    """One item of a ranking; all but the score only where the request says `explain`.
+    """One item of a ranking; the parts of its score only where the request says `explain`.
 
     `parts`, in log-odds: `overall`, the overall rate; `machine`, the factorisation machine as a part of `linear`, the
-    dense level; `cross`, the cross network.
+    dense level; `cross`, the cross network. Where the policy explores, `probability`: of this item in the first place;
+    `propensity`: of this item in its place, given those before it, where that has a closed form.
     """
 
     item: str
@@ -63,6 +65,8 @@ class RankedItem(Struct, frozen=True, gc=False, omit_defaults=True):
     model_score: float | None = None
     correction: float | None = None
     parts: dict[str, float] | None = None
+    probability: float | None = None
+    propensity: float | None = None
 
 
 class RefusedCandidate(Struct, frozen=True, gc=False, kw_only=True):
@@ -74,11 +78,15 @@ class RefusedCandidate(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Ranking(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """The answer to a request, on the topic `rankings`: items from the highest score down, equal ones as they came."""
+    """The answer to a request, on the topic `rankings`.
+
+    Without a `policy` that explores, items come from the highest score down, equal ones as in the request.
+    """
 
     id: str
     user: str
     ts: int
+    policy: PolicyName = "none"
     items: list[RankedItem]
     refused: list[RefusedCandidate] = []
     origin: str

@@ -9,18 +9,39 @@ import json
 import math
 from typing import Any, NoReturn
 
-from thalweg.schemas.events import CAPS_MAX, EARLIEST_TS_MS, END_TS_MS, Candidate
+from thalweg.schemas.events import (
+    CAPS_MAX,
+    DEVIATION_MAX,
+    DEVIATION_MIN,
+    EARLIEST_TS_MS,
+    END_TS_MS,
+    POLICY_NAMES,
+    TEMPERATURE_MAX,
+    TEMPERATURE_MIN,
+    Candidate,
+)
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.reasons import Reason, Unusable
 
 FIELDS = {
-    "impression": ("id", "user", "item", "ts", "context", "base_score"),
+    "impression": ("id", "user", "item", "ts", "context", "base_score", "request", "position", "propensity"),
     "feedback": ("id", "impression", "user", "item", "ts", "action", "value"),
-    "request": ("id", "user", "candidates", "ts", "context", "top", "exclude", "seen", "at_most", "explain"),
+    "request": (
+        *("id", "user", "candidates", "ts", "context", "top", "exclude", "seen", "at_most", "explain"),
+        *("policy", "epsilon", "temperature", "deviation", "floor"),
+    ),
     "erase": ("id", "user", "ts"),
 }
 OPTIONAL = frozenset({"base_score", "value"})
-OPTIONS = frozenset({"top", "exclude", "seen", "at_most", "explain"})
+ANSWERS = frozenset({"request", "position", "propensity"})
+"""What an impression brings of the request that it answers."""
+BETWEEN = {
+    "epsilon": (0.0, 1.0),
+    "temperature": (TEMPERATURE_MIN, TEMPERATURE_MAX),
+    "deviation": (DEVIATION_MIN, DEVIATION_MAX),
+    "floor": (0.0, 1.0),
+}
+OPTIONS = frozenset({"top", "exclude", "seen", "at_most", "explain", "policy", *BETWEEN})
 COUNT_MAX = 2**31 - 1
 
 # Longer literals lie beyond float64, and Python refuses to read more than 4 300 digits.
@@ -99,7 +120,7 @@ def check_record(record: Any, limits: LimitsConfiguration) -> None:
     for name in FIELDS[record["type"]]:
         if name in record:
             check_field(name, record[name], limits)
-        elif name not in OPTIONAL and name not in OPTIONS:
+        elif name not in OPTIONAL | OPTIONS | ANSWERS:
             raise Unusable(Reason.MISSING_FIELD, f"{name} is missing")
 
 
@@ -119,6 +140,9 @@ def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
         check_count(name, value, limits)
     elif name in OPTIONS:
         check_option(name, value, limits)
+    elif name in ANSWERS:
+        if value is not None:
+            check_answer(name, value, limits)
     elif name == "action":
         expect(isinstance(value, str), name, value, "a string")
         check_name(name, value, limits)
@@ -182,8 +206,30 @@ def check_option(name: str, value: Any, limits: LimitsConfiguration) -> None:
         for field, count in value.items():
             check_name("a name in at_most", field, limits)
             check_positive(f"at_most {shown(field)}", count)
+    elif name == "policy":
+        if value is not None and value not in POLICY_NAMES:
+            expect(isinstance(value, str), name, value, "a string")
+            raise Unusable(Reason.BAD_OPTION, f"policy is {shown(value)}, not one of {', '.join(POLICY_NAMES)}")
+    elif name in BETWEEN:
+        if value is not None:
+            check_number(name, value)
+            least, most = BETWEEN[name]
+            if not least <= value <= most:
+                raise Unusable(Reason.BAD_OPTION, f"{name} is not in {least:g} to {most:g}")
     elif value is not None:
         check_positive(name, value)
+
+
+def check_answer(name: str, value: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable for the first fault of what an impression brings of its request."""
+    if name == "request":
+        check_id(name, value, limits)
+    elif name == "position":
+        check_positive(name, value)
+    else:
+        check_number(name, value)
+        if not 0 < value <= 1:
+            raise Unusable(Reason.BAD_OPTION, "propensity is not above 0 and at most 1")
 
 
 def check_positive(path: str, value: Any) -> None:

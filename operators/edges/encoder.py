@@ -5,17 +5,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from thalweg.operators import policies
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.cross import CROSS, OF_ONE, OF_PAIRS, OWN, statistics_count
 from thalweg.operators.derived import DERIVED
 from thalweg.operators.edges.columnizer import Block
 from thalweg.operators.edges.few import FEW
 from thalweg.operators.edges.requests import ranking_of
+from thalweg.operators.edges.explored import explored_ranking_of
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import cross_rank
 from thalweg.operators.joiner import Score
 from thalweg.operators.machine.lanes import LANES
+from thalweg.operators.policies import Policy
 from thalweg.schemas.kept import complete_example, kept_features, kept_user, unpack_record
 from thalweg.schemas.origin import Origin
 from thalweg.schemas.outputs import dead_letter_headers, encode_ranking, encode_scores
@@ -47,6 +50,7 @@ class Encoder:
         self._topic = topic
         self._prefix = f"{topic}-{partition}-"
         self._partition = partition
+        self._ranking = configuration.ranking
         self._emits_features = configuration.features.emit
         self._places = configuration.features.places()
         self._size = configuration.learner.latent_size
@@ -151,7 +155,13 @@ class Encoder:
             request: Any = block.events[event]
             offset = block.records[event].offset
             entries = slice(int(starts[event]) + 1, int(starts[event + 1]))
-            found = ranking_of(request, block.asked[event], emitted, entries, f"{self._prefix}{offset}")
+            asked, origin = block.asked[event], f"{self._prefix}{offset}"
+            policy = policies.parameters_of(self._ranking, request)
+            if policy.policy == Policy.NONE:
+                found = ranking_of(request, asked, emitted, entries, origin)
+            else:
+                keys = block.columns.key[event], block.columns.candidate_item[entries]
+                found = explored_ranking_of(request, asked, emitted, entries, origin, policy, keys)
             outputs.append(Output(Cause(offset, 0), encode_ranking(found), request.user.encode()))
         return outputs
 

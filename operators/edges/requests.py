@@ -169,5 +169,9 @@ def _takes(caps: list[int], counts: list[dict[int, int]], values: list[int]) -> 
 
 def _explained(item: str, numbers: list[float]) -> RankedItem:
     """Return an item with the parts of its score."""
-    parts = {part.name.lower(): numbers[part] for part in Ranked if part > Ranked.CORRECTION}
-    return RankedItem(item, numbers[Ranked.SCORE], numbers[Ranked.MODEL], numbers[Ranked.CORRECTION], parts)
+    return RankedItem(item, numbers[Ranked.SCORE], numbers[Ranked.MODEL], numbers[Ranked.CORRECTION], parts_of(numbers))
+
+
+def parts_of(numbers: list[float]) -> dict[str, float]:
+    """Return the parts of a score by name, of a candidate's numbers as `Ranked` has them."""
+    return {part.name.lower(): numbers[part] for part in Ranked if Ranked.CORRECTION < part < Ranked.EXPOSURES}

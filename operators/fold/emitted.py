@@ -29,7 +29,10 @@ class Made(IntEnum):
 
 
 class Ranked(IntEnum):
-    """The numbers of a candidate: its score, and the parts of it in log-odds where they are logits."""
+    """The numbers of a candidate: its score, the parts of it in log-odds where they are logits, and its exposures.
+
+    These are the item's whose outcome is known.
+    """
 
     SCORE = 0
     MODEL = 1
@@ -38,6 +41,7 @@ class Ranked(IntEnum):
     MACHINE = 4
     LINEAR = 5
     CROSS = 6
+    EXPOSURES = 7
 
 
 class Emitted(NamedTuple):
@@ -51,7 +55,7 @@ class Emitted(NamedTuple):
     its text lies. Dead letters of earlier records, [k]: `letter_cause`, `letter_ordinal`, `letter_offset`
     int64, `letter_reason` uint8, `letter_text` int64 [k, 2]. `text` uint8.
 
-    For each entry of `Columns.candidate_item`, [c or more]: `ranked` float64 [c, 7] as `Ranked`. `ranked_keys` uint64
+    For each entry of `Columns.candidate_item`, [c or more]: `ranked` float64 [c, 8] as `Ranked`. `ranked_keys` uint64
     [c, 4]: the keys of its values in the capped fields, or 0. `ranked_seen` uint8: the user acted on the item lately.
     """
 

@@ -15,6 +15,7 @@ from thalweg.operators.fold.layout import Extra
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score
 from thalweg.operators.machine.compiled import compiled, float64, int64, uint64
+from thalweg.operators.rates import Sum
 from thalweg.operators.structures import index, table
 
 
@@ -112,6 +113,8 @@ def write_ranked(state: State, emitted: Emitted, slot: int, candidate: int) -> N
     out[Ranked.MACHINE] = float64(inputs[extras + Extra.MACHINE])
     out[Ranked.LINEAR] = scoring.linear_logit(state, slot)
     out[Ranked.CROSS] = scoring.crossed_logit(state, slot)
+    row = state.features_seen.row[slot, features.ITEM]
+    out[Ranked.EXPOSURES] = state.learner.rates.sums[row, Sum.SHOWN] if row >= 0 else 0.0
 
 
 @compiled
