@@ -1,21 +1,21 @@
 """How a ranking explores: which of the candidates takes each place, and with which probability.
 
-All policies share one form. There is a base order of the candidates, and each place takes the best one that is left in it. With a
-probability of its own, the share, a place takes one of those left at random instead, all alike:
+All policies share one form. There is a base order of the candidates, and each place takes the best one that is left in
+it. With a probability of its own, the share, a place takes one of those left at random instead, all alike:
 
 - none: the base order is that of the scores, and the share is 0
 - epsilon: the order of the scores; the share is `epsilon` (Sutton and Barto, "Reinforcement Learning", 2.2)
 - gumbel: the order of logit / temperature + Gumbel noise: a draw without replacement in proportion to
   exp(logit / temperature), as Plackett and Luce have it (Kool et al., "Stochastic Beams and Where to Find Them", 2019)
-- thompson: the order of one normal number for each candidate, around its logit (Thompson, 1933). With n the item's exposures
-  whose outcome is known and p its score, its variance is 1 / (1 / deviation**2 + n p (1 - p)): Laplace's for an intercept of
-  the item, whose prior has that deviation
+- thompson: the order of one normal number for each candidate, around its logit (Thompson, 1933). With n the item's
+  exposures whose outcome is known and p its score, its variance is 1 / (1 / deviation**2 + n p (1 - p)). This is
+  Laplace's for an intercept of the item, whose prior has that deviation
 
-The share is raised to n times `floor` where n are left, so that each of these has at least the probability `floor`, or 1 / n if
-that is less.
+The share is raised to n times `floor` where n are left, so that each of these has at least the probability `floor`, or
+1 / n if that is less.
 
-**The same request has the same answer.** Chance is a hash of the configuration's seed, the request's id and the item's. So it depends
-neither on the process, nor on how the log was cut, nor on the order of the candidates.
+**The same request has the same answer.** Chance is a hash of the configuration's seed, the request's id and the item's.
+So it depends neither on the process, nor on how the log was cut, nor on the order of the candidates.
 """
 
 from dataclasses import dataclass
@@ -61,10 +61,11 @@ class Policy(IntEnum):
 class RankingConfiguration:
     """How the answers to requests explore (`[ranking]`); a request may bring each value but the seed itself.
 
-    `policy`: "none" (by the score), "epsilon" (sometimes at random), "gumbel" (in proportion to odds) or "thompson" (by what
-    the score may be). `epsilon`: how often a place goes to any candidate. `temperature`: log-odds are divided by it under "gumbel".
-    `deviation`: of the log-odds of an item never shown, under "thompson". `floor`: the least probability of each candidate at each
-    place; 1 / n of n candidates if that is less. `seed`: another one draws other rankings and changes no score.
+    `policy`: "none" (by the score), "epsilon" (sometimes at random), "gumbel" (in proportion to odds) or "thompson" (by
+    what the score may be). `epsilon`: how often a place goes to any candidate. `temperature`: log-odds are divided by
+    it under "gumbel". `deviation`: of the log-odds of an item never shown, under "thompson". `floor`: the least
+    probability of each candidate at each place; 1 / n of n candidates if that is less. `seed`: another one draws other
+    rankings and changes no score.
     """
 
     policy: PolicyName = "none"
@@ -94,8 +95,8 @@ class Candidates(NamedTuple):
     """The n candidates that may be shown.
 
     `logits`, `exposures` float64 [n]: their scores' log-odds, and how often each item was shown with a known outcome.
-    `keys` uint64 [n] of the items, `repeats` int64 [n]: how many before have the same item. `capped` uint64 [n, 4]: their values in
-    the capped fields, 0 for none.
+    `keys` uint64 [n] of the items, `repeats` int64 [n]: how many before have the same item. `capped` uint64 [n, 4]:
+    their values in the capped fields, 0 for none.
     """
 
     logits: Floats
@@ -108,8 +109,8 @@ class Candidates(NamedTuple):
 class Chosen(NamedTuple):
     """What a policy chose, for each place up to `size` [1]; the arrays have room for each candidate.
 
-    `candidate` int64 [n]; `propensity` float64 [n]: the probability of this candidate at this place, given those before it; nan
-    where no closed form has it. `first` float64 [n], by candidate: the probability of the first place.
+    `candidate` int64 [n]; `propensity` float64 [n]: the probability of this candidate at this place, given those before
+    it; nan where no closed form has it. `first` float64 [n], by candidate: the probability of the first place.
     """
 
     candidate: Integers
@@ -121,9 +122,10 @@ class Chosen(NamedTuple):
 class Scratch(NamedTuple):
     """Scratch for n candidates: compiled code asks for no memory.
 
-    `last` int64 [n]: the last place that a candidate could have taken, -1 where it still can. By place, [n]: `lefts` int64, how many
-    were left, and `bests` int64, the best of them. `weights`, `sums` float64 [n, n + 1]. Of the quadrature: `near` int64 [n], who
-    may be the largest; `ends`, `products` float64 [panels], where panels end, and how probable it is that all are below.
+    `last` int64 [n]: the last place that a candidate could have taken, -1 where it still can. By place, [n]: `lefts`
+    int64, how many were left, and `bests` int64, the best of them. `weights`, `sums` float64 [n, n + 1]. Of the
+    quadrature: `near` int64 [n], who may be the largest; `ends`, `products` float64 [panels], where panels end, and how
+    probable it is that all are below.
     """
 
     last: Integers
@@ -169,12 +171,12 @@ def parameters_of(configuration: RankingConfiguration, request: Request) -> Para
 
 
 def choose(parameters: Parameters, request_key: int, candidates: Candidates, top: int, caps: Integers) -> Chosen:
-    """Return which candidates take the first `top` places; `caps` int64 [c]: how many of one value each capped field takes."""
+    """Return which candidates take the first `top` places; `caps` int64 [c]: how many of one value a field takes."""
     count = len(candidates.keys)
     chosen = Chosen(np.zeros(count, np.int64), np.full(count, np.nan), np.zeros(count), np.zeros(1, np.int64))
     if count:
         base, drawn, seeds = np.zeros(count), np.zeros(count), np.zeros(1, np.uint64)
-        draw(parameters, np.uint64(request_key), candidates, base, drawn, seeds)
+        draw(parameters, uint64(request_key), candidates, base, drawn, seeds)
         # Sorted here: numpy's stable order is that of comparisons alone.
         orders = np.argsort(-base, kind="stable"), np.argsort(drawn, kind="stable")
         scratch = new_scratch(count, parameters.policy)
@@ -254,7 +256,7 @@ def take(
 
 @compiled
 def drop_capped(capped: Keys, caps: Integers, taken: Integers, place: int, last: Integers) -> int:
-    """Drop the candidates that share a value with the one at this place of which there are now enough; return how many."""
+    """Drop the candidates with a value of which this place brings the last that may be shown; return how many."""
     dropped = 0
     for cap in range(caps.shape[0]):
         value = capped[taken[place], cap]
@@ -276,8 +278,8 @@ def drop_capped(capped: Keys, caps: Integers, taken: Integers, place: int, last:
 def write_propensities(parameters: Parameters, logits: Floats, scratch: Scratch, chosen: Chosen) -> None:
     """Write the probability of each place's candidate, given those before it.
 
-    In the base order it is 1 for the best one left, and under "gumbel" exp(logit / temperature) over the sum of those left, whatever
-    was taken before: of what is left the order is again Plackett's and Luce's.
+    In the base order it is 1 for the best one left, and under "gumbel" exp(logit / temperature) over the sum of those
+    left, whatever was taken before: of what is left the order is again Plackett's and Luce's.
     """
     places = int64(chosen.size[0])
     last, weights, sums = scratch.last, scratch.weights, scratch.sums
@@ -335,9 +337,9 @@ def expect(parameters: Parameters, candidates: Candidates, best: int, scratch: S
 def expect_normal(means: Floats, deviations: Floats, scratch: Scratch, first: Floats) -> None:
     """Write the probability that each of n normal numbers is the largest, within 1e-6.
 
-    With f_i their densities, F_i their distribution functions and F the product of these, it is the integral of f_i F / F_i. Panels
-    are halved until each is narrow beside the deviation of every number that changes in it, and F grows by little. Gauss and
-    Legendre's rule is nearly exact then.
+    With f_i their densities, F_i their distribution functions and F the product of these, it is the integral of f_i F /
+    F_i. Panels are halved until each is narrow beside the deviation of every number that changes in it, and F grows by
+    little. Gauss and Legendre's rule is nearly exact then.
     """
     low, high, count = find_near(means, deviations, scratch)
     near, ends, products = scratch.near[:count], scratch.ends, scratch.products  # in place 0 left ends, then right ones

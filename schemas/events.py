@@ -26,8 +26,8 @@ Context = dict[Name, Value]
 class Impression(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="impression"):
     """An item was shown to a user; it gets scored.
 
-    `base_score` is the probability that some slower model gave, if there is one. `request`, `position`, `propensity`: which
-    request it answers, in which place from 1 on, and with which probability its item was chosen for it.
+    `base_score` is the probability that some slower model gave, if there is one. `request`, `position`, `propensity`:
+    which request it answers, in which place from 1 on, and with which probability its item was chosen for it.
     """
 
     id: Id

@@ -10,9 +10,9 @@ from thalweg.operators.configuration import Configuration
 from thalweg.operators.cross import CROSS, OF_ONE, OF_PAIRS, OWN, statistics_count
 from thalweg.operators.derived import DERIVED
 from thalweg.operators.edges.columnizer import Block
+from thalweg.operators.edges.explored import explored_ranking_of
 from thalweg.operators.edges.few import FEW
 from thalweg.operators.edges.requests import ranking_of
-from thalweg.operators.edges.explored import explored_ranking_of
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import cross_rank

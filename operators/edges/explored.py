@@ -18,8 +18,8 @@ def explored_ranking_of(
 ) -> Ranking:
     """Return the answer under a policy to a request whose candidates are these entries of `emitted`.
 
-    What the request excludes, and what it drops because the user acted on it, is no candidate: it has no probability. Caps hold at
-    each place, for what is left. `top` only cuts the answer.
+    What the request excludes, and what it drops because the user acted on it, is no candidate: it has no probability.
+    Caps hold at each place, for what is left. `top` only cuts the answer.
     """
     dropped = set(request.exclude)
     may_show = np.array([item not in dropped for item in asked.items], bool)

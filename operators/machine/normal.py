@@ -1,4 +1,4 @@
-"""The normal distribution from basic IEEE operations: its distribution function and its quantiles, the same bits anywhere.
+"""The normal distribution and its quantiles from basic IEEE operations: the same bits on every machine.
 
 West, "Better approximations to cumulative normal functions" (2005), after Hart; Wichura, "Algorithm AS 241" (1988).
 """

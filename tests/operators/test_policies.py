@@ -63,7 +63,7 @@ policies = st.builds(
 def test_probabilities_sum_to_one_and_keep_the_floor(
     policy: Policy, logits: list[float], key: int, data: st.DataObject
 ) -> None:
-    """The first place's probabilities must sum to 1 with none below the floor, and each candidate be in the order once."""
+    """The first place's probabilities must sum to 1, none below the floor, and each candidate have one place."""
     exposures = data.draw(st.lists(st.floats(0.0, 1e9), min_size=len(logits), max_size=len(logits)))
     chosen = choose(policy, key, candidates(logits, exposures=exposures), len(logits), NO_CAPS)
     assert chosen.first.sum() == pytest.approx(1.0, abs=1e-9)
@@ -127,7 +127,7 @@ def within(probabilities: Any, counts: Any, draws: int) -> None:
 
 
 def test_quadrature_agrees_with_monte_carlo_over_a_thousand_cases() -> None:
-    """The probability to be the largest of normal numbers must be how often each is, narrow ones among wide ones too."""
+    """Each normal number must be the largest as often as computed, narrow ones among wide ones too."""
     chance = np.random.default_rng(3)
     for _ in range(CASES):
         count = int(chance.integers(2, 9))
