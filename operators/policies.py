@@ -1,7 +1,7 @@
 """How a ranking explores: which of the candidates takes each place, and with which probability.
 
 All policies share one form. There is a base order of the candidates, and each place takes the best one that is left in
-it. With a probability of its own, the share, a place takes one of those left at random instead, all alike:
+it. With another probability, the share, a place takes one of those left at random instead, all alike:
 
 - none: the base order is that of the scores, and the share is 0
 - epsilon: the order of the scores; the share is `epsilon` (Sutton and Barto, "Reinforcement Learning", 2.2)
@@ -278,8 +278,8 @@ def drop_capped(capped: Keys, caps: Integers, taken: Integers, place: int, last:
 def write_propensities(parameters: Parameters, logits: Floats, scratch: Scratch, chosen: Chosen) -> None:
     """Write the probability of each place's candidate, given those before it.
 
-    In the base order it is 1 for the best one left, and under "gumbel" exp(logit / temperature) over the sum of those
-    left, whatever was taken before: of what is left the order is again Plackett's and Luce's.
+    In the base order it is 1 for the best one left. Under "gumbel" it is exp(logit / temperature) over the sum of those
+    left. What was taken before has no effect: the order of what is left is again one of Plackett and Luce.
     """
     places = int64(chosen.size[0])
     last, weights, sums = scratch.last, scratch.weights, scratch.sums
