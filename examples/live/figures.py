@@ -90,11 +90,10 @@ class Figures:
 
     def line(self) -> str:
         """Return all but the last scores on one line, for where there is no terminal."""
-        return ", ".join(f"{name} {value}" for name, value in self._values())
+        return ", ".join((f"worker {self.status}", *(f"{name} {value}" for name, value in self._values())))
 
     def _values(self) -> Iterable[tuple[str, str]]:
         share = f" ({self.positives / self.labelled:.1%})" if self.labelled else ""
-        yield "worker", self.status
         yield "events/s", f"{self.events_per_s:,.0f}"
         yield "lag", "unknown" if self.lag is None else f"{self.lag:,}"
         yield "scored", f"{self.scored:,}"
@@ -105,7 +104,7 @@ class Figures:
     def draw(self) -> RenderableType:
         """Return the whole as rich draws it; it fits 80 columns and 24 rows."""
         seconds = int(time.monotonic() - self.started_at)
-        title = Text(f"Thalweg on {self.servers}, {seconds} s", style="bold")
+        title = line_of(f"Thalweg on {self.servers}, {seconds} s: {self.status}", style="bold")
         numbers = Table.grid(padding=(0, 2))
         notes = {
             "events/s": "folded, over the last 5 s",
@@ -115,14 +114,19 @@ class Figures:
             "AUC": f"of the last {RECENT:,} outcomes; chance: .5",
         }
         for name, value in self._values():
-            numbers.add_row(name, Text(value, style="bold"), Text(notes.get(name, ""), style="dim"))
+            numbers.add_row(name, line_of(value, style="bold"), line_of(notes.get(name, ""), style="dim"))
         scores = Table("user", "item", "score", "offset", title="last scores", title_justify="left", box=None)
         with self._lock:
             last = list(self.last)
         for score in reversed(last):
             offset = str(score["origin"]).rsplit("-", 1)[-1]
-            scores.add_row(str(score["user"]), str(score["item"]), f"{score['score']:.4f}", offset)
+            scores.add_row(line_of(str(score["user"])), line_of(str(score["item"])), f"{score['score']:.4f}", offset)
         return Group(title, numbers, Text(), scores, Text(), Text("Ctrl-C ends it", style="dim"))
+
+
+def line_of(text: str, *, style: str = "") -> Text:
+    """Return a text that ends with an ellipsis where it has no room, and never takes a second line."""
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def total(text: str, name: str) -> float:

@@ -178,6 +178,22 @@ def test_the_table_fits_a_terminal() -> None:
     assert re.search(r"u5999 +v1 +0.2500 +5999", shown)
 
 
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_no_line_of_the_table_is_wrapped(columns: int) -> None:
+    """While the worker starts, which is said at length, and with ids longer than the terminal is wide."""
+    figures = Figures("127.0.0.1:9092,127.0.0.1:9093")
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(width=columns, record=True, file=nowhere)
+        figures.status = "ready after 2.4 s; joining group 'a-group-with-a-long-name-for-a-table'"
+        console.print(figures.draw())
+        starting = console.export_text().splitlines()
+        figures.add_score(json.dumps({"user": "u" * 90, "item": "v" * 90, "score": 0.5, "origin": "in-0-7"}).encode())
+        console.print(figures.draw())
+        running = console.export_text().splitlines()
+    assert [len(starting), len(running)] == [12, 13]
+    assert all(len(line) <= columns for line in (*starting, *running))
+
+
 def test_the_made_up_log_is_the_same_for_the_same_seed() -> None:
     """Whoever talks about what they saw must have seen the same."""
     assert list(events(1000)) == list(events(1000))
