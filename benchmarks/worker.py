@@ -146,10 +146,9 @@ def throughput(servers: str, log: Logged) -> float:
 
 
 def made_topics(servers: str, name: str, partitions: int) -> TopicsSection:
-    names = [f"{name}-{kind}" for kind in ("in", "scores", "examples", "dlq")]
-    topics = TopicsSection(
-        interactions=names[0], scores=names[1], examples=names[2], dead_letters=names[3], partitions=partitions
-    )
+    kinds = {"interactions": "in", "scores": "scores", "examples": "examples", "dead_letters": "dlq"}
+    kinds["rankings"] = "rankings"
+    topics = TopicsSection(partitions=partitions, **{key: f"{name}-{kind}" for key, kind in kinds.items()})
     create(KafkaSection(bootstrap_servers=servers), topics)
     return topics
 

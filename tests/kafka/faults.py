@@ -69,7 +69,7 @@ def difference(workers: Workers) -> Difference:
         (written, _), expected = workers.written(number), workers.expected(number)
         assert len(expected[0]) > 1000
         assert len(expected[1]) > 1000
-        for kind in range(3):
+        for kind in range(len(expected)):
             found = compared(written[kind], expected[kind])
             total = Difference(*(sum(pair) for pair in zip(total, found, strict=True)))
     return total

@@ -48,7 +48,8 @@ class Sent(NamedTuple):
     headers: Headers
 
 
-Written = tuple[list[Sent], list[Sent], list[Sent]]
+Written = tuple[list[Sent], ...]
+"""What is on each output topic, in their order."""
 
 
 class Workers:
@@ -63,7 +64,7 @@ class Workers:
         partitions: int = 1,
         **settings: str | int,
     ) -> None:
-        names = {name: unique(name) for name in ("interactions", "scores", "examples", "dead_letters")}
+        names = {name: unique(name) for name in ("interactions", "scores", "examples", "dead_letters", "rankings")}
         own = {
             "KAFKA__BOOTSTRAP_SERVERS": servers,
             **{f"TOPICS__{name.upper()}": text for name, text in names.items()},
@@ -204,16 +205,14 @@ class Workers:
         In transactional mode they drop nothing: they look at no causes.
         """
         if self.is_transactional:
-            scores, examples, letters = (
-                [sent(record) for record in self.records_of(topic, partition)] for topic in self.loaded.topics.outputs
-            )
-            return (scores, examples, letters), 0
+            topics = self.loaded.topics.outputs
+            return tuple([sent(record) for record in self.records_of(topic, partition)] for topic in topics), 0
         readers = [Reader() for _ in self.loaded.topics.outputs]
-        kept = [
+        kept = tuple(
             [sent(record) for record in reader.new(self.records_of(topic, partition))]
             for topic, reader in zip(self.loaded.topics.outputs, readers, strict=True)
-        ]
-        return (kept[0], kept[1], kept[2]), sum(reader.dropped for reader in readers)
+        )
+        return kept, sum(reader.dropped for reader in readers)
 
     def expected(self, partition: int) -> Written:
         """What the fold over a partition's log makes, in one process and without any interruption."""
@@ -223,8 +222,7 @@ class Workers:
             LogRecord(record.offset, record.value, record.key, tuple(record.headers))
             for record in self.records_of(self.source, partition)
         ]
-        scores, examples, dead_letters = ([sent(output) for output in kind] for kind in fold.process(records))
-        return scores, examples, dead_letters
+        return tuple([sent(output) for output in kind] for kind in fold.process(records))
 
 
 class Producing:

@@ -69,7 +69,7 @@ def test_listeners_fit_together(compose: dict[str, Any]) -> None:
     assert used == set(compose["volumes"])
 
 
-def test_dockerfile_copies_what_the_project_needs() -> None:
+def test_dockerfile_copies_what_the_project_needs(compose: dict[str, Any]) -> None:
     """The image has the three packages and what `pyproject.toml` names, runs as nobody special, and ends in order."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
@@ -80,6 +80,16 @@ def test_dockerfile_copies_what_the_project_needs() -> None:
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-", text, flags=re.MULTILINE)
     assert "@sha256:" not in re.sub("^#.*$", "", text, flags=re.MULTILINE), "a digest must be one that was looked up"
     assert "USER thalweg" in lines
+    # the cache is made for the user, filled by the user, in the image and not in a volume, and only read from then on
+    [cache] = re.findall(r"^ENV .*THALWEG_CACHE=(\S+)", text, flags=re.MULTILINE)
+    assert re.search(rf"install -d -m 0700 -o thalweg -g thalweg .*{re.escape(cache)}\b", text)
+    assert text.index("USER thalweg") < text.index("THALWEG_CACHE") < text.index("RUN thalweg warm-up")
+    mounts = [line.split()[1] for line in lines if line.startswith("VOLUME ")]
+    for service in compose["services"].values():
+        mounts += [mount.split(":")[1] for mount in service.get("volumes", ())]
+        mounts += [mount.split(":")[0] for mount in service.get("tmpfs", ())]
+        assert "THALWEG_CACHE" not in service.get("environment", {})
+    assert not [mount for mount in mounts if cache.startswith(mount)]
     assert 'ENTRYPOINT ["thalweg"]' in lines
 
 
