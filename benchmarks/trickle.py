@@ -133,7 +133,9 @@ def processor_s(process: int) -> float:
 
 def send(servers: str, topic: str, rate: int, count: int, sent_at: str) -> None:
     """Send `count` events of standard input, each when it is due; write when each was handed over."""
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 0, "acks": "all", "partitioner": "murmur2_random"})
+    # none twice: which score is whose is told by offsets
+    settings = {"linger.ms": 0, "enable.idempotence": True, "partitioner": "murmur2_random"}
+    producer = Producer(settings | {"bootstrap.servers": servers})
     producer.list_topics(topic)
     times = np.zeros(count)
     now, produce, sleep = time.monotonic, producer.produce, time.sleep

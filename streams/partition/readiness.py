@@ -6,6 +6,7 @@ import time
 from rich.console import Console
 from thalweg.operators.machine.progress import Progress
 from thalweg.operators.machine.refusal import CacheError
+from thalweg.streams.interrupts import Interrupts
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.refusal import Refusal
 
@@ -26,13 +27,22 @@ def make_ready(partition: Partition, console: Console) -> float:
     done = threading.Event()
     reporter = threading.Thread(target=_report, args=(console, done), daemon=True)
     reporter.start()
+    interrupts = Interrupts.count
     try:
-        return partition.warm_up()
+        seconds = partition.warm_up()
     except CacheError as error:
         raise Refusal(str(error)) from None
+    except Exception:
+        # LLVM drops the exception of Ctrl-C where it calls Python, and misses what that call should have made
+        if Interrupts.count > interrupts:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         done.set()
         reporter.join()
+    if Interrupts.count > interrupts:
+        raise KeyboardInterrupt
+    return seconds
 
 
 def _report(console: Console, done: threading.Event) -> None:

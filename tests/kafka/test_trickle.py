@@ -29,7 +29,8 @@ def processor_s(process: int) -> float:
 
 def send_one_at_a_time(servers: str, topic: str, lines: list[bytes], rate: int) -> None:
     """Hand each event to the client when it is due; the client waits for no others."""
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 0, "partitioner": "murmur2_random"})
+    settings = {"linger.ms": 0, "enable.idempotence": True, "partitioner": "murmur2_random"}
+    producer = Producer(settings | {"bootstrap.servers": servers})
     started = time.monotonic()
     for number, line in enumerate(lines):
         time.sleep(max(0.0, started + number / rate - time.monotonic()))

@@ -1,13 +1,21 @@
 """Ctrl-C while a command loads, asks or compiles ends it with one line, sent to the whole group as a terminal does."""
 
+import io
 import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from thalweg.streams.interrupts import interrupt_quietly
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.readiness import make_ready
+
+from tests.streams.logs_for_tests import small
 
 BIN = Path(sys.executable).parent
 WORKERS = {
@@ -43,6 +51,28 @@ def test_a_worker_that_looks_for_its_brokers_ends_with_one_line(name: str) -> No
         with connection:
             [line] = interrupted(process)
     assert line in ("Aborted!", "Error: interrupted before the group was joined")
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_an_interrupt_that_the_compiler_drops_still_ends_it(monkeypatch: pytest.MonkeyPatch, is_noticed: bool) -> None:
+    """LLVM drops exceptions of Python's where it calls it: then something else fails, or nothing at all."""
+
+    def warm_up(self: Partition) -> float:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if is_noticed:
+            raise RuntimeError("no compiled object yet")
+        return 0.5
+
+    monkeypatch.setattr(Partition, "warm_up", warm_up)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupt_quietly()
+        with pytest.raises(KeyboardInterrupt):
+            make_ready(Partition(small()), Console(file=io.StringIO()))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.large
