@@ -1,10 +1,11 @@
 # make demo    replay the shipped sample of KuaiRand, print a table, and the paths of a page with curves and of the scores
 # make live    see it on a real Kafka: broker, topics, 2 000 events a second, a worker, a table of how it goes; Ctrl-C ends it
-# make test    all checks and all tests: what continuous integration runs
+# make test    all checks and all tests: what continuous integration runs; a part of what is slow by its nature
 # make coverage  lines of operators/ that tests of the interpreted fold run: at least 97%
 # make check   lint, format, types, import directions, doctests
 # make peer    speed beside Vowpal Wabbit; make quality: AUC and log loss beside it
-# make soak    crashes by the hundred: KILLS=100 BROKER_KILLS=20 REBALANCES=20 FULL_DISKS=10 RESTARTS=10 RUNS=100000
+# make soak    the whole of what is slow by its nature, and crashes by the hundred:
+# make           KILLS=100 BROKER_KILLS=20 REBALANCES=20 FULL_DISKS=10 RESTARTS=10 RUNS=100000
 # make kuairand TABLE=events.parquet   import and replay the whole of it
 # Needs Python 3.11 or newer; everything else goes into $(VENV).
 
@@ -22,7 +23,7 @@ REBALANCES ?= 20
 FULL_DISKS ?= 10
 RESTARTS ?= 10
 RUNS ?= 100000
-.PHONY: help demo live test coverage check kuairand peer quality soak clean
+.PHONY: help demo live test coverage check lint types warm kuairand peer quality soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -53,17 +54,26 @@ demo: $(VENV)/.installed
 live: $(VENV)/.installed-test
 	$(BIN)/python -m examples.live
 
-check: $(VENV)/.installed-test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	@mkdir -p build/typing/thalweg && for name in schemas operators streams; do ln -sfn ../../../$$name build/typing/thalweg/$$name; done
-	$(BIN)/mypy
+check: lint types
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	$(BIN)/python -m pytest -q tests/test_doctests.py
 
-# Two processes: the first part of the tests needs a broker and mostly waits, and the other process computes meanwhile.
-test: check
-	$(BIN)/python -m pytest -n 2
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	@mkdir -p build/typing/thalweg && for name in schemas operators streams; do ln -sfn ../../../$$name build/typing/thalweg/$$name; done
+	$(BIN)/mypy
+
+warm: $(VENV)/.installed-test
+	$(BIN)/thalweg warm-up
+
+# Three processes on two cores: tests that need a broker mostly wait, in two of them at first (tests/conftest.py). What is
+# compiled is compiled before they start, beside the types.
+test: $(VENV)/.installed-test
+	$(MAKE) -j2 lint types warm
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 # The fold as plain Python: coverage sees no line of machine code.
 COVERED := tests/fold/test_plain.py tests/fold/test_state.py tests/operators tests/streams/test_driver.py
@@ -85,6 +95,8 @@ quality: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.quality --write
 
 soak: $(VENV)/.installed-test
+	THALWEG_SOAK=1 $(BIN)/python -m pytest -m soak -n $$(nproc) --dist loadgroup --no-loadscope-reorder \
+	    -o timeout=3600 -o session_timeout=36000
 	$(BIN)/python -m benchmarks.faults --kills $(KILLS) --broker-kills $(BROKER_KILLS) --rebalances $(REBALANCES) \
 	    --full-disks $(FULL_DISKS) --restarts $(RESTARTS)
 	$(BIN)/thalweg simulate --runs $(RUNS) --processes $$(nproc)

@@ -5,14 +5,20 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from thalweg.operators.machine.compiled import INTERPRETED
 
 from tests.kafka import broker as real
+from tests.soak import SOAK
 
 INTERPRETED_EXAMPLES = 20  # of what hypothesis tries
+KILLED, SHARED, POOL = "a broker that dies", "a broker", "a pool of processes"
+ORDER = (KILLED, SHARED, POOL, "")
+WHOLE = "of the whole"  # how tests report which part of `make soak` they have run
 
 NODES: dict[str, real.Broker] = {}
 """The brokers that run, by the fixture that gives them."""
@@ -95,18 +101,51 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("untimed")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what plain Python would take minutes for, where the fold is interpreted."""
+    """Leave out what plain Python would take minutes for, where the fold is interpreted; begin with what takes long.
+
+    Processes that share the tests (`make test`) get them in this order: what needs a broker, in two parts that mostly
+    wait; what has a pool of processes; then each long test by itself; then the others, a module at a time.
+    """
     for item in items:
         if INTERPRETED and item.get_closest_marker("large") is not None:
             item.add_marker(pytest.mark.skip("only compiled code works through so much"))
+    kills = {item.path for item in items if "session_own_broker" in getattr(item, "fixturenames", ())}
+    for item in items:
+        if together := part_of(item, kills):
+            item.add_marker(pytest.mark.xdist_group(together))
+        if (soak := item.get_closest_marker("soak")) is not None:
+            count, whole, what = soak.args
+            item.user_properties.append((WHOLE, f"{count:,} of {whole:,} {what}"))
+    items.sort(key=lambda item: ORDER.index(part_of(item, kills)) if part_of(item, kills) in ORDER else len(ORDER))
+
+
+def part_of(item: pytest.Item, kills: set[Path]) -> str:
+    """Return which tests a test stays together with; none if it is long. `kills`: modules that kill their broker."""
+    if {"session_broker", "session_own_broker"} & set(getattr(item, "fixturenames", ())):
+        return KILLED if item.path in kills else SHARED
+    if "executor" in getattr(item, "fixturenames", ()):
+        return POOL
+    return "" if item.get_closest_marker("long") is not None else item.nodeid.partition("::")[0]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print which part of `make soak` was run."""
+    reports = [report for name in ("passed", "failed") for report in terminalreporter.stats.get(name, [])]
+    parts = [(report.nodeid, value) for report in reports for name, value in report.user_properties if name == WHOLE]
+    if parts:
+        terminalreporter.section("the whole" if SOAK else "a part of what `make soak` runs whole")
+    for nodeid, value in sorted(parts):
+        terminalreporter.write_line(f"{value}: {nodeid}")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Tell what a test measured, and a failure at once: whoever ends a run that takes too long learns of it so."""
-    if report.when == "call" and report.user_properties:
-        sys.stdout.write(f"\n{report.nodeid}: {dict(report.user_properties)}\n")
+    told = {name: value for name, value in report.user_properties if name != WHOLE}
+    if report.when == "call" and told:
+        sys.stdout.write(f"\n{report.nodeid}: {told}\n")
     if report.failed:
         sys.stdout.write(f"\n{report.nodeid} ({report.when}, {report.duration:.0f} s)\n{report.longreprtext}\n")
         for title, text in report.sections:

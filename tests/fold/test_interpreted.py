@@ -22,6 +22,7 @@ def outcome(log: str) -> list[str]:
     return folded(LOGS[log](), configurations()[CASES[log]], BATCH, 3 * BATCH)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("log", CASES)
 def test_interpreted_and_compiled_are_equal_to_the_last_bit(log: str) -> None:
     """3 000 events of a real and of a generated log: the same outputs byte for byte and the same digest."""

@@ -10,15 +10,19 @@ from thalweg.operators.machine.compiled import INTERPRETED
 from tests.fold.agreement import apart, of_the_fold, of_the_specification
 from tests.fold.configurations import configurations
 from tests.fold.logs import LOGS
+from tests.soak import sized
 
 LAST, MEDIAN = 1e-4, 1e-5
-EVENTS = 450 if INTERPRETED else 3_000
+WHOLE = 3_000
+EVENTS = 450 if INTERPRETED else sized(1_000, WHOLE)
 
 
+@pytest.mark.long
+@pytest.mark.soak(EVENTS, WHOLE, "events")
 @pytest.mark.parametrize("log", LOGS)
 @pytest.mark.parametrize("name", configurations())
 def test_the_fold_scores_as_its_specification_does(log: str, name: str) -> None:
-    """3 000 events: the last score agrees to 1e-4 of itself, the median one to 1e-5; labels are the same."""
+    """Over 3 000 events the last score agrees to 1e-4 of itself, the median one to 1e-5; labels are the same."""
     records = LOGS[log](EVENTS)
     difference = apart(of_the_fold(records, name), of_the_specification(records, name))
     assert difference[-1].max() <= LAST, difference[-1]

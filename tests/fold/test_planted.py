@@ -18,6 +18,7 @@ COMPILED_ONLY |= {"machine/whole_program.py", "machine/lowered_held.py", "machin
 WITHOUT_CODE = {"machine/lanes.py", "machine/reference.py", "machine/refusal.py", "fold/fates.py", "visits.py"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_every_planted_bug_is_found(record_property: Callable[[str, object], None]) -> None:
     """Each bug of the list fails its test; one that survives, or whose place is gone, fails this one."""

@@ -13,7 +13,9 @@ from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.refusal import refusal
 
 from tests.schemas.golden import DIRECTORY
+from tests.soak import sized
 
+MUTATED, ANY = sized(500, 2_000), sized(150, 500)
 LIMITS = LimitsConfiguration()
 DECODE = decoder(LIMITS)
 VALID = [
@@ -124,14 +126,16 @@ def test_any_bytes(raw):
     check(raw)
 
 
-@settings(max_examples=2_000, deadline=None)
+@pytest.mark.soak(MUTATED, 2_000, "examples")
+@settings(max_examples=MUTATED, deadline=None)
 @given(mutated())
 def test_mutated_records(raw):
     """A valid record with damage gives an event that both readers accept, or a reason that fits."""
     check(raw)
 
 
-@settings(max_examples=500, deadline=None)
+@pytest.mark.soak(ANY, 500, "examples")
+@settings(max_examples=ANY, deadline=None)
 @given(st.recursive(values | st.none() | st.booleans(), lambda inner: st.lists(inner) | st.dictionaries(texts, inner)))
 def test_any_json(value):
     """Any JSON value, alone, as a context or as an unknown field, gives an event or a reason."""

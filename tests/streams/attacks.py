@@ -1,6 +1,7 @@
 """Hostile logs, and beside each a benign one of the same kind: what the tests and the benchmark measure them by."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression
@@ -64,10 +65,15 @@ def erases(user: Callable[[int], str]) -> Events:
     return events
 
 
+@cache
+def crafted_ids(field: str) -> tuple[str, ...]:
+    """Return ids that collide, more than their bucket and the stash can hold; they take seconds to be found."""
+    return tuple(colliding_ids(field, CRAFTED))
+
+
 def crafted(field: str) -> Callable[[int], str]:
-    """Return ids that collide, more than their bucket and the stash can hold, over and over."""
-    ids = list(colliding_ids(field, CRAFTED))
-    return lambda n: ids[n % len(ids)]
+    """Return ids that collide, over and over."""
+    return lambda n: crafted_ids(field)[n % CRAFTED]
 
 
 def wide(value: Callable[[int, int], str]) -> Callable[[int], Context]:

@@ -13,9 +13,12 @@ from thalweg.operators.joiner import JoinerConfiguration
 from thalweg.operators.machine.compiled import compiled
 from thalweg.schemas.limits import LimitsConfiguration
 
+from tests.soak import SOAK, sized
 from tests.streams.logs_for_tests import ROOT
 
 EVENTS = 12_000
+BOUNDS_WHOLE = EVENTS // 2
+BOUNDS_EVENTS = sized(1_200, BOUNDS_WHOLE)
 ALWAYS_FULL = {"users", "waiting", "feedback", "histories", "text", "names", "stash of users", "stash of waiting"}
 FULL = {1: ALWAYS_FULL | {"rows", "stash of rows", "pairs"}, 2: ALWAYS_FULL | {"sightings"}}
 
@@ -46,11 +49,16 @@ def test_every_limit_is_reached_and_held(threshold: int) -> None:
     assert all(rows) or threshold > 1
 
 
-@pytest.mark.timeout(600)  # everything is compiled once more
+@pytest.mark.long
+@pytest.mark.soak(BOUNDS_EVENTS, BOUNDS_WHOLE, "events")
+@pytest.mark.timeout(600)
 def test_no_access_is_out_of_bounds(tmp_path: Path) -> None:
-    """With the bounds of every access checked, the same log must give the same state as without."""
-    checked = {"NUMBA_BOUNDSCHECK": "1", "THALWEG_CACHE": str(tmp_path)}
-    assert brimful(EVENTS // 2, 1, **checked) == brimful(EVENTS // 2, 1)
+    """With the bounds of every access checked, the same log must give the same state as without.
+
+    The whole is compiled once more, with checks; a part of it is plain Python, whose arrays have an end.
+    """
+    checked = {"NUMBA_BOUNDSCHECK": "1", "THALWEG_CACHE": str(tmp_path)} if SOAK else {"THALWEG_INTERPRETED": "1"}
+    assert brimful(BOUNDS_EVENTS, 1, **checked) == brimful(BOUNDS_EVENTS, 1)
     probe = "import numpy as np; from tests.streams.test_limits import beyond; beyond(np.zeros(2))"
     run = subprocess.run(
         [sys.executable, "-c", probe], cwd=ROOT, env=os.environ | checked, capture_output=True, text=True, check=False

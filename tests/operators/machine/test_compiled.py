@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,7 +108,9 @@ def test_the_default_digest_knows_all_that_is_frozen_into_machine_code() -> None
 def test_compiled_code_takes_nothing_else_from_schemas() -> None:
     """Every constant of compiled code that comes from `schemas`, over whatever modules, comes from the reasons."""
     modules = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
-    taken = {path: dict(_from_schemas(path, tree, modules)) for path, tree in modules.items()}
+    taken: dict[Path, dict[str, str]] = {}
+    for path in modules:
+        _from_schemas(path, modules, taken)
     frozen: dict[str, set[str]] = {}
     for path, tree in modules.items():
         for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
@@ -127,28 +128,33 @@ def _names_in(function: ast.FunctionDef) -> set[str]:
     return {ast.unparse(node) for node in nodes if isinstance(node, ast.Name | ast.Attribute)}
 
 
-def _from_schemas(path: Path, tree: ast.Module, modules: dict[Path, ast.Module]) -> Iterator[tuple[str, str]]:
-    """Yield the names of a module that come from `schemas`, straight or computed at import, and the schema's module."""
-    found: dict[str, str] = {}
-    for node in tree.body:
+def _from_schemas(path: Path, modules: dict[Path, ast.Module], taken: dict[Path, dict[str, str]]) -> dict[str, str]:
+    """Return the names of a module that come from `schemas`, straight or computed at import, and the schema's module.
+
+    `taken` has those of modules that were looked at before.
+    """
+    if path in taken:
+        return taken[path]
+    found = taken[path] = {}
+    for node in modules[path].body:
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             if node.module.startswith("thalweg.schemas"):
                 found |= {alias.asname or alias.name: node.module for alias in node.names}
             elif node.module.startswith("thalweg.operators"):
                 folder = PACKAGE.joinpath(*node.module.split(".")[2:])
                 if (other := folder.with_suffix(".py")) in modules:
-                    theirs = dict(_from_schemas(other, modules[other], modules))
+                    theirs = _from_schemas(other, modules, taken)
                     found |= {alias.name: theirs[alias.name] for alias in node.names if alias.name in theirs}
                 for alias in node.names:  # a module, whose constants are named by way of it
                     if (other := folder / f"{alias.name}.py") in modules:
-                        theirs = dict(_from_schemas(other, modules[other], modules))
+                        theirs = _from_schemas(other, modules, taken)
                         found |= {f"{alias.asname or alias.name}.{name}": origin for name, origin in theirs.items()}
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             used = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)} & found.keys()
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
             found |= {name: found[origin] for name in names for origin in used}
-    yield from found.items()
+    return found
 
 
 def test_the_cache_folder_is_named_by_the_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

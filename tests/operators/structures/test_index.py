@@ -9,6 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from thalweg.operators.machine.compiled import compiled
 from thalweg.operators.structures.index import BUCKET_CELLS, STASH_CELLS, Index, Size, find, insert, new_index, remove
 
+from tests.soak import sized
+
+KEYS = sized(2_000_000, 10_000_000)
 Keys = npt.NDArray[np.uint64]
 SMALLEST_MEASURED = 1_000
 
@@ -131,9 +134,10 @@ TestIndexAgainstDictionary.settings = settings(max_examples=40, stateful_step_co
 
 
 @pytest.mark.large
+@pytest.mark.soak(KEYS, 10_000_000, "keys")
 def test_ten_million_keys_none_lost_none_shared_absent_ones_find_nothing() -> None:
     """Ten million keys keep their own rows through all growth and removal, and as many absent ones find nothing."""
-    count = 10_000_000
+    count = KEYS
     keys, absent = distinct_keys(0, count), distinct_keys(count, count)
     index = new_index(count)
     assert insert_all(index, keys).all()

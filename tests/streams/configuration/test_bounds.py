@@ -97,6 +97,7 @@ def test_beyond_its_bounds_a_number_is_refused(number: Number) -> None:
         assert str(refused.value).isprintable()
 
 
+@pytest.mark.long  # each makes two states, some of them as large as may be
 @pytest.mark.parametrize("number", FOLDED, ids=lambda number: number.key)
 def test_at_its_bounds_a_number_runs_or_is_refused(number: Number) -> None:
     """The least and the most of each number: scores that are probabilities, or one line."""

@@ -11,10 +11,12 @@ from thalweg.schemas.records import LogRecord
 from thalweg.streams.driver import START_MS
 from thalweg.streams.partition.partition import Partition
 
+from tests.soak import sized
 from tests.streams.logs_for_tests import ROOT, sample, small
 from tests.streams.partition.memory_process import EARLY_EVENTS
 
-EVENTS = 2_000_000
+WHOLE = 2_000_000
+EVENTS = sized(500_000, WHOLE)
 MIB = 1 << 20
 
 
@@ -26,8 +28,10 @@ def measured(*arguments: str) -> dict[str, int]:
     return figures
 
 
+@pytest.mark.long
+@pytest.mark.soak(EVENTS, WHOLE, "events")
 def test_memory_stays_flat_over_ever_new_users_and_items() -> None:
-    """2 million events of ever new users and items under small limits must leave memory where 200 000 left it."""
+    """2 million events of ever new users and items under small limits must leave memory where the first left it."""
     figures = measured("endless", str(EVENTS))
     early, late = figures[f"resident_{EARLY_EVENTS}"], figures[f"resident_{EVENTS}"]
     assert late - early <= max(0.05 * early, 4 * MIB), figures

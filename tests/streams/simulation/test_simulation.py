@@ -11,9 +11,12 @@ from click.testing import CliRunner
 from thalweg.streams.commands import main
 from thalweg.streams.simulation.run import Modes, simulate
 
+from tests.soak import sized
 from tests.streams.simulation.planted import SUPPRESSING, TRANSACTIONAL, Mutation, never_suppress
 
-SEEDS = 1_000
+WHOLE = 1_000
+SEEDS = sized(300, WHOLE)
+CHUNK = 100
 PLANTED: list[tuple[Modes, Mutation, int]] = [
     *(("suppress", *planted) for planted in SUPPRESSING),
     *(("transactional", *planted) for planted in TRANSACTIONAL),
@@ -27,15 +30,16 @@ def executor() -> Iterator[ProcessPoolExecutor]:
         yield made
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS // 10))
+@pytest.mark.soak(SEEDS, WHOLE, "seeds")
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_a_thousand_seeds_lose_double_and_change_nothing(executor: ProcessPoolExecutor, first: int) -> None:
     """Crashes, losses of power, pauses, rebalances, full disks and lost requests, mixed: readers get the fold."""
     deaths, modes = 0, Counter[str]()
-    for simulated in executor.map(simulate, range(first, first + SEEDS // 10), chunksize=10):
+    for simulated in executor.map(simulate, range(first, first + CHUNK), chunksize=10):
         assert not simulated.wrong, simulated.message
         deaths += simulated.deaths
         modes[simulated.mode] += 1
-    assert deaths > SEEDS // 10
+    assert deaths > CHUNK
     assert min(modes[mode] for mode in ("suppress", "transactional", "changing")) >= 5
 
 
@@ -59,8 +63,9 @@ def test_the_command_tells_the_seed_of_a_failure(monkeypatch: Patch) -> None:
     assert again.output == failed.output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mode", "mutation", "first"), PLANTED, ids=lambda value: getattr(value, "__name__", value))
 def test_a_planted_bug_is_found(mode: Modes, mutation: Mutation, first: int, monkeypatch: Patch) -> None:
     """Within a thousand seeds something must go wrong, or the simulator looks past the bug."""
     mutation(monkeypatch)
-    assert any(simulate(seed, mode).wrong for seed in (first, *range(SEEDS)))
+    assert any(simulate(seed, mode).wrong for seed in (first, *range(WHOLE)))

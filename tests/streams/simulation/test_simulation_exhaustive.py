@@ -14,6 +14,7 @@ from thalweg.streams.simulation.chance import Mode
 from thalweg.streams.simulation.crashes import Crashes
 from thalweg.streams.simulation.logs import make_log
 
+from tests.soak import sized
 from tests.streams.simulation.planted import (
     Mutation,
     checkpoint_ahead_of_the_commit,
@@ -54,9 +55,11 @@ PLANTED: Sequence[tuple[Mode, Mutation]] = (
     *(("transactional", checkpoint_ahead_of_the_commit), ("transactional", commit_the_offset_by_itself)),
     ("transactional", suppress_one_too_many),
 )
-SINGLE_RECORDS, PAIR_RECORDS = 200, 20
+SINGLE_RECORDS, PAIRS_WHOLE = 200, 20
+PAIR_RECORDS = sized(12, PAIRS_WHOLE)
 QUARTER = SINGLE_RECORDS // 4
-QUARTER_MIN, PAIRS_MIN = 45, 18
+QUARTERS = range(0, SINGLE_RECORDS, sized(2, 1) * QUARTER)
+QUARTER_MIN, PAIRS_MIN = 45, PAIR_RECORDS - 2
 """At how many records a worker dies at each step, at least: the first records make no scores, so that none are sent."""
 
 
@@ -88,14 +91,15 @@ def all_of(
     passed: dict[str, set[int]] = defaultdict(set)
     gone = partial(go_through, records=records, mode=mode, crashes_max=crashes_max, more=more)
     half = len(at) // 2
-    for part in executor.map(gone, (at[:half], at[half:])):
-        assert not part.wrong, part.wrong[0]
-        for point, offsets in part.passed.items():
+    for found in executor.map(gone, (at[:half], at[half:])):
+        assert not found.wrong, found.wrong[0]
+        for point, offsets in found.passed.items():
             passed[point] |= offsets
     return passed
 
 
-@pytest.mark.parametrize("first", range(0, SINGLE_RECORDS, QUARTER))
+@pytest.mark.soak(len(QUARTERS) * QUARTER, SINGLE_RECORDS, "records")
+@pytest.mark.parametrize("first", QUARTERS)
 @pytest.mark.parametrize("mode", STEPS)
 def test_a_crash_at_every_step_and_every_record(executor: ProcessPoolExecutor, mode: Mode, first: int) -> None:
     """Whoever dies between any two calls to the world, at any of 200 records, nothing is lost, twice or different."""
@@ -111,6 +115,7 @@ def test_a_planted_bug_is_found_by_some_crash(mode: Mode, mutation: Mutation, mo
     assert any(crashes.at(record) or crashes.wrong for record in range(4, 20))
 
 
+@pytest.mark.soak(PAIR_RECORDS, PAIRS_WHOLE, "records with pairs of crashes")
 @pytest.mark.parametrize("mode", STEPS)
 def test_two_crashes_at_every_pair_of_steps_and_every_record(executor: ProcessPoolExecutor, mode: Mode) -> None:
     """Whoever dies at any step, at any of 20 records, and again at any step of what comes after, to the log's end."""
