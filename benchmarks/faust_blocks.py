@@ -162,9 +162,10 @@ async def send_all(
 def measure(design: str, partitions: int, servers: str) -> float:
     """Return events a second between the first outputs and the last."""
     count = EVENTS[design]
-    names = [f"{design}-{partitions}-{name}" for name in ("in", "scores", "examples", "dlq")]
+    names = [f"{design}-{partitions}-{name}" for name in ("in", "scores", "examples", "dlq", "rankings")]
     topics = TopicsSection(
-        interactions=names[0], scores=names[1], examples=names[2], dead_letters=names[3], partitions=partitions
+        **dict(zip(("interactions", "scores", "examples", "dead_letters", "rankings"), names, strict=True)),
+        partitions=partitions,
     )
     create(KafkaSection(bootstrap_servers=servers), topics)
     asyncio.run(fill(servers, topics.interactions, partitions, count))

@@ -117,6 +117,18 @@ def test_commands_on_logs_run(folder: Path) -> None:
     assert [json.loads(line)["item"] for line in run.stdout.splitlines()] == ["i1", "i1"]
 
 
+@pytest.mark.parametrize("page", ["your_log.md", "your_topic.md", "mapping.md"])
+def test_commands_of_tutorials_run(page: str, folder: Path) -> None:
+    """Every command that needs no broker, and no table of the reader's, runs as it stands and scores the whole log."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    text = text.partition("## 3. The same from Kafka")[0].partition("## Keys")[0]
+    for command in commands(text):
+        run = shell(command, folder, environment())
+        assert run.returncode == 0, f"{command}\n{run.stderr}"
+    scores = (folder / "scores.jsonl").read_bytes().count(b"\n")
+    assert scores == (1_417 if page == "mapping.md" else 20_000)
+
+
 def test_the_table_and_the_score_are_real() -> None:
     """README must show the table of the sample's replay, and the score of its event, as they are today."""
     command = [sys.executable, str(ROOT / "docs" / "make_readme.py"), "--check"]
@@ -152,7 +164,7 @@ def test_commands_on_kafka_run(
 ) -> None:
     """Every command on Kafka runs as it stands, on the suite's broker, and the consumer prints every score."""
     suffix = os.urandom(4).hex()
-    topics = ("interactions", "scores", "examples", "dead_letters")
+    topics = ("interactions", "scores", "examples", "dead_letters", "rankings")
     settings = environment(**{f"THALWEG_TOPICS__{name.upper()}": f"{name}-{suffix}" for name in topics})
     settings["THALWEG_WORKER__GROUP"] = f"docs-{suffix}"
     settings["THALWEG_METRICS__PORT"] = "0"

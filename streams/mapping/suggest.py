@@ -20,7 +20,7 @@ USER: tuple[str, ...] = (
     "account_?id",
     "domain_?userid",
 )
-USER += ("user_?pseudo_?id", "anonymous_?id", "visitor", "customer", "uid", "cookie(_?id)?", "device_?id")
+USER += ("user_?pseudo_?id", "anonymous_?id", "visitor", "customer", "uid", "who(_?id)?", "cookie(_?id)?", "device_?id")
 ITEM: tuple[str, ...] = (
     "item_?id",
     "product_?id",
@@ -52,7 +52,7 @@ TYPE: tuple[str, ...] = (
     ".*type",
 )
 ID: tuple[str, ...] = ("event_?id", "message_?id", "insert_?id", "uuid", "id")
-IMPRESSION: tuple[str, ...] = (".*impression_?id", "impression", "view_?id", "exposure_?id", "request_?id")
+IMPRESSION: tuple[str, ...] = (".*impression_?id", "impression", "view_?id", "view", "exposure_?id", "request_?id")
 SHOWN = re.compile(r"view|impression|shown?$|display|exposure|^pv$|recommend|serve|^pageview$", re.IGNORECASE)
 DONE = re.compile(r"click|cart|buy|purchase|transaction|order|like|fav|play|watch|rat(e|ing)|select|share|book", re.I)
 OUTCOME = re.compile(
@@ -222,20 +222,27 @@ def _counted(kinds: list[str], counts: Counter[str]) -> str:
 
 def _time(columns: dict[str, list[Any]], taken: set[str]) -> list[Line]:
     """Return where the time is, and its unit."""
+    free = {path: values for path, values in columns.items() if path not in taken}
     for name in TIME:
         pattern = re.compile(name, re.IGNORECASE)
-        for path, values in columns.items():
-            if path in taken or not pattern.fullmatch(last_name(path)):
-                continue
-            found = _present(values)
-            unit = _unit(found)
-            if unit is not None and len(found) >= SHARE_MIN * len(values):
-                reason = f"named {last_name(path)!r}, all within 2000 and 2100 as {unit}"
-                return [
-                    Line("time", _toml(path), reason),
-                    Line("time_unit", _toml(unit), f"for instance {str(found[0])[:40]}"),
-                ]
+        for path, values in free.items():
+            if pattern.fullmatch(last_name(path)) and (unit := _unit_of_most(values)) is not None:
+                return _time_lines(path, unit, values, f"named {last_name(path)!r}, all are times as {unit}")
+    for path, values in free.items():  # whatever it is named: a text in ISO 8601 is nothing else
+        if _unit_of_most(values) == "iso":
+            return _time_lines(path, "iso", values, "all are times in ISO 8601")
     return [Line("", "", "time: no path holds times: the record's own Kafka timestamp is taken")]
+
+
+def _time_lines(path: str, unit: str, values: list[Any], reason: str) -> list[Line]:
+    example = str(_present(values)[0])[:40]
+    return [Line("time", _toml(path), reason), Line("time_unit", _toml(unit), f"for instance {example}")]
+
+
+def _unit_of_most(values: list[Any]) -> str | None:
+    """Return the unit of times that nearly all records have."""
+    found = _present(values)
+    return _unit(found) if found and len(found) >= SHARE_MIN * len(values) else None
 
 
 def _unit(values: list[Any]) -> str | None:

@@ -24,7 +24,7 @@ def kafka(broker: str) -> KafkaSection:
 
 
 def made_topics(kafka: KafkaSection, unique: Unique, partitions: int = 1) -> TopicsSection:
-    names = {name: unique(name) for name in ("interactions", "scores", "examples", "dead_letters")}
+    names = {name: unique(name) for name in ("interactions", "scores", "examples", "dead_letters", "rankings")}
     topics = TopicsSection(**names, partitions=partitions)  # type: ignore[arg-type]
     create(kafka, topics)
     return topics

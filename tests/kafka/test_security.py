@@ -62,7 +62,11 @@ def test_all_clients_over_sasl_ssl(
     monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
     kafka = secured(own_broker, mechanism)
     topics = TopicsSection(
-        interactions=unique("in"), scores=unique("scores"), examples=unique("examples"), dead_letters=unique("dlq")
+        interactions=unique("in"),
+        scores=unique("scores"),
+        examples=unique("examples"),
+        dead_letters=unique("dlq"),
+        rankings=unique("rankings"),
     )
     create(kafka, topics)
     assert check(kafka, topics) == 1
@@ -90,7 +94,11 @@ def test_worker_over_sasl_ssl(
     monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
     kafka = secured(own_broker)
     topics = TopicsSection(
-        interactions=unique("secure"), scores=unique("s"), examples=unique("e"), dead_letters=unique("d")
+        interactions=unique("secure"),
+        scores=unique("s"),
+        examples=unique("e"),
+        dead_letters=unique("d"),
+        rankings=unique("r"),
     )
     create(kafka, topics)
     produce(kafka, topics.interactions, [b'{"user": "u1"}'] * 10)
