@@ -33,8 +33,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Trickled(NamedTuple):
     """What came of one rate: `late_ms` [scores] in the order of sending, `sent_s` [scores] since the first of them.
 
-    `worker_cores` and `sender_cores` are shares of a core; `events_per_s` is what the sender reached, `missing` how
-    many scores never came.
+    `worker_cores`, `sender_cores` and `broker_cores` are shares of a core; `events_per_s` is what the sender reached,
+    `missing` how many scores never came.
     """
 
     rate: int
@@ -44,6 +44,7 @@ class Trickled(NamedTuple):
     missing: int
     worker_cores: float
     sender_cores: float
+    broker_cores: float
 
     def percentile(self, percent: float) -> float:
         """Return a percentile of all scores' lateness in milliseconds."""
@@ -59,11 +60,17 @@ class Trickled(NamedTuple):
 
 
 def measure(
-    servers: str, topics: tuple[str, str], worker: int, lines: Iterable[bytes], rate: int, seconds: int
+    servers: str,
+    topics: tuple[str, str],
+    processes: tuple[int, int],
+    lines: Iterable[bytes],
+    rate: int,
+    seconds: int,
 ) -> Trickled:
     """Send `seconds` of events, and some before to warm up, to the input of `topics` (input, scores; one partition).
 
-    `worker` is the worker's process. `lines` are JSON events in their order, of which it takes as many as it needs.
+    `processes` are the worker's and the broker's. `lines` are JSON events in their order, of which it takes as many as
+    it needs.
     """
     source, scores = topics
     count = rate * (seconds + WARM_UP_S)
@@ -80,9 +87,10 @@ def measure(
             command = [sys.executable, "-m", "benchmarks.trickle", servers, source, str(rate), str(count), str(sent_at)]
             sender = subprocess.Popen(command, stdin=events, stdout=subprocess.PIPE)
         assert sender.stdout is not None
-        used, began = processor_s(worker), time.monotonic()
+        used, began = [processor_s(each) for each in processes], time.monotonic()
         receive(consumer, f"{source}-0-".encode(), first_input, arrived_at, int(expected.sum()), sender)
-        worker_s, elapsed_s = processor_s(worker) - used, time.monotonic() - began
+        worker_s, broker_s = (processor_s(each) - before for each, before in zip(processes, used, strict=True))
+        elapsed_s = time.monotonic() - began
         sender_s = float(sender.stdout.read())
         sent = np.load(sent_at)
     consumer.close()
@@ -97,6 +105,7 @@ def measure(
         int((counted & ~came).sum()),
         worker_s / elapsed_s,
         sender_s / elapsed_s,
+        broker_s / elapsed_s,
     )
 
 
@@ -133,8 +142,8 @@ def processor_s(process: int) -> float:
 
 def send(servers: str, topic: str, rate: int, count: int, sent_at: str) -> None:
     """Send `count` events of standard input, each when it is due; write when each was handed over."""
-    # none twice: which score is whose is told by offsets
-    settings = {"linger.ms": 0, "enable.idempotence": True, "partitioner": "murmur2_random"}
+    # none twice, since offsets tell which score is whose; an idempotent client takes half a core at 1 000 events/s
+    settings = {"linger.ms": 0, "acks": "all", "retries": 0, "partitioner": "murmur2_random"}
     producer = Producer(settings | {"bootstrap.servers": servers})
     producer.list_topics(topic)
     times = np.zeros(count)

@@ -55,6 +55,7 @@ COLUMNS = (
     "worker, of a core",
     "µs an event",
     "sender, of a core",
+    "broker, of a core",
 )
 
 
@@ -198,14 +199,16 @@ def until_open(told: Callable[[], str]) -> None:
         time.sleep(0.2)
 
 
-def trickled(servers: str, rates: Sequence[int], seconds: int) -> Iterator[Trickled]:
+def trickled(broker: Broker, rates: Sequence[int], seconds: int) -> Iterator[Trickled]:
     """Give what comes of each rate, one worker having the partition all the while."""
+    servers = broker.bootstrap_servers
     topics = made_topics(servers, "trickle", 1)
     lines = events(sum(rates) * (seconds + WARM_UP_S) + 1)
     with worker(servers, topics) as (process, told):
         until_open(told)
         for rate in rates:
-            yield measure(servers, (topics.interactions, topics.scores), process.pid, lines, rate, seconds)
+            names, processes = (topics.interactions, topics.scores), (process.pid, broker.pid)
+            yield measure(servers, names, processes, lines, rate, seconds)
 
 
 def row_of(each: Trickled) -> list[str]:
@@ -221,6 +224,7 @@ def row_of(each: Trickled) -> list[str]:
         f"{each.worker_cores:.0%}",
         f"{per_event:.0f}",
         f"{each.sender_cores:.0%}",
+        f"{each.broker_cores:.0%}",
     ]
 
 
@@ -253,7 +257,7 @@ def main() -> None:
         if options.events:
             compare(console, broker.bootstrap_servers, options.events)
         late = Table(*COLUMNS, title="ms from sending an event to its score's arrival")
-        for each in trickled(broker.bootstrap_servers, rates, options.seconds) if rates else ():
+        for each in trickled(broker, rates, options.seconds) if rates else ():
             late.add_row(*row_of(each))
             console.print(f"{each.rate:,} events/s: median {each.percentile(50):.1f} ms")
         console.print(late)

@@ -142,6 +142,12 @@ class Broker:
         return f"localhost:{self.mutual_port}"
 
     @property
+    def pid(self) -> int:
+        """The node's process, which must run."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether the node's process is there."""
         return self._process is not None and self._process.poll() is None
@@ -216,7 +222,8 @@ class Broker:
 
     def _java(self, main: str, *arguments: str) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
-        flags = [f"-Xmx{self._memory}", "-XX:+UseSerialGC", logging]
+        # the second compiler takes half of the processor time of a broker that lives for seconds, and stops it meanwhile
+        flags = [f"-Xmx{self._memory}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", logging]
         return ["java", *flags, "-cp", f"{self._jars}/*", main, *arguments]
 
     def _configure(self) -> None:
