@@ -222,7 +222,7 @@ class Broker:
 
     def _java(self, main: str, *arguments: str) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
-        # the second compiler takes half of the processor time of a broker that lives for seconds, and stops it meanwhile
+        # the second compiler takes half of the processor time of a broker that lives for seconds, and delays it
         flags = [f"-Xmx{self._memory}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", logging]
         return ["java", *flags, "-cp", f"{self._jars}/*", main, *arguments]
 
