@@ -42,6 +42,9 @@ ROWS = {
     "cross_pairs": ("pair of user or item with another value", "learner.cross_pairs_limit", True),
     "slots": ("waiting impression, without its text", "joiner.waiting_limit", True),
     "blocks": ("64 bytes of its text", "joiner.text_bytes", False),
+    "fact_items": ("item with facts, without them", "facts.items_limit", True),
+    "item_fact_blocks": ("64 bytes of items' facts", "facts.items_bytes", False),
+    "user_fact_blocks": ("64 bytes of users' facts", "facts.users_bytes", False),
     "nodes": ("feedback of a waiting impression", "joiner.feedback_limit", False),
     "histories": ("long history", "sdim.histories_limit", False),
 }

@@ -6,6 +6,7 @@ from typing import Annotated
 from thalweg.operators.admission import AdmissionConfiguration
 from thalweg.operators.behaviors import NEVER_MS, BehaviorsConfiguration
 from thalweg.operators.error_memory import CorrectionConfiguration, ErrorMemoryConfiguration
+from thalweg.operators.facts import FactsConfiguration
 from thalweg.operators.features import FeaturesConfiguration
 from thalweg.operators.joiner import JoinerConfiguration
 from thalweg.operators.learner import LearnerConfiguration
@@ -39,6 +40,7 @@ class Configuration:
 
     seed: Annotated[int, within(0, (1 << 32) - 1)] = 0
     features: FeaturesConfiguration = field(default_factory=FeaturesConfiguration)
+    facts: FactsConfiguration = field(default_factory=FactsConfiguration)
     table: TableConfiguration = field(default_factory=TableConfiguration)
     behaviors: BehaviorsConfiguration = field(default_factory=BehaviorsConfiguration)
     sdim: SdimConfiguration = field(default_factory=SdimConfiguration)

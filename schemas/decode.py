@@ -8,16 +8,17 @@ What a record may be, where JSON itself leaves it open:
 - `ts` is a JSON integer. `1.0e12`, `1000000000000.0`, `"1000000000000"` and `true` are refused.
 - Integers in a context are exact and must fit int64; other numbers are float64, and a literal beyond it (`1e999`) is
   refused like NaN. An integer literal for `base_score` or `value` is read as float64.
-- null is the same as absent for a field that may be left out and has no default, and refused everywhere else.
+- null is the same as absent for a field that may be left out and has no default. It removes a fact, and is refused
+  everywhere else.
 - A string that cannot be written as UTF-8 (half a surrogate pair in escapes) is refused, in unknown fields too.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from msgspec import MsgspecError
 from msgspec.json import Decoder
-from thalweg.schemas.events import Context, Event, Feedback, Impression, Request
+from thalweg.schemas.events import Event, Feedback, Impression, Item, Request, User, Value
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.refusal import is_deeper, refusal
@@ -89,7 +90,7 @@ def plain(limits: LimitsConfiguration) -> Plain:
     # A string is never longer than its text in the record, since every escape is longer than what it stands for; and
     # around it the record has all its other fields.
     record_bytes = min(limits.id_bytes, limits.value_bytes) + len(SHORTEST)
-    # What separates a context's fields, a list's strings and candidates are commas.
+    # What separates fields of a context or facts, a list's strings and candidates are commas.
     commas = min(limits.context_fields, limits.list_length, limits.candidates) - 1
     return Plain(min(record_bytes, limits.record_bytes), commas, limits.depth)
 
@@ -107,8 +108,14 @@ def are_names_over(names: Iterable[str], limits: LimitsConfiguration) -> bool:
 def is_over(event: Event, limits: LimitsConfiguration) -> bool:
     """Return whether a decoded event is beyond a limit on lengths or counts."""
     id_bytes = limits.id_bytes
-    if is_longer(event.id, id_bytes) or is_longer(event.user, id_bytes):
+    if is_longer(event.id, id_bytes):
         return True
+    if isinstance(event, Item):
+        return is_longer(event.item, id_bytes) or is_context_over(event.fields, limits)
+    if is_longer(event.user, id_bytes):
+        return True
+    if isinstance(event, User):
+        return is_context_over(event.fields, limits)
     if isinstance(event, Impression):
         return (
             is_longer(event.item, id_bytes)
@@ -132,8 +139,8 @@ def is_over(event: Event, limits: LimitsConfiguration) -> bool:
     return False
 
 
-def is_context_over(context: Context, limits: LimitsConfiguration) -> bool:
-    """Return whether a context is beyond a limit on lengths or counts."""
+def is_context_over(context: Mapping[str, Value | None], limits: LimitsConfiguration) -> bool:
+    """Return whether a context, or facts, are beyond a limit on lengths or counts."""
     if len(context) > limits.context_fields:
         return True
     name_bytes, value_bytes = limits.name_bytes, limits.value_bytes

@@ -18,6 +18,7 @@ Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Value = str | Integer | float | list[str]
 Context = dict[Name, Value]
+Facts = dict[Name, Value | None]
 
 # Without the collector's tracking a decoded event is cheaper, and safe: strings, numbers and lists of strings form no
 # cycle.
@@ -103,6 +104,24 @@ class Request(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type
     floor: Probability | None = None
 
 
+class Item(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="item"):
+    """Facts about an item: they fill in context fields that an impression does not bring; null removes one."""
+
+    id: Id
+    item: Id
+    ts: Milliseconds
+    fields: Facts
+
+
+class User(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="user"):
+    """Facts about a user: they fill in context fields that an impression does not bring; null removes one."""
+
+    id: Id
+    user: Id
+    ts: Milliseconds
+    fields: Facts
+
+
 class Erase(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="erase"):
     """Forget this user entirely."""
 
@@ -111,7 +130,7 @@ class Erase(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type",
     ts: Milliseconds
 
 
-Event = Impression | Feedback | Request | Erase
+Event = Impression | Feedback | Request | Item | User | Erase
 
 _ENCODE = json.Encoder().encode
 
@@ -125,6 +144,10 @@ def encode_event(event: Event) -> bytes:
     b'{"type":"impression","id":"7","user":"u1","item":"v9","ts":1700000000000,"context":{"tab":2}}'
     >>> encode_event(Request("8", "u1", ["v9"], 1_700_000_000_000, {}))
     b'{"type":"request","id":"8","user":"u1","candidates":["v9"],"ts":1700000000000,"context":{}}'
+    >>> encode_event(Item("10", "v9", 1_700_000_000_000, {"author": "a3", "length_s": 12.5, "tags": None}))
+    b'{"type":"item","id":"10","item":"v9","ts":1700000000000,"fields":{"author":"a3","length_s":12.5,"tags":null}}'
+    >>> encode_event(User("11", "u1", 1_700_000_000_000, {"country": "FR"}))
+    b'{"type":"user","id":"11","user":"u1","ts":1700000000000,"fields":{"country":"FR"}}'
     >>> encode_event(Erase("9", "u1", 1_700_000_000_000))
     b'{"type":"erase","id":"9","user":"u1","ts":1700000000000}'
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import json
-from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, Item, Request, User
 from thalweg.schemas.outputs import DeadLetter, Example, Ranking, Score
 
 DIRECTORY = Path(__file__).parent / "json"
@@ -17,6 +17,8 @@ TYPES = {
     "impression": Impression,
     "feedback": Feedback,
     "request": Request,
+    "item": Item,
+    "user": User,
     "erase": Erase,
     "score": Score,
     "example": Example,

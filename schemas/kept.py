@@ -58,6 +58,15 @@ def begin_example(impression: Impression, features: dict[str, Value]) -> bytes:
     return _ENCODE(kept)[: -len(_CLOSING)]
 
 
+def encode_fact(name: str, value: Value) -> bytes:
+    """Return a fact as it is within the features of what is kept of an impression.
+
+    >>> encode_fact("tags", ["new", "red"])
+    b'"tags":["new","red"]'
+    """
+    return _ENCODE({name: value})[1:-1]
+
+
 def complete_example(kept: bytes, numbers: dict[str, Any], outcome: dict[str, Any]) -> bytes:
     """Return an example: what was kept, more features, and what follows them.
 

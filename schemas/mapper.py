@@ -14,7 +14,9 @@ from thalweg.schemas.events import (
     Event,
     Feedback,
     Impression,
+    Item,
     Request,
+    User,
     Value,
 )
 from thalweg.schemas.limits import LimitsConfiguration
@@ -52,12 +54,14 @@ class Mapper:
         self._type = getter(c.type) if c.type else None
         self._kinds: dict[str, Make] = dict.fromkeys(c.impressions, self._impression)
         self._kinds |= dict.fromkeys(c.requests, self._request) | dict.fromkeys(c.erase, self._erase)
-        self._kinds |= dict.fromkeys(c.facts, _facts) | dict.fromkeys(c.ignore, _ignored)
+        self._kinds |= dict.fromkeys(c.facts, self._facts) | dict.fromkeys(c.ignore, _ignored)
         self._kinds |= {value: self._feedback_of(action) for value, action in c.feedback.items()}
         self._others = self._kinds.pop(REST, None)
         self._id = self._ids("id", c.id) if c.id else None
         self.user, self._item = self._ids("user", c.user), self._ids("item", c.item)
         """Returns the user's id of a record, or raises Unusable where it has none."""
+        self._has_user = getter(c.user) if c.user else _nothing
+        self._has_item = getter(c.item) if c.item else _nothing
         self._of_impression = self._ids("impression", c.impression) if c.impression else None
         self._names_impression = getter(c.impression) if c.impression else _nothing
         self._candidates = getter(c.candidates) if c.candidates else None
@@ -129,9 +133,28 @@ class Mapper:
         id_ = origin if self._id is None else self._id(record)
         return self._checked(Erase(id_, self.user(record), self._ts(record, timestamp_ms)))
 
+    def _facts(self, record: Any, origin: str, timestamp_ms: int | None) -> Event:
+        id_ = origin if self._id is None else self._id(record)
+        ts = self._ts(record, timestamp_ms)
+        if self._has_item_alone(record):
+            return self._checked(Item(id_, self._item(record), ts, dict(self._context(record))))
+        return self._checked(User(id_, self.user(record), ts, dict(self._context(record))))
+
+    def is_of_item(self, record: Any) -> bool:
+        """Return whether a record has facts about an item, which go to every partition."""
+        if type(record) is not dict or self._type is None:
+            return False
+        value = self._type(record)
+        make = self._kinds.get(value if type(value) is str else _word(value), self._others)
+        return make == self._facts and self._has_item_alone(record)
+
+    def _has_item_alone(self, record: Any) -> bool:
+        return self._has_user(record) is None and self._has_item(record) is not None
+
     def _checked(self, event: Event) -> Event:
         """Return an event that is within every limit."""
-        if not event.id or not event.user or not EARLIEST_TS_MS <= event.ts < END_TS_MS or is_over(event, self._limits):
+        owner = event.item if isinstance(event, Item) else event.user
+        if not event.id or not owner or not EARLIEST_TS_MS <= event.ts < END_TS_MS or is_over(event, self._limits):
             raise self._refused(event)
         return event
 
@@ -215,10 +238,6 @@ class Mapper:
 
 def _nothing(record: Any) -> None:
     return None
-
-
-def _facts(record: Any, origin: str, timestamp_ms: int | None) -> Event:
-    raise Unusable(Reason.UNKNOWN_TYPE, "facts about users and items are not taken yet")
 
 
 def _ignored(record: Any, origin: str, timestamp_ms: int | None) -> None:

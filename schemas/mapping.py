@@ -45,7 +45,8 @@ class MappingConfiguration:
     erase: tuple[str, ...] = ()
     """Values of `type` that ask to forget the user."""
     facts: tuple[str, ...] = ()
-    """Values of `type` that are facts about users or items: refused until the fold takes them."""
+    """Values of `type` that are facts: about the item if the record has an item and no user, else about the user. The
+    fields are those of the context; null is left out, so it removes nothing."""
     ignore: tuple[str, ...] = ()
     """Values of `type` that are left alone, with the fate `ignored`; `*` is every value that is not named, and none at
     all."""

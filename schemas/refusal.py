@@ -30,6 +30,8 @@ FIELDS = {
         *("id", "user", "candidates", "ts", "context", "top", "exclude", "seen", "at_most", "explain"),
         *("policy", "epsilon", "temperature", "deviation", "floor"),
     ),
+    "item": ("id", "item", "ts", "fields"),
+    "user": ("id", "user", "ts", "fields"),
     "erase": ("id", "user", "ts"),
 }
 OPTIONAL = frozenset({"base_score", "value"})
@@ -133,8 +135,8 @@ def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
     elif name in OPTIONAL:
         if value is not None:
             check_number(name, value)
-    elif name == "context":
-        check_context(value, limits)
+    elif name in ("context", "fields"):
+        check_context(name, value, limits)
     elif name == "candidates":
         expect(isinstance(value, list), name, value, "a list")
         check_count(name, value, limits)
@@ -253,18 +255,19 @@ def candidate_of(position: int, value: Any, limits: LimitsConfiguration) -> Cand
         raise Unusable(Reason.MISSING_FIELD, f"{path}.item is missing")
     check_id(f"{path}.item", value["item"], limits)
     context = value.get("context", {})
-    check_context(context, limits)
+    check_context("context", context, limits)
     return Candidate(value["item"], context)
 
 
-def check_context(context: Any, limits: LimitsConfiguration) -> None:
-    """Raise Unusable for the first fault of a context."""
-    expect(isinstance(context, dict), "context", context, "an object")
+def check_context(part: str, context: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable for the first fault of a context or, if so the `part` is called, of the `fields` of facts."""
+    expect(isinstance(context, dict), part, context, "an object")
     if len(context) > limits.context_fields:
         raise Unusable(Reason.TOO_MANY_CONTEXT_FIELDS, f"{len(context)} fields, at most {limits.context_fields}")
     for name, value in context.items():
-        check_name("a name in context", name, limits)
-        check_value(f"context {shown(name)}", value, limits)
+        check_name(f"a name in {part}", name, limits)
+        if value is not None or part != "fields":  # null removes a fact
+            check_value(f"{part} {shown(name)}", value, limits)
 
 
 def check_value(path: str, value: Any, limits: LimitsConfiguration) -> None:

@@ -22,7 +22,8 @@ from thalweg.operators.fold.fates import FATES, TALLIES
 from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.structures.names import field_names
 from thalweg.operators.structures.table import Table, rows_by_key
-from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Request, encode_event
+from thalweg.schemas.events import Context, Erase, Event, Facts, Feedback, Impression, Request, User, encode_event
+from thalweg.schemas.events import Item as ItemFacts
 from thalweg.schemas.outputs import (
     DeadLetter,
     Example,
@@ -165,6 +166,16 @@ class Driver:
     ) -> Piped:
         """Pipe a feedback in; its id is `IMPRESSION:ACTION` unless given."""
         return self.pipe(Feedback(id or f"{impression}:{action}", impression, user, item, ts, action))
+
+    def item(self, item: str, fields: Facts, *, ts: int) -> Piped:
+        """Pipe facts about an item in; None as a value removes one."""
+        self._ids += 1
+        return self.pipe(ItemFacts(f"item-{self._ids}", item, ts, fields))
+
+    def user(self, user: str, fields: Facts, *, ts: int) -> Piped:
+        """Pipe facts about a user in; None as a value removes one."""
+        self._ids += 1
+        return self.pipe(User(f"user-{self._ids}", user, ts, fields))
 
     def erase(self, user: str, *, ts: int) -> Piped:
         """Pipe an erase in."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.contexts import Fields, Values, keys_of
+from thalweg.operators.edges.fact_columns import ABOUT, FactColumns, names_of
 from thalweg.operators.edges.few import Few, is_few
 from thalweg.operators.edges.requests import Asked, Requests
 from thalweg.operators.features import HOUR_MS, HOUR_OF_DAY, ITEM, USER
@@ -17,7 +18,7 @@ from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.machine.hashing import hasher, partitions_of
 from thalweg.operators.machine.plain import find_plain, is_plain
 from thalweg.schemas.decode import UNDECODABLE, are_names_over, decode_plain, decoder, is_over, plain
-from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Request
+from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Item, Request, User
 from thalweg.schemas.kept import KEPT_CLOSING, encode_kept, pack_record
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.records import Record
@@ -27,6 +28,8 @@ KINDS = {
     Feedback: Kind.FEEDBACK,
     Request: Kind.REQUEST,
     Erase: Kind.ERASE,
+    Item: Kind.ITEM,
+    User: Kind.USER,
     type(None): Kind.UNUSABLE,
 }
 Read = Callable[[Record], Event | None]
@@ -75,6 +78,7 @@ class Columnizer:
         self._item_keys = hasher("item", configuration.seed)
         self._fields = Fields(configuration, names)
         self._hour = self._fields.get(HOUR_OF_DAY) if features.hour_of_day else None
+        self._facts = FactColumns(configuration, self._fields)
         self._requests = Requests(configuration.limits, self._fields, self._values_limit)
         self._few = Few(configuration, self._fields)
 
@@ -85,6 +89,9 @@ class Columnizer:
             events = self._decoded([record.value for record in records], refused)
         else:
             events = self._foreign(self._read, records, refused)
+        has_facts = any(type(event) in ABOUT for event in events)
+        if has_facts:
+            self._fields.add_names(names_of(events))
         columns = new_columns(len(records))
         columns.offset[:] = [record.offset for record in records]
         columns.kind[:] = [KINDS[type(event)].value for event in events]
@@ -97,6 +104,8 @@ class Columnizer:
             columns = self._with_impressions(columns, events, refused)
             columns = self._with_feedback(columns, events, records, refused)
             self._write_others(columns, events)
+        if has_facts:
+            columns = self._facts.write(columns, events, refused)
         asked: dict[int, Asked] = {}
         if Kind.REQUEST.value in columns.kind.tobytes():
             columns, asked = self._requests.columns(columns, events, self._hours_of_requests(columns), self._item_keys)
@@ -155,6 +164,7 @@ class Columnizer:
     def _with_long_names(self, events: Sequence[Event | None]) -> list[int]:
         """Return which events have a name that is too long. In plain records only names are not measured yet."""
         names = set[str]().union(*(event.context for event in events if isinstance(event, Impression | Request)))
+        names.update(*(event.fields for event in events if isinstance(event, Item | User)))
         names.update(event.action for event in events if type(event) is Feedback)
         if not are_names_over(names, self._limits):
             return []
@@ -165,7 +175,7 @@ class Columnizer:
         at = np.flatnonzero(columns.kind == Kind.IMPRESSION.value)
         impressions: list[Any] = [event for event in events if type(event) is Impression]
         contexts: Sequence[Context] = [event.context for event in impressions]
-        values = self._fields.values(contexts)
+        values, brought = self._fields.values(contexts)
         counts = np.full(len(at), 2 if self._hour is None else 3)
         for each in values:
             counts[each.members] += each.counts
@@ -184,13 +194,14 @@ class Columnizer:
         columns.base_score[at] = [event.base_score for event in impressions]
         contexts = self._fields.known(contexts)
         everyone = np.arange(len(at))
-        values = [Values(everyone, 1, USER, user), Values(everyone, 1, ITEM, item), *values]
+        own = [Values(everyone, 1, USER, user), Values(everyone, 1, ITEM, item)]
         if self._hour is not None:
             hours = ((ts_ms + self._hour_shift_ms) // HOUR_MS % 24).tolist()
-            values.append(Values(everyone, 1, self._hour.place, keys_of(self._hour, hours)[1]))
+            own.append(Values(everyone, 1, self._hour.place, keys_of(self._hour, hours)[1]))
             for context, hour in zip(contexts, hours, strict=True):
                 context[HOUR_OF_DAY] = hour  # the event is ours alone, and read no further
-        columns = with_values(columns, at, counts, values)
+        columns.brought[at] = brought
+        columns = with_values(columns, at, counts, [*own, *values])
         text = np.frombuffer(bytearray(encode_kept(impressions, contexts)), np.uint8)
         after = np.flatnonzero(text == KEPT_CLOSING[-1]) + 1
         columns.text_end[at] = after - len(KEPT_CLOSING)
@@ -250,11 +261,14 @@ class Columnizer:
     ) -> None:
         """Mark usable records whose key, or user where the record has no key, hashes to another partition."""
         keys = [
-            record.key if record.key is not None else (event.user.encode() if event is not None else b"")
+            record.key
+            if record.key is not None
+            else (event.user.encode() if event is not None and not isinstance(event, Item) else b"")
             for record, event in zip(records, events, strict=True)
         ]
         places = partitions_of(keys, self._partitions)
-        for number in np.flatnonzero((places != self._partition) & (columns.reason == 0)):
+        is_elsewhere = (places != self._partition) & (columns.kind != Kind.ITEM.value)  # facts about items go to all
+        for number in np.flatnonzero(is_elsewhere & (columns.reason == 0)):
             columns.reason[number] = Reason.WRONG_PARTITION.code
             details[int(number)] = f"its key belongs to partition {places[number]} of {self._partitions}"
 

@@ -1,17 +1,19 @@
 """The fields of contexts: their places in the order in which they first appear, and the keys of their values."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.facts import HEAD, KEY_BYTES, REMOVED
 from thalweg.operators.features import ITEM
 from thalweg.operators.machine.hashing import Keys
 from thalweg.operators.structures.names import field_names, write_name
-from thalweg.schemas.events import Context, Value
+from thalweg.schemas.events import Context, Facts, Value
+from thalweg.schemas.kept import encode_fact
 
 SHAPES_AT_ONCE = 4  # sets of names in a block up to which it is worth taking a field's values all at once
 
@@ -65,15 +67,16 @@ class Fields:
         """Return a field that has a place."""
         return self._fields.get(name)
 
-    def values(self, contexts: Sequence[Context]) -> list[Values]:
-        """Return the values of a block's contexts; of each context in the order in which it has them."""
+    def values(self, contexts: Sequence[Context]) -> tuple[list[Values], npt.NDArray[np.uint64]]:
+        """Return the values of a block's contexts, of each in its own order, and which places each brings, in bits."""
         names = [tuple(context) for context in contexts]
-        shapes = dict.fromkeys(names)
-        for name in chain.from_iterable(shapes):
-            if name not in self._fields:
-                self._add_new(name)
+        shapes = dict.fromkeys(names, 0)
+        self.add_names(chain.from_iterable(shapes))
+        for shape in shapes:
+            shapes[shape] = self.bits(shape)
+        brought = np.array([shapes[each] for each in names], np.uint64)
         if len(shapes) > SHAPES_AT_ONCE:
-            return [self._one_by_one(contexts)]
+            return [self._one_by_one(contexts)], brought
         found = []
         for shape in shapes:
             fields = [self._fields.get(name) for name in shape]
@@ -83,7 +86,31 @@ class Fields:
                 if field is not None:
                     counts, keys = keys_of(field, values)
                     found.append(Values(members, counts, field.place, keys))
-        return found
+        return found, brought
+
+    def bits(self, names: Iterable[str]) -> int:
+        """Return a bit for the place of each field that has one."""
+        return sum({1 << field.place for name in names if (field := self._fields.get(name)) is not None})
+
+    def packed(self, facts: Facts, without: int) -> tuple[bytes, int]:
+        """Return facts as `operators.facts` packs them, without the field in a place, and how many values they have."""
+        self.add_names(facts)
+        entries: list[tuple[int, bytes]] = []
+        count = 0
+        for name, value in facts.items():
+            field = self._fields.get(name)
+            if field is None or field.place == without:
+                continue
+            if value is None:
+                entries.append((field.place, HEAD.pack(field.place, REMOVED, 0)))
+                continue
+            values = value if isinstance(value, list) else [value]
+            keys = [field.keys[category(field, each)] for each in values]
+            text = encode_fact(name, value)
+            head = HEAD.pack(field.place, len(keys), len(text))
+            entries.append((field.place, b"".join((head, *(key.to_bytes(KEY_BYTES, "little") for key in keys), text))))
+            count += len(keys)
+        return b"".join(entry for _, entry in sorted(entries)), count
 
     def known(self, contexts: Sequence[Context]) -> Sequence[Context]:
         """Return the contexts without the fields that have no place."""
@@ -134,8 +161,14 @@ class Fields:
     def _add(self, name: str, place: int) -> None:
         self._fields[name] = Field(place, Keys(name, self._seed), self._edges.get(name))
 
+    def add_names(self, names: Iterable[str]) -> None:
+        """Give fields that appear for the first time their places."""
+        for name in names:
+            if name not in self._fields:
+                self._add_new(name)
+
     def _add_new(self, name: str) -> None:
-        """Give a context field that appears for the first time its place, if it is to have one."""
+        """Give a field that appears for the first time its place, if it is to have one."""
         is_wanted = self._takes_all and name not in self._exclude and "\0" not in name
         if is_wanted and self._places < len(self._names):
             write_name(self._names, self._places, name)

@@ -30,6 +30,7 @@ DETAILS = {
     Reason.USER_MISMATCH: "the user is not the user of the impression",
     Reason.REQUEST_UNSUPPORTED: "no candidate is ranked where a River classifier is the model (learner.model)",
     Reason.TOO_MANY_FEEDBACKS: "the impression has as many feedbacks as joiner.feedbacks_per_impression",
+    Reason.TOO_LARGE: "with those already known, the facts take more than facts.owner_bytes",
     Reason.NO_ROOM: "no room for its key in the index",
 }
 
@@ -90,7 +91,11 @@ class Encoder:
 
     def _emitted_features(self, block: Block, emitted: Emitted, event: int, names: list[str]) -> dict[str, Any]:
         columns = block.columns
-        text = bytes(columns.text[columns.text_start[event] : columns.text_end[event]])
+        start, end = emitted.filled_in[event].tolist()
+        if start < end:
+            text = emitted.text[start:end].tobytes()
+        else:
+            text = columns.text[columns.text_start[event] : columns.text_end[event]].tobytes()
         return kept_features(text) | self.numeric_features(emitted.inputs[event].tolist(), names)
 
     def numeric_features(self, numbers: list[float], names: list[str]) -> dict[str, Any]:

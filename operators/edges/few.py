@@ -100,6 +100,7 @@ class Few:
         columns.ts_ms[number] = event.ts
         columns.key[number] = key_of(event.id, self._impression_salt)
         columns.user[number], columns.item[number] = user, item
+        columns.brought[number] = self._fields.bits(context)
         if event.base_score is not None:
             columns.base_score[number] = event.base_score
         return begin_example(event, context)

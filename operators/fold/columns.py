@@ -17,6 +17,8 @@ class Kind(IntEnum):
     ERASE = 3
     UNUSABLE = 4
     IGNORED = 5
+    ITEM = 6
+    USER = 7
 
 
 class Columns(NamedTuple):
@@ -26,7 +28,8 @@ class Columns(NamedTuple):
     the event's id (of the impression it scores or the feedback it is); `impression`, `user`, `item` uint64 keys;
     `positive` uint8 and `window_ms` int64, whether a feedback's action is positive and its attribution window;
     `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an
-    impression's values; `text_start`, `text_end` int64 into `text` uint8, what is kept of an event that waits.
+    impression's values; `brought` uint64, a bit for each field of its context; `text_start`, `text_end` int64 into
+    `text` uint8, what is kept of an event that waits, and facts as `facts` packs them.
 
     Of requests: `candidate_start` int64 [n + 1] into c entries, the first of a request's for itself and the others for
     its candidates. Each has `candidate_item` uint64 [c] and, from `candidate_value_start` int64 [c + 1] on, its values
@@ -48,6 +51,7 @@ class Columns(NamedTuple):
     value_start: npt.NDArray[np.int64]
     value_field: npt.NDArray[np.uint8]
     value_key: npt.NDArray[np.uint64]
+    brought: npt.NDArray[np.uint64]
     text_start: npt.NDArray[np.int64]
     text_end: npt.NDArray[np.int64]
     text: npt.NDArray[np.uint8]
@@ -78,6 +82,7 @@ def new_columns(events: int) -> Columns:
         value_start=np.zeros(events + 1, np.int64),
         value_field=np.zeros(0, np.uint8),
         value_key=np.zeros(0, np.uint64),
+        brought=np.zeros(events, np.uint64),
         text_start=np.zeros(events, np.int64),
         text_end=np.zeros(events, np.int64),
         text=np.zeros(0, np.uint8),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.facts import Held, are_packed
 from thalweg.operators.fold.state import State, sizes_of
 from thalweg.operators.joiner import Status, Waiting, list_feedback
 from thalweg.operators.machine.compiled import compiled, int64
@@ -20,7 +21,9 @@ from thalweg.operators.structures.names import field_names
 from thalweg.operators.structures.ownership import Owned
 from thalweg.operators.structures.pool import Pool
 from thalweg.operators.structures.table import Table
-from thalweg.operators.structures.texts import BLOCK_BYTES
+from thalweg.operators.structures.texts import BLOCK_BYTES, read_texts
+
+OWNERS_AT_ONCE = 4_096
 
 
 class InconsistentError(ValueError):
@@ -136,6 +139,7 @@ def refuse_inconsistent(state: State, configuration: Configuration) -> None:
     refuse_table("pairs", pairs, pairs.key != 0)
     refuse_owned("pairs", state.cross.owners, known, pairs.key != 0)
     refuse_table("users", users, known & (waiting.users.first == 0))
+    refuse_facts(state)
     refuse_pool("waiting", waiting.pool, in_use)
     refuse_index("waiting", waiting.lookup, waiting.key, in_use)
     refuse_owned("rows", state.user_rows, known, features.key != 0)
@@ -250,6 +254,35 @@ def refuse_kept(waiting: Waiting, slots: Array, people: int) -> None:
     require(equal(waiting.held_blocks, held), "texts that users hold")
     held = np.bincount(owner, weights=counts, minlength=people)
     require(equal(waiting.held_feedbacks, held), "feedback that users hold")
+
+
+def refuse_facts(state: State) -> None:
+    """Raise InconsistentError where facts are not kept of exactly the items and users that have some."""
+    facts = state.facts
+    refuse_table("facts", facts.items, facts.items.key != 0)
+    refuse_held("items", facts.of_items, facts.items.key != 0, len(state.names))
+    having = facts.of_users.length > 0
+    require(not np.any(having & (state.users.key == 0)), "users with facts")
+    refuse_held("users", facts.of_users, having, len(state.names))
+    ends = facts.ends
+    refuse_lists("users with facts", (ends[:1], ends[1:]), (facts.newer, facts.older), having)
+
+
+def refuse_held(what: str, held: Held, having: Array, places: int) -> None:
+    """Raise InconsistentError where the owners `having` facts, and no others, do not have whole ones."""
+    require(equal(held.length > 0, having), f"facts of {what}")
+    owners = np.flatnonzero(having)
+    blocks = (held.length[owners].astype(np.int64) + BLOCK_BYTES - 1) // BLOCK_BYTES
+    seen = np.zeros(len(held.texts.next), np.uint8)
+    heads = held.text[owners].astype(np.int64)
+    require(follow_chains(held.texts.next.astype(np.int64), heads, blocks, seen), f"texts of facts of {what}")
+    refuse_pool(f"blocks of facts of {what}", held.texts.pool, seen != 0)
+    for first in range(0, len(owners), OWNERS_AT_ONCE):
+        some = owners[first : first + OWNERS_AT_ONCE]
+        head, length = held.text[some], held.length[some]
+        packed = np.zeros(int(length.sum()), np.uint8)
+        read_texts(held.texts, head, length, packed)
+        require(are_packed(packed, length, places), f"packed facts of {what}")
 
 
 def refuse_histories(state: State) -> None:

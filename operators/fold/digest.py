@@ -51,6 +51,11 @@ class Rows:
         return rows_by_key(self._state.cross.pairs)
 
     @cached_property
+    def fact_items(self) -> Array:
+        """Items with facts by their keys."""
+        return rows_by_key(self._state.facts.items)
+
+    @cached_property
     def slots(self) -> Array:
         """Impressions by their keys."""
         waiting = self._state.waiting
@@ -105,7 +110,8 @@ def _add(update: Callable[[Any], object], state: State, each: Declared, rows: Ar
     update(np.ascontiguousarray(seen))
     if field.text:
         out = np.zeros(int(seen.sum()), np.uint8)
-        read_texts(state.waiting.texts, getattr(gathered, field.text), seen, out)
+        kept_in = getattr(each.owner, "texts", state.waiting.texts)
+        read_texts(kept_in, getattr(gathered, field.text), seen, out)
         update(out)
 
 

@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators import clock
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold import fates
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.state import State
 from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.machine.lanes import copy_bytes
 from thalweg.operators.machine.reserve import reserve
 from thalweg.operators.structures import texts
 from thalweg.schemas.events import CAPS_MAX
@@ -48,7 +50,8 @@ class Emitted(NamedTuple):
     """Room for what a block of n events makes, as columns.
 
     For each event: `fate`, `reason` uint8 [n]; `scores` float64 [n, 5] as `joiner.Waiting.scores`; `inputs` float32
-    [n or 0, inputs], the features, where they are asked for. `counts` int64 [4]: examples, dead letters of
+    [n or 0, inputs], the features, where they are asked for. With them `filled_in` int64 [n or 0, 2], where the whole
+    text lies that facts filled in. `counts` int64 [4]: examples, dead letters of
     earlier records, bytes of text, and the slot + 1 of an impression that another model than the built-in one is to
     score. Examples, [e]: `example_cause`, `example_ordinal`, `example_offset` int64, `example_label`,
     `example_revision`, `example_learned` uint8, `example_scores`, `example_inputs`, `example_text` int64 [e, 2], where
@@ -63,6 +66,7 @@ class Emitted(NamedTuple):
     reason: npt.NDArray[np.uint8]
     scores: npt.NDArray[np.float64]
     inputs: npt.NDArray[np.float32]
+    filled_in: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
     example_cause: npt.NDArray[np.int64]
     example_ordinal: npt.NDArray[np.int64]
@@ -110,12 +114,13 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
     letters = 2 * feedbacks
     kept = configuration.limits.kept_bytes
     # One step gives up what is kept of one impression: its feedback, which has no more text than there is room for.
-    text = TEXT_AT_ONCE_BYTES + 2 * kept + min(feedbacks * kept, configuration.joiner.text_bytes)
+    text = TEXT_AT_ONCE_BYTES + 3 * kept + min(feedbacks * kept, configuration.joiner.text_bytes)
     return Emitted(
         fate=np.zeros(events, np.uint8),
         reason=np.zeros(events, np.uint8),
         scores=np.zeros((events, 5)),
         inputs=np.zeros((emits, inputs), np.float32),
+        filled_in=np.zeros((emits, 2), np.int64),
         counts=np.zeros(4, np.int64),
         example_cause=np.zeros(examples, np.int64),
         example_ordinal=np.zeros(examples, np.int64),
@@ -166,6 +171,17 @@ def emit_example(state: State, emitted: Emitted, slot: int, revision: int, is_le
     emitted.counts[Made.TEXT_BYTES] = start + length
     emitted.counts[Made.EXAMPLES] = place + 1
     state.clock.ordinals[clock.Ordinal.EXAMPLES] += 1
+
+
+@compiled
+def emit_facts(emitted: Emitted, event: int, filling: Filling) -> None:
+    """Emit the whole text of an impression that facts filled in, for its features."""
+    start = emitted.counts[Made.TEXT_BYTES]
+    end = start + filling.sizes[Size.WHOLE]
+    copy_bytes(emitted.text, start, filling.text, 0, end - start)
+    emitted.filled_in[event, 0] = start
+    emitted.filled_in[event, 1] = end
+    emitted.counts[Made.TEXT_BYTES] = end
 
 
 @compiled

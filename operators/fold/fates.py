@@ -9,6 +9,7 @@ USER_MISMATCH = Reason.USER_MISMATCH.code
 REQUEST_UNSUPPORTED = Reason.REQUEST_UNSUPPORTED.code
 TOO_MANY_FEEDBACKS = Reason.TOO_MANY_FEEDBACKS.code
 NO_ROOM = Reason.NO_ROOM.code
+TOO_LARGE = Reason.TOO_LARGE.code
 
 
 class Fate(IntEnum):
@@ -24,6 +25,7 @@ class Fate(IntEnum):
     RANKED = 7
     DEAD_LETTERED = 8
     IGNORED = 9
+    KNOWN = 10
 
 
 class Tallied(IntEnum):
@@ -36,6 +38,8 @@ class Tallied(IntEnum):
     IMPRESSIONS = 4
     FEEDBACK = 5
     OVER_USER_SHARE = 6
+    FACTS_LEFT_OUT = 7
+    FACTS_EVICTED = 8
 
 
 FATES = tuple(fate.name.lower() for fate in Fate)

@@ -5,6 +5,7 @@ Every event but a request first moves stream time, then releases what has waited
 - impression: resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
 - feedback: join -> set the label -> extend the user's sequence
 - request: score each candidate as an impression would be, before any time moves, and change nothing
+- item, user: know these facts from now on
 - erase: forget the user
 - provisional: learn -> remember the error -> update the rows, once most positives would have come
 - released: the same, or correct what was learned -> emit the example
@@ -13,7 +14,7 @@ Nothing here reads a clock, a file or chance, and nothing depends on how the log
 """
 
 from thalweg.operators import admission, clock
-from thalweg.operators.fold import fates, feedback, impressions, prefetching, ranking, releases, scoring, users
+from thalweg.operators.fold import fates, feedback, impressions, knowing, prefetching, ranking, releases, scoring, users
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.fold.emitted import Emitted, Made, dead_letter, set_fate
 from thalweg.operators.fold.fates import Fate
@@ -107,6 +108,9 @@ def fold_events(
             ranking.on_request(state, parameters, scratch, columns, emitted, event)
             continue
         begin_event(state, columns, event)
+        if columns.kind[event] == Kind.ITEM:  # comes to every partition, from no user: it moves no time
+            knowing.on_item(state, scratch, columns, emitted, event)
+            continue
         if not clock.accept_time(state.clock, parameters.time_jump_ms, columns.ts_ms[event], columns.user[event]):
             dead_letter(state, emitted, event, fates.TIME_JUMP)
             continue
@@ -123,6 +127,8 @@ def fold_events(
                 impressions.complete_impression(state, parameters, scratch, columns, emitted, event, slot)
         elif columns.kind[event] == Kind.FEEDBACK:
             feedback.on_feedback(state, parameters, scratch, columns, emitted, event)
+        elif columns.kind[event] == Kind.USER:
+            knowing.on_user(state, parameters, scratch, columns, emitted, event)
         elif columns.kind[event] == Kind.ERASE:
             on_erase(state, columns, emitted, event)
         else:

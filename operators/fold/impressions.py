@@ -1,9 +1,10 @@
 """An impression arrives: it is scored, emitted, and waits for its outcome."""
 
 from thalweg.operators import cross, delay, derived, joiner
+from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold import fates, feedback, reading, room, scoring, users
 from thalweg.operators.fold.columns import Columns
-from thalweg.operators.fold.emitted import Emitted, copy_row, dead_letter, emit_early_letter, set_fate
+from thalweg.operators.fold.emitted import Emitted, copy_row, dead_letter, emit_early_letter, emit_facts, set_fate
 from thalweg.operators.fold.fates import Fate, Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score, Status
@@ -27,13 +28,14 @@ def on_impression(
         set_fate(state, emitted, event, Fate.DUPLICATE)
         return -1
     is_new = slot < 0 or waiting.user_key[slot] != columns.user[event]
-    length = columns.text_end[event] - columns.text_start[event]
+    length = reading.gather_values(state, parameters, scratch, columns, event)
     is_kept = room.make_own_room(state, parameters, columns.user[event], int64(is_new), length)
-    slot = open_impression(state, parameters, columns, emitted, event, is_kept)
+    length = length if is_kept else int64(0)
+    slot = open_impression(state, parameters, columns, emitted, event, length)
     if slot < 0:
         dead_letter(state, emitted, event, fates.NO_ROOM)
         return -1
-    reading.gather_values(scratch.given, columns, event)
+    keep_text(state, scratch.filling, columns, event, slot, length)
     reading.resolve_values(state, parameters, scratch, slot, reading.KEPT if is_kept else reading.FOUND)
     reading.read_features(state, parameters, scratch, slot)
     scoring.score_slot(state, parameters, scratch, slot)
@@ -56,6 +58,7 @@ def complete_impression(
     copy_row(waiting.scores[slot], emitted.scores[event])
     if emitted.inputs.shape[0] > 0:
         copy_row(state.features_seen.inputs[slot], emitted.inputs[event])
+        emit_facts(emitted, event, scratch.filling)
     state.tallies[Tallied.IMPRESSIONS] += 1
     set_fate(state, emitted, event, Fate.SCORED)
     if waiting.length[slot] == 0:  # nothing of it is kept
@@ -73,17 +76,12 @@ def complete_impression(
 
 @compiled
 def open_impression(
-    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, is_kept: bool
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, length: int
 ) -> int:
-    """Return an impression's slot, early feedback joined; -1 where there is no room.
-
-    Of an impression that is not kept the text is not either.
-    """
+    """Return an impression's slot, early feedback joined; -1 where there is no room for it and so much text."""
     waiting = state.waiting
     key = columns.key[event]
-    start = columns.text_start[event]
-    end = columns.text_end[event] if is_kept else start
-    room.make_room(state, end - start)
+    room.make_room(state, length)
     user = users.ensure_user(state, parameters, columns.user[event])
     if user < 0:
         return -1
@@ -99,13 +97,22 @@ def open_impression(
     waiting.offset[slot] = columns.offset[event]
     waiting.ts_ms[slot] = columns.ts_ms[event]
     waiting.scores[slot, Score.BASE] = columns.base_score[event]
-    joiner.write_record(waiting, slot, columns.text, start, end)
     deadline_ms = columns.ts_ms[event] + parameters.joiner.attribution_window_ms
     joiner.wait_until(waiting, slot, deadline_ms, state.clock.arrivals[0])
     elapsed_ms = state.delays.times_ms[delay.Time.ELAPSED]
     if elapsed_ms > 0:
         deadlines.push_deadline(waiting.provisional, slot, columns.ts_ms[event] + elapsed_ms, state.clock.arrivals[0])
     return slot
+
+
+@compiled
+def keep_text(state: State, filling: Filling, columns: Columns, event: int, slot: int, length: int) -> None:
+    """Keep an impression's text, facts that fill in included; of one that is not kept it is empty."""
+    if filling.sizes[Size.WHOLE] > 0:
+        joiner.write_record(state.waiting, slot, filling.text, 0, length)
+    else:
+        start = columns.text_start[event]
+        joiner.write_record(state.waiting, slot, columns.text, start, start + length)
 
 
 @compiled

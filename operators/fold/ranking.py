@@ -6,7 +6,7 @@ for one that is not known, and the rows that new values would get (`reading.FORE
 """
 
 import numpy as np
-from thalweg.operators import features
+from thalweg.operators import facts, features
 from thalweg.operators.fold import layout, prefetching, reading, scoring, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Ranked, set_fate
@@ -33,12 +33,15 @@ def on_request(
     is_alike = False
     for candidate in range(own + 1, end):
         prefetching.prefetch_candidates(state, columns, candidate, end)
-        is_plain = columns.candidate_value_start[candidate] == columns.candidate_value_start[candidate + 1]
+        item = facts.find_item(state.facts, columns.candidate_item[candidate])
+        brings_none = columns.candidate_value_start[candidate] == columns.candidate_value_start[candidate + 1]
+        is_plain = brings_none and item < 0
         if is_alike and is_plain:
             reading.replace_item(state, parameters, scratch, slot, columns.candidate_item[candidate])
         else:
             reading.forget_foreseen(state, slot)
-            gather_candidate(scratch.given, columns, own, candidate)
+            facts.begin(scratch.filling, gather_candidate(scratch.given, columns, own, candidate), int64(0))
+            facts.fill(state.facts, scratch.filling, scratch.given, user, item)
             reading.resolve_values(state, parameters, scratch, slot, reading.FORESEEN)
             reading.read_features(state, parameters, scratch, slot)
             is_alike = is_plain and not crosses_item(parameters.crosses)
@@ -76,21 +79,28 @@ def find_user(state: State, parameters: Parameters, key: int) -> int:
 
 
 @compiled
-def gather_candidate(given: features.Given, columns: Columns, shared: int, candidate: int) -> None:
-    """Write the values of a candidate: the item, its own fields, and those `shared` by all that it does not bring."""
+def gather_candidate(given: features.Given, columns: Columns, shared: int, candidate: int) -> int:
+    """Write the values of a candidate: the item, its own fields, and those `shared` by all that it does not bring.
+
+    Return the bits of the fields that are there.
+    """
     given.size[0] = 0
+    brought = uint64(0)
     features.give(given, int64(features.ITEM), columns.candidate_item[candidate])
     first, last = columns.candidate_value_start[candidate], columns.candidate_value_start[candidate + 1]
     for own in range(first, last):
+        brought |= facts.bit_of(int64(columns.candidate_field[own]))
         if columns.candidate_key[own] != uint64(0):  # else the field is there and has no value
             features.give(given, int64(columns.candidate_field[own]), columns.candidate_key[own])
     for value in range(columns.candidate_value_start[shared], columns.candidate_value_start[shared + 1]):
         field = int64(columns.candidate_field[value])
+        brought |= facts.bit_of(field)
         is_given = columns.candidate_key[value] == uint64(0)
         for own in range(first, last):
             is_given |= int64(columns.candidate_field[own]) == field
         if not is_given:
             features.give(given, field, columns.candidate_key[value])
+    return brought
 
 
 @compiled

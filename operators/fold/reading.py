@@ -1,10 +1,12 @@
 """What an impression is scored by: its values, and the numbers that the state has of them."""
 
 import numpy as np
-from thalweg.operators import admission, behaviors, cross, derived, features, ftrl, learner, rates, sdim
+from thalweg.operators import admission, behaviors, cross, derived, facts, features, ftrl, learner, rates, sdim
+from thalweg.operators.facts import Size
 from thalweg.operators.features import Given, Value
 from thalweg.operators.fold import layout, prefetching, users
 from thalweg.operators.fold.columns import Columns
+from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State, wipe_value
 from thalweg.operators.machine.compiled import clear, compiled, float32, int64, uint64
 from thalweg.operators.machine.numerics import log
@@ -16,11 +18,26 @@ FOUND, KEPT, FORESEEN = range(3)
 
 
 @compiled
-def gather_values(given: Given, columns: Columns, event: int) -> None:
-    """Write the values that an event brings to `given`."""
+def gather_values(state: State, parameters: Parameters, scratch: Scratch, columns: Columns, event: int) -> int:
+    """Write an impression's values to `given`, facts where it brings none, and return the bytes of text to be kept.
+
+    Facts about the user come before facts about the item.
+    """
+    given, filling = scratch.given, scratch.filling
+    now_ms = state.clock.stream_time_ms[0]
     given.size[0] = 0
     for value in range(columns.value_start[event], columns.value_start[event + 1]):
         features.give(given, int64(columns.value_field[value]), columns.value_key[value])
+    length = columns.text_end[event] - columns.text_start[event]
+    facts.begin(filling, columns.brought[event], length)
+    user = table.find_row(state.users, columns.user[event], now_ms, parameters.user_expire_time_ms)
+    item = facts.find_item(state.facts, columns.item[event])
+    facts.fill(state.facts, filling, given, user, item)
+    facts.mark_used(state.facts, user, item, now_ms)
+    state.tallies[Tallied.FACTS_LEFT_OUT] += filling.sizes[Size.LEFT_OUT]
+    if filling.sizes[Size.TEXT] == 0:
+        return length  # type: ignore[no-any-return]
+    return facts.write_whole_text(filling, columns.text, columns.text_start[event], columns.text_end[event])
 
 
 @compiled

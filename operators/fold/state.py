@@ -23,6 +23,7 @@ from thalweg.operators.error_memory import (
     error_memory_sizes,
     new_error_memory_scratch,
 )
+from thalweg.operators.facts import Facts, Filling, new_filling
 from thalweg.operators.features import Crosses, FeaturesSeen, Given, crosses_of, new_given
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import (
@@ -64,9 +65,10 @@ class State(NamedTuple):
     names: Annotated[UInt8, per("places 256", "the fields in their places")]
     clock: Annotated[Clock, part()]
     fates: Annotated[
-        Int64, per("10", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
+        Int64, per("11", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
     ]
-    tallies: Annotated[Int64, per("7", "`Tallied`: other counts")]
+    tallies: Annotated[Int64, per("9", "`Tallied`: other counts")]
+    facts: Annotated[Facts, part()]
     features: Annotated[Table, part(rows="values", rows_limit="values_limit", lists="fields")]
     learner: Annotated[Learner, part()]
     cross: Annotated[Cross, part()]
@@ -114,10 +116,12 @@ class Scratch(NamedTuple):
 
     `keys` uint64 [fields + recent items]: the first value's key of each field and, behind the named ones, the keys of
     recent items, gap and exposures. `given`: the values that the event brings.
+    `filling`: what facts add to them.
     """
 
     keys: npt.NDArray[np.uint64]
     given: Given
+    filling: Filling
     derived: DerivedValues
     rates: RatesScratch
     sdim: SdimScratch
@@ -141,6 +145,7 @@ def sizes_of(configuration: Configuration) -> dict[str, Any]:
         "inputs": input_count(c),
         "feedbacks_per_impression": c.joiner.feedbacks_per_impression,
         "kept_bytes": c.limits.kept_bytes,
+        **c.facts.sizes(),
         **c.behaviors.sizes(),
         **c.sdim.sizes(),
         **c.joiner.sizes(),
@@ -195,6 +200,7 @@ def new_scratch(configuration: Configuration) -> Scratch:
     return Scratch(
         np.zeros(fields + c.learner.recent_items, np.uint64),
         new_given(value_count(c)),
+        new_filling(c.features.values_limit - len(c.features.crosses), c.limits.kept_bytes, c.facts.owner_bytes),
         new_derived_values(c.learner.recent_items),
         new_rates_scratch(fields, value_count(c)),
         new_sdim_scratch(c.sdim, size),

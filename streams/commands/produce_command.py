@@ -8,13 +8,14 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from thalweg.streams.configuration.loading import Loaded, configuration_options
-from thalweg.streams.kafka.produce import Produced, key_of, produce
+from thalweg.streams.kafka.produce import Produced, produce
 from thalweg.streams.kafka.security import KafkaSection
 from thalweg.streams.kafka.topic_names import topic_option
 from thalweg.streams.kafka.topics import check
 from thalweg.streams.logs.errors import LogError
 from thalweg.streams.logs.reader import LogReader
-from thalweg.streams.mapping.reading import user_key
+from thalweg.streams.mapping.keys import Key, key_of
+from thalweg.streams.mapping.reading import key_reader
 from thalweg.streams.refusal import Refusal
 
 
@@ -28,7 +29,8 @@ def command(log: str, rate: float | None, topic: str | None, bootstrap_servers: 
     """Send a log file to Kafka: keyed by user, every delivery confirmed.
 
     LOG is `.jsonl`, `.jsonl.gz` or `.jsonl.zst`, or `-` for stdin. Lines are sent byte for byte. One that names no
-    user goes to partition 0 without a key, for the worker to dead-letter. With a [mapping] the user is where it says.
+    user goes to partition 0 without a key, for the worker to dead-letter. Facts about an item go to every partition.
+    With a [mapping] user and item are where it says.
 
     \b
     Example:
@@ -40,7 +42,7 @@ def command(log: str, rate: float | None, topic: str | None, bootstrap_servers: 
     try:
         with closing(LogReader(log, block_lines=1000)) as reader:
             partitions = check(kafka, topics, [name])
-            produced = _produce_with_progress(kafka, name, reader, rate, user_key(loaded.configuration) or key_of)
+            produced = _produce_with_progress(kafka, name, reader, rate, key_reader(loaded.configuration) or key_of)
     except LogError as error:
         raise Refusal(str(error)) from error
     taken_s = time.monotonic() - started
@@ -53,7 +55,7 @@ def command(log: str, rate: float | None, topic: str | None, bootstrap_servers: 
 
 
 def _produce_with_progress(
-    kafka: KafkaSection, topic: str, reader: LogReader, rate: float | None, key: Callable[[bytes], bytes | None]
+    kafka: KafkaSection, topic: str, reader: LogReader, rate: float | None, key: Callable[[bytes], Key]
 ) -> Produced:
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[events]}")]
     console = Console(stderr=True)

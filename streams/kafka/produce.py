@@ -1,4 +1,4 @@
-"""From a log file to the input topic: keyed by user, every delivery confirmed.
+"""From a log file to the input topic: keyed by user, facts about items to every partition, every delivery confirmed.
 
 Lines are sent byte for byte as they are. A line that names no user (not JSON, or `user` is no string) has no key to
 hash. It is still sent, to partition 0 without a key. So it ends among the dead letters with its reason,
@@ -11,22 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-import msgspec
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 from thalweg.streams.kafka.refusals import one_line, refusing
 from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments
+from thalweg.streams.mapping.keys import EVERYWHERE, Key, key_of
 from thalweg.streams.refusal import Refusal
 
 UNCONFIRMED_MAX = 20_000
 _PACE_S = 0.01
-
-
-class _Keyed(msgspec.Struct):
-    user: str
-
-
-_keyed = msgspec.json.Decoder(_Keyed)
 
 
 class Produced(NamedTuple):
@@ -36,18 +29,10 @@ class Produced(NamedTuple):
     unkeyed: int
 
 
-def key_of(line: bytes) -> bytes | None:
-    """Return the key of an event, its user's id in UTF-8, or None where the line names no user.
-
-    >>> key_of(b'{"user": "u1", "item": "i7"}')
-    b'u1'
-    >>> key_of(b"not an event") is None
-    True
-    """
-    try:
-        return _keyed.decode(line).user.encode()
-    except (msgspec.DecodeError, UnicodeError):
-        return None
+def send_everywhere(producer: Any, topic: str, value: bytes) -> list[Any]:
+    """Send a record to every partition of a topic by a `KafkaProducer`, without a key; return its futures."""
+    partitions = sorted(producer.partitions_for(topic))
+    return [producer.send(topic, value=value, partition=partition) for partition in partitions]
 
 
 def produce(
@@ -56,12 +41,12 @@ def produce(
     lines: Iterable[bytes],
     *,
     rate: float | None = None,
-    key: Callable[[bytes], bytes | None] = key_of,
+    key: Callable[[bytes], Key] = key_of,
     on_progress: Callable[[Produced], object] = lambda produced: None,
 ) -> Produced:
     """Send lines to the topic, at most `rate` a second, and wait until the brokers have confirmed every one.
 
-    `key` returns a line's key, None where it names no user.
+    `key` returns a line's key.
     `on_progress` is called a thousand times a million lines.
 
     Raises Refusal, saying how many were confirmed, at the first delivery that fails.
@@ -116,10 +101,11 @@ class _UnfitLineError(Exception):
 class _Sending:
     """Records on their way, oldest first, and the count of those that arrived."""
 
-    def __init__(self, producer: Any, topic: str, key: Callable[[bytes], bytes | None]) -> None:
+    def __init__(self, producer: Any, topic: str, key: Callable[[bytes], Key]) -> None:
         self._producer, self._topic, self._key_of = producer, topic, key
         self._unconfirmed: deque[Any] = deque()
         self._sent = self._unkeyed = 0
+        self._lines = -1  # number of the line that is sent
 
     @property
     def produced(self) -> Produced:
@@ -127,16 +113,19 @@ class _Sending:
 
     def send(self, line: bytes) -> None:
         key = self._key_of(line)
+        self._lines += 1
         try:
             if key is None:
                 self._unkeyed += 1
-                future = self._producer.send(self._topic, value=line, partition=0)
+                futures = [self._producer.send(self._topic, value=line, partition=0)]
+            elif key is EVERYWHERE:
+                futures = send_everywhere(self._producer, self._topic, line)
             else:
-                future = self._producer.send(self._topic, value=line, key=key)
+                futures = [self._producer.send(self._topic, value=line, key=key)]
         except MessageSizeTooLargeError as error:
-            raise _UnfitLineError(f"line {self._sent} (from 0) can't be sent: {one_line(error)}") from error
-        self._sent += 1
-        self._unconfirmed.append(future)
+            raise _UnfitLineError(f"line {self._lines} (from 0) can't be sent: {one_line(error)}") from error
+        self._sent += len(futures)
+        self._unconfirmed.extend(futures)
         if len(self._unconfirmed) > UNCONFIRMED_MAX:
             self.confirm(UNCONFIRMED_MAX // 2)
 

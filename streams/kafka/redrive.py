@@ -34,11 +34,11 @@ from thalweg.streams.kafka.dead_letters import (
     redrives_of,
 )
 from thalweg.streams.kafka.delivery import STOP_TIMEOUT_S, fill
-from thalweg.streams.kafka.produce import key_of
 from thalweg.streams.kafka.refusals import ABSENT, FORBIDDEN, LOGIN, explained, one_line, refusal_of
 from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments
 from thalweg.streams.kafka.topics import DEAD_LETTER_BYTES_MAX, TopicsSection, check
 from thalweg.streams.kafka.transactions import FENCING
+from thalweg.streams.mapping.keys import EVERYWHERE, Everywhere, key_of
 from thalweg.streams.refusal import Refusal
 
 BATCH_LETTERS = 500
@@ -290,9 +290,15 @@ def mark_of(letter: Letter) -> Output:
 
 
 def input_partition(letter: DeadLetter, partitions: int) -> int:
-    """Return the input partition that a letter goes back to: its key's, without a key that of its user or its own."""
-    key = key_of(letter.raw or b"") if letter.key is None else letter.key
-    return min(parse_origin(letter.origin).partition, partitions - 1) if key is None else partition_of(key, partitions)
+    """Return the input partition that a letter goes back to: its key's, without a key that of its user or its own.
+
+    Facts about an item go back to their own: the other partitions have theirs.
+    """
+    found = key_of(letter.raw or b"")
+    key = letter.key if letter.key is not None and found is not EVERYWHERE else found
+    if key is None or isinstance(key, Everywhere):
+        return min(parse_origin(letter.origin).partition, partitions - 1)
+    return partition_of(key, partitions)
 
 
 def kept_headers(letter: DeadLetter) -> Headers:

@@ -15,6 +15,7 @@ from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.records import Record
 from thalweg.schemas.refusal import parse
 from thalweg.streams.mapping.cloudevents import cloud_event
+from thalweg.streams.mapping.keys import EVERYWHERE, Key, key_of
 
 OWN_BEGINNING = b'{"type":"'
 """How our own encoders begin an event."""
@@ -69,20 +70,23 @@ def _own_event(value: bytes | None, limits: LimitsConfiguration) -> Event | None
     return None if is_over(event, limits) else event
 
 
-def user_key(configuration: Configuration) -> Callable[[bytes], bytes | None] | None:
-    """Return what returns the Kafka key of a foreign record's value, its user in UTF-8 or None; None: no mapping is on.
+def key_reader(configuration: Configuration) -> Callable[[bytes], Key] | None:
+    """Return what returns the Kafka key of a foreign record's value; None: no mapping is on.
 
     The value is JSON; other codecs have no lines.
     """
     mapping, limits = configuration.mapping, configuration.limits
     if not mapping.user:
         return None
-    user_of = Mapper(mapping, limits).user
+    mapper = Mapper(mapping, limits)
 
-    def key(value: bytes) -> bytes | None:
+    def key(value: bytes) -> Key:
+        own = _own_event(value, limits)
+        if own is not None:
+            return key_of(value)
         try:
-            own = _own_event(value, limits)
-            return (user_of(from_json(value, limits)) if own is None else own.user).encode() or None
+            record = from_json(value, limits)
+            return EVERYWHERE if mapper.is_of_item(record) else mapper.user(record).encode() or None
         except Unusable:
             return None
 

@@ -62,6 +62,7 @@ def findings(state: State, noticed: Noticed, configuration: Configuration, *, le
         _no_positives(state, noticed, configuration),
         _dead_letters(state, noticed, letters),
         _late_feedback(state, configuration),
+        _facts(state, configuration),
     ]
     return [finding for finding in found if finding is not None]
 
@@ -110,6 +111,22 @@ def _late_feedback(state: State, configuration: Configuration) -> Finding | None
         parts.append(f"orphaned: {counted(orphaned)}, whose impression did not come within {window}: do the ids agree?")
     message = f"{counted(late + orphaned)} of {counted(feedback)} feedback found no open impression; {'; '.join(parts)}"
     return Finding("late_feedback", message)
+
+
+def _facts(state: State, configuration: Configuration) -> Finding | None:
+    left_out, evicted = (int(state.tallies[which]) for which in (Tallied.FACTS_LEFT_OUT, Tallied.FACTS_EVICTED))
+    parts = []
+    if left_out:
+        parts.append(
+            f"left out of impressions: {counted(left_out)}, beyond features.values_limit or limits.record_bytes"
+        )
+    if evicted:
+        facts = configuration.facts
+        parts.append(
+            f"items and users whose facts made room: {counted(evicted)}, at facts.items_limit "
+            f"({counted(facts.items_limit)}), facts.items_bytes or facts.users_bytes"
+        )
+    return Finding("dropped_facts", f"facts were dropped; {'; '.join(parts)}") if parts else None
 
 
 def named(counts: Counter[str]) -> str:

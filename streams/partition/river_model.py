@@ -21,6 +21,7 @@ import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.contexts import Field, category
 from thalweg.operators.edges.encoder import Encoder
+from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fold import close_all, complete, fold
@@ -90,7 +91,7 @@ class RiverModel:
             slot = int(emitted.counts[Made.UNSCORED]) - 1
             if slot < 0:
                 return event
-            text = columns.text[columns.text_start[event] : columns.text_end[event]].tobytes()
+            text = kept_text(scratch.filling, columns, event)
             x = self._features.read(text, state.features_seen.inputs[slot].tolist(), names)
             complete(state, parameters, scratch, columns, emitted, event, self._probability(x, columns.offset[event]))
             first = event + 1
@@ -173,6 +174,14 @@ class RiverModel:
 
     def _failed(self, what: str, offset: int, error: Exception) -> Refusal:
         return Refusal(f"{self._name} can't {what} the impression at offset {offset}: {one_line(error)}")
+
+
+def kept_text(filling: Filling, columns: Columns, event: int) -> bytes:
+    """Return the text of an impression that was just read, facts that fill in included."""
+    whole = int(filling.sizes[Size.WHOLE])
+    if whole:
+        return filling.text[:whole].tobytes()
+    return columns.text[columns.text_start[event] : columns.text_end[event]].tobytes()
 
 
 class ModelFeatures:

@@ -38,6 +38,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ranked: int
     dead_lettered: int
     ignored: int
+    known: int
     impressions: int
     feedback: int
     waiting: int

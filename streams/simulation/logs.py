@@ -23,6 +23,7 @@ def smallest() -> Configuration:
     return replace(
         c,
         features=replace(c.features, fields_limit=6, values_limit=6),
+        facts=replace(c.facts, items_limit=6, owner_bytes=128, items_bytes=1 << 16, users_bytes=1 << 16),
         table=replace(c.table, rows_limit=1_024, filter_cells=1_024),
         behaviors=replace(c.behaviors, users_limit=25, short_length=3),
         sdim=replace(c.sdim, groups=2, tau=2, histories_limit=4, window_behaviors=4, window_generations=2),
@@ -50,7 +51,7 @@ def users_of(partition: int, partitions: int) -> tuple[str, ...]:
 
 
 def make_log(random: Random, partition: int, partitions: int, count: int, holes: float) -> list[SimulatedRecord]:
-    """Return a partition's log: impressions, requests, feedback in time, early, late and twice, erasures, bad records.
+    """Return a partition's log: impressions, requests, facts, feedback in time or not, twice, erasures, bad records.
 
     `holes`: how likely offsets are missing between two records.
     """
@@ -75,9 +76,10 @@ class _Writer:
         self._written: list[tuple[bytes | None, bytes | None]] = [(None, b"")]
         self._kinds: list[tuple[float, Callable[[], dict[str, Any] | None]]] = [
             (0.44, self._impression),
-            (0.72, self._feedback),
-            (0.78, self._early),
-            (0.82, self._erase),
+            (0.71, self._feedback),
+            (0.77, self._early),
+            (0.80, self._facts),
+            (0.83, self._erase),
             (0.87, self._request),
             (0.91, lambda: None),
         ]
@@ -97,8 +99,8 @@ class _Writer:
         self._written.append(made)
         return made
 
-    def _record(self, event: dict[str, Any]) -> tuple[bytes, bytes]:
-        return event["user"].encode(), msgspec.json.encode(event)
+    def _record(self, event: dict[str, Any]) -> tuple[bytes | None, bytes]:
+        return event["user"].encode() if "user" in event else None, msgspec.json.encode(event)
 
     def _impression(self) -> dict[str, Any]:
         if self._coming and self._random.random() < 0.5:
@@ -136,6 +138,14 @@ class _Writer:
     def _early(self) -> dict[str, Any]:
         self._coming.append(self._new_impression())
         return self._feedback(self._coming[-1])
+
+    def _facts(self) -> dict[str, Any]:
+        random = self._random
+        of, owner = random.choice((("item", f"t{random.randint(0, 8)}"), ("user", random.choice(self._users))))
+        fields = {
+            name: random.choice((0, "x", ["x", "y"], None)) for name in ("place", "maker") if random.random() < 0.7
+        }
+        return {"type": of, "id": f"k{self._number}", of: owner, "ts": self._ts_ms, "fields": fields}
 
     def _erase(self) -> dict[str, Any]:
         return {"type": "erase", "id": f"e{self._number}", "user": self._random.choice(self._users), "ts": self._ts_ms}

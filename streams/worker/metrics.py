@@ -30,6 +30,8 @@ Metric = CounterMetricFamily | GaugeMetricFamily
 log = logging.getLogger("thalweg.worker")
 UNLEARNED = {"all": Tallied.CLOSED_UNLEARNED, "user": Tallied.OVER_USER_SHARE}
 """What closed or passed over an impression: a limit of all users, or one user's share of it."""
+DROPPED_FACTS = {"left_out": Tallied.FACTS_LEFT_OUT, "evicted": Tallied.FACTS_EVICTED}
+"""Facts that an impression had no room for, and items and users whose facts made room for others."""
 
 
 class Consumer(Protocol):
@@ -54,6 +56,7 @@ def rows_of(state: State) -> dict[str, int]:
         "users": state.users.pool,
         "joiner": state.waiting.pool,
         "feedback": state.waiting.feedbacks.pool,
+        "facts": state.facts.items.pool,
         "sdim": state.behaviors.histories.pool,
     }
     return {name: int(pool.counts[Stock.EVER_USED] - pool.counts[Stock.FREED]) for name, pool in pools.items()}
@@ -88,6 +91,11 @@ def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
     unlearned = CounterMetricFamily(
         "thalweg_unlearned_impressions", "Impressions that came to no label, by the limit.", labels=[*by, "limit"]
     )
+    facts = CounterMetricFamily(
+        "thalweg_dropped_facts",
+        "Facts that an impression left out; owners whose facts were evicted.",
+        labels=[*by, "how"],
+    )
     stream_time = GaugeMetricFamily(
         "thalweg_stream_time_seconds", "Largest event time seen so far, since 1970.", labels=by
     )
@@ -102,11 +110,13 @@ def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
         suppressed.add_metric([number], each.suppressed)
         for limit, tally in UNLEARNED.items():
             unlearned.add_metric([number, limit], int(state.tallies[tally]))
+        for how, tally in DROPPED_FACTS.items():
+            facts.add_metric([number, how], int(state.tallies[tally]))
         stream_time.add_metric([number], int(state.clock.stream_time_ms[0]) / 1000)
         for operator, count in rows_of(state).items():
             rows.add_metric([number, operator], count)
         size.add_metric([number], state_bytes(state))
-    yield from (events, letters, suppressed, unlearned, stream_time, rows, size)
+    yield from (events, letters, suppressed, unlearned, facts, stream_time, rows, size)
 
 
 def _of_checkpoints(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 import json
 import random
 from functools import cache
+from typing import Any
 
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.logs.generate import Generator, Stream
@@ -28,7 +29,7 @@ def kuairand(events: int = EVENTS) -> list[LogRecord]:
 
 @cache
 def _generated() -> tuple[LogRecord, ...]:
-    chance = random.Random(7)
+    chance, facts = random.Random(7), random.Random(8)
     lines = [json.loads(line) for log, _ in Generator(STREAM).blocks() for line in log.splitlines()]
     events = []
     for event in lines:
@@ -45,12 +46,27 @@ def _generated() -> tuple[LogRecord, ...]:
             events.append(chance.choice(events[-40:]))  # sent twice
         if event["type"] == "feedback" and chance.random() < 0.1:
             events.append(event)
+        if facts.random() < 0.04:
+            events.append(_facts(facts, event, len(events)))
         if chance.random() < 0.01:
             events.append({"type": "erase", "id": f"x{len(events)}", "user": event["user"], "ts": event["ts"]})
     for _ in range(60):  # feedback before its impression, and out of order
         at = chance.randrange(len(events) - 30)
         events.insert(at + chance.randrange(30), events.pop(at))
     return tuple(LogRecord(n, json.dumps(event).encode()) for n, event in enumerate(events))
+
+
+def _facts(chance: random.Random, event: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return facts about an event's item or user: fields that impressions have only sometimes, or never."""
+    of = chance.choice(["item", "user"])
+    possible = {
+        "price": chance.choice([1, 2.5, 40, "none", None]),
+        "tags": chance.choice([[], ["a"], ["f", "e"], None]),
+        "device": "tablet",
+        f"{of}_fact": chance.choice(["x", "y"]),
+    }
+    fields = {name: value for name, value in possible.items() if chance.random() < 0.6}
+    return {"type": of, "id": f"k{number}", of: event[of], "ts": event["ts"], "fields": fields}
 
 
 def generated(events: int = EVENTS) -> list[LogRecord]:

@@ -57,7 +57,8 @@ def test_an_erased_user_leaves_nothing_in_the_rows_that_are_free() -> None:
     partition = Partition(configurations()["own scores"])
     for record in generated()[:EVENTS]:
         partition.process([record])
-    users = sorted({json.loads(record.value or b"")["user"] for record in generated()[:EVENTS]})
+    events = [json.loads(record.value or b"") for record in generated()[:EVENTS]]
+    users = sorted({event["user"] for event in events if event["type"] != "item"})
     last_ms = int(partition.state.clock.stream_time_ms[0])
     erasures = [{"type": "erase", "id": f"e{user}", "user": user, "ts": last_ms} for user in users[:20]]
     partition.process([LogRecord(EVENTS + n, json.dumps(event).encode()) for n, event in enumerate(erasures)])

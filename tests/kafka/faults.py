@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 from thalweg.streams.kafka.consume import cause_of
-from thalweg.streams.kafka.produce import key_of
+from thalweg.streams.mapping.keys import key_of
 
 from examples.live.events import events
 from tests.kafka.broker import Broker

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from thalweg.schemas.events import Erase, Feedback, Impression, Request
+from thalweg.schemas.events import Erase, Feedback, Impression, Item, Request, User
 from thalweg.schemas.outputs import DeadLetter, Example, Score
 
 DIRECTORY = Path(__file__).parent.parent / "golden" / "v1"
@@ -47,6 +47,27 @@ EVENTS = {
         Request(
             "anfrage-ß", "użytkownik-💧", ["v1", "видео", "💧"], TS, {"tab": 2, "tags": ["x"], "age": 1.5, "g": "ü"}
         ),
+    ],
+    "item": [
+        Item("f1", "v1", TS, {}),
+        Item(
+            "größe-💧",
+            "видео",
+            TS,
+            {
+                "author": "užer",
+                "length_s": 12.5,
+                "whole": 2.0,
+                "day": 19_000,
+                "tags": ["a", "ä"],
+                "none": [],
+                "gone": None,
+            },
+        ),
+    ],
+    "user": [
+        User("f2", "u1", TS, {}),
+        User("f3", "użytkownik-💧", TS, {"land": "Österreich", "age": 31, "gone": None}),
     ],
     "erase": [Erase("e1", "u1", TS), Erase("löschen", "użytkownik-💧", TS)],
 }

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thalweg.schemas.decode import decoder
-from thalweg.schemas.events import Erase, Feedback, Impression, Request, encode_event
+from thalweg.schemas.events import Erase, Feedback, Impression, Item, Request, User, encode_event
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.mapper import Mapper
 from thalweg.schemas.mapping import MappingConfiguration
@@ -66,10 +66,20 @@ def test_each_value_of_the_type_becomes_its_event() -> None:
     everything = TYPES | {"ignore": ("*",)}
     assert mapped(record | {"event": "pong"}, **everything) is None
     assert mapped({}, **everything) is None
-    assert refused(RECORD | {"event": "fact"}, **(TYPES | {"facts": ("fact",)})) == (
-        Reason.UNKNOWN_TYPE,
-        "facts about users and items are not taken yet",
-    )
+
+
+def test_facts_are_about_the_item_or_the_user_that_the_record_has() -> None:
+    """An item without a user gets facts from the context's paths; with a user, or a user alone, the user does."""
+    kinds = TYPES | {"facts": ("fact",), "context": ("author", "tags")}
+    record = RECORD | {"id": 5, "event": "fact", "author": "a", "tags": ["x"], "other": 1}
+    of_item = {name: value for name, value in record.items() if name != "who"}
+    of_user = {name: value for name, value in record.items() if name != "what"}
+    fields = {"author": "a", "tags": ["x"]}
+    assert mapped(of_item, **kinds) == Item("5", "i", T, fields)
+    assert mapped(of_user | {"author": None}, **kinds) == User("5", "u", T, {"tags": ["x"]})
+    assert mapped(record, **kinds) == User("5", "u", T, fields)
+    assert refused({"event": "fact", "id": 5, "at": T}, **kinds)[0] is Reason.MISSING_FIELD
+    assert refused(of_item | {"author": {}}, **kinds)[0] is Reason.WRONG_TYPE
 
 
 @pytest.mark.parametrize(

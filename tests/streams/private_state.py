@@ -45,6 +45,10 @@ def private_state(state: State) -> dict[str, Any]:
         for owner, key, counts in zip(cross.owners.owner, cross.pairs.key, cross.counts.tolist(), strict=True)
         if owner
     )
+    facts = state.facts.of_users
+    kept = np.zeros(int(facts.length[users].sum()), np.uint8)
+    read_texts(facts.texts, facts.text[users], facts.length[users], kept)
+    found["facts"] = [facts.length[users].tolist(), kept.tobytes()]
     return found | _waiting(state)
 
 

@@ -11,7 +11,7 @@ from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.machine.hashing import cross, field_seed, key_of
 from thalweg.operators.structures.table import Loss
-from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, User, encode_event
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointStore, Identity, header_of
 from thalweg.streams.driver import START_MS
@@ -46,6 +46,8 @@ def acts(user: str, number: int, ts: int) -> Iterator[Event]:
     yield Impression(this, user, item, ts, context)
     if number % 2:
         yield Feedback(f"{this}:click", this, user, item, ts, "click")
+    if number % 13 == 0:
+        yield User(f"{this}:facts", user, ts, {"name": f"{user} himself", "town": ["here", user], "tags": None})
     if number % 5 == 0:
         yield Feedback(f"{early}:click", early, user, item, ts, "click")  # before its impression, or without any
         yield Feedback(f"{old}:late", old, user, item, ts, "click")

@@ -1,10 +1,12 @@
 """The fold: what waits, what is learned of it and when, and one impression from its values to its score."""
 
 import math
+import struct
 from typing import Any
 
 import numpy as np
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.facts import HEAD, REMOVED
 from thalweg.operators.features import crosses_of
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.state import field_count
@@ -20,6 +22,22 @@ from tests.fold.plain.rates import Rates
 
 USER, ITEM = 0, 1
 GAP, EXPOSURES, RECENT = range(3)
+
+
+Facts = dict[int, dict[int, list[int]]]  # keys of values, by owner and field
+
+
+def know(facts: Facts, columns: Columns, event: int, owner: int) -> None:
+    """Take an owner's facts, packed as `operators.facts` describes, field by field."""
+    packed, at = columns.text[columns.text_start[event] : columns.text_end[event]].tobytes(), 0
+    its = facts.setdefault(owner, {})
+    while at < len(packed):
+        field, count, length = HEAD.unpack_from(packed, at)
+        its.pop(field, None)
+        at += HEAD.size
+        if count != REMOVED:
+            its[field] = list(struct.unpack_from(f"<{count}Q", packed, at))
+            at += 8 * count + length
 
 
 class Slot:
@@ -63,6 +81,8 @@ class Plain:
         self.cross = Cross(c, self.places)
         salts = np.array([field_seed(name, c.seed) for name in names], np.uint64)
         self.crosses = list(zip(*(part.tolist() for part in crosses_of(c.features, salts)), strict=True))
+        self.item_facts: Facts = {}
+        self.user_facts: Facts = {}
         self.users: dict[int, User] = {}
         self.slots: dict[int, Slot] = {}
         self.closed: list[Slot] = []
@@ -75,6 +95,9 @@ class Plain:
             if columns.reason[event] or columns.kind[event] == Kind.REQUEST:
                 continue  # who asks changes nothing
             self.arrivals += 1
+            if columns.kind[event] == Kind.ITEM:
+                know(self.item_facts, columns, event, int(columns.item[event]))
+                continue
             self.now_ms = max(self.now_ms, int(columns.ts_ms[event]))
             self.release_due()
             self.sweep()
@@ -83,6 +106,10 @@ class Plain:
                 self.on_impression(columns, event, user)
             elif kind == Kind.FEEDBACK:
                 self.on_feedback(columns, event, user)
+            elif kind == Kind.USER:
+                if not self.user_of(user).waiting:
+                    self.users[user].updated_ms = self.now_ms
+                know(self.user_facts, columns, event, user)
             elif kind == Kind.ERASE:
                 self.forget_user(user)
                 self.values.sightings.pop(user, None)
@@ -138,6 +165,7 @@ class Plain:
         self.values.forget(key)
         self.cross.forget(key)
         self.behaviours.forget(key)
+        self.user_facts.pop(key, None)
         self.users.pop(key, None)
 
     def open_slot(self, key: int, user: int) -> Slot:
@@ -215,8 +243,15 @@ class Plain:
         def add(field: int, key: int, owner: int | None = None) -> None:
             slot.present.append((field, self.values.resolve(key, field, owner, self.now_ms)))
 
-        for value in range(columns.value_start[event], columns.value_start[event + 1]):
-            field, key = int(columns.value_field[value]), int(columns.value_key[value])
+        own = slice(columns.value_start[event], columns.value_start[event + 1])
+        given = list(zip(columns.value_field[own].tolist(), columns.value_key[own].tolist(), strict=True))
+        brought = int(columns.brought[event])
+        for facts in (self.user_facts.get(user_key, {}), self.item_facts.get(int(columns.item[event]), {})):
+            for field, values in facts.items():
+                if not brought >> field & 1:
+                    given += [(field, key) for key in values]
+                    brought |= 1 << field
+        for field, key in sorted(given, key=lambda value: value[0]):
             keys.setdefault(field, key)
             add(field, key, user_key if field == USER else None)
         for field, first, second, salt in self.crosses:

@@ -1,11 +1,14 @@
 """Contexts taken a field at a time give what each gives by itself, and fields get their places in the log's order."""
 
+import json
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Columnizer
 from thalweg.operators.edges.contexts import SHAPES_AT_ONCE, Fields
+from thalweg.operators.facts import HEAD, KEY_BYTES, REMOVED
 from thalweg.operators.features import FeaturesConfiguration
 from thalweg.operators.fold.state import new_state
 from thalweg.operators.structures.names import field_names
@@ -38,10 +41,45 @@ def flat(values, contexts):
 def test_blocks_give_what_each_context_gives_alone(contexts):
     """However many sets of names a block has, its values are those of its contexts, in their order."""
     names = new_state(CONFIGURATION).names
-    together = flat(Fields(CONFIGURATION, names).values(contexts), len(contexts))
+    values, brought = Fields(CONFIGURATION, names).values(contexts)
+    together = flat(values, len(contexts))
     again = Fields(CONFIGURATION, names)
-    alone = [flat(again.values([context]), 1)[0] for context in contexts]
-    assert together == alone
+    alone = [again.values([context]) for context in contexts]
+    assert together == [flat(values, 1)[0] for values, _ in alone]
+    assert brought.tolist() == [bits[0] for _, bits in alone]
+
+
+@given(CONTEXTS)
+def test_a_context_says_which_fields_it_brings_even_those_without_values(contexts):
+    """A bit is set for each name that has a place, an empty list included."""
+    names = new_state(CONFIGURATION).names
+    _, brought = Fields(CONFIGURATION, names).values(contexts)
+    places = {name: place for place, name in enumerate(field_names(names))}
+    expected = [sum(1 << places[name] for name in context if name in places) for context in contexts]
+    assert brought.tolist() == expected
+
+
+@given(CONTEXTS)
+def test_packed_facts_are_the_values_of_the_same_context(contexts):
+    """Facts have the keys that the same fields have in a context, in the same order, and their text as JSON."""
+    names = new_state(CONFIGURATION).names
+    fields = Fields(CONFIGURATION, names)
+    for context in contexts:
+        packed, count = fields.packed(context | {"b": None}, -1)
+        at, pairs, texts = 0, [], {}
+        while at < len(packed):
+            place, keys, length = HEAD.unpack_from(packed, at)
+            at += HEAD.size
+            if keys == REMOVED:
+                assert field_names(names)[place] == "b"
+                continue
+            pairs += [(place, key) for key in np.frombuffer(packed, np.uint64, keys, at).tolist()]
+            at += KEY_BYTES * keys + length
+            texts |= json.loads(b"{" + packed[at - length : at] + b"}")
+        context.pop("b", None)
+        assert pairs == sorted(flat(fields.values([context])[0], 1)[0], key=lambda pair: pair[0])
+        assert count == len(pairs)
+        assert texts == {name: value for name, value in context.items() if name in field_names(names)}
 
 
 @given(CONTEXTS)

@@ -23,7 +23,7 @@ from thalweg.schemas.records import LogRecord
 from thalweg.streams.commands import main
 from thalweg.streams.configuration.loading import load
 from thalweg.streams.mapping.avro import without_logical_types
-from thalweg.streams.mapping.reading import reader, user_key
+from thalweg.streams.mapping.reading import key_reader, reader
 from thalweg.streams.mapping.sample import paths_of, sample
 from thalweg.streams.mapping.suggest import suggest
 from thalweg.streams.partition.partition import Partition
@@ -320,14 +320,14 @@ def test_a_codec_alone_reads_our_own_fields() -> None:
 
 def test_the_key_of_a_foreign_line_is_its_user() -> None:
     """Lines that are produced must be keyed by the mapped user, our own by theirs, and bad ones by none."""
-    key = user_key(SHOP)
+    key = key_reader(SHOP)
     assert key is not None
     assert key(foreign("view", 1)) == b"7"
     assert key(foreign("ping", 1)) == b"7"
     assert key(LINES[10]) == b"u"
     assert key(b"?") is None
     assert key(b"{}") is None
-    assert user_key(Configuration()) is None
+    assert key_reader(Configuration()) is None
 
 
 def configured(name: str) -> Configuration:
