@@ -194,14 +194,14 @@ class Columnizer:
         columns.base_score[at] = [event.base_score for event in impressions]
         contexts = self._fields.known(contexts)
         everyone = np.arange(len(at))
-        own = [Values(everyone, 1, USER, user), Values(everyone, 1, ITEM, item)]
+        values = [Values(everyone, 1, USER, user), Values(everyone, 1, ITEM, item), *values]
         if self._hour is not None:
             hours = ((ts_ms + self._hour_shift_ms) // HOUR_MS % 24).tolist()
-            own.append(Values(everyone, 1, self._hour.place, keys_of(self._hour, hours)[1]))
+            values.append(Values(everyone, 1, self._hour.place, keys_of(self._hour, hours)[1]))
             for context, hour in zip(contexts, hours, strict=True):
                 context[HOUR_OF_DAY] = hour  # the event is ours alone, and read no further
         columns.brought[at] = brought
-        columns = with_values(columns, at, counts, [*own, *values])
+        columns = with_values(columns, at, counts, values)
         text = np.frombuffer(bytearray(encode_kept(impressions, contexts)), np.uint8)
         after = np.flatnonzero(text == KEPT_CLOSING[-1]) + 1
         columns.text_end[at] = after - len(KEPT_CLOSING)

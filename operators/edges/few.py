@@ -85,6 +85,7 @@ class Few:
         context = event.context
         places, values = [USER, ITEM], [user, item]
         self._fields.add_values(context, places, values)
+        columns.brought[number] = self._fields.bits(context)
         if self._hour is not None:
             hour = (event.ts + self._hour_shift_ms) // HOUR_MS % 24
             places.append(self._hour.place)
@@ -100,7 +101,6 @@ class Few:
         columns.ts_ms[number] = event.ts
         columns.key[number] = key_of(event.id, self._impression_salt)
         columns.user[number], columns.item[number] = user, item
-        columns.brought[number] = self._fields.bits(context)
         if event.base_score is not None:
             columns.base_score[number] = event.base_score
         return begin_example(event, context)
