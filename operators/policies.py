@@ -20,7 +20,7 @@ So it depends neither on the process, nor on how the log was cut, nor on the ord
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -176,7 +176,8 @@ def choose(parameters: Parameters, request_key: int, candidates: Candidates, top
     chosen = Chosen(np.zeros(count, np.int64), np.full(count, np.nan), np.zeros(count), np.zeros(1, np.int64))
     if count:
         base, drawn, seeds = np.zeros(count), np.zeros(count), np.zeros(1, np.uint64)
-        draw(parameters, uint64(request_key), candidates, base, drawn, seeds)
+        key: Any = np.uint64(request_key)
+        draw(parameters, key, candidates, base, drawn, seeds)
         # Sorted here: numpy's stable order is that of comparisons alone.
         orders = np.argsort(-base, kind="stable"), np.argsort(drawn, kind="stable")
         scratch = new_scratch(count, parameters.policy)

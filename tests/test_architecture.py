@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "operators": ("machine", "structures", "operators", "fold", "edges", "estimators"),
     "streams": (
         *("printable", "refusal", "warnings", "interrupts"),
-        *("logs", "mapping", "kafka", "configuration", "partition", "checkpoints", "replay", "worker"),
+        *("logs", "mapping", "kafka", "configuration", "partition", "checkpoints", "replay", "evaluation", "worker"),
         *("consume", "driver", "app", "simulation", "commands", "entry"),
     ),
 }

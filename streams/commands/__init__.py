@@ -9,6 +9,7 @@ from thalweg.streams.refusal import Refusal
 
 COMMANDS = {
     "replay": "Run a log file through the fold and write its scores.",
+    "evaluate": "Estimate what another ranking policy would have earned on a log.",
     "import": "Turn tables or foreign JSON lines into a log of events.",
     "mapping": "Suggest a mapping for your own events, and try it.",
     "generate": "Make a log whose true probabilities are known.",

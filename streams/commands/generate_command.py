@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 from thalweg.streams.logs.errors import LogError
-from thalweg.streams.logs.generate import DRIFTS, FIRST_MS, GenerateError, Generator, Stream
+from thalweg.streams.logs.generate import CANDIDATES_MAX, DRIFTS, FIRST_MS, GenerateError, Generator, Stream
 from thalweg.streams.logs.writer import LogWriter
 from thalweg.streams.refusal import Refusal
 
@@ -41,6 +41,14 @@ SHARE = click.FloatRange(0, 1)
     help="Mean time from an impression to its click.",
 )
 @click.option("--missing-feedback", type=SHARE, default=0, show_default=True, help="Share of clicks never sent.")
+@click.option(
+    "--candidates",
+    type=click.IntRange(0, CANDIDATES_MAX),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Items of a request before each impression, of which one is shown; 0: no requests.",
+)
 @click.option("--out", required=True, metavar="LOG", help="Log to write: .jsonl, .jsonl.gz, .jsonl.zst, - for stdout.")
 @click.option("--truth", metavar="FILE", help="The true probability of each impression, the same kinds of file.")
 def command(
@@ -56,14 +64,17 @@ def command(
     new_items_per_hour: float,
     feedback_delay_ms: int,
     missing_feedback: float,
+    candidates: int,
     out: str,
     truth: str | None,
 ) -> None:
     """Make a log of impressions and clicks whose true probabilities are known.
 
     Users have tastes near their segment's, items a genre, an appeal and a popularity; a drift gives segments and users
-    other tastes. Delays of clicks are exponential. The truth is one JSON object a line, {"impression": id,
-    "probability": p}, in the order of the impressions. The same options give the same bytes on every machine.
+    other tastes. With --candidates, a request with that many items goes before each impression. The one shown is drawn
+    from them, all alike, and the impression carries that probability. Delays of clicks are exponential. The truth is
+    one JSON object a line, {"impression": id, "probability": p}, in the order of the impressions. The same options give
+    the same bytes on every machine.
 
     \b
     Example:
@@ -85,6 +96,7 @@ def command(
             new_items_per_hour=new_items_per_hour,
             feedback_delay_ms=feedback_delay_ms,
             missing_feedback=missing_feedback,
+            candidates=candidates,
         )
         generator = Generator(stream)
         with ExitStack() as files:

@@ -9,6 +9,9 @@ and the item of popularity rank r is shown in proportion to `r ** -zipf`. A drif
 vectors, at once or little by little; items keep theirs, so that not all that was learned is lost. A new item takes over
 the rank of an old one, which is not shown again.
 
+With `candidates`, each impression answers a request: so many items are drawn by popularity, and one of them is shown,
+each with the same probability, which the impression carries as its `propensity`.
+
 **Same seed, same bytes.** All chance is the raw output of numpy's PCG64, the only part of its generators that numpy
 promises to keep. What is made of it are sums, products, quotients and square roots, element by element, which IEEE 754
 fixes to the bit; exponentials and logarithms are series of these. Nothing is reduced in an order that a library
@@ -37,7 +40,8 @@ HOUR_MS = 3_600_000
 FIRST_MS = 1_700_000_000_000
 LAST_MS = 4_102_444_800_000  # 2100: no event may lie later
 LN2_HIGH, LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
-WORLD, BLOCK = range(2)
+WORLD, BLOCK, REQUESTS = range(3)
+CANDIDATES_MAX = 1_024
 
 
 class GenerateError(ValueError):
@@ -51,7 +55,7 @@ class Stream:
     `impressions`: how many; the feedback comes on top. `interval_ms`: mean time between two. `zipf`: exponent of
     popularity. `drift`: none, sudden or gradual, from `drift_at` of the impressions on and, if gradual, over
     `drift_length` of them. `feedback_delay_ms`: mean of the exponential delay of a click. `missing_feedback`: share of
-    the clicks that are never sent.
+    the clicks that are never sent. `candidates`: items drawn for the request before each impression, 0 for no requests.
     """
 
     seed: int
@@ -66,6 +70,7 @@ class Stream:
     new_items_per_hour: float = 0.0
     feedback_delay_ms: int = 30_000
     missing_feedback: float = 0.0
+    candidates: int = 0
 
     def __post_init__(self) -> None:
         """Raise GenerateError where a value makes no sense."""
@@ -77,6 +82,8 @@ class Stream:
             raise GenerateError("drift_at, drift_length and missing_feedback are shares, within 0 and 1")
         if not (0 <= self.zipf <= 4 and 0 <= self.new_items_per_hour <= 1e9 and 0 <= self.feedback_delay_ms <= 1 << 40):
             raise GenerateError("zipf must lie within 0 and 4, new items and feedback delay not below 0")
+        if not 0 <= self.candidates <= CANDIDATES_MAX:
+            raise GenerateError(f"candidates must lie within 0 and {CANDIDATES_MAX:,}")
         if FIRST_MS + 2 * self.interval_ms * self.impressions + 64 * self.feedback_delay_ms > LAST_MS:
             raise GenerateError("such a stream could end after 2100: take fewer events, or a shorter interval or delay")
 
@@ -122,7 +129,7 @@ class Generator:
             self.last_ms = int(ts[-1])
             users = chance.integers(len(ids), self._stream.users)
             devices = chance.integers(len(ids), len(DEVICES))
-            items = self._shown(chance, ts)
+            requests, items = self._asked(number, ids, ts) if self._stream.candidates else ([], self._shown(chance, ts))
             truth = self.probabilities(ids, users, items, devices)
             clicked = chance.uniforms(len(ids)) < truth
             told = chance.uniforms(len(ids)) >= self._stream.missing_feedback
@@ -132,7 +139,8 @@ class Generator:
             pending = np.concatenate((pending, clicks), axis=1)
             # At one time impressions come first, so a click at the block's last moment waits for the next block's.
             due = (pending[0] < self.last_ms) | is_last
-            yield self._log(ids, ts, users, items, devices, pending[:, due]), _truth(ids, truth)
+            shown = self._impressions(ids, ts, users, items, devices, requests)
+            yield self._log(ids, ts, shown, pending[:, due]), _truth(ids, truth)
             pending = pending[:, ~due]
 
     def probabilities(self, ids: Integers, users: Integers, items: Integers, devices: Integers) -> Floats:
@@ -169,20 +177,47 @@ class Generator:
         items: Integers = np.where(rounds > 0, turn + rounds * self._stream.items, ranks)
         return items
 
-    def _log(
-        self, ids: Integers, ts: Integers, users: Integers, items: Integers, devices: Integers, clicks: Integers
-    ) -> bytes:
-        """Return the lines of impressions and clicks in the order of time, then impressions first, then number."""
-        self.impressions += len(ids)
-        self.feedback += clicks.shape[1]
+    def _asked(self, number: int, ids: Integers, ts: Integers) -> tuple[list[list[int]], Integers]:
+        """Return the candidates of the request before each impression of a block, and which of them is shown."""
+        chance = _Chance(self._stream.seed, REQUESTS, number)
+        drawn = [self._shown(chance, ts).tolist() for _ in range(self._stream.candidates)]
+        requests = [list(dict.fromkeys(each)) for each in zip(*drawn, strict=True)]
+        places = chance.uniforms(len(ids)).tolist()
+        shown = [each[int(place * len(each))] for each, place in zip(requests, places, strict=True)]
+        return requests, np.array(shown, np.int64)
+
+    def _impressions(
+        self,
+        ids: Integers,
+        ts: Integers,
+        users: Integers,
+        items: Integers,
+        devices: Integers,
+        requests: list[list[int]],
+    ) -> list[str]:
+        """Return the lines of impressions, each behind that of its request where there are requests."""
         context = (map(DEVICES.__getitem__, devices.tolist()), (items % GENRES).tolist(), (users % SEGMENTS).tolist())
-        shown = zip(ids.tolist(), users.tolist(), items.tolist(), ts.tolist(), *context, strict=True)
+        shown = list(zip(ids.tolist(), users.tolist(), items.tolist(), ts.tolist(), *context, strict=True))
         lines = [
             f'{{"type":"impression","id":"{id_}","user":"u{user}","item":"i{item}","ts":{at},'
             f'"context":{{"device":"{device}","genre":"g{genre}","segment":"s{segment}"}}}}\n'
             for id_, user, item, at, device, genre, segment in shown
         ]
-        lines += [
+        for place, asked in enumerate(requests):
+            id_, user, _, at, device, _, segment = shown[place]
+            wanted = ",".join(f'{{"item":"i{item}","context":{{"genre":"g{item % GENRES}"}}}}' for item in asked)
+            answers = f',"request":"r{id_}","position":1,"propensity":{1.0 / len(asked)!r}}}\n'
+            lines[place] = (
+                f'{{"type":"request","id":"r{id_}","user":"u{user}","candidates":[{wanted}],"ts":{at},'
+                f'"context":{{"device":"{device}","segment":"s{segment}"}}}}\n{lines[place][:-2]}{answers}'
+            )
+        return lines
+
+    def _log(self, ids: Integers, ts: Integers, shown: list[str], clicks: Integers) -> bytes:
+        """Return the lines of impressions and clicks in the order of time, then impressions first, then number."""
+        self.impressions += len(ids)
+        self.feedback += clicks.shape[1]
+        lines = shown + [
             f'{{"type":"feedback","id":"{id_}:click","impression":"{id_}","user":"u{user}","item":"i{item}","ts":{at},'
             f'"action":"click"}}\n'
             for at, id_, user, item in zip(*clicks.tolist(), strict=True)

@@ -212,6 +212,7 @@ class Partition:
             outputs.rankings.extend(self._encoder.rankings(block, emitted, first, last))
         if self.tally is not None:
             self.tally.show(shown_of(block, emitted, first, last))
+            self.tally.asked.add(block, emitted, first, last)
         self._drain_examples(emitted, folding.names, outputs, block.columns)
         folding.encoded = last
 

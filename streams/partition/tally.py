@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.joiner import Score
+from thalweg.streams.partition.asked import AskedTally
 
 KEPT = (Score.SCORE, Score.MODEL, Score.BASE)
 EPSILON = float(np.finfo(np.float64).eps)
@@ -99,6 +100,7 @@ class Tally:
         self._shown: list[npt.NDArray[np.int64]] = []
         self._binned: Binned | None = None
         self.curve = Curve()
+        self.asked = AskedTally()
 
     @property
     def is_exact(self) -> bool:
@@ -130,7 +132,7 @@ class Tally:
     def known(self) -> Known | None:
         """Return the impressions that have a label; None beyond the limit, or where it is not known which they are."""
         labels, scores = self.arrays()
-        closings, shown = _stacked(self._closings, 2), _stacked(self._shown, 4)
+        closings, shown = _stacked(self._closings, 2), self.shown()
         if not self.is_exact or len(closings) != len(labels) or not len(labels):
             return None
         shown = shown[np.argsort(shown[:, 0], kind="stable")]
@@ -140,6 +142,10 @@ class Tally:
         users, items, ts_ms = shown[place, 1], shown[place, 2], shown[place, 3]
         _, pages = np.unique(np.stack((users, ts_ms), axis=1), axis=0, return_inverse=True)
         return Known(labels, scores, users, items, pages.reshape(-1), closings[:, 0], closings[:, 1])
+
+    def shown(self) -> npt.NDArray[np.int64]:
+        """Return the impressions that were scored, [n, 4] as `show` takes them; none beyond the limit."""
+        return _stacked(self._shown, 4)
 
     def arrays(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
         """Return the labels [n] and scores [n, 3] kept exactly: final, model, base (nan: an event has none)."""
@@ -164,15 +170,18 @@ class Tally:
     def snapshot(self) -> Arrays:
         """Return all of it as arrays by name."""
         if self._binned is not None:
-            return {"counts": self._binned.counts.copy(), "sums": self._binned.sums.copy()}
+            return {"counts": self._binned.counts.copy(), "sums": self._binned.sums.copy()} | self.asked.snapshot()
         labels, scores = self.arrays()
-        closings, shown = _stacked(self._closings, 2), _stacked(self._shown, 4)
-        return {"labels": labels, "scores": scores, "closings": closings, "shown": shown}
+        closings = _stacked(self._closings, 2)
+        found: Arrays = {"labels": labels, "scores": scores, "closings": closings, "shown": self.shown()}
+        return found | self.asked.snapshot()
 
     @classmethod
     def restored(cls, arrays: Arrays) -> Self:
         """Return the tally that a snapshot was taken of. Raises ValueError where it is none."""
         tally = cls()
+        tally.asked.restore({name: array for name, array in arrays.items() if name.startswith("asked_")})
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("asked_")}
         binned = "counts" in arrays
         expected = BINNED_ARRAYS if binned else EXACT_ARRAYS
         found = {name: (array.dtype.type, array.shape[1:]) for name, array in arrays.items()}

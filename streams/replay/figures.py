@@ -108,14 +108,24 @@ def _log_odds(rate: Scores) -> Scores:
 
 def _rates(known: Known, keys: Keys, prior: Scores, strength: float) -> Scores:
     """Return each impression's smoothed rate of its key, over the labels that were final when it arrived."""
-    _, group = np.unique(keys, return_inverse=True)
-    span = np.int64(max(int(known.arrived.max(initial=0)), int(known.closed.max(initial=0))) + 2)
+    return rates_at(known, keys, (keys, known.arrived), prior, strength)
+
+
+def rates_at(known: Known, keys: Keys, asked: tuple[Keys, Keys], prior: Scores, strength: float) -> Scores:
+    """Return the smoothed rates [m] of keys [m] over the labels that were final at offsets [m]: these two are `asked`.
+
+    `keys` [n] are those of the impressions; a rate begins with `strength` exposures at the `prior` [m].
+    """
+    wanted, offsets = asked
+    _, group = np.unique(np.concatenate((keys, wanted)), return_inverse=True)
+    of_known, of_wanted = group.reshape(-1)[: len(keys)], group.reshape(-1)[len(keys) :]
+    span = np.int64(max(int(offsets.max(initial=0)), int(known.closed.max(initial=0))) + 2)
     # One sorted list of (key, when its label was final): where an impression falls in, its key's labels lie before.
-    final = group * span + known.closed
+    final = of_known * span + known.closed
     order = np.argsort(final, kind="stable")
     positives = np.concatenate(([0], np.cumsum(known.labels[order], dtype=np.int64)))
-    begins = np.searchsorted(final[order], group * span, side="left")
-    ends = np.searchsorted(final[order], group * span + known.arrived, side="right")
+    begins = np.searchsorted(final[order], of_wanted * span, side="left")
+    ends = np.searchsorted(final[order], of_wanted * span + offsets, side="right")
     shown = ends - begins
     acted = positives[ends] - positives[begins]
     return (acted + strength * prior) / (shown + strength)

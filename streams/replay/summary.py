@@ -12,6 +12,7 @@ from thalweg.operators.structures.pool import Stock
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.tally import Tally
 from thalweg.streams.replay.figures import NO_FIGURES, Figures, baselines, figures_of
+from thalweg.streams.replay.rankings import Rankings, rankings_of
 from thalweg.streams.replay.regret import Regret
 
 NONE = "–"
@@ -23,8 +24,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     The fates sum to `events`. `waiting`: impressions whose window is open. `calibration`: mean score over mean label.
     `auc_by_user`, `auc_by_page`: AUC within users and within pages; `calibration_error`: expected calibration error in
     20 bins. `baselines`: the figures of plain rates, by name, over the same impressions under the same rules.
-    `seconds`, `events_per_second`: of this run, without compilation. `state_bytes`: the part of the state ever used.
-    `warnings`: what the log's owner should look at, see `thalweg.streams.partition.findings`.
+    `rankings`: the figures of the orders of requests' candidates, see `thalweg.streams.replay.rankings`; None without
+    requests. `seconds`, `events_per_second`: of this run, without compilation. `state_bytes`: the part of the state
+    ever used. `warnings`: what the log's owner should look at, see `thalweg.streams.partition.findings`.
     """
 
     events: int
@@ -61,6 +63,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     base_auc_by_page: float | None
     base_calibration_error: float | None
     baselines: dict[str, Figures]
+    rankings: Rankings | None
     digest: str
     seconds: float
     events_per_second: float | None
@@ -126,12 +129,23 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
         base_auc_by_page=by_group[2].auc_by_page,
         base_calibration_error=by_group[2].calibration_error,
         baselines=plain,
+        rankings=rankings_at(partition, tally),
         digest=partition.digest(),
         seconds=round(seconds, 3),
         events_per_second=round(events_now / seconds, 1) if events_now and seconds > 0 else None,
         state_bytes=state_bytes(state),
         warnings=tuple(finding.message for finding in partition.findings(letters)),
     )
+
+
+def rankings_at(partition: Partition, tally: Tally) -> Rankings | None:
+    """Return the figures of requests as stream time is now, None where nothing was asked."""
+    rows = tally.asked.rows()
+    if rows is None:
+        return None
+    windows_ms = partition.configuration.joiner.windows_ms()
+    now_ms = int(partition.state.clock.stream_time_ms[0])
+    return rankings_of(rows, tally.known(), tally.shown(), now_ms, max(windows_ms.values()))
 
 
 def waiting_count(state: State) -> int:
@@ -191,11 +205,25 @@ def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:
             (f"AUC of {name}", number(plain.auc), f"baseline, log loss {number(plain.log_loss)}{beats(plain, s)}")
             for name, plain in s.baselines.items()
         ),
+        *(() if s.rankings is None else ranking_rows(s.rankings)),
         *regrets,
         ("events/s", NONE if s.events_per_second is None else f"{s.events_per_second:,.0f}", f"{s.seconds:.1f} s"),
         ("resident state", f"{s.state_bytes / (1 << 20):,.1f} MiB", ""),
         ("digest", s.digest[:16], "of the state"),
     ]
+
+
+def ranking_rows(rankings: Rankings) -> list[tuple[str, str, str]]:
+    """Return the table's rows of rankings: the final order's figure, and beside it those of the others."""
+    names = {"ndcg_5": "nDCG@5", "ndcg_10": "nDCG@10", "mrr": "MRR", "hit_rate": "hit rate@10"}
+    names |= {"coverage": "coverage@10", "novelty": "novelty@10"}
+    told = f"{rankings.relevant:,} have a candidate that was acted on, {rankings.waiting:,} more are waiting"
+    rows = [("requests", f"{rankings.requests:,}", told)]
+    for field, name in names.items():
+        values = {order: number(getattr(figures, field)) for order, figures in rankings.figures.items()}
+        others = ", ".join(f"{order} {value}" for order, value in values.items() if order != "final")
+        rows.append((name, values["final"], others))
+    return rows
 
 
 def beats(plain: Figures, summary: Summary) -> str:
