@@ -51,8 +51,8 @@ MARKS = (0.1, 0.5, 1.0)
 class Run(NamedTuple):
     """One policy in one world.
 
-    Regret up to each mark; share of places for items with few impressions; of good new items the median of requests until
-    they are in the top ten, and how many get there.
+    Regret up to each mark; share of places for items with few impressions; of good new items the median of requests
+    until they are in the top ten, and how many get there.
     """
 
     regret: tuple[float, ...]
