@@ -9,7 +9,7 @@ from thalweg.operators.edges.columnizer import Block, Columnizer
 from thalweg.operators.edges.few import FEW
 from thalweg.operators.features import FeaturesConfiguration
 from thalweg.operators.structures.names import NAME_BYTES, field_names, write_name
-from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request, encode_event
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, Item, Request, User, encode_event
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import LogRecord
@@ -27,6 +27,8 @@ EVENTS = st.one_of(
     st.builds(Feedback, IDS, IDS, IDS, IDS, TIMES, st.sampled_from(["click", "like", "an_action_that_is_too_long"])),
     st.builds(Erase, IDS, IDS, TIMES),
     st.builds(Request, IDS, IDS, st.just(["v"]), TIMES, CONTEXTS),
+    st.builds(Item, IDS, IDS, TIMES, CONTEXTS),
+    st.builds(User, IDS, IDS, TIMES, CONTEXTS),
     st.sampled_from([None, b"", b"{", b'{"type":"erase","id":"","user":"u","ts":1700000000000}', b"\xff"]),
 )
 CONFIGURATION = Configuration(
@@ -81,7 +83,8 @@ def both(
     names: list[list[str]] = []
     for each in (len(records), size):
         state_names = np.zeros((16, NAME_BYTES), np.uint8)
-        for place, name in enumerate(configuration.features.declared_fields()):
+        # all fields have a place: a partition folds what comes before the first of a new field by itself
+        for place, name in enumerate([*configuration.features.declared_fields(), "a", "b", "c"]):
             write_name(state_names, place, name)
         columnizer = Columnizer(configuration, state_names, 0, partitions)
         parts = [columnizer.columns(records[first : first + each]) for first in range(0, len(records), each)]
