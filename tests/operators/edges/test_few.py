@@ -45,7 +45,7 @@ CONFIGURATION = Configuration(
 )
 ALL = (
     *("kind", "reason", "offset", "ts_ms", "key", "impression", "user", "item"),
-    *("positive", "window_ms", "base_score"),
+    *("positive", "window_ms", "base_score", "brought"),
 )
 
 
