@@ -81,7 +81,12 @@ def main() -> None:
         servers = broker.bootstrap_servers
         topics = TopicsSection(partitions=options.partitions, retention_ms=900_000)
         create(KafkaSection(bootstrap_servers=servers), topics)
-        own = {"KAFKA__BOOTSTRAP_SERVERS": servers, "TOPICS__PARTITIONS": options.partitions, "METRICS__PORT": 0}
+        own = {
+            "KAFKA__BOOTSTRAP_SERVERS": servers,
+            "TOPICS__PARTITIONS": options.partitions,
+            "METRICS__PORT": 0,
+            "HTTP__PORT": 0,
+        }
         own |= LIMITS | {"CHECKPOINT__DIRECTORY": f"{folder}/checkpoints"}
         environ = os.environ | {f"THALWEG_{name}": str(value) for name, value in own.items()}
         log = Path(folder) / "log"

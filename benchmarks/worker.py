@@ -109,7 +109,7 @@ async def send(servers: str, topic: str, log: Logged) -> None:
 def worker(servers: str, topics: TopicsSection) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
     """Run a worker that has its partitions; give its process and what reads its log."""
     with tempfile.TemporaryDirectory() as folder:
-        environ = {"THALWEG_KAFKA__BOOTSTRAP_SERVERS": servers, "THALWEG_METRICS__PORT": "0"}
+        environ = {"THALWEG_KAFKA__BOOTSTRAP_SERVERS": servers, "THALWEG_METRICS__PORT": "0", "THALWEG_HTTP__PORT": "0"}
         environ["THALWEG_CHECKPOINT__DIRECTORY"] = f"{folder}/checkpoints"
         environ["THALWEG_WORKER__GROUP"] = f"{topics.interactions}-group"
         environ |= {

@@ -93,6 +93,21 @@ class Ranking(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     cause: str
 
 
+class Answer(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """The answer to a question that is in no log: what the fold would answer to a request at that offset.
+
+    `offset` is the partition's next input offset, as a checkpoint names it. Items are as in `Ranking`.
+    """
+
+    id: str
+    user: str
+    ts: int
+    policy: PolicyName = "none"
+    items: list[RankedItem]
+    refused: list[RefusedCandidate] = []
+    offset: int
+
+
 class DeadLetter(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One line of a file of dead letters; bytes are base64, null stands for a tombstone and a header without value."""
 
@@ -114,6 +129,7 @@ class Caused(Struct, frozen=True, gc=False):
 decode_score = Decoder(Score).decode
 decode_example = Decoder(Example).decode
 decode_ranking = Decoder(Ranking).decode
+decode_answer = Decoder(Answer).decode
 decode_dead_letter = Decoder(DeadLetter).decode
 decode_caused = Decoder(Caused).decode
 _ENCODE = Encoder().encode
@@ -170,6 +186,15 @@ def encode_ranking(ranking: Ranking) -> bytes:
 "interactions-0-4:0"}'
     """
     return _ENCODE(ranking)
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Return the answer as one JSON object: a ranking's up to its origin.
+
+    >>> encode_answer(Answer(id="8", user="u1", ts=1_700_000_000_000, items=[RankedItem("v9", 0.25)], offset=4))
+    b'{"id":"8","user":"u1","ts":1700000000000,"items":[{"item":"v9","score":0.25}],"offset":4}'
+    """
+    return _ENCODE(answer)
 
 
 def encode_dead_letter(letter: DeadLetter) -> bytes:

@@ -3,22 +3,32 @@
 With `faust -A` the configuration is the file that THALWEG_CONFIG names, and THALWEG_SECTION__KEY over it.
 """
 
+import asyncio
 import gc
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
+from faust.exceptions import AlreadyConfiguredWarning
 from rich.console import Console
+from thalweg.operators.learner import BUILT_IN
+from thalweg.schemas.events import EARLIEST_TS_MS, Request, encode_event
 from thalweg.streams.configuration.loading import ConfigurationError, Loaded, load
 from thalweg.streams.interrupts import interrupt_quietly
 from thalweg.streams.kafka.blocks import BlockApp, BlockLimits, EndingLimits, block_app
 from thalweg.streams.kafka.topics import check
+from thalweg.streams.partition.knowledge import user_known
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.readiness import make_ready
 from thalweg.streams.partition.seal import seal_of
 from thalweg.streams.refusal import Refusal
+from thalweg.streams.serving.security import token_of, url_of
+from thalweg.streams.serving.server import HttpServer
+from thalweg.streams.serving.service import Service
+from thalweg.streams.worker.live import LiveWorker
 from thalweg.streams.worker.metrics import MetricsServer, new_registry
 from thalweg.streams.worker.worker import Scoring
 
@@ -27,6 +37,8 @@ SWITCH_INTERVAL_S = 0.0005
 
 With Python's own 5 ms, one partition that catches up makes the opening of another, many short steps, a second longer.
 """
+
+WARM_UP_TIMEOUT_S = 1.0
 
 log = logging.getLogger("thalweg.worker")
 
@@ -47,14 +59,24 @@ def make_app(loaded: Loaded) -> BlockApp:
     # Ours answers from a thread of its own, before the loop runs and when it hangs.
     made.boot_strategy.enable_web = False
     server = MetricsServer(loaded.metrics, new_registry(scoring, made), made)
+    live = LiveWorker(loaded, scoring, lambda: cast(Any, made.assignor).external_topics_metadata())
+    questions = http_server(loaded, live) if loaded.http.enabled else None
 
     def prepare() -> None:
         """Answer questions, look at the topics and compile, all before the group counts on this worker."""
         interrupt_quietly()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         server.start()
-        check(loaded.kafka, loaded.topics)
-        seconds = make_ready(Partition(loaded.configuration, seal=seal_of(loaded)), Console(stderr=True))
+        if questions is not None:
+            questions.start()
+            live.url = url_of(loaded.http, questions.port)
+            advertise(made, live.url)
+            tell(f"questions at http://{loaded.http.host}:{questions.port}/rank")
+        live.partitions = check(loaded.kafka, loaded.topics)
+        partition = Partition(loaded.configuration, seal=seal_of(loaded))
+        seconds = make_ready(partition, Console(stderr=True))
+        if questions is not None:
+            ask_once(partition)
         # What was loaded stays: each full collection would walk it for a tenth of a second, while events wait.
         gc.collect()
         gc.freeze()
@@ -66,9 +88,31 @@ def make_app(loaded: Loaded) -> BlockApp:
 
     async def disconnect(sender: Any, **_: Any) -> None:
         await scoring.stop()
+        if questions is not None:
+            await asyncio.to_thread(questions.stop)
 
     cast(Any, made.on_before_shutdown).connect(disconnect)
     return made
+
+
+def http_server(loaded: Loaded, live: LiveWorker) -> HttpServer:
+    """Return the server of a worker's questions. Raises Refusal where its token is missing."""
+    service = Service(loaded.http, loaded.configuration, live, token_of(loaded.http))
+    return HttpServer(loaded.http, service)
+
+
+def advertise(app: BlockApp, url: str) -> None:
+    """Have the group's assignor give other workers a URL for this one; Faust has nothing else at that address."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AlreadyConfiguredWarning)  # the port is known once the server listens
+        app.conf.canonical_url = cast(Any, url)
+
+
+def ask_once(partition: Partition) -> None:
+    """Have all that questions need compiled, or loaded, before there is one."""
+    user_known(partition, "nobody", WARM_UP_TIMEOUT_S)
+    if partition.configuration.learner.model == BUILT_IN:
+        partition.answer(encode_event(Request("1", "nobody", ["nothing"], EARLIEST_TS_MS, {})))
 
 
 def limits_of(loaded: Loaded) -> BlockLimits:

@@ -26,8 +26,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "operators": ("machine", "structures", "operators", "fold", "edges", "estimators"),
     "streams": (
         *("printable", "refusal", "warnings", "interrupts"),
-        *("logs", "mapping", "kafka", "configuration", "partition", "checkpoints", "replay", "evaluation", "worker"),
-        *("consume", "driver", "app", "simulation", "commands", "entry"),
+        *("logs", "mapping", "kafka", "configuration", "partition", "checkpoints", "replay", "evaluation"),
+        *("serving", "worker", "client", "consume", "driver", "app", "simulation", "commands", "entry"),
     ),
 }
 PARAMETERS_MAX = 8

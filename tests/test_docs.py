@@ -129,6 +129,18 @@ def test_commands_of_tutorials_run(page: str, folder: Path) -> None:
     assert scores == (1_417 if page == "mapping.md" else 20_000)
 
 
+def test_commands_on_ranking_run(folder: Path) -> None:
+    """Every command of docs/ranking.md runs as it stands: a replay ranks, and its checkpoint gives the same scores."""
+    for command in commands((ROOT / "docs" / "ranking.md").read_text(encoding="utf-8")):
+        run = shell(command, folder, environment())
+        assert run.returncode == 0, f"{command}\n{run.stderr}"
+    ranking = json.loads((folder / "rankings.jsonl").read_bytes())
+    answer = json.loads(run.stdout)
+    assert len(answer["items"]) == 3
+    scores = {each["item"]: each["score"] for each in ranking["items"]}
+    assert len({each["item"]: each["score"] for each in answer["items"]}.items() & scores.items()) == 2
+
+
 def test_the_table_and_the_score_are_real() -> None:
     """README must show the table of the sample's replay, and the score of its event, as they are today."""
     command = [sys.executable, str(ROOT / "docs" / "make_readme.py"), "--check"]
@@ -167,7 +179,7 @@ def test_commands_on_kafka_run(
     topics = ("interactions", "scores", "examples", "dead_letters", "rankings")
     settings = environment(**{f"THALWEG_TOPICS__{name.upper()}": f"{name}-{suffix}" for name in topics})
     settings["THALWEG_WORKER__GROUP"] = f"docs-{suffix}"
-    settings["THALWEG_METRICS__PORT"] = "0"
+    settings["THALWEG_METRICS__PORT"] = settings["THALWEG_HTTP__PORT"] = "0"
     printed: list[str] = []
     for command in commands(sections()[KAFKA_SECTION]):
         if found := re.fullmatch(r"export (\w+)=(\S+)", command):

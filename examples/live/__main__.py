@@ -68,6 +68,7 @@ def live(servers: str, folder: Path, options: argparse.Namespace) -> int:
     environment = {"THALWEG_CHECKPOINT__DIRECTORY": str(folder / "checkpoints")} | os.environ
     environment["THALWEG_KAFKA__BOOTSTRAP_SERVERS"] = servers
     environment["THALWEG_METRICS__PORT"] = address.split(":")[1]
+    environment["THALWEG_HTTP__PORT"] = "0"
     if run([*THALWEG, "topics", "create"], environment):
         return 1
     with (folder / "worker.log").open("w+b") as told:

@@ -21,7 +21,7 @@ from thalweg.operators.machine.lanes import LANES
 from thalweg.operators.policies import Policy
 from thalweg.schemas.kept import complete_example, kept_features, kept_user, unpack_record
 from thalweg.schemas.origin import Origin
-from thalweg.schemas.outputs import dead_letter_headers, encode_ranking, encode_scores
+from thalweg.schemas.outputs import Ranking, dead_letter_headers, encode_ranking, encode_scores
 from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import Cause, Headers, Output
 
@@ -41,6 +41,29 @@ def scored_events(emitted: Emitted, first: int, last: int) -> npt.NDArray[np.int
         fates = zip(emitted.fate[first:last].tolist(), emitted.reason[first:last].tolist(), strict=True)
         return np.array([first + n for n, fate in enumerate(fates) if fate == (Fate.SCORED.value, 0)], np.intp)
     return first + np.flatnonzero((emitted.fate[first:last] == Fate.SCORED.value) & (emitted.reason[first:last] == 0))
+
+
+def ranking_in(
+    block: Block,
+    emitted: Emitted,
+    event: int,
+    origin: str,
+    configuration: policies.RankingConfiguration,
+    *,
+    is_ordered: bool = True,
+) -> Ranking:
+    """Return the answer to a request of a block, by its policy or the configured one.
+
+    Unless it `is_ordered`, it has the scores of all candidates, in the request's order.
+    """
+    request: Any = block.events[event]
+    starts = block.columns.candidate_start
+    entries = slice(int(starts[event]) + 1, int(starts[event + 1]))
+    policy = policies.parameters_of(configuration, request)
+    if policy.policy == Policy.NONE or not is_ordered:
+        return ranking_of(request, block.asked[event], emitted, entries, origin, is_ordered=is_ordered)
+    keys = block.columns.key[event], block.columns.candidate_item[entries]
+    return explored_ranking_of(request, block.asked[event], emitted, entries, origin, policy, keys)
 
 
 class Encoder:
@@ -155,19 +178,10 @@ class Encoder:
     def rankings(self, block: Block, emitted: Emitted, first: int, last: int) -> list[Output]:
         """Return the answers to the requests among the events `first` to `last`."""
         outputs = []
-        starts = block.columns.candidate_start
         for event in (first + np.flatnonzero(emitted.fate[first:last] == Fate.RANKED.value)).tolist():
-            request: Any = block.events[event]
             offset = block.records[event].offset
-            entries = slice(int(starts[event]) + 1, int(starts[event + 1]))
-            asked, origin = block.asked[event], f"{self._prefix}{offset}"
-            policy = policies.parameters_of(self._ranking, request)
-            if policy.policy == Policy.NONE:
-                found = ranking_of(request, asked, emitted, entries, origin)
-            else:
-                keys = block.columns.key[event], block.columns.candidate_item[entries]
-                found = explored_ranking_of(request, asked, emitted, entries, origin, policy, keys)
-            outputs.append(Output(Cause(offset, 0), encode_ranking(found), request.user.encode()))
+            found = ranking_in(block, emitted, event, f"{self._prefix}{offset}", self._ranking)
+            outputs.append(Output(Cause(offset, 0), encode_ranking(found), found.user.encode()))
         return outputs
 
     def dead_letters(self, block: Block, emitted: Emitted, first: int, last: int) -> list[Output]:

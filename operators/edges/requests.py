@@ -119,10 +119,12 @@ def _append(found: _Lists, item: str, values: Sequence[tuple[int, int]]) -> None
     found.ends.append(len(found.keys))
 
 
-def ranking_of(request: Request, asked: Asked, emitted: Emitted, entries: slice, origin: str) -> Ranking:
-    """Return the answer to a request whose candidates are these entries of `emitted`."""
+def ranking_of(
+    request: Request, asked: Asked, emitted: Emitted, entries: slice, origin: str, *, is_ordered: bool = True
+) -> Ranking:
+    """Return the answer to a request whose candidates are these entries of `emitted`; ranked, if `is_ordered`."""
     ranked = emitted.ranked[entries]
-    chosen = chosen_of(request, asked, emitted, entries)
+    chosen = chosen_of(request, asked, emitted, entries) if is_ordered else list(range(len(ranked)))
     numbers = ranked[chosen].tolist() if request.explain else []
     names = [asked.items[place] for place in chosen]
     if request.explain:

@@ -39,8 +39,9 @@ def fold(
     """Fold the events from `first` on and return the first one not yet folded.
 
     That is the number of events, or fewer where `emitted` has no more room: empty it and call again. An event that
-    stopped half way through its releases resumes where it stopped. If another model than the built-in one scores,
-    it may also be an impression that waits for its score: call `complete` and continue behind it.
+    stopped half way through its releases resumes where it stopped. It is fewer also where another thread asks for the
+    state between two events (`scratch.halt`); one event at least is folded first. If another model than the built-in
+    one scores, it may also be an impression that waits for its score: call `complete` and continue behind it.
 
     State, parameters, scratch and `emitted` are to be `held`, here and in the functions below.
     """
@@ -97,6 +98,9 @@ def fold_events(
 ) -> int:
     """Fold the events from `first` on, state and all by reference."""
     for event in range(first, columns.kind.shape[0]):
+        if scratch.halt[0] != 0 and event > first:
+            scratch.halt[1] = 1
+            return event
         prefetching.prefetch_events(state, columns, event)
         if columns.kind[event] == Kind.IGNORED:
             set_fate(state, emitted, event, Fate.IGNORED)

@@ -115,8 +115,8 @@ class Scratch(NamedTuple):
     """Room for the numbers of one impression, not state: what a function writes here it returns to its caller.
 
     `keys` uint64 [fields + recent items]: the first value's key of each field and, behind the named ones, the keys of
-    recent items, gap and exposures. `given`: the values that the event brings.
-    `filling`: what facts add to them.
+    recent items, gap and exposures. `given`: the values that the event brings. `filling`: what facts add to them.
+    `halt` int64 [2]: another thread asks the fold to stop before the next event, and it did.
     """
 
     keys: npt.NDArray[np.uint64]
@@ -129,6 +129,7 @@ class Scratch(NamedTuple):
     gradients: Gradients
     cross: CrossScratch
     memory: ErrorMemoryScratch
+    halt: npt.NDArray[np.int64]
 
 
 def sizes_of(configuration: Configuration) -> dict[str, Any]:
@@ -208,4 +209,5 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_gradients(fields, interests, size),
         new_cross_scratch(cross_rank(c), c.features.places()),
         new_error_memory_scratch(c.error_memory, len(error_memories(c).first)),
+        np.zeros(2, np.int64),
     )

@@ -19,6 +19,7 @@ COMMANDS = {
     "produce": "Send a log file to Kafka.",
     "consume": "Print an output topic as JSON lines, each record once.",
     "worker": "Score events from Kafka.",
+    "rank": "Rank a user's candidates, by a worker or from a checkpoint.",
     "checkpoint": "List, show, verify and roll back checkpoints, or rebuild them.",
     "simulate": "Run workers through made-up crashes and compare with the undisturbed fold.",
     "dead-letters": "List, show and send back what could not be used.",

@@ -144,6 +144,32 @@ class MetricsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Connections at a time; one more closes the oldest."""
 
 
+class HttpSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section `[http]`: where a worker answers questions, and what a client may take."""
+
+    enabled: bool = True
+    """Whether it answers at all."""
+    host: Annotated[str, msgspec.Meta(min_length=1)] = "127.0.0.1"
+    """Address to listen on. Another one than the machine itself needs a `token_file`."""
+    port: Annotated[int, within(0, 65_535)] = 9465
+    """Port to listen on; 0: any that is free, which the worker's log names."""
+    token_file: str = ""
+    """File with the token that clients must send as `Authorization: Bearer`, and nothing else; empty: none is asked
+    for. All workers of a group have the same."""
+    advertised_url: str = ""
+    """URL by which the group's other workers reach this one; empty: made of host and port."""
+    timeout_ms: Annotated[int, within(100, 600_000)] = 5_000
+    """How long a request may take, from its first byte to the last of its answer; its connection is cut then."""
+    idle_ms: Annotated[int, within(100, 3_600_000)] = 60_000
+    """How long a connection may stay open between requests."""
+    connections_max: Annotated[int, within(1, 1_024)] = 64
+    """Connections at a time; one more closes the one that was idle for longest, or else the oldest."""
+    header_bytes_max: Annotated[int, within(1_024, 65_536)] = 8_192
+    """Bytes of the request line, and of each header. A body is at most `limits.record_bytes`."""
+    fold_share_max: Annotated[float, within(0.01, 1.0)] = 0.25
+    """Share of the fold's time that questions may take; beyond it the answer is 503."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Loaded:
     """The effective configuration: the fold's sections, those of input and output, and every value's source.
@@ -159,6 +185,7 @@ class Loaded:
     delivery: DeliverySection
     worker: WorkerSection
     metrics: MetricsSection
+    http: HttpSection
     dead_letters: DeadLettersSection
     sources: Mapping[str, Source]
 
@@ -216,6 +243,7 @@ def io_sections() -> dict[str, type]:
         "delivery": DeliverySection,
         "worker": WorkerSection,
         "metrics": MetricsSection,
+        "http": HttpSection,
         "dead_letters": DeadLettersSection,
     }
 

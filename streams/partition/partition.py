@@ -26,9 +26,11 @@ from thalweg.schemas.records import Outputs, Record, no_outputs
 from thalweg.streams.mapping.reading import reader
 from thalweg.streams.partition.findings import Finding, Noticed, findings
 from thalweg.streams.partition.memory import refusing_memory
+from thalweg.streams.partition.questions import ANSWER_TIMEOUT_S, Position, Questions
 from thalweg.streams.partition.river_model import RiverModel, without_model
 from thalweg.streams.partition.seal import Seal, SignedHeader
 from thalweg.streams.partition.tally import Tally
+from thalweg.streams.partition.turns import Turns
 
 BLOCK_EVENTS = 2_500
 
@@ -51,13 +53,14 @@ class Partition:
         partition: int = 0,
         partitions: int = 0,
         arrays: dict[str, npt.NDArray[Any]] | None = None,
+        next_offset: int = 0,
         examples: bool = True,
         tally: Tally | None = None,
         block_events: int = BLOCK_EVENTS,
         seal: Seal | None = None,
         rooms: Rooms | None = None,
     ) -> None:
-        """Start empty, or from the `arrays` of a snapshot.
+        """Start empty, or from the `arrays` of a snapshot, before the input's `next_offset`.
 
         `partitions` is the number of the topic's partitions, 0 where a log has none: then no record is in the wrong
         one. `block_events`: events folded in one go; it bounds memory and changes no result. `seal`: the key of
@@ -75,12 +78,14 @@ class Partition:
         if configuration.learner.model != BUILT_IN:
             self._model = RiverModel(configuration, seal, arrays)
             arrays = None if arrays is None else without_model(arrays)
+        self.turns = Turns()
         with refusing_memory(configuration):
             self.state: State = new_state(configuration) if arrays is None else restore(configuration, arrays)
         signed = None if self._model is None or arrays is None or seal is None else seal.digest
         if signed is not None and signed != self.digest():
             raise ValueError(f"its state is not the one that its {configuration.learner.model} was signed with")
         self.tally = tally
+        self._first_offset = next_offset
         self._noticed = Noticed()
         self._examples = examples
         self._block_events = block_events
@@ -103,7 +108,13 @@ class Partition:
 
     @cached_property
     def _scratch(self) -> Scratch:
-        return held(new_scratch(self.configuration))
+        return held(new_scratch(self.configuration)._replace(halt=self.turns.halt))
+
+    @cached_property
+    def questions(self) -> Questions:
+        """What answers questions."""
+        position = Position(self._first_offset, self._names, self._parameters)
+        return Questions(self.configuration, self.state, self._scratch, self.turns, position)
 
     def process(self, records: Sequence[Record]) -> Outputs:
         """Fold records, in the order of their offsets, and return what they made.
@@ -132,8 +143,22 @@ class Partition:
                 gc.enable()
         return outputs
 
+    def answer(self, request: bytes, *, is_ordered: bool = True, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
+        """Return the answer to a request between two events, which changes nothing and counts as none.
+
+        Any thread may ask, while another one folds. `offset` in the answer is the input offset whose request would get
+        it. Unless `is_ordered`, the scores of all candidates come in the request's order.
+
+        Raises Unusable where it is no request that can be answered, BusyError where it can't be now.
+        """
+        return self.questions.answer(request, is_ordered=is_ordered, timeout_s=timeout_s)
+
     def close_all(self) -> Outputs:
         """Close every window at the end of a log, and return the examples that this makes."""
+        with self.turns.taken():
+            return self._close_all()
+
+    def _close_all(self) -> Outputs:
         outputs = no_outputs()
         emitted = self._room(0)
         is_done = False
@@ -161,7 +186,8 @@ class Partition:
 
         Raises ValueError where a River classifier is the model and there is no seal.
         """
-        arrays = snapshot(self.state)
+        with self.turns.taken():
+            arrays = snapshot(self.state)
         return arrays if self._model is None else arrays | self._model.snapshot(header)
 
     def findings(self, letters: str) -> list[Finding]:
@@ -170,7 +196,8 @@ class Partition:
 
     def digest(self) -> str:
         """Return the SHA-256 of the state's logical content; of a River classifier, what it was taught and answered."""
-        found = digest(self.state)
+        with self.turns.taken():
+            found = digest(self.state)
         return found if self._model is None else self._model.digest(found)
 
     def _foldings(self, records: Sequence[Record]) -> Iterator["_Folding"]:
@@ -190,9 +217,9 @@ class Partition:
             self._noticed.note_block(columnised)
             emitted = self._room(len(block), int(columnised.columns.candidate_start[-1]))
             emitted.reason[: len(block)] = 0
-            yield _Folding(
-                self._held_state, self._parameters, self._scratch, columnised, emitted, self._names, self._model
-            )
+            questions = self.questions
+            position = questions.position._replace(names=self._names, parameters=self._parameters)
+            yield _Folding(self._held_state, self._scratch, columnised, emitted, self._model, questions, position)
 
     def _complete(self, folding: "_Folding", outputs: Outputs) -> None:
         """Wait until a block is folded, emptying what it emits as often as there is no more room."""
@@ -274,22 +301,25 @@ class _Folding:
     def __init__(
         self,
         state: State,
-        parameters: Parameters,
         scratch: Scratch,
         block: Block,
         emitted: Emitted,
-        names: list[str],
         model: RiverModel | None,
+        questions: Questions,
+        position: Position,
     ) -> None:
         self.block = block
         self.emitted = emitted
-        self.names = names
+        self.names = position.names
         self.folded = 0
         self.encoded = 0
         self._state = state
-        self._parameters = parameters
         self._scratch = scratch
         self._model = model
+        self._turns = questions.turns
+        self._questions = questions
+        self._position = position
+        self._is_amid = False
         self._future: Future[None] | None = None
 
     def start(self, executor: ThreadPoolExecutor | None) -> None:
@@ -307,7 +337,24 @@ class _Folding:
         return self.folded == len(self.block.records)
 
     def _fold(self) -> None:
-        arguments = (self._state, self._parameters, self._scratch, self.block.columns, self.emitted, self.folded)
+        """Fold until the block's end, or until there is no more room; let questions in between two events."""
+        while True:
+            if not self._is_amid:
+                self._turns.take()
+            self._is_amid = False
+            self._fold_some()
+            is_done = self.folded == len(self.block.records)
+            if not is_done and not self._turns.is_halted:
+                self._is_amid = True  # no more room in the middle of an event: nobody may look at the state
+                return
+            offset = int(self.block.columns.offset[self.folded - 1]) + 1
+            self._questions.position = self._position._replace(next_offset=offset)
+            self._turns.give()
+            if is_done:
+                return
+
+    def _fold_some(self) -> None:
+        arguments = self._state, self._position.parameters, self._scratch, self.block.columns, self.emitted, self.folded
         self.folded = fold(*arguments) if self._model is None else self._model.fold(*arguments, self.names)
 
 

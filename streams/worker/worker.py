@@ -76,12 +76,14 @@ class AssignedPartition:
             if checkpoint is not None:
                 self.store.make_durable()
             self.header: Header | None = None if checkpoint is None else checkpoint.header
+            self.next_offset = 0 if self.header is None else self.header.next_offset
             self.fold = ports.new_fold(
                 loaded.configuration,
                 topic=topic,
                 partition=partition,
                 partitions=partitions,
                 arrays=None if checkpoint is None else checkpoint.part(""),
+                next_offset=self.next_offset,
                 seal=seal_of(loaded, header=self.header),
             )
         except CheckpointError as error:
@@ -91,7 +93,6 @@ class AssignedPartition:
                 f"the checkpoint of {self.name} does not fit this version ({error}): rebuild from the log into another "
                 "checkpoint.generation"
             ) from error
-        self.next_offset = 0 if self.header is None else self.header.next_offset
         self._last_value: bytes | None = None
         self.written: dict[str, Written] = {}
         self._suppressing: dict[str, Cause] = {}

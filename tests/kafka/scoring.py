@@ -75,6 +75,7 @@ class Workers:
             # a worker that gets no time on a slow machine is not to lose its partitions; tests that kill set it lower
             "WORKER__SESSION_TIMEOUT_MS": 30_000,
             "METRICS__PORT": 0,
+            "HTTP__PORT": 0,
         }
         given = SMALL | own | settings
         self.environ = {f"THALWEG_{name}": str(value) for name, value in given.items() if value != ""}

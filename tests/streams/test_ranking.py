@@ -34,7 +34,7 @@ def configurations() -> dict[str, Configuration]:
         "no network": replace(c, learner=replace(c.learner, cross_rank=0)),
         "crosses": replace(
             c,
-            features=replace(c.features, crosses=(("user", "channel"), ("item", "channel")), hour_of_day=True),
+            features=replace(c.features, crosses=(("user", "device"), ("item", "device")), hour_of_day=True),
             behaviors=replace(c.behaviors, kinds=("acted", "skipped"), short_length=4),
         ),
         "admission": replace(c, table=twice),
@@ -60,12 +60,12 @@ def restored(name: str, cut: int) -> Partition:
     return Partition(configurations()[name], arrays=saved(name, cut))
 
 
-values = st.sampled_from(["a", "b", "c", "new"]) | st.integers(0, 3) | st.just(2.5)
+values = st.sampled_from(["a", "b", "phone", "tablet", "new"]) | st.integers(0, 3) | st.just(2.5)
 contexts = st.dictionaries(
-    st.sampled_from(["channel", "price", "tags"]), values | st.lists(st.sampled_from(["a", "b", "new"]), max_size=3)
+    st.sampled_from(["device", "price", "tags"]), values | st.lists(st.sampled_from(["a", "b", "new"]), max_size=3)
 )
-items = st.integers(0, ITEMS).map(lambda number: f"item-{number}") | st.sampled_from(["never", "seen"])
-users = st.integers(0, USERS).map(lambda number: f"user-{number}") | st.just("nobody")
+items = st.integers(0, ITEMS).map(lambda number: f"i{number}") | st.sampled_from(["never", "seen"])
+users = st.integers(0, USERS).map(lambda number: f"u{number}") | st.just("nobody")
 plain = st.lists(items, min_size=2, max_size=4).map(lambda found: [(item, {}) for item in found])
 candidates = st.lists(st.tuples(items, contexts), min_size=1, max_size=3) | plain
 
@@ -123,10 +123,12 @@ def test_requests_change_nothing_that_comes_later(batch: int) -> None:
     chance = random.Random(3)
     asked = []
     for record in log[::3]:
-        who = chance.choice(["nobody", f"user-{chance.randrange(USERS)}"])
-        wanted = [f"item-{chance.randrange(ITEMS + 9)}" for _ in range(chance.randrange(6))]
+        who = chance.choice(["nobody", f"u{chance.randrange(USERS)}"])
+        wanted = [f"i{chance.randrange(ITEMS + 9)}" for _ in range(chance.randrange(6))]
         ts_ms = START_MS + chance.randrange(-10_000_000, 100_000_000)
-        request = Request(f"r{record.offset}", who, wanted, ts_ms, {"channel": chance.choice("abc"), "unknown": "x"})
+        request = Request(
+            f"r{record.offset}", who, wanted, ts_ms, {"device": chance.choice(["phone", "tablet", "x"]), "unknown": "x"}
+        )
         asked.append(LogRecord(record.offset + 1, encode_event(request)))
     without, found = folded(log, 4_000)
     mixed, others = folded(sorted(log + asked, key=lambda record: record.offset), batch)

@@ -46,7 +46,9 @@ def test_a_worker_that_looks_for_its_brokers_ends_with_one_line(name: str) -> No
     with socket.create_server(("127.0.0.1", 0)) as broker:
         broker.settimeout(60)
         servers = f"127.0.0.1:{broker.getsockname()[1]}"
-        process = started(WORKERS[name], THALWEG_KAFKA__BOOTSTRAP_SERVERS=servers, THALWEG_METRICS__PORT="0")
+        process = started(
+            WORKERS[name], THALWEG_KAFKA__BOOTSTRAP_SERVERS=servers, THALWEG_METRICS__PORT="0", THALWEG_HTTP__PORT="0"
+        )
         connection, _ = broker.accept()
         with connection:
             [line] = interrupted(process)

@@ -1,0 +1,1 @@
+"""Questions over HTTP: a worker's answers from live state."""
