@@ -76,6 +76,8 @@ class Asking(threading.Thread):
     def stop(self) -> list[Answered]:
         self._over.set()
         self.join()
+        for connection in self._connections.values():
+            connection.close()
         return self.answers
 
 
@@ -165,9 +167,9 @@ def test_a_request_is_logged_and_ranked(broker: str, unique: Callable[[str], str
     with Workers(broker, unique, tmp_path / "workers", TOPICS__RANKINGS=rankings) as workers:
         workers.produce([record.value or b"" for record in generated(300)])
         workers.start()
-        client = Client(f"http://{address_of(workers, 0)}", deadline_s=60.0)
-        wait_until(lambda: client.user("u1")["offset"] >= 300, "all events are folded")
-        answer = client.rank("u1", WANTED, context={"device": "phone"}, log=True)
+        with Client(f"http://{address_of(workers, 0)}", deadline_s=60.0) as client:
+            wait_until(lambda: client.user("u1")["offset"] >= 300, "all events are folded")
+            answer = client.rank("u1", WANTED, context={"device": "phone"}, log=True)
         assert answer.offset == 300
         wait_until(lambda: records_of(broker, rankings, 0), "the request is ranked")
         [record] = records_of(broker, rankings, 0)
