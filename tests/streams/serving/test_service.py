@@ -3,7 +3,9 @@
 import asyncio
 import http.client
 import re
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -424,6 +426,29 @@ def test_the_page_is_whole_by_itself(serve: Serve, partition: Partition) -> None
     assert "unsafe" not in policy
     assert "prefers-color-scheme: dark" in text
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
+def test_a_browser_shows_the_ranking(serve: Serve, partition: Partition, tmp_path: Path) -> None:
+    """In a real browser, under its policy, the page asks and shows items in order with the parts of their scores."""
+    address = serve(World({0: partition}))
+    page = f"http://{address}/ui#user=u1&candidates=i1,i2,new"
+    switches = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=4000",
+        f"--user-data-dir={tmp_path}",
+    ]
+    run = subprocess.run([str(BROWSER), *switches, "--dump-dom", page], capture_output=True, text=True, timeout=120)
+    ranked = decode_answer(send(address, "POST", "/rank", asked(candidates=["i1", "i2", "new"]))[2]).items
+    assert re.findall(r'<span class="item">([^<]*)</span>', run.stdout) == [each.item for each in ranked]
+    assert re.findall(r'<span class="score">([^<]*)</span>', run.stdout) == [f"{each.score:.4f}" for each in ranked]
+    assert f"3 items as of offset {EVENTS}" in run.stdout
+    assert run.stdout.count("Factorisation machine") == len(ranked) + 1  # the script has the name too
 
 
 def test_a_port_that_is_taken_is_a_refusal() -> None:
