@@ -29,9 +29,8 @@ def asked(number: int, ts_ms: int = 1_700_000_000_000) -> bytes:
     wanted: list[Any] = [f"i{chance.randrange(ITEMS + 9)}" for _ in range(20)]
     wanted += [{"item": "i3", "context": {"price": number, "tags": ["a", "new"]}}, ""]
     user = chance.choice(["nobody", f"u{chance.randrange(USERS)}"])
-    return encode_event(
-        Request(f"r{number}", user, wanted, ts_ms, {"device": "tablet", "unknown": 1}, explain=number % 2 > 0)
-    )
+    options: dict[str, Any] = {"explain": number % 2 > 0, "policy": "gumbel" if number % 3 == 2 else None}
+    return encode_event(Request(f"r{number}", user, wanted, ts_ms, {"device": "tablet", "unknown": 1}, **options))
 
 
 def replayed(log: list[LogRecord], request: bytes, answer: Answer) -> None:
