@@ -58,9 +58,10 @@ def make_app(loaded: Loaded) -> BlockApp:
     )
     # Ours answers from a thread of its own, before the loop runs and when it hangs.
     made.boot_strategy.enable_web = False
-    server = MetricsServer(loaded.metrics, new_registry(scoring, made), made)
     live = LiveWorker(loaded, scoring, lambda: cast(Any, made.assignor).external_topics_metadata())
     questions = http_server(loaded, live) if loaded.http.enabled else None
+    answered = {} if questions is None else questions.service.answered
+    server = MetricsServer(loaded.metrics, new_registry(scoring, made, answered), made)
 
     def prepare() -> None:
         """Answer questions, look at the topics and compile, all before the group counts on this worker."""

@@ -101,7 +101,7 @@ class HttpServer:
 
     def __init__(self, section: HttpSection, service: Service) -> None:
         """Make it; `start` listens."""
-        self._section, self._service = section, service
+        self._section, self.service = section, service
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = asyncio.Event()
         self._listening = threading.Event()
@@ -130,7 +130,7 @@ class HttpServer:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        answer = self._service.answer
+        answer = self.service.answer
         timeout_s = self._section.timeout_ms / 1000
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -164,7 +164,7 @@ class HttpServer:
         listening.close()
         for each in cast(list[Connection], server.connections):
             each.cut()
-        await self._service.close()
+        await self.service.close()
 
 
 def response_of(reply: Reply) -> web.Response:

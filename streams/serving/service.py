@@ -79,6 +79,8 @@ class Service:
         self._section, self._configuration, self._worker = section, configuration, worker
         self._authorization = f"Bearer {token}".encode() if token else b""
         self._peers = Peers(section.timeout_ms / 1000)
+        self.answered: dict[tuple[str, int], int] = {}
+        """How many requests were answered, by route and status; those without a route have an empty one."""
         self.routes = (
             Route("POST", "/rank", self._rank),
             Route("POST", "/score", self._score),
@@ -95,22 +97,30 @@ class Service:
 
     async def answer(self, request: web.BaseRequest) -> Reply:
         """Return the reply to a request: a problem document where it has no other."""
+        target = urlsplit(request.raw_path)
+        route: Route | None = None
         try:
             self._refuse_host(request)
-            target = urlsplit(request.raw_path)
             route, argument = self._route(request.method, target.path)
-            if route.path not in OPEN_PATHS:
-                self._refuse_stranger(request)
-            body = await self._body(request) if route.method == "POST" else b""
-            headers = {name: request.headers[name] for name in ("Authorization", FORWARDED) if name in request.headers}
-            asked = Asked(request.method, request.raw_path, argument, query_of(target.query), headers, body)
-            return await route.answer(asked)
+            reply = await self._answer(request, route, argument)
         except ProblemError as problem:
-            return problem.reply
+            reply = problem.reply
         except Unusable as unusable:
-            return refused(unusable).reply
+            reply = refused(unusable).reply
         except BusyError as busy:
-            return unavailable(busy.message, busy.retry_after_s).reply
+            reply = unavailable(busy.message, busy.retry_after_s).reply
+        key = "" if route is None else route.path, reply.status
+        self.answered[key] = self.answered.get(key, 0) + 1
+        return reply
+
+    async def _answer(self, request: web.BaseRequest, route: Route, argument: str) -> Reply:
+        """Return the reply of a route. Raises ProblemError, Unusable or BusyError where it has none."""
+        if route.path not in OPEN_PATHS:
+            self._refuse_stranger(request)
+        body = await self._body(request) if route.method == "POST" else b""
+        headers = {name: request.headers[name] for name in ("Authorization", FORWARDED) if name in request.headers}
+        query = query_of(urlsplit(request.raw_path).query)
+        return await route.answer(Asked(request.method, request.raw_path, argument, query, headers, body))
 
     async def _rank(self, asked: Asked) -> Reply:
         """Rank a request's candidates."""

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
@@ -27,6 +27,8 @@ from thalweg.streams.refusal import Refusal
 from thalweg.streams.worker.worker import AssignedPartition, Scoring
 
 Metric = CounterMetricFamily | GaugeMetricFamily
+Answered = Mapping[tuple[str, int], int]
+NONE_ANSWERED: Answered = {}
 log = logging.getLogger("thalweg.worker")
 UNLEARNED = {"all": Tallied.CLOSED_UNLEARNED, "user": Tallied.OVER_USER_SHARE}
 """What closed or passed over an impression: a limit of all users, or one user's share of it."""
@@ -65,9 +67,9 @@ def rows_of(state: State) -> dict[str, int]:
 class WorkerCollector(Collector):
     """Every metric of the partitions that a worker has; those that moved to another worker are that one's."""
 
-    def __init__(self, scoring: Scoring, consumer: Consumer) -> None:
-        """Read from a worker's handler, and from its consumer how far each partition is."""
-        self._scoring, self._consumer = scoring, consumer
+    def __init__(self, scoring: Scoring, consumer: Consumer, answered: Answered = NONE_ANSWERED) -> None:
+        """Read from a worker's handler, from its consumer how far each partition is, and what questions it answered."""
+        self._scoring, self._consumer, self._answered = scoring, consumer, answered
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics as they are now."""
@@ -75,6 +77,7 @@ class WorkerCollector(Collector):
         yield from _of_events(partitions)
         yield from _of_checkpoints(partitions)
         yield from _of_progress(self._consumer, self._scoring.delivery.committed)
+        yield _of_questions(self._answered)
 
 
 def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
@@ -151,12 +154,21 @@ def _of_progress(consumer: Consumer, committed: Callable[[int], int | None]) -> 
     yield from (lag, pending, acknowledged, silence)
 
 
-def new_registry(scoring: Scoring, consumer: Consumer) -> CollectorRegistry:
+def _of_questions(answered: Answered) -> Metric:
+    found = CounterMetricFamily(
+        "thalweg_questions", "HTTP requests answered, by route and status.", labels=["route", "status"]
+    )
+    for (route, status), count in sorted(dict(answered).items()):
+        found.add_metric([route, str(status)], count)
+    return found
+
+
+def new_registry(scoring: Scoring, consumer: Consumer, answered: Answered = NONE_ANSWERED) -> CollectorRegistry:
     """Return a registry with the worker's metrics and those of its process."""
     from prometheus_client import ProcessCollector
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(WorkerCollector(scoring, consumer))
+    registry.register(WorkerCollector(scoring, consumer, answered))
     ProcessCollector(registry=registry)
     return registry
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import urlopen
 
 import pytest
 from thalweg.operators.machine.hashing import partition_of
@@ -170,6 +171,8 @@ def test_a_request_is_logged_and_ranked(broker: str, unique: Callable[[str], str
         with Client(f"http://{address_of(workers, 0)}", deadline_s=60.0) as client:
             wait_until(lambda: client.user("u1")["offset"] >= 300, "all events are folded")
             answer = client.rank("u1", WANTED, context={"device": "phone"}, log=True)
+        with urlopen(f"http://{workers.metrics_address(workers.workers[0])}/metrics", timeout=20) as told:
+            assert 'thalweg_questions_total{route="/rank",status="200"} 1.0' in told.read().decode()
         assert answer.offset == 300
         wait_until(lambda: records_of(broker, rankings, 0), "the request is ranked")
         [record] = records_of(broker, rankings, 0)

@@ -428,6 +428,17 @@ def test_the_page_is_whole_by_itself(serve: Serve, partition: Partition) -> None
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
 
 
+def test_answers_are_counted(partition: Partition) -> None:
+    """Each request counts by its route and status, for the worker's metrics."""
+    section = HttpSection(port=0)
+    server = HttpServer(section, Service(section, small(), World({0: partition})))
+    server.start()
+    for method, target, body in (("POST", "/rank", asked()), ("POST", "/rank", b"{}"), ("GET", "/x", None)):
+        send(f"127.0.0.1:{server.port}", method, target, body)
+    server.stop()
+    assert server.service.answered == {("/rank", 200): 1, ("/rank", 400): 1, ("", 404): 1}
+
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
