@@ -20,7 +20,7 @@ from thalweg.streams.configuration.loading import ConfigurationError, Loaded, lo
 from thalweg.streams.interrupts import interrupt_quietly
 from thalweg.streams.kafka.blocks import BlockApp, BlockLimits, EndingLimits, block_app
 from thalweg.streams.kafka.topics import check
-from thalweg.streams.partition.knowledge import user_known
+from thalweg.streams.partition.knowledge import item_known, user_known
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.readiness import make_ready
 from thalweg.streams.partition.seal import seal_of
@@ -112,6 +112,7 @@ def advertise(app: BlockApp, url: str) -> None:
 def ask_once(partition: Partition) -> None:
     """Have all that questions need compiled, or loaded, before there is one."""
     user_known(partition, "nobody", WARM_UP_TIMEOUT_S)
+    item_known(partition, "nothing", WARM_UP_TIMEOUT_S)
     if partition.configuration.learner.model == BUILT_IN:
         partition.answer(encode_event(Request("1", "nobody", ["nothing"], EARLIEST_TS_MS, {})))
 

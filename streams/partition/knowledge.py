@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from thalweg.operators.facts import HEAD, KEY_BYTES, Held, find_item
 from thalweg.operators.fold.state import State
 from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.rates import Sum
-from thalweg.operators.structures import index
+from thalweg.operators.structures import index, texts
 from thalweg.operators.structures.table import Table
 from thalweg.streams.partition.partition import Partition
+
+_decode_facts = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class ValueKnown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -57,6 +60,7 @@ class UserKnown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     last_exposure_ms: int | None = None
     waiting: int = 0
     behaviors: dict[str, BehaviorsKnown] = {}
+    facts: dict[str, Any] = {}
     value: ValueKnown | None = None
 
 
@@ -68,6 +72,7 @@ class ItemKnown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     partition: int
     offset: int
     known: bool
+    facts: dict[str, Any] = {}
     value: ValueKnown | None = None
 
 
@@ -93,6 +98,7 @@ def user_known(partition: Partition, user: str, timeout_s: float) -> bytes:
                 last_exposure_ms=int(state.visits.shown_ms[row]) if shown else None,
                 waiting=int(state.waiting.users.held[row]),
                 behaviors={kind: _behaviors(state, row, place) for place, kind in enumerate(kinds)},
+                facts=_facts(state.facts.of_users, row),
             )
     return msgspec.json.encode(found)
 
@@ -101,6 +107,9 @@ def item_known(partition: Partition, item: str, timeout_s: float) -> bytes:
     """Return what a partition knows of an item. Raises BusyError where it can't be read now."""
     key = _key(partition, "item", item)
     with partition.turns.asked(timeout_s):
+        facts = partition.state.facts
+        row = int(find_item(facts, np.uint64(key)))  # type: ignore[arg-type]
+        held = _facts(facts.of_items, row) if row >= 0 else {}
         value = _value(partition.state, key)
         offset = partition.questions.position.next_offset
     found = ItemKnown(
@@ -108,7 +117,8 @@ def item_known(partition: Partition, item: str, timeout_s: float) -> bytes:
         item_key=f"{key:016x}",
         partition=partition.partition,
         offset=offset,
-        known=value is not None,
+        known=value is not None or bool(held),
+        facts=held,
         value=value,
     )
     return msgspec.json.encode(found)
@@ -136,6 +146,21 @@ def _value(state: State, key: int) -> ValueKnown | None:
         counted_ms=int(state.learner.rates.at_ms[row]),
         updated_ms=int(state.features.updated_ms[row]),
     )
+
+
+def _facts(held: Held, owner: int) -> dict[str, Any]:
+    """Return the facts of an item or a user by name, as `operators.facts` packs them."""
+    packed = np.zeros(int(held.length[owner]), np.uint8)
+    if not len(packed):
+        return {}
+    texts.read_text(held.texts, int(held.text[owner]), len(packed), packed, 0)
+    raw, at, pieces = packed.tobytes(), 0, []
+    while at < len(raw):
+        _, count, length = HEAD.unpack_from(raw, at)
+        at += HEAD.size + KEY_BYTES * count
+        pieces.append(raw[at : at + length])
+        at += length
+    return _decode_facts(b"{%s}" % b",".join(pieces))
 
 
 def _behaviors(state: State, user: int, kind: int) -> BehaviorsKnown:

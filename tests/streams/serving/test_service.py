@@ -162,6 +162,22 @@ def test_what_is_known_of_a_user_and_an_item(serve: Serve, partition: Partition,
     assert not client(address).item("never")["partitions"][0]["known"]
 
 
+def test_what_facts_are_known(serve: Serve, partition: Partition, client: Callable[..., Client]) -> None:
+    """The facts of users and items are shown as they were sent, whether anything else is known of them or not."""
+    own = Partition(small(), arrays=partition.snapshot())
+    facts = {"author": "a3", "tags": ["x", "y\u00e9"], "price": 2.5}
+    events: list[dict[str, Any]] = [
+        {"type": "item", "id": "f1", "item": "fresh", "ts": NOW_MS, "fields": facts},
+        {"type": "user", "id": "f2", "user": "u1", "ts": NOW_MS, "fields": {"plan": "free"}},
+    ]
+    own.process([LogRecord(EVENTS + n, msgspec.json.encode(event)) for n, event in enumerate(events)])
+    asking = client(serve(World({0: own})))
+    found = asking.item("fresh")["partitions"][0]
+    assert (found["known"], found["facts"], "value" in found) == (True, facts, False)
+    assert asking.user("u1")["facts"] == {"plan": "free"}
+    assert "facts" not in asking.item("i1")["partitions"][0]
+
+
 def row_of(partition: Partition, user: str) -> int:
     """Return a user's row, found by comparing keys."""
     from thalweg.operators.machine.hashing import field_seed, key_of
