@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
@@ -69,10 +70,19 @@ def difference(workers: Workers) -> Difference:
         (written, _), expected = workers.written(number), workers.expected(number)
         assert len(expected[0]) > 1000
         assert len(expected[1]) > 1000
+        assert len(expected[3]) > 10
         for kind in range(len(expected)):
             found = compared(written[kind], expected[kind])
             total = Difference(*(sum(pair) for pair in zip(total, found, strict=True)))
     return total
+
+
+def asked(line: bytes, number: int) -> bytes:
+    """Return a request in place of an event: its user asks for some items, its own among them."""
+    event = msgspec.json.decode(line)
+    items = [event["item"], *(f"item-{(number + more) % 50}" for more in range(5))]
+    own = {name: event[name] for name in ("user", "ts")}
+    return msgspec.json.encode({"type": "request", "id": f"r{number}", "candidates": items, "context": {}, **own})
 
 
 class Load:
@@ -114,7 +124,7 @@ class Load:
                 await each
 
     def _next(self, count: int) -> dict[int, list[bytes]]:
-        """Return the next lines by partition, some of them what a producer should not send."""
+        """Return the next lines by partition, some of them requests, some what a producer should not send."""
         partitions = list(range(self._workers.loaded.topics.partitions))
         found: dict[int, list[bytes]] = {}
         for _ in range(count):
@@ -122,6 +132,8 @@ class Load:
             line = next(self._lines).rstrip(b"\n")
             if self.produced % 997 == 0:
                 line = b'{"type": "impression", "n": %d}' % self.produced
+            elif self.produced % 211 == 0:
+                line = asked(line, self.produced)
             key = key_of(line)
             partition = 0 if key is None else partition_of(key, partitions, partitions)
             found.setdefault(partition, []).append(line)

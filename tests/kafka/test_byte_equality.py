@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.broker
 Unique = Callable[[str], str]
 TABLE = ROOT.resolve().parent / "shared" / "data" / "kuairand14d" / "events.parquet"
 PARTITIONS = 3
+REQUEST_EVERY = 50
 DAMAGED = {100: b"not json \xff", 2_000: b'{"type": "impression", "user": "7"}', 30_000: b""}
 SHIPPED = {
     "TABLE__ROWS_LIMIT": "",
@@ -40,7 +42,7 @@ def thalweg(*arguments: str) -> None:
 
 
 def kuairand(folder: Path) -> Path:
-    """The whole log where its table is there, else the shipped sample, some lines damaged."""
+    """The whole log where its table is there, else the shipped sample, some lines damaged, and requests in between."""
     whole = SAMPLE
     if TABLE.exists():
         whole = folder / "whole.jsonl"
@@ -50,18 +52,28 @@ def kuairand(folder: Path) -> Path:
     log = folder / "log.jsonl"
     with LogReader(whole, block_lines=10_000) as reader, log.open("wb") as copy:
         for block in reader:
-            copy.writelines(DAMAGED.get(record.offset, record.value or b"") + b"\n" for record in block)
+            lately: deque[str] = deque(maxlen=30)
+            for record in block:
+                copy.write(DAMAGED.get(record.offset, record.value or b"") + b"\n")
+                event = msgspec.json.decode(record.value or b"")
+                if event["type"] == "impression":
+                    lately.append(event["item"])
+                    if record.offset % REQUEST_EVERY == 0:
+                        asked = {name: event[name] for name in ("user", "ts", "context")}
+                        asked |= {"type": "request", "id": f"r{record.offset}", "candidates": list(lately)}
+                        copy.write(msgspec.json.encode(asked) + b"\n")
     return log
 
 
 def replayed(workers: Workers, partition: int, folder: Path, *options: str) -> list[list[bytes]]:
-    """Write a partition's log to a file, replay it, and return the lines of scores, examples and dead letters."""
+    """Write a partition's log to a file, replay it, and return the lines of all that it made."""
     log = folder / f"{partition}.jsonl"
     records = workers.records_of(workers.source, partition)
     assert [record.offset for record in records] == list(range(len(records)))
     log.write_bytes(b"".join(record.value + b"\n" for record in records))
-    paths = [folder / f"{partition}.{kind}" for kind in ("scores", "examples", "dead_letters")]
+    paths = [folder / f"{partition}.{kind}" for kind in ("scores", "examples", "dead_letters", "rankings")]
     outputs = ["--out", str(paths[0]), "--examples", str(paths[1]), "--dead-letters", str(paths[2])]
+    outputs += ["--rankings", str(paths[3])]
     place = ["--topic", workers.source, "--partition", str(partition), "--first-offset", "0"]
     thalweg("replay", str(log), "--config", str(SAMPLE_CONFIGURATION), *place, *outputs, *options)
     return [path.read_bytes().splitlines() for path in paths]
@@ -69,10 +81,11 @@ def replayed(workers: Workers, partition: int, folder: Path, *options: str) -> l
 
 def consumed(workers: Workers, partition: int) -> list[list[bytes]]:
     """Return what readers of the topics get, dead letters in the form that files have."""
-    (scores, examples, letters, _), dropped = workers.written(partition)
+    (scores, examples, letters, rankings), dropped = workers.written(partition)
     assert dropped == 0
     lines = [dead_letter_line(Output(Cause(0, 0), each.value, each.key, each.headers)).value or b"" for each in letters]
-    return [[each.value or b"" for each in scores], [each.value or b"" for each in examples], lines]
+    values = [[each.value or b"" for each in kind] for kind in (scores, examples, rankings)]
+    return [values[0], values[1], lines, values[2]]
 
 
 def unkeyed(line: bytes) -> DeadLetter:
@@ -90,7 +103,7 @@ def score(workers: Workers, servers: str) -> None:
 
 
 def test_kuairand_through_kafka_equals_its_replay(broker: str, unique: Unique, tmp_path: Path) -> None:
-    """Scores, examples and dead letters of the whole log, consumed, equal the replay of each partition's log."""
+    """All outputs of the whole log, consumed, equal the replay of each partition's log."""
     with Workers(broker, unique, tmp_path / "workers", partitions=PARTITIONS, **SHIPPED) as workers:
         thalweg("produce", str(kuairand(tmp_path)), "--topic", workers.source, "--bootstrap-servers", broker)
         score(workers, broker)
@@ -98,6 +111,8 @@ def test_kuairand_through_kafka_equals_its_replay(broker: str, unique: Unique, t
         for partition in range(PARTITIONS):
             files, topics = replayed(workers, partition, tmp_path), consumed(workers, partition)
             assert topics[:2] == files[:2]
+            assert topics[3] == files[3]
+            assert len(files[3]) > 50
             assert [unkeyed(line) for line in topics[2]] == [unkeyed(line) for line in files[2]]
             assert len(files[0]) > 5_000
             letters += len(files[2])
