@@ -1,9 +1,9 @@
-"""Write a made-up shop's log: tables of views, carts, purchases and items, and the same events as JSON lines.
+"""Write a made-up shop's log: tables of views, carts and purchases, facts of items, and all of it as JSON lines.
 
     python examples/shop/make_log.py FOLDER [--views 20000] [--seed 7]
 
 Customers like some categories and some brands more than others, and new items come in every day. Nothing of it is in
-Thalweg's own shape. It needs the standard library only.
+Thalweg's own shape but the facts. It needs the standard library only.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import csv
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ COLUMNS = {
     "views": ("view_id", "customer", "sku", "seen_at", "device", "list_name"),
     "carts": ("view_id", "customer", "sku", "seen_at"),
     "purchases": ("customer", "sku", "seen_at", "price"),
-    "items": ("sku", "since", "category", "brand", "price"),
 }
+PROPERTIES = ("category", "brand", "price")
 Row = dict[str, Any]
 
 
@@ -88,6 +88,31 @@ def write_table(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
         writer.writerows({name: told(value) for name, value in row.items()} for row in rows)
 
 
+def write_lines(path: Path, rows: Iterable[Row]) -> None:
+    """Write JSON, one object a line."""
+    with path.open("w") as file:
+        file.writelines(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
+
+
+def fact(row: Row) -> Row:
+    """Return what is known of an item as Thalweg's own event."""
+    fields = {name: row[name] for name in PROPERTIES}
+    ts = int(START.timestamp() * 1_000)
+    return {"type": "item", "id": f"fact-{row['sku']}", "item": row["sku"], "ts": ts, "fields": fields}
+
+
+def event(kind: str, row: Row) -> Row:
+    """Return an event as the shop sends it to a topic."""
+    known = ("sku", *PROPERTIES) if kind == "item" else ("sku",)
+    product = {name: told(row[name]) for name in known}
+    found: Row = {"event": kind, "product": product, "at": told(row["seen_at"])}
+    if kind != "item":
+        found["who"] = {"id": row["customer"]}
+        found["view"] = row.get("view_id")
+        found["page"] = {name: row[name] for name in ("device", "list_name") if name in row}
+    return found
+
+
 def main() -> None:
     """Write the tables and the JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -97,16 +122,14 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     found = sorted(events(arguments.views, arguments.seed), key=lambda each: each[1])
-    items = [item(number) for number in range(ITEMS)]
-    tables = {kind: [row for each, _, row in found if each == kind] for kind in ("view", "cart", "purchase")}
-    for kind, rows in {**tables, "item": items}.items():
+    for kind in ("view", "cart", "purchase"):
+        rows = [row for each, _, row in found if each == kind]
         write_table(arguments.folder / f"{kind}s.csv", COLUMNS[f"{kind}s"], rows)
-    with (arguments.folder / "events.jsonl").open("w") as file:
-        for kind, _, row in found:
-            product = {name: told(row[name]) for name in ("sku", "price") if name in row}
-            page = {name: row[name] for name in ("device", "list_name") if name in row}
-            event = {"event": kind, "view": row.get("view_id"), "who": {"id": row["customer"]}, "product": product}
-            file.write(json.dumps(event | {"page": page, "at": told(row["seen_at"])}) + "\n")
+    items = [item(number) for number in range(ITEMS)]
+    write_lines(arguments.folder / "items.jsonl", map(fact, items))
+    started = [("item", each["since"], each | {"seen_at": each["since"]}) for each in items]
+    together = sorted([*started, *found], key=lambda each: each[1])
+    write_lines(arguments.folder / "events.jsonl", (event(kind, row) for kind, _, row in together))
 
 
 if __name__ == "__main__":
