@@ -16,7 +16,7 @@ from thalweg.streams.driver import START_MS
 from thalweg.streams.partition.partition import Partition
 
 BLOCK_EVENTS = 1_000
-EARLY_EVENTS = 100_000
+EARLY_EVENTS = 200_000
 
 
 def resident_bytes() -> int:
