@@ -118,6 +118,9 @@ def test_what_is_filtered_out_has_no_probability_and_caps_have() -> None:
     """Excluded items are no candidates; a cap's items are, for places before it is full; `top` cuts the answer only."""
     asked = driver(policy="gumbel", temperature=5.0)
     assert sum(item.probability or 0.0 for item in ask(asked, exclude=["v0", "v5"]).items) == pytest.approx(1.0)
+    unseen = ask(asked, seen="drop").items
+    assert {item.item for item in unseen} == {f"v{n}" for n in range(2, 12)}
+    assert sum(item.probability or 0.0 for item in unseen) == pytest.approx(1.0)
     capped = ask(asked, at_most={"author": 1})
     assert len(capped.items) == 3
     assert 0.1 < sum(item.probability or 0.0 for item in capped.items) < 0.6
