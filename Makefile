@@ -1,5 +1,6 @@
 # make demo    replay the shipped sample of KuaiRand, print a table, and the paths of a page with curves and of the scores
 # make live    see it on a real Kafka: broker, topics, 2 000 events a second, a worker, a table of how it goes; Ctrl-C ends it
+# make quick   tests of every room without a broker; nothing is compiled, so right after an edit
 # make test    all checks and all tests: what continuous integration runs; a part of what is slow by its nature
 # make coverage  lines of operators/ that tests of the interpreted fold run: at least 97%
 # make check   lint, format, types, import directions, doctests
@@ -23,7 +24,7 @@ REBALANCES ?= 20
 FULL_DISKS ?= 10
 RESTARTS ?= 10
 RUNS ?= 100000
-.PHONY: help demo live test coverage check lint types warm kuairand peer quality soak clean
+.PHONY: help demo live quick test coverage check lint types warm kuairand peer quality soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -69,6 +70,18 @@ types: $(VENV)/.installed-test
 warm: $(VENV)/.installed-test
 	$(BIN)/thalweg warm-up
 
+# The fold as plain Python, and of each room what answers soon.
+QUICK := tests/schemas/test_golden.py tests/schemas/test_refusals.py tests/schemas/test_json_schemas.py
+QUICK += $(addprefix tests/operators/,structures machine/test_reserve.py machine/test_plain.py machine/test_hashing.py \
+    edges/test_few.py estimators/test_river.py test_clock.py test_delay.py test_rates.py test_ftrl.py) tests/fold/test_state.py
+QUICK += $(addprefix tests/streams/,test_driver.py test_scoring_time.py logs/test_logs.py mapping/test_mapping.py \
+    kafka/test_first_blocks.py kafka/test_joined_blocks.py kafka/test_taken_over.py configuration/test_configuration.py \
+    partition/test_tally.py checkpoints/test_checkpoints.py replay/test_figures.py worker simulation/test_simulated_loop.py \
+    simulation/test_simulated_disk.py commands/test_checkpoint_command.py)
+quick: $(VENV)/.installed-test
+	THALWEG_INTERPRETED=1 $(BIN)/python -m pytest -q -n 2 -m "not broker and not large and not long" $(QUICK) \
+	    --deselect tests/operators/estimators/test_river.py::test_river_finds_nothing
+
 # Three processes on two cores: tests that need a broker mostly wait, in two of them at first (tests/conftest.py). What is
 # compiled is compiled before they start, beside the types.
 test: $(VENV)/.installed-test
@@ -76,8 +89,12 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 # The fold as plain Python: coverage sees no line of machine code.
-COVERED := tests/fold/test_plain.py tests/fold/test_state.py tests/operators tests/streams/test_driver.py
-COVERED += --ignore tests/operators/machine/test_compiled.py --ignore tests/operators/estimators/test_river_documentation.py
+COVERED := tests/fold/test_state.py tests/operators tests/streams/test_driver.py tests/streams/test_ranking.py
+COVERED += tests/streams/test_exploration.py tests/test_doctests.py
+COVERED += --ignore tests/operators/machine/test_compiled.py --ignore tests/operators/machine/test_cache.py
+COVERED += --ignore tests/operators/estimators/test_river_documentation.py --ignore tests/operators/test_extending.py
+COVERED += --deselect tests/operators/fold/test_consistency.py::test_what_the_fold_leaves_is_consistent
+COVERED += -m "not broker and not large and not long"
 coverage: $(VENV)/.installed-test
 	@mkdir -p build
 	THALWEG_INTERPRETED=1 $(BIN)/coverage run -m pytest -q -p no:cacheprovider $(COVERED)
