@@ -55,6 +55,7 @@ def test_the_wheel_has_one_name_at_the_top(wheel: Path, installed: Path) -> None
     parts = {name.split("/")[1] for name in names if name.startswith("thalweg/")}
     assert parts == {"schemas", "operators", "streams"}
     assert any(re.fullmatch(r"thalweg/schemas/json/\w+\.json", name) for name in names)
+    assert "thalweg/streams/serving/ui.html" in names
     [site] = installed.glob("lib/python*/site-packages")
     found = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")}
     assert found == {"thalweg"}
