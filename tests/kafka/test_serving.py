@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import signal
 import threading
@@ -151,7 +152,10 @@ def test_a_kill_and_a_rebalance_under_questions(broker: str, unique: Callable[[s
         assert statuses <= {200, 503}
         late = [each for each in answers if killed_at < each.at < back_at + 60 and each.status == 503]
         gone_s = max((each.at for each in late if each.at < back_at + 1), default=killed_at) - killed_at
-        assert gone_s < SESSION_TIMEOUT_S + 3.0
+        assert gone_s < back_at - killed_at + 1.0  # as soon as the survivor has opened the partition
+        # which takes longer where other programs want the processor too
+        waiting = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert gone_s < SESSION_TIMEOUT_S + 3.0 * waiting
         before = [each for each in answers if each.at < killed_at]
         assert {each.status for each in before if each.at > before[0].at + 0.5} == {200}
         assert {(each.address, each.user) for each in before} >= {
