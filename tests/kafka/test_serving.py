@@ -132,7 +132,8 @@ def test_a_kill_and_a_rebalance_under_questions(broker: str, unique: Callable[[s
         wait_until(lambda: opened(workers, 0) == 2, "both partitions are open")
         workers.start()
         addresses.append(address_of(workers, 1))
-        wait_until(lambda: opened(workers, 1) == 1, "each worker has a partition")
+        # the first one closes both, and opens one again
+        wait_until(lambda: opened(workers, 0) == 3 and opened(workers, 1) == 1, "each worker has a partition")
         asking = Asking(addresses)
         asking.start()
         workers.produce(events[500:1_000])
@@ -140,12 +141,12 @@ def test_a_kill_and_a_rebalance_under_questions(broker: str, unique: Callable[[s
         first.send_signal(signal.SIGKILL)
         killed_at = time.monotonic()
         asking.addresses = addresses[1:]
-        wait_until(lambda: opened(workers, 1) >= 2, "the survivor has both partitions")
+        wait_until(lambda: opened(workers, 1) >= 3, "the survivor has both partitions")
         back_at = time.monotonic()
         workers.produce(events[1_000:])
         workers.start()
         asking.addresses = [addresses[1], address_of(workers, 2)]
-        wait_until(lambda: opened(workers, 2) == 1, "the new worker has a partition")
+        wait_until(lambda: opened(workers, 1) >= 4 and opened(workers, 2) == 1, "the new worker has a partition")
         time.sleep(3)
         answers = asking.stop()
         statuses = {each.status for each in answers if each.address != addresses[0] or each.at < killed_at}
