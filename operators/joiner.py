@@ -163,6 +163,8 @@ class Waiting(NamedTuple):
     older: Annotated[Int32, per("slots", "its neighbour by closing + 1", digest=False)]
     newer: Annotated[Int32, per("slots", "its neighbour by closing + 1", digest=False)]
     ends: Annotated[Int32, per("2", "closed first and last, + 1", digest=False)]
+    doubted_turn: Annotated[Int64, per("slots", "of the clock, since when its window is doubted; 0: it is not")]
+    doubted: Annotated[Int32, per("2", "doubted first and last, + 1, by the same neighbours", digest=False)]
     held_feedbacks: Annotated[Int32, per("users", "feedback that the user fills", digest=False)]
     held_blocks: Annotated[Int32, per("users", "blocks of text that the user fills", digest=False)]
     pool: Annotated[Pool, part(limit="slots_limit")]
@@ -225,13 +227,54 @@ def wait_until(waiting: Waiting, slot: int, deadline_ms: int, arrival: int) -> N
 
 
 @compiled
+def begins_ms(waiting: Waiting, slot: int, parameters: JoinerParameters) -> int:
+    """Return when the window of a waiting impression begins: mostly its `ts`."""
+    return waiting.deadlines.deadline_ms[slot] - parameters.attribution_window_ms  # type: ignore[no-any-return]
+
+
+@compiled
+def is_behind(waiting: Waiting, slot: int, parameters: JoinerParameters) -> bool:
+    """Return whether the window of a waiting impression begins behind its `ts`, which others had passed."""
+    return bool(begins_ms(waiting, slot, parameters) > waiting.ts_ms[slot])
+
+
+@compiled
 def close_slot(waiting: Waiting, slot: int, now_ms: int) -> None:
     """Close an impression's window; its slot stays for late feedback and for duplicates."""
     deadlines.remove_deadline(waiting.deadlines, slot)
     deadlines.remove_deadline(waiting.provisional, slot)
+    believe(waiting, slot)
     waiting.status[slot] = Status.CLOSED
     waiting.closed_ms[slot] = now_ms
     recency.link(waiting.older, waiting.newer, waiting.ends, slot)
+
+
+@compiled
+def doubt(waiting: Waiting, slot: int, turn: int) -> None:
+    """Mark an impression that is not where others are: its clock, or a gap in the log, or what comes out of order."""
+    if waiting.doubted_turn[slot] == 0:
+        waiting.doubted_turn[slot] = turn
+        recency.link(waiting.older, waiting.newer, waiting.doubted, slot)
+
+
+@compiled
+def believe(waiting: Waiting, slot: int) -> None:
+    """Take the mark of `doubt` from an impression that may have it."""
+    if waiting.doubted_turn[slot] != 0:
+        waiting.doubted_turn[slot] = 0
+        recency.unlink(waiting.older, waiting.newer, waiting.doubted, slot)
+
+
+@compiled
+def is_doubted(waiting: Waiting, slot: int) -> bool:
+    """Return whether an impression has the mark of `doubt`."""
+    return bool(waiting.doubted_turn[slot] != 0)
+
+
+@compiled
+def oldest_doubted(waiting: Waiting) -> int:
+    """Return the slot that was doubted first, or -1."""
+    return recency.oldest(waiting.doubted)
 
 
 @compiled
@@ -283,6 +326,7 @@ def drop_slot(waiting: Waiting, slot: int) -> None:
     else:
         deadlines.remove_deadline(waiting.deadlines, slot)
         deadlines.remove_deadline(waiting.provisional, slot)
+        believe(waiting, slot)
     drop_feedback(waiting, slot)
     add_to_share(waiting, slot, 0, -texts.blocks_of(int64(waiting.length[slot])))
     texts.release_text(waiting.texts, waiting.text[slot])
@@ -353,6 +397,19 @@ def has_positive(waiting: Waiting, slot: int, grace_ms: int) -> bool:
             return True
         node = int64(waiting.feedbacks.next[node - 1])
     return False
+
+
+@compiled
+def positive_ms(waiting: Waiting, slot: int) -> int:
+    """Return when the first positive of an impression came in time, by its own `ts`; that of the impression if none."""
+    found = int64(-1)
+    node = int64(waiting.feedback[slot])
+    while node != 0:
+        if waiting.feedbacks.positive[node - 1] == 1 and is_in_time(waiting, slot, node - 1, 0):
+            ts_ms = waiting.feedbacks.ts_ms[node - 1]
+            found = min(found, ts_ms) if found >= 0 else ts_ms
+        node = int64(waiting.feedbacks.next[node - 1])
+    return found if found >= 0 else waiting.ts_ms[slot]  # type: ignore[no-any-return]
 
 
 @compiled

@@ -25,7 +25,7 @@ from thalweg.schemas.refusal import is_deeper, refusal
 
 Decode = Callable[[bytes | None], Event]
 
-SHORTEST = b'{"type":"erase","id":"","user":"","ts":946684800000}'
+SHORTEST = b'{"type":"erase","id":"","user":"","ts":315532800000}'
 
 
 def decoder(limits: LimitsConfiguration) -> Decode:

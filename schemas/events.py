@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, json
 
-EARLIEST_TS_MS = 946_684_800_000
-"""2000-01-01T00:00:00Z: no event lies before."""
+EARLIEST_TS_MS = 315_532_800_000
+"""1980-01-01T00:00:00Z: no event lies before."""
 END_TS_MS = 4_102_444_800_000
 """2100-01-01T00:00:00Z: every event lies before."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from thalweg.schemas.bounds import MS_MAX, check, within
+from thalweg.schemas.bounds import check, within
 
 NAME_BYTES_MAX = 255
 """Of a context field's name, which is kept in the state."""
@@ -32,8 +32,6 @@ class LimitsConfiguration:
     """Strings in one list of a context."""
     candidates: Annotated[int, within(1, 1 << 16)] = 1_024
     """Items that one request may ask to rank."""
-    time_jump_ms: Annotated[int, within(1, MS_MAX)] = 86_400_000
-    """How far one event may move stream time forward: a day, so that one broken clock does not close every window."""
 
     @property
     def kept_bytes(self) -> int:

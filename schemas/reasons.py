@@ -40,7 +40,7 @@ class Reason(StrEnum):
     TIME_OUT_OF_RANGE = "time_out_of_range", 23
     # What only the partition and its state show.
     WRONG_PARTITION = "wrong_partition", 24
-    TIME_JUMP = "time_jump", 25
+    TIME_JUMP = "time_jump", 25  # of earlier versions: no record is refused for it any more
     USER_MISMATCH = "user_mismatch", 26
     REQUEST_UNSUPPORTED = "request_unsupported", 27
     TOO_MANY_VALUES = "too_many_values", 28

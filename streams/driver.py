@@ -232,7 +232,7 @@ class Driver:
 
     @property
     def stream_time_ms(self) -> int:
-        """The largest event time so far, 0 before the first event."""
+        """Stream time, what most of the users heard last have reached; 0 before the first event."""
         return int(self.partition.state.clock.stream_time_ms[0])
 
     @property

@@ -34,7 +34,6 @@ EVER_NEW_FLAGS = [
     "behaviors.expire_time_ms=60000",
     "joiner.attribution_window_ms=10000",
     "joiner.late_window_ms=10000",
-    "limits.time_jump_ms=86400000",
 ]
 BLOCK = 10_000
 STEP_MS = 10

@@ -26,7 +26,6 @@ from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import Cause, Headers, Output
 
 DETAILS = {
-    Reason.TIME_JUMP: "ts is further ahead of stream time than limits.time_jump_ms",
     Reason.USER_MISMATCH: "the user is not the user of the impression",
     Reason.REQUEST_UNSUPPORTED: "no candidate is ranked where a River classifier is the model (learner.model)",
     Reason.TOO_MANY_FEEDBACKS: "the impression has as many feedbacks as joiner.feedbacks_per_impression",

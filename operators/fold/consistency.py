@@ -9,6 +9,7 @@ anything.
 from typing import Any
 
 import numpy as np
+from thalweg.operators.clock import Clock
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.facts import Held, are_packed
 from thalweg.operators.fold.state import State, sizes_of
@@ -124,6 +125,16 @@ def refuse_ranges(state: State, sizes: dict[Any, Any]) -> None:
             raise InconsistentError(f"{path} has numbers outside of {low} to {high}")
 
 
+def refuse_witnesses(clock: Clock) -> None:
+    """Raise InconsistentError where the clock's witnesses are not different users in the order of falling times."""
+    count = int(clock.witnesses[0])
+    times, turns = clock.witness_ts_ms, clock.witness_turn
+    require(len(np.unique(clock.witness[:count])) == count, "the clock's witnesses")
+    require(np.all(np.diff(times[:count]) <= 0), "times of the clock's witnesses")
+    require(within(turns[:count], 1, int(clock.turns[0])), "turns of the clock's witnesses")
+    require(not any(part[count:].any() for part in (clock.witness, times, turns)), "places of no witness")
+
+
 def refuse_inconsistent(state: State, configuration: Configuration) -> None:
     """Raise InconsistentError where the used part of a state is none that the fold could have left.
 
@@ -152,6 +163,10 @@ def refuse_inconsistent(state: State, configuration: Configuration) -> None:
     refuse_deadlines("provisional deadlines", waiting.provisional, np.flatnonzero(provisional))
     closed, ends = waiting.status == Status.CLOSED, waiting.ends
     refuse_lists("closed impressions", (ends[:1], ends[1:]), (waiting.newer, waiting.older), closed)
+    doubted, ends = waiting.doubted_turn != 0, waiting.doubted
+    require(not np.any(doubted & (waiting.status != Status.WAITING)), "doubted impressions")
+    refuse_lists("doubted impressions", (ends[:1], ends[1:]), (waiting.newer, waiting.older), doubted)
+    refuse_witnesses(state.clock)
     refuse_kept(waiting, np.flatnonzero(in_use), len(known))
     refuse_histories(state)
     seen = state.features_seen

@@ -4,7 +4,6 @@ from enum import IntEnum
 
 from thalweg.schemas.reasons import Reason
 
-TIME_JUMP = Reason.TIME_JUMP.code
 USER_MISMATCH = Reason.USER_MISMATCH.code
 REQUEST_UNSUPPORTED = Reason.REQUEST_UNSUPPORTED.code
 TOO_MANY_FEEDBACKS = Reason.TOO_MANY_FEEDBACKS.code

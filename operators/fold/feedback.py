@@ -103,9 +103,9 @@ def join(
 
 @compiled
 def take_positive(state: State, parameters: Parameters, slot: int) -> None:
-    """Count how long an impression's first positive took."""
+    """Count how long an impression's first positive took by its user's own clock."""
     now_ms = state.clock.stream_time_ms[0]
-    delay_ms = now_ms - state.waiting.ts_ms[slot]
+    delay_ms = joiner.positive_ms(state.waiting, slot) - state.waiting.ts_ms[slot]
     delay.count_delay(
         state.delays, delay_ms, now_ms, parameters.joiner.attribution_window_ms, parameters.joiner.provisional_share
     )

@@ -111,12 +111,9 @@ def fold_events(
         if columns.kind[event] == Kind.REQUEST and not parameters.learner.is_replaced:
             ranking.on_request(state, parameters, scratch, columns, emitted, event)
             continue
-        begin_event(state, columns, event)
+        begin_event(state, parameters, columns, event)
         if columns.kind[event] == Kind.ITEM:  # comes to every partition, from no user: it moves no time
             knowing.on_item(state, scratch, columns, emitted, event)
-            continue
-        if not clock.accept_time(state.clock, parameters.time_jump_ms, columns.ts_ms[event], columns.user[event]):
-            dead_letter(state, emitted, event, fates.TIME_JUMP)
             continue
         if not releases.release_due(state, parameters, scratch, emitted):
             return event
@@ -166,12 +163,15 @@ def close_windows(state: State, parameters: Parameters, scratch: Scratch, emitte
 
 
 @compiled
-def begin_event(state: State, columns: Columns, event: int) -> None:
-    """Start counting what an event causes, unless the event is resumed."""
+def begin_event(state: State, parameters: Parameters, columns: Columns, event: int) -> None:
+    """Let an event move stream time, and start counting what it causes, unless the event is resumed."""
     if state.clock.offset[0] != columns.offset[event]:
         state.clock.offset[0] = columns.offset[event]
         clear(state.clock.ordinals)
         state.clock.arrivals[0] += 1
+        if columns.kind[event] != Kind.ITEM:
+            clock.advance(state.clock, columns.ts_ms[event], columns.user[event])
+            releases.confirm_windows(state, parameters)
 
 
 @compiled
@@ -180,5 +180,6 @@ def on_erase(state: State, columns: Columns, emitted: Emitted, event: int) -> No
     user = index.find(state.users.lookup, columns.user[event])
     if user >= 0:
         users.forget_user(state, user)
+    clock.forget_witness(state.clock, columns.user[event])
     admission.forget_sightings(state.admission, columns.user[event])
     set_fate(state, emitted, event, Fate.ERASED)

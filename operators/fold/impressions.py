@@ -1,6 +1,6 @@
 """An impression arrives: it is scored, emitted, and waits for its outcome."""
 
-from thalweg.operators import cross, delay, derived, joiner
+from thalweg.operators import clock, cross, delay, derived, joiner
 from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold import fates, feedback, reading, room, scoring, users
 from thalweg.operators.fold.columns import Columns
@@ -97,11 +97,14 @@ def open_impression(
     waiting.offset[slot] = columns.offset[event]
     waiting.ts_ms[slot] = columns.ts_ms[event]
     waiting.scores[slot, Score.BASE] = columns.base_score[event]
-    deadline_ms = columns.ts_ms[event] + parameters.joiner.attribution_window_ms
-    joiner.wait_until(waiting, slot, deadline_ms, state.clock.arrivals[0])
+    # a user whose clock is behind, or whose records come late, has a whole window from now on
+    begins_ms = max(columns.ts_ms[event], state.clock.apparent_time_ms[0])
+    joiner.wait_until(waiting, slot, begins_ms + parameters.joiner.attribution_window_ms, state.clock.arrivals[0])
     elapsed_ms = state.delays.times_ms[delay.Time.ELAPSED]
     if elapsed_ms > 0:
-        deadlines.push_deadline(waiting.provisional, slot, columns.ts_ms[event] + elapsed_ms, state.clock.arrivals[0])
+        deadlines.push_deadline(waiting.provisional, slot, begins_ms + elapsed_ms, state.clock.arrivals[0])
+    if clock.is_doubtful(state.clock, columns.ts_ms[event]):
+        joiner.doubt(waiting, slot, state.clock.turns[0])
     return slot
 
 

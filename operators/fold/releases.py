@@ -1,6 +1,6 @@
 """What happens as stream time passes: labels are learned, windows close, examples are emitted."""
 
-from thalweg.operators import delay, features, joiner
+from thalweg.operators import clock, delay, features, joiner
 from thalweg.operators.behaviors import Behavior
 from thalweg.operators.fold import learning, prefetching, users
 from thalweg.operators.fold.emitted import Emitted, emit_example, has_room
@@ -28,6 +28,8 @@ def release_due(state: State, parameters: Parameters, scratch: Scratch, emitted:
             break
         if waiting.status[slot] == Status.EARLY:
             users.orphan(state, slot)
+        elif joiner.is_doubted(waiting, slot) and joiner.is_behind(waiting, slot, parameters.joiner):
+            restart_window(state, parameters, slot)  # time has jumped since it arrived
         else:
             release(state, parameters, scratch, emitted, slot)
             joiner.close_slot(waiting, slot, now_ms)
@@ -37,6 +39,29 @@ def release_due(state: State, parameters: Parameters, scratch: Scratch, emitted:
         users.release_slot(state, slot)
         slot = joiner.oldest_closed(waiting)
     return True
+
+
+@compiled
+def confirm_windows(state: State, parameters: Parameters) -> None:
+    """Correct the windows of impressions whose clocks turn out to be ahead or behind by those heard since."""
+    waiting = state.waiting
+    slot = joiner.oldest_doubted(waiting)
+    while slot >= 0 and clock.heard_since(state.clock, waiting.doubted_turn[slot]):
+        begins_ms = joiner.begins_ms(waiting, slot, parameters.joiner)
+        if begins_ms > state.clock.apparent_time_ms[0] or joiner.is_behind(waiting, slot, parameters.joiner):
+            restart_window(state, parameters, slot)
+        joiner.believe(waiting, slot)
+        slot = joiner.oldest_doubted(waiting)
+
+
+@compiled
+def restart_window(state: State, parameters: Parameters, slot: int) -> None:
+    """Let a doubted impression's window begin at apparent time, for good."""
+    waiting = state.waiting
+    joiner.believe(waiting, slot)
+    by_ms = state.clock.apparent_time_ms[0] - joiner.begins_ms(waiting, slot, parameters.joiner)
+    deadlines.move_deadline(waiting.deadlines, slot, by_ms)
+    deadlines.move_deadline(waiting.provisional, slot, by_ms)
 
 
 @compiled
@@ -54,7 +79,7 @@ def learn_due(state: State, parameters: Parameters, scratch: Scratch) -> None:
         prefetching.prefetch_rows(state, slot)
         label = float(waiting.label[slot])
         if label == 0.0:
-            elapsed_ms = now_ms - waiting.ts_ms[slot]
+            elapsed_ms = now_ms - joiner.begins_ms(waiting, slot, parameters.joiner)
             label = delay.provisional_label(state.delays, waiting.scores[slot, Score.MODEL], elapsed_ms)
         learning.take_label(state, parameters, scratch, slot, label)
 

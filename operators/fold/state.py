@@ -97,7 +97,6 @@ wipe_slot = wiper(State, "slots", but=("waiting",))
 class Parameters(NamedTuple):
     """The configuration as compiled code takes it; `acted`, `skipped`: the place of each kind of sequence, or -1."""
 
-    time_jump_ms: int
     expire_time_ms: npt.NDArray[np.int64]
     user_expire_time_ms: npt.NDArray[np.int64]
     crosses: Crosses
@@ -179,7 +178,6 @@ def parameters_of(configuration: Configuration, names: list[str]) -> Parameters:
     memories = error_memories(c)
     acted, skipped = (c.behaviors.kinds.index(kind) if kind in c.behaviors.kinds else -1 for kind in KINDS)
     return Parameters(
-        c.limits.time_jump_ms,
         expire_time_ms,
         np.array([c.behaviors.expire_time_ms], np.int64),
         crosses_of(c.features, salts),

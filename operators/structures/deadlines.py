@@ -96,6 +96,14 @@ def remove_deadline(deadlines: Deadlines, slot: int) -> None:
 
 
 @compiled
+def move_deadline(deadlines: Deadlines, slot: int, by_ms: int) -> None:
+    """Let a slot wait so much longer, or shorter, if it waits at all."""
+    if deadlines.place[slot] != 0:
+        remove_deadline(deadlines, slot)
+        push_deadline(deadlines, slot, deadlines.deadline_ms[slot] + by_ms, deadlines.arrival[slot])
+
+
+@compiled
 def last_deadline(deadlines: Deadlines) -> int:
     """Return the largest deadline that anything waits for, or -1."""
     last = int64(-1)

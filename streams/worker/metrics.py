@@ -100,7 +100,7 @@ def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
         labels=[*by, "how"],
     )
     stream_time = GaugeMetricFamily(
-        "thalweg_stream_time_seconds", "Largest event time seen so far, since 1970.", labels=by
+        "thalweg_stream_time_seconds", "Stream time: what most users heard last have reached, since 1970.", labels=by
     )
     rows = GaugeMetricFamily("thalweg_state_rows", "Rows in use.", labels=[*by, "operator"])
     size = GaugeMetricFamily("thalweg_state_bytes", "The part of the state that was ever used.", labels=by)

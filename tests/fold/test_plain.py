@@ -30,7 +30,7 @@ def test_the_fold_scores_as_its_specification_does(log: str, name: str) -> None:
 
 
 def test_the_specification_stays_short_enough_to_be_read() -> None:
-    """At most 800 lines of code in all, blank lines and docstrings aside."""
+    """At most 900 lines of code in all, blank lines and docstrings aside."""
     lines = 0
     for path in sorted((Path(__file__).parent / "plain").glob("*.py")):
         tree = ast.parse(path.read_text())
@@ -41,4 +41,4 @@ def test_the_specification_stays_short_enough_to_be_read() -> None:
         within = {line for node in docstrings for line in range(node.lineno, (node.end_lineno or 0) + 1)}
         texts = enumerate(path.read_text().splitlines(), 1)
         lines += sum(bool(text.strip()) and number not in within for number, text in texts)
-    assert lines <= 800
+    assert lines <= 900

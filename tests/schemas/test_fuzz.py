@@ -63,7 +63,7 @@ PIECES += [
 ]
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=64)
-times = st.integers(946_684_800_000, 4_102_444_799_999)
+times = st.integers(315_532_800_000, 4_102_444_799_999)
 numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 values = texts | st.just("") | numbers | st.lists(texts, max_size=32)
 contexts = st.dictionaries(texts.filter(lambda name: len(name.encode()) <= 64), values, max_size=64)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from thalweg.schemas.events import Feedback, Impression
 
+from tests.fold.plain.clock import Doubts, PlainClock
+
 
 @dataclass
 class Kept:
@@ -16,6 +18,7 @@ class Kept:
     id: str
     user: str
     status: str
+    ts_ms: int
     due_ms: int
     arrival: int
     closed: tuple[int, int] = (0, 0)
@@ -39,14 +42,20 @@ class PlainJoiner:
     kept: list[Kept] = field(default_factory=list)
     fates: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
-    now_ms: int = 0
+    clock: PlainClock = field(default_factory=PlainClock)
     arrivals: int = 0
     closings: int = 0
 
+    def __post_init__(self) -> None:
+        """Doubt nothing yet."""
+        self.doubts = Doubts(self.clock)
+
     def process(self, event: Impression | Feedback) -> None:
         """Give the next event its fate, and others theirs."""
-        self.now_ms = max(self.now_ms, event.ts)
+        self.clock.advance(event.ts, event.user)
         self.arrivals += 1
+        for name in self.doubts.decided():
+            self._known_surely(name).due_ms = self.clock.apparent_ms + self.window_ms
         self._release()
         if isinstance(event, Impression):
             self._impression(event)
@@ -55,14 +64,19 @@ class PlainJoiner:
 
     def _release(self) -> None:
         for kept in self._by_deadline():
-            if kept.status == "early" and kept.due_ms < self.now_ms:
+            if kept.status == "early" and kept.due_ms < self.clock.stream_ms:
                 self._forget(kept)
-            elif kept.due_ms < self.now_ms:
+            elif kept.due_ms < self.clock.stream_ms and self.doubts.is_restarted(kept.id):
+                kept.due_ms = self.clock.apparent_ms + self.window_ms
+            elif kept.due_ms < self.clock.stream_ms:
                 self.closings += 1
-                kept.status, kept.closed = "closed", (self.now_ms, self.closings)
-        for kept in [kept for kept in self.kept if kept.status == "closed"]:
-            if self.now_ms - kept.closed[0] >= self.late_ms:
-                self._forget(kept)
+                self.doubts.forget(kept.id)
+                kept.status, kept.closed = "closed", (self.clock.stream_ms, self.closings)
+        closed = [kept for kept in self.kept if kept.status == "closed"]
+        for kept in sorted(closed, key=lambda kept: kept.closed[1]):
+            if self.clock.stream_ms - kept.closed[0] < self.late_ms:
+                break
+            self._forget(kept)
 
     def _impression(self, event: Impression) -> None:
         known = self._known(event.id)
@@ -73,22 +87,23 @@ class PlainJoiner:
         is_kept = self._make_own_room(event.user, new=is_new)
         self._make_room()
         known = self._known(event.id)
-        due_ms = event.ts + self.window_ms
+        due_ms = self.doubts.begin(event.id, event.ts) + self.window_ms
         if known is not None:
             self.fates["early"] -= len(known.feedback)
             for _, ts_ms in known.feedback:
-                in_time = "joined" if ts_ms <= due_ms else "late"
+                in_time = "joined" if ts_ms <= event.ts + self.window_ms else "late"
                 self.fates[in_time if known.user == event.user else "dead_lettered"] += 1
             if known.user != event.user:
                 self.kept.remove(known)
                 known = None
         if known is None:
-            known = Kept(event.id, event.user, "waiting", 0, 0)
+            known = Kept(event.id, event.user, "waiting", 0, 0, 0)
             self.kept.append(known)
-        known.status, known.due_ms, known.arrival = "waiting", due_ms, self.arrivals
+        known.ts_ms, known.status, known.due_ms, known.arrival = event.ts, "waiting", due_ms, self.arrivals
         self.fates["scored"] += 1
         if not is_kept:
             self.counts["over_user_share"] += 1
+            self.doubts.forget(known.id)
             self.kept.remove(known)
 
     def _feedback(self, event: Feedback) -> None:
@@ -106,7 +121,8 @@ class PlainJoiner:
             self._make_room()
             known = self._known(event.impression)
         if known is None:
-            known = Kept(event.impression, event.user, "early", self.now_ms + self.window_ms, self.arrivals)
+            due_ms = self.clock.stream_ms + self.window_ms
+            known = Kept(event.impression, event.user, "early", 0, due_ms, self.arrivals)
             self.kept.append(known)
         held = {user: sum(len(kept.feedback) for kept in self.kept if kept.user == user) for user in self._users()}
         if (
@@ -117,7 +133,8 @@ class PlainJoiner:
             self.fates["dead_lettered"] += 1
             return
         known.feedback.append((event.id, event.ts))
-        self.fates[{"early": "early", "waiting": "joined", "closed": "late"}[known.status]] += 1
+        in_time = "joined" if event.ts <= known.ts_ms + self.window_ms else "late"
+        self.fates[{"early": "early", "waiting": in_time, "closed": "late"}[known.status]] += 1
 
     def _make_own_room(self, user: str, *, new: bool) -> bool:
         """Let the user's oldest go while the user has too many; nothing that waits goes for it."""
@@ -141,7 +158,13 @@ class PlainJoiner:
             self.fates["early"] -= len(kept.feedback)
             self.fates["orphaned"] += len(kept.feedback)
         self.counts["closed_unlearned"] += kept.status == "waiting"
+        self.doubts.forget(kept.id)
         self.kept.remove(kept)
+
+    def _known_surely(self, name: str) -> Kept:
+        known = self._known(name)
+        assert known is not None
+        return known
 
     def _known(self, name: str) -> Kept | None:
         return next((kept for kept in self.kept if kept.id == name), None)

@@ -10,6 +10,8 @@ from typing import Any
 
 from thalweg.schemas.limits import LimitsConfiguration
 
+from tests.fold.plain.clock import Doubts, PlainClock
+
 LIMITS = LimitsConfiguration()
 REQUIRED = {
     "impression": ["id", "user", "item", "ts", "context", "base_score"],
@@ -18,7 +20,7 @@ REQUIRED = {
     "erase": ["id", "user", "ts"],
 }
 OPTIONAL = ("base_score", "value")
-EARLIEST_MS, END_MS = 946_684_800_000, 4_102_444_800_000
+EARLIEST_MS, END_MS = 315_532_800_000, 4_102_444_800_000
 
 
 class Refused(Exception):  # noqa: N818
@@ -230,11 +232,9 @@ class Rules:
         """Start with the two fields that there always are, of at most `fields`, and at most `values` values."""
         self._fields, self._values = fields, values
         self._names: list[str] = []
-        self._now_ms = 0
-        self._suspects: list[tuple[str, int]] = []
 
     def reason_of(self, record: dict[str, Any]) -> str | None:
-        """Return why the next usable record is refused, for its values or its time; None: neither."""
+        """Return why the next usable record is refused for its values or its type; None: it is not."""
         if record["type"] == "impression":
             count = 2
             for name, value in dict(record["context"]).items():
@@ -244,27 +244,11 @@ class Rules:
                     count += len(value) if isinstance(value, list) else 1
             if count > self._values:
                 return "too_many_values"
-        if not self._is_in_time(record["user"], record["ts"]):
-            return "time_jump"
         return "request_unsupported" if record["type"] == "request" else None
 
     @staticmethod
     def _is_field(name: str) -> bool:
         return name not in ("user", "item") and "\0" not in name
-
-    def _is_in_time(self, user: str, ts_ms: int) -> bool:
-        if self._now_ms == 0 or ts_ms - self._now_ms <= LIMITS.time_jump_ms:
-            self._now_ms = max(self._now_ms, ts_ms)
-            self._suspects = []
-            return True
-        three = [*self._suspects[-2:], (user, ts_ms)]
-        times = [ts for _, ts in three]
-        if len(three) == len({user for user, _ in three}) == 3 and max(times) - min(times) <= LIMITS.time_jump_ms:
-            self._now_ms = ts_ms
-            self._suspects = []
-            return True
-        self._suspects = three[-2:]
-        return False
 
 
 class Joined:
@@ -286,15 +270,20 @@ class Joiner:
         """Join under the window of each positive action."""
         self._windows_ms, self._late_ms = windows_ms, late_window_ms
         self._longest_ms = max(windows_ms.values())
-        self._now_ms = 0
+        self._clock = PlainClock()
+        self._doubts = Doubts(self._clock)
         self._known: dict[str, Joined] = {}
+        self._closed: list[str] = []
         self.fates: Counter[str] = Counter()
         self.examples: list[tuple[str, int, int, int]] = []
         """Impression, label, revision, and which event released it."""
 
     def take(self, number: int, record: dict[str, Any]) -> None:
         """Take the next event."""
-        self._now_ms = max(self._now_ms, record["ts"])
+        self._clock.advance(record["ts"], record["user"])
+        for name in self._doubts.decided():
+            of = self._known[name]
+            of.due = (self._clock.apparent_ms + self._longest_ms, of.due[1])
         self._release(number)
         if record["type"] == "impression":
             self._impression(number, record)
@@ -305,20 +294,24 @@ class Joiner:
         waiting = [(of.due, name) for name, of in self._known.items() if of.closed_ms is None]
         for (deadline_ms, _), name in sorted(waiting):
             of = self._known[name]
-            if deadline_ms >= self._now_ms:
+            if deadline_ms >= self._clock.stream_ms:
                 break
             if of.ts is None:
                 self.fates["early"] -= len(of.feedback)
                 self.fates["orphaned"] += len(of.feedback)
                 del self._known[name]
                 continue
-            of.closed_ms = self._now_ms
+            if self._doubts.is_restarted(name):
+                of.due = (self._clock.apparent_ms + self._longest_ms, of.due[1])
+                continue
+            of.closed_ms = self._clock.stream_ms
+            self._closed.append(name)
+            self._doubts.forget(name)
             self.examples.append((name, of.label, 0, number))
             for each in of.feedback.values():
                 self._late_positive(number, name, each)
-        for name, of in list(self._known.items()):
-            if of.closed_ms is not None and self._now_ms - of.closed_ms >= self._late_ms:
-                del self._known[name]
+        while self._closed and self._clock.stream_ms - (self._known[self._closed[0]].closed_ms or 0) >= self._late_ms:
+            del self._known[self._closed.pop(0)]
 
     def _impression(self, number: int, record: dict[str, Any]) -> None:
         of = self._known.get(record["id"])
@@ -327,7 +320,8 @@ class Joiner:
             return
         early = [] if of is None else list(of.feedback.values())
         self.fates["early"] -= len(early)
-        new = Joined(record["user"], (record["ts"] + self._longest_ms, number))
+        begins_ms = self._doubts.begin(record["id"], record["ts"])
+        new = Joined(record["user"], (begins_ms + self._longest_ms, number))
         new.ts = record["ts"]
         self._known[record["id"]] = new
         self.fates["scored"] += 1
@@ -344,7 +338,7 @@ class Joiner:
         elif of is not None and record["id"] in of.feedback:
             self.fates["duplicate"] += 1
         elif of is None or of.ts is None:
-            due = (self._now_ms + self._longest_ms, number)
+            due = (self._clock.stream_ms + self._longest_ms, number)
             of = self._known.setdefault(record["impression"], Joined(record["user"], due))
             of.feedback[record["id"]] = record
             self.fates["early"] += 1

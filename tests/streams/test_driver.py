@@ -22,9 +22,10 @@ def driver() -> Driver:
 
 
 def later(driver: Driver, ms: int) -> list[Example]:
-    """Let stream time pass by an event of somebody else, and return the examples that this releases."""
+    """Let stream time pass by an event of each of three others, and return the examples that this releases."""
     ts = driver.stream_time_ms + ms
-    return driver.impression(f"tick-{ts}", user="clock", item="tick", ts=ts).examples
+    piped = [driver.impression(f"{user}-{ts}", user=user, item="tick", ts=ts) for user in ("c", "d", "e")]
+    return [example for each in piped for example in each.examples]
 
 
 def accounted(driver: Driver) -> dict[str, int]:
@@ -44,8 +45,8 @@ def test_an_impression_is_scored_at_once_and_its_example_comes_when_its_window_c
     assert (example.id, example.label, example.revision, example.origin) == ("1", 1, 0, "interactions-0-0")
     assert (example.score, example.base_score) == (scored.scores[0].score, 0.25)
     assert example.features["tab"] == 1
-    assert example.cause == "interactions-0-3:0"
-    assert accounted(driver) == {"scored": 3, "joined": 1}
+    assert example.cause == "interactions-0-7:0"
+    assert accounted(driver) == {"scored": 7, "joined": 1}
 
 
 def test_an_impression_without_a_click_is_a_negative(driver: Driver) -> None:
@@ -55,7 +56,7 @@ def test_an_impression_without_a_click_is_a_negative(driver: Driver) -> None:
     (example,) = later(driver, WINDOW_MS + 1)
     assert example.label == 0
     assert driver.sequence("ann") == ["film"]
-    assert accounted(driver) == {"scored": 2, "joined": 1}
+    assert accounted(driver) == {"scored": 4, "joined": 1}
 
 
 def test_an_early_feedback_waits_for_its_impression(driver: Driver) -> None:
@@ -72,7 +73,7 @@ def test_an_early_feedback_whose_impression_never_comes_is_orphaned(driver: Driv
     """A held feedback must be given up as orphaned once its window is over, and make no example."""
     driver.feedback("1", user="ann", item="film", ts=START_MS)
     assert later(driver, WINDOW_MS + 1) == []
-    assert accounted(driver) == {"scored": 1, "orphaned": 1}
+    assert accounted(driver) == {"scored": 3, "orphaned": 1}
 
 
 def test_a_late_positive_makes_a_second_example(driver: Driver) -> None:
@@ -85,7 +86,7 @@ def test_a_late_positive_makes_a_second_example(driver: Driver) -> None:
     assert positive.features == negative.features
     again = driver.feedback("1", user="ann", item="film", ts=driver.stream_time_ms, id="another")
     assert not again.examples
-    assert accounted(driver) == {"scored": 2, "late": 2}
+    assert accounted(driver) == {"scored": 4, "late": 2}
 
 
 def test_a_positive_behind_the_late_window_is_an_early_one_that_will_be_orphaned(driver: Driver) -> None:
@@ -96,7 +97,7 @@ def test_a_positive_behind_the_late_window_is_an_early_one_that_will_be_orphaned
     driver.feedback("1", user="ann", item="film", ts=driver.stream_time_ms)
     assert driver.fates["early"] == 1
     later(driver, WINDOW_MS + 1)
-    assert accounted(driver) == {"scored": 4, "orphaned": 1}
+    assert accounted(driver) == {"scored": 10, "orphaned": 1}
 
 
 def test_duplicates_are_counted_and_change_nothing(driver: Driver) -> None:
@@ -112,7 +113,7 @@ def test_duplicates_are_counted_and_change_nothing(driver: Driver) -> None:
     again += [driver.impression("1", user="ann", item="film", ts=driver.stream_time_ms)]
     again += [driver.feedback("1", user="ann", item="film", ts=driver.stream_time_ms)]
     assert all(piped == ([], [], [], []) for piped in again)
-    assert accounted(driver) == {"scored": 2, "joined": 1, "duplicate": 4}
+    assert accounted(driver) == {"scored": 4, "joined": 1, "duplicate": 4}
 
 
 def test_a_feedback_of_another_user_is_refused(driver: Driver) -> None:
@@ -122,7 +123,7 @@ def test_a_feedback_of_another_user_is_refused(driver: Driver) -> None:
     assert (letter.reason, letter.origin, letter.cause) == ("user_mismatch", "interactions-0-1", "interactions-0-1:0")
     (example,) = later(driver, WINDOW_MS + 1)
     assert example.label == 0
-    assert accounted(driver) == {"scored": 2, "dead_lettered": 1}
+    assert accounted(driver) == {"scored": 4, "dead_lettered": 1}
 
 
 def test_an_early_feedback_of_another_user_is_refused_when_the_impression_comes(driver: Driver) -> None:
@@ -135,7 +136,7 @@ def test_an_early_feedback_of_another_user_is_refused_when_the_impression_comes(
     assert len(piped.scores) == 1
     (example,) = later(driver, WINDOW_MS + 1)
     assert (example.user, example.label) == ("ann", 0)
-    assert accounted(driver) == {"scored": 2, "dead_lettered": 1}
+    assert accounted(driver) == {"scored": 4, "dead_lettered": 1}
 
 
 def test_a_request_is_answered(driver: Driver) -> None:
@@ -192,7 +193,7 @@ def test_erase_forgets_the_user_and_nobody_else(driver: Driver) -> None:
     assert {example.user for example in later(driver, WINDOW_MS + 1_000)} == {"bob"}
     driver.impression("ann1", user="ann", item="film", ts=driver.stream_time_ms)
     assert driver.fates["duplicate"] == 0
-    assert accounted(driver) == {"scored": 6, "joined": 2, "orphaned": 2, "erased": 1}
+    assert accounted(driver) == {"scored": 8, "joined": 2, "orphaned": 2, "erased": 1}
 
 
 def test_erase_leaves_the_private_rows_of_a_log_without_the_user() -> None:
@@ -221,6 +222,7 @@ def test_a_crash_is_not_seen_by_readers() -> None:
     """Crashes and snapshots anywhere must leave outputs, state and accounts as they are without them."""
     events = [*life("ann", "film", START_MS), b"junk", *life("bob", "song", START_MS + 400_000)]
     events += [*life("eve", "film", START_MS + 800_000), b"", *life("dan", "song", START_MS + 1_200_000)]
+    events += life("fay", "film", START_MS + 1_600_000)
     calm = Driver(small())
     calm.pipe(*events)
     for place in range(len(events)):

@@ -73,5 +73,5 @@ def test_what_the_model_reads_does_not_count_open_exposures() -> None:
     assert not state.learner.rates.overall.any()
     driver.feedback("0", user="ann", item="film", ts=START_MS + 30_000)
     assert not state.learner.rates.overall.any(), "a positive counted before its exposure"
-    driver.impression("last", user="bob", item="song", ts=START_MS + 601_500)
+    driver.impression("last", user="ann", item="song", ts=START_MS + 601_500)
     assert state.learner.rates.overall[0, :2].tolist() == [2.0, 1.0]

@@ -148,7 +148,7 @@ def shifted(raw: bytes, chance: random.Random) -> bytes:
     """Return a record of another time: far ahead, far behind, at the edges of what is a time."""
     fields = json.loads(raw)
     step = chance.choice((-86_400_000_000, -1, 1, 86_400_000, 86_400_001, 400 * 86_400_000))
-    fields["ts"] = chance.choice((fields["ts"] + step, 946_684_800_000, 946_684_799_999, 4_102_444_799_999))
+    fields["ts"] = chance.choice((fields["ts"] + step, 315_532_800_000, 315_532_799_999, 4_102_444_799_999))
     return json.dumps(fields).encode()
 
 

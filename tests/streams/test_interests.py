@@ -58,7 +58,6 @@ def test_a_window_by_time_is_judged_when_it_is_read(window_ms: int, days: int, i
     """A user who comes back after the window's time has no long interest, whether or not anything was dropped."""
     configuration = configured(window_ms=window_ms)
     events = [*clicks(20), Impression("last", "u", "i0", START_MS + 30 * 60_000 + days * DAY_MS // 2, {})]
-    events.insert(-1, Impression("between", "v", "j", START_MS + 30 * 60_000 + days * DAY_MS // 4, {}))
     events.append(Impression("again", "u", "i1", START_MS + 30 * 60_000 + days * DAY_MS, {}))
     partition = folded(configuration, events)
     assert last_long_interest(partition, configuration).any() == is_read

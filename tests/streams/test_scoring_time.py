@@ -51,15 +51,15 @@ def test_a_fields_values_expire_at_exactly_its_own_time() -> None:
     """At its expire time an item that nothing was learned of must be gone, its user and its tab not."""
     driver = Driver(expiring())
     driver.impression("1", user="ann", item="film", ts=START_MS, context={"tab": "home"})
-    driver.impression("2", user="bob", item="song", ts=START_MS + EXPIRE_MS - 1)
+    driver.impression("2", user="ann", item="song", ts=START_MS + EXPIRE_MS - 1)
     assert driver.value("item", "film") is not None
-    driver.impression("3", user="bob", item="song", ts=START_MS + EXPIRE_MS)
+    driver.impression("3", user="ann", item="song", ts=START_MS + EXPIRE_MS)
     assert driver.value("item", "film") is None
     assert driver.value("user", "ann") is not None
     assert driver.value("tab", "home") is not None
-    driver.impression("4", user="bob", item="play", ts=START_MS + 2 * EXPIRE_MS - 2)
+    driver.impression("4", user="ann", item="play", ts=START_MS + 2 * EXPIRE_MS - 2)
     assert driver.value("item", "song") is not None
-    driver.impression("5", user="bob", item="play", ts=START_MS + 2 * EXPIRE_MS - 1)
+    driver.impression("5", user="ann", item="play", ts=START_MS + 2 * EXPIRE_MS - 1)
     assert driver.value("item", "song") is None, "an impression alone is no update"
 
 
@@ -68,10 +68,12 @@ def test_who_waits_for_a_freed_row_neither_reads_nor_teaches_its_next_owner() ->
     driver = Driver(expiring())
     driver.impression("1", user="ann", item="film", ts=START_MS)
     driver.impression("2", user="bob", item="film", ts=START_MS)
+    driver.impression("2 too", user="cid", item="film", ts=START_MS)
     driver.feedback("1", user="ann", item="film", ts=START_MS + 1)
     film = driver.value("item", "film")
     assert film is not None
-    driver.impression("3", user="bob", item="song", ts=START_MS + EXPIRE_MS)
+    driver.impression("3", user="bob", item="film", ts=START_MS + EXPIRE_MS)
+    driver.impression("3 too", user="cid", item="song", ts=START_MS + EXPIRE_MS)
     song = driver.value("item", "song")
     assert song is not None
     assert song.row == film.row, "the test needs the row to be taken again"
@@ -83,7 +85,8 @@ def test_who_waits_for_a_freed_row_neither_reads_nor_teaches_its_next_owner() ->
     before = learner.features[song.row].tobytes(), learner.rates.sums[song.row].tobytes()
     ann = driver.value("user", "ann")
     examples = driver.impression("5", user="bob", item="play", ts=START_MS + WINDOW_MS + 1).examples
-    assert [(example.id, example.label) for example in examples] == [("1", 1), ("2", 0)]
+    examples += driver.impression("6", user="cid", item="play", ts=START_MS + WINDOW_MS + 1).examples
+    assert [(example.id, example.label) for example in examples] == [("1", 1), ("2", 0), ("2 too", 0)]
     assert (learner.features[song.row].tobytes(), learner.rates.sums[song.row].tobytes()) == before
     after = driver.value("user", "ann")
     assert ann is not None

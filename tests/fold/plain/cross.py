@@ -66,7 +66,9 @@ class Cross:
                 out[at : at + 2] = rates[2 * which], of.labels
                 if of.shown:
                     out[at + 2] = math.log(1 + of.shown)
-                    out[at + 3 : at + 5] = [math.log(1 + (now_ms - ms) / 1_000) for ms in (of.last_ms, of.first_ms)]
+                    out[at + 3 : at + 5] = [
+                        math.log(1 + max(now_ms - ms, 0) / 1_000) for ms in (of.last_ms, of.first_ms)
+                    ]
         for place in range(2 * (self.fields - 2)):
             field, which = 2 + place // 2, place % 2
             pair = None

@@ -13,6 +13,7 @@ from thalweg.operators.fold.state import field_count
 from thalweg.operators.machine.hashing import field_seed
 
 from tests.fold.plain.behaviours import Behaviours
+from tests.fold.plain.clock import Doubts, PlainClock
 from tests.fold.plain.cross import Cross
 from tests.fold.plain.delay import Delays
 from tests.fold.plain.ids import Values, cross, uniform
@@ -49,7 +50,7 @@ class Slot:
         self.feedback: list[tuple[int, int, bool, int]] = []  # key, ts, positive, window
         self.due: tuple[int, int] = (0, 0)  # when its window closes, and in which order
         self.provisional: tuple[int, int] | None = None
-        self.ts_ms = self.closed_ms = 0
+        self.ts_ms = self.begins_ms = self.closed_ms = 0
         self.present: list[tuple[int, Any]] = []
         self.numbers = self.interests = np.zeros(0)  # rates and residuals, the machine's logit; interests [I, d]
         self.overall = self.model = 0.0
@@ -86,6 +87,8 @@ class Plain:
         self.users: dict[int, User] = {}
         self.slots: dict[int, Slot] = {}
         self.closed: list[Slot] = []
+        self.clock = PlainClock()
+        self.doubts = Doubts(self.clock)
         self.now_ms = self.arrivals = 0
         self.scored: list[tuple[float, float]] = []
         self.labels: list[tuple[int, int]] = []  # (label, revision) of each example
@@ -94,11 +97,11 @@ class Plain:
         for event in range(len(columns.kind)):
             if columns.reason[event] or columns.kind[event] == Kind.REQUEST:
                 continue  # who asks changes nothing
-            self.arrivals += 1
             if columns.kind[event] == Kind.ITEM:
+                self.arrivals += 1
                 know(self.item_facts, columns, event, int(columns.item[event]))
                 continue
-            self.now_ms = max(self.now_ms, int(columns.ts_ms[event]))
+            self.hear(int(columns.ts_ms[event]), int(columns.user[event]))
             self.release_due()
             self.sweep()
             kind, user = columns.kind[event], int(columns.user[event])
@@ -112,9 +115,24 @@ class Plain:
                 know(self.user_facts, columns, event, user)
             elif kind == Kind.ERASE:
                 self.forget_user(user)
+                self.clock.heard.pop(user, None)
                 self.values.sightings.pop(user, None)
 
     # Time: who waits for what
+
+    def hear(self, ts_ms: int, user: int) -> None:
+        """Let an event move time; an impression that is not where others are waits from what they reach."""
+        self.clock.advance(ts_ms, user)
+        self.now_ms, self.arrivals = self.clock.stream_ms, self.arrivals + 1
+        for slot in self.doubts.decided():
+            self.restart(slot)
+
+    def restart(self, slot: Slot) -> None:
+        """Let an impression's window begin at apparent time."""
+        by_ms = self.clock.apparent_ms - slot.begins_ms
+        slot.begins_ms, slot.due = self.clock.apparent_ms, (slot.due[0] + by_ms, slot.due[1])
+        if slot.provisional:
+            slot.provisional = (slot.provisional[0] + by_ms, slot.provisional[1])
 
     def release_due(self) -> None:
         """Close the windows that ended before now, each behind the provisional labels that come before it."""
@@ -125,11 +143,16 @@ class Plain:
             early = [slot for slot in waiting if slot.provisional is not None and slot.provisional[0] < until]
             for slot in sorted(early, key=lambda slot: slot.provisional or (0, 0)):
                 slot.provisional = None
-                p = self.delays.provisional(slot.model, self.now_ms - slot.ts_ms)
+                p = self.delays.provisional(slot.model, self.now_ms - slot.begins_ms)
                 self.take(slot, 1.0 if slot.label else p)
             if first is None or first.due[0] >= self.now_ms:
                 break
-            self.forget_slot(first) if first.status == "early" else self.close(first)
+            if first.status == "early":
+                self.forget_slot(first)
+            elif self.doubts.is_restarted(first):
+                self.restart(first)
+            else:
+                self.close(first)
         while self.closed and self.now_ms - self.closed[0].closed_ms >= self.c.joiner.late_window_ms:
             self.forget_slot(self.closed[0])
 
@@ -143,6 +166,7 @@ class Plain:
         if not slot.label and self.has_positive(slot, self.c.joiner.late_window_ms):
             self.take_late(slot)
         slot.status, slot.closed_ms, slot.provisional = "closed", self.now_ms, None
+        self.doubts.forget(slot)
         self.closed.append(slot)
 
     def sweep(self) -> None:
@@ -175,6 +199,7 @@ class Plain:
 
     def forget_slot(self, slot: Slot) -> None:
         del self.slots[slot.key]
+        self.doubts.forget(slot)
         if slot.status == "closed":
             self.closed.remove(slot)
         user = self.users[slot.user]
@@ -191,16 +216,17 @@ class Plain:
         if key in self.slots and self.slots[key].user != user_key:
             self.forget_slot(self.slots[key])
         slot = self.slots.get(key) or self.open_slot(key, user_key)
-        slot.status, slot.ts_ms, slot.due = "waiting", ts_ms, (ts_ms + window_ms, self.arrivals)
+        slot.status, slot.ts_ms, slot.begins_ms = "waiting", ts_ms, self.doubts.begin(slot, ts_ms)
+        slot.due = (slot.begins_ms + window_ms, self.arrivals)
         slot.label = int(self.has_positive(slot, 0))
         if self.delays.elapsed_ms:
-            slot.provisional = (ts_ms + self.delays.elapsed_ms, self.arrivals)
+            slot.provisional = (slot.begins_ms + self.delays.elapsed_ms, self.arrivals)
         keys = self.see(slot, columns, event, user_key, user)
         self.score(slot, keys, float(columns.base_score[event]))
         self.cross.expose(slot.present, slot.crossed[1], self.now_ms)
         user.shown, user.shown_ms = user.shown + 1, self.now_ms
         if slot.label:
-            self.delays.count(self.now_ms - slot.ts_ms, self.now_ms)
+            self.count_delay(slot)
 
     def on_feedback(self, columns: Columns, event: int, user_key: int) -> None:
         key, slot = int(columns.impression[event]), self.slots.get(int(columns.impression[event]))
@@ -215,16 +241,22 @@ class Plain:
         slot.feedback.append(feedback)
         if slot.status == "waiting" and not slot.label and self.has_positive(slot, 0):
             slot.label = 1
-            self.delays.count(self.now_ms - slot.ts_ms, self.now_ms)
+            self.count_delay(slot)
         elif slot.status == "closed" and not slot.label and self.has_positive(slot, self.c.joiner.late_window_ms):
             self.take_late(slot)
         item = self.values.find(int(columns.item[event]), self.now_ms)
         if item is not None and "acted" in self.c.behaviors.kinds:
             self.behaviours.extend(user_key, "acted", item, feedback[1])
 
+    def positives(self, slot: Slot, grace_ms: int) -> list[int]:
+        return [ts_ms for _, ts_ms, positive, window_ms in slot.feedback
+                if positive and ts_ms <= slot.ts_ms + window_ms + grace_ms]  # fmt: skip
+
     def has_positive(self, slot: Slot, grace_ms: int) -> bool:
-        return any(positive and ts_ms <= slot.ts_ms + window_ms + grace_ms
-                   for _, ts_ms, positive, window_ms in slot.feedback)  # fmt: skip
+        return bool(self.positives(slot, grace_ms))
+
+    def count_delay(self, slot: Slot) -> None:
+        self.delays.count(min(self.positives(slot, 0)) - slot.ts_ms, self.now_ms)
 
     def take_late(self, slot: Slot) -> None:
         """A positive that comes too late is one more step of its own; nothing is undone."""

@@ -11,7 +11,7 @@ from thalweg.operators.fold.state import Parameters, parameters_of
 from thalweg.operators.machine.compiled import compiled
 from thalweg.operators.machine.reference import held
 
-JUMP_MS = 1_234_567
+ACTED = 1_234_567
 C = Configuration()
 
 
@@ -29,17 +29,17 @@ def add(parameters: Parameters, made: Emitted, number: int) -> float:
     total = 0.0
     for each in made.letter_offset:
         total += each
-    return total + parameters.time_jump_ms + parameters.derived.recent_items + parameters.skipped
+    return total + parameters.acted + parameters.derived.recent_items + parameters.skipped
 
 
 def test_compiled_code_reads_and_writes_the_tuples_own_arrays() -> None:
     """Each member has its value, and what is written is in Python's arrays, call after call."""
-    parameters = parameters_of(C, [])._replace(time_jump_ms=JUMP_MS)
+    parameters = parameters_of(C, [])._replace(acted=ACTED)
     made = emitted()
     made.letter_offset[0] = 40
     kept = held(made)
     made.letter_offset[1] = 2  # written behind it, and seen by it
-    expected = 42.0 + JUMP_MS + parameters.derived.recent_items + parameters.skipped
+    expected = 42.0 + ACTED + parameters.derived.recent_items + parameters.skipped
     assert [add(held(parameters), kept, 5), add(held(parameters), kept, 2)] == [expected] * 2
     assert made.counts.tolist() == [0, 7, 0, 0]
     assert made.scores[2].tolist() == [0.0, 0.0, 0.0, 0.0, 2.0]
