@@ -89,9 +89,9 @@ def is_doubtful(clock: Clock, ts_ms: int) -> bool:
 
 @compiled
 def heard_since(clock: Clock, turn: int) -> bool:
-    """Return whether every witness was heard after a turn, or it is so long ago that this no longer matters."""
+    """Return whether every witness but the one of a turn was heard after it, or it is too long ago to wait for more."""
     oldest = clock.witness_turn[longest_silent(clock)]
-    return bool(oldest > turn or clock.turns[0] - turn > STALE_TURNS)
+    return bool(oldest >= turn or clock.turns[0] - turn > STALE_TURNS)
 
 
 @compiled

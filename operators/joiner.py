@@ -409,7 +409,7 @@ def positive_ms(waiting: Waiting, slot: int) -> int:
             ts_ms = waiting.feedbacks.ts_ms[node - 1]
             found = min(found, ts_ms) if found >= 0 else ts_ms
         node = int64(waiting.feedbacks.next[node - 1])
-    return found if found >= 0 else waiting.ts_ms[slot]  # type: ignore[no-any-return]
+    return found if found >= 0 else waiting.ts_ms[slot]
 
 
 @compiled

@@ -24,9 +24,7 @@ REDRIVEN_HEADER = "thalweg.redriven"
 REDRIVES_HEADER = "thalweg.redrives"
 """Of a record that was sent back: how often it was by now."""
 COUNT_DIGITS_MAX = 9
-STATE_DECIDES = frozenset(
-    (Reason.USER_MISMATCH, Reason.TOO_MANY_FEEDBACKS, Reason.NO_ROOM, Reason.WRONG_PARTITION)
-)
+STATE_DECIDES = frozenset((Reason.USER_MISMATCH, Reason.TOO_MANY_FEEDBACKS, Reason.NO_ROOM, Reason.WRONG_PARTITION))
 """Reasons that lie in the partition and its state, not in the record's bytes."""
 
 

@@ -40,8 +40,8 @@ class PlainClock:
         self.apparent_ms = max(self.stream_ms, times[min(APPARENT, confirming) - 1])
 
     def heard_since(self, turn: int) -> bool:
-        """Tell whether every witness was heard after a turn, or that is long ago."""
-        return min(at for _, at in self.heard.values()) > turn or self.turns - turn > STALE_TURNS
+        """Tell whether every witness but that of a turn was heard after it, or that is long ago."""
+        return min(at for _, at in self.heard.values()) >= turn or self.turns - turn > STALE_TURNS
 
 
 class Doubts:
