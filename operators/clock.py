@@ -83,7 +83,7 @@ def begin_turn(clock: Clock, user: int) -> None:
 
 @compiled
 def is_doubtful(clock: Clock, ts_ms: int) -> bool:
-    """Return whether an event time is not what others have just reached, or nobody else was heard yet."""
+    """Return whether an event time is not what others have just reached, or no other was heard yet."""
     return bool(ts_ms != clock.apparent_time_ms[0] or clock.most_witnesses[0] < 2)
 
 
