@@ -400,16 +400,30 @@ def _log_seconds(ms: int) -> float:
 
 
 @compiled
+def count_one(cross: Cross, row: int, now_ms: int) -> None:
+    """Count an exposure of a user or an item, whose row this is."""
+    parts, seen_ms = cross.embedded.parts[row], cross.embedded.seen_ms[row]
+    if parts[SHOWN] == 0.0:
+        seen_ms[FIRST] = now_ms
+    parts[SHOWN] += float32(1.0)
+    seen_ms[LAST] = now_ms
+
+
+@compiled
+def see_no_pairs(cross: Cross, slot: int) -> None:
+    """Note that a slot has no pairs."""
+    seen = cross.pairs_seen
+    for place in range(seen.row.shape[1]):
+        seen.row[slot, place] = -1
+
+
+@compiled
 def count_shown(cross: Cross, slot: int, rows: npt.NDArray[np.int32], now_ms: int) -> None:
     """Count an impression with its user, its item and its pairs; `rows` [values]: user and item first."""
     for which in range(2):
-        row = rows[which]
+        row = int64(rows[which])
         if row >= 0:
-            parts, seen_ms = cross.embedded.parts[row], cross.embedded.seen_ms[row]
-            if parts[SHOWN] == 0.0:
-                seen_ms[FIRST] = now_ms
-            parts[SHOWN] += float32(1.0)
-            seen_ms[LAST] = now_ms
+            count_one(cross, row, now_ms)
     seen = cross.pairs_seen
     for place in range(seen.row.shape[1]):
         pair = int64(seen.row[slot, place])

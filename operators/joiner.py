@@ -23,6 +23,7 @@ from thalweg.operators.structures.texts import BLOCK_BYTES, Texts
 from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, SHARE_MIN, check, within
 
 UNLEARNED = -1.0
+NOT_FOUND, SEEN_BEFORE = -1, -2
 
 
 class Status(IntEnum):
@@ -59,7 +60,8 @@ class JoinerConfiguration:
     closed unlearned. `feedback_limit`, `feedbacks_per_impression`: feedback kept at most, in all and for one
     impression. `text_bytes`: original text kept at most. `user_share`: the part of `waiting_limit`, `feedback_limit`
     and `text_bytes` that one user may fill; beyond it the user's late impressions go first, then new ones are only
-    scored: neither kept, nor counted, nor learned from. 1: there is no limit for each user.
+    scored: neither kept, nor counted, nor learned from. 1: there is no limit for each user. `search_limit`: how many of
+    a user's latest impressions and behaviours are searched for that of a feedback without `impression`.
     """
 
     attribution_window_ms: Annotated[int, within(1, MS_MAX)] = 600_000
@@ -73,6 +75,7 @@ class JoinerConfiguration:
     feedbacks_per_impression: Annotated[int, within(1, 1 << 20)] = 64
     text_bytes: Annotated[int, within(1 << 18, ROWS_MAX * BLOCK_BYTES)] = 1 << 29
     user_share: Annotated[float, within(SHARE_MIN, 1.0)] = 1 / 16
+    search_limit: Annotated[int, within(1, 1 << 16)] = 256
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value is out of its bounds, or an action has a window and is not positive."""
@@ -109,6 +112,7 @@ class JoinerParameters(NamedTuple):
     log_rate: float
     provisional_share: float
     feedbacks_per_impression: int
+    search_limit: int
     slots_per_user: int
     feedbacks_per_user: int
     blocks_per_user: int
@@ -154,6 +158,7 @@ class Waiting(NamedTuple):
     provisional: Annotated[Deadlines, part(SOME_WAIT)]
     learned: Annotated[Float64, per("slots", "the label learned from so far, or `UNLEARNED`")]
     offset: Annotated[Int64, per("slots", over="scored")]
+    item_key: Annotated[UInt64, per("slots", over="scored")]
     ts_ms: Annotated[Int64, per("slots", over="scored")]
     scores: Annotated[Float64, per("slots 5", "`Score`; a base score of nan is none", over="scored")]
     length: Annotated[Int32, per("slots", "bytes of its record", text="text", upto="kept_bytes")]
@@ -188,6 +193,7 @@ def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
         float(log(configuration.negative_sample_rate)),
         configuration.provisional_share,
         configuration.feedbacks_per_impression,
+        configuration.search_limit,
         *shares,
     )
 
@@ -275,6 +281,39 @@ def is_doubted(waiting: Waiting, slot: int) -> bool:
 def oldest_doubted(waiting: Waiting) -> int:
     """Return the slot that was doubted first, or -1."""
     return recency.oldest(waiting.doubted)
+
+
+@compiled
+def open_closed(waiting: Waiting, key: int, user_key: int, now_ms: int) -> int:
+    """Return a fresh slot for a behaviour, closed from the start, or -1 where none is free; it remembers the key."""
+    slot = open_slot(waiting, key, user_key, Status.CLOSED)
+    if slot >= 0:
+        waiting.closed_ms[slot] = now_ms
+        recency.link(waiting.older, waiting.newer, waiting.ends, slot)
+    return slot
+
+
+@compiled
+def find_waiting(
+    waiting: Waiting, user: int, item_key: int, feedback_key: int, ts_ms: int, window_ms: int, search_limit: int
+) -> int:
+    """Return the slot of a user's latest waiting impression of an item, within its window, or `NOT_FOUND`.
+
+    `SEEN_BEFORE` where an impression of the item has this feedback. `search_limit` slots are looked at, newest first.
+    """
+    found, latest = int64(NOT_FOUND), int64(-1)
+    slot = ownership.first_of(waiting.users, user)
+    for _ in range(search_limit):
+        if slot < 0:
+            break
+        if waiting.item_key[slot] == uint64(item_key) and waiting.status[slot] != Status.EARLY:
+            if knows_feedback(waiting, slot, feedback_key):
+                return SEEN_BEFORE
+            is_open = waiting.status[slot] == Status.WAITING and ts_ms <= waiting.ts_ms[slot] + window_ms
+            if is_open and waiting.offset[slot] > latest:
+                found, latest = slot, int64(waiting.offset[slot])
+        slot = int64(waiting.users.next[slot]) - 1
+    return found
 
 
 @compiled

@@ -125,7 +125,7 @@ def is_over(event: Event, limits: LimitsConfiguration) -> bool:
     if isinstance(event, Feedback):
         return (
             is_longer(event.item, id_bytes)
-            or is_longer(event.impression, id_bytes)
+            or (event.impression is not None and is_longer(event.impression, id_bytes))
             or is_longer(event.action, limits.name_bytes)
         )
     if isinstance(event, Request):

@@ -42,16 +42,33 @@ class Impression(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="t
     propensity: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
 
 
-class Feedback(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="feedback"):
-    """What the user did with an impression: click, like, purchase."""
+class Feedback(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True, tag_field="type", tag="feedback"):
+    """What the user did: click, like, purchase.
+
+    Without `impression` it belongs to the user's latest waiting impression of the item, or is a behaviour by itself.
+    """
 
     id: Id
-    impression: Id
+    impression: Id | None = None
     user: Id
     item: Id
     ts: Milliseconds
     action: Name
     value: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        id: str,  # noqa: A002  (the field's name)
+        impression: str | None,
+        user: str,
+        item: str,
+        ts: int,
+        action: str,
+        value: float | None = None,
+    ) -> "Feedback":
+        """Return a feedback by the order of its fields."""
+        return cls(id=id, impression=impression, user=user, item=item, ts=ts, action=action, value=value)
 
 
 class Candidate(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -138,7 +155,7 @@ _ENCODE = json.Encoder().encode
 def encode_event(event: Event) -> bytes:
     """Return the event as one JSON object, `type` first, then the fields in their order, without what is none.
 
-    >>> encode_event(Feedback("7:click", "7", "u1", "v9", 1_700_000_000_000, "click"))
+    >>> encode_event(Feedback.of("7:click", "7", "u1", "v9", 1_700_000_000_000, "click"))
     b'{"type":"feedback","id":"7:click","impression":"7","user":"u1","item":"v9","ts":1700000000000,"action":"click"}'
     >>> encode_event(Impression("7", "u1", "v9", 1_700_000_000_000, {"tab": 2}))
     b'{"type":"impression","id":"7","user":"u1","item":"v9","ts":1700000000000,"context":{"tab":2}}'

@@ -109,12 +109,12 @@ class Mapper:
         def make(record: Any, origin: str, timestamp_ms: int | None) -> Event:
             id_ = origin if self._id is None else self._id(record)
             user, item = self.user(record), self._item(record)
-            if self._of_impression is None:
-                raise Unusable(Reason.MISSING_FIELD, "impression is missing: mapping.impression has no path")
-            impression = self._of_impression(record)
+            impression = None
+            if self._of_impression is not None and self._names_impression(record) is not None:
+                impression = self._of_impression(record)
             value = None if self._value is None else _number("value", self._value(record))
-            event = Feedback(id_, impression, user, item, self._ts(record, timestamp_ms), action, value)
-            if not item or not impression or (value is not None and not math.isfinite(value)):
+            event = Feedback.of(id_, impression, user, item, self._ts(record, timestamp_ms), action, value)
+            if not item or impression == "" or (value is not None and not math.isfinite(value)):
                 raise self._refused(event)
             return self._checked(event)
 

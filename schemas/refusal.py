@@ -122,7 +122,7 @@ def check_record(record: Any, limits: LimitsConfiguration) -> None:
     for name in FIELDS[record["type"]]:
         if name in record:
             check_field(name, record[name], limits)
-        elif name not in OPTIONAL | OPTIONS | ANSWERS:
+        elif name not in OPTIONAL | OPTIONS | ANSWERS | {"impression"}:
             raise Unusable(Reason.MISSING_FIELD, f"{name} is missing")
 
 
@@ -135,6 +135,9 @@ def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
     elif name in OPTIONAL:
         if value is not None:
             check_number(name, value)
+    elif name == "impression":
+        if value is not None:
+            check_id(name, value, limits)
     elif name in ("context", "fields"):
         check_context(name, value, limits)
     elif name == "candidates":

@@ -156,7 +156,7 @@ class Driver:
 
     def feedback(
         self,
-        impression: str,
+        impression: str | None,
         *,
         user: str,
         item: str,
@@ -164,8 +164,10 @@ class Driver:
         action: str = "click",
         id: str | None = None,  # noqa: A002
     ) -> Piped:
-        """Pipe a feedback in; its id is `IMPRESSION:ACTION` unless given."""
-        return self.pipe(Feedback(id or f"{impression}:{action}", impression, user, item, ts, action))
+        """Pipe a feedback in; its id is `IMPRESSION:ACTION` unless given, and a number without an impression."""
+        self._ids += 1
+        id = id or (f"{action}-{self._ids}" if impression is None else f"{impression}:{action}")  # noqa: A001
+        return self.pipe(Feedback.of(id, impression, user, item, ts, action))
 
     def item(self, item: str, fields: Facts, *, ts: int) -> Piped:
         """Pipe facts about an item in; None as a value removes one."""

@@ -218,7 +218,8 @@ class Columnizer:
         feedback: list[Any] = [events[number] for number in at.tolist()]
         columns.ts_ms[at] = [event.ts for event in feedback]
         columns.key[at] = self._feedback_keys([event.id for event in feedback])
-        columns.impression[at] = self._impression_keys([event.impression for event in feedback])
+        columns.impression[at] = self._impression_keys([event.impression or "" for event in feedback])
+        columns.impression[at[[event.impression is None for event in feedback]]] = 0
         columns.user[at] = self._user_keys([event.user for event in feedback])
         columns.item[at] = self._item_keys([event.item for event in feedback])
         columns.positive[at] = [event.action in self._windows_ms for event in feedback]

@@ -116,7 +116,8 @@ class Few:
             raise Unusable(Reason.TOO_LARGE, detail)
         columns.ts_ms[number] = event.ts
         columns.key[number] = key_of(event.id, self._feedback_salt)
-        columns.impression[number] = key_of(event.impression, self._impression_salt)
+        if event.impression is not None:
+            columns.impression[number] = key_of(event.impression, self._impression_salt)
         columns.user[number] = key_of(event.user, self._user_salt)
         columns.item[number] = key_of(event.item, self._item_salt)
         columns.positive[number] = event.action in self._windows_ms

@@ -25,6 +25,7 @@ class Fate(IntEnum):
     DEAD_LETTERED = 8
     IGNORED = 9
     KNOWN = 10
+    BEHAVIOUR = 11
 
 
 class Tallied(IntEnum):

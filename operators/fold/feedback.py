@@ -52,9 +52,24 @@ def on_feedback(
     if slot < 0:
         dead_letter(state, emitted, event, fates.NO_ROOM)
         return
-    if not joiner.can_remember(waiting, slot, parameters.joiner):
+    take_feedback(state, parameters, scratch, columns, emitted, event, slot)
+
+
+@compiled
+def take_feedback(
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    columns: Columns,
+    emitted: Emitted,
+    event: int,
+    slot: int,
+) -> None:
+    """Join a feedback that is new to its impression's slot, and extend the user's sequence."""
+    if not joiner.can_remember(state.waiting, slot, parameters.joiner):
         dead_letter(state, emitted, event, fates.TOO_MANY_FEEDBACKS)
         return
+    user = users.owner_of(state, slot)
     join(state, parameters, scratch, columns, emitted, event, slot)
     now_ms = state.clock.stream_time_ms[0]
     item = table.find_row(state.features, columns.item[event], now_ms, parameters.expire_time_ms)

@@ -5,6 +5,7 @@ Every event but a request first moves stream time, then releases what has waited
 - impression: resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
 - feedback: join -> set the label -> extend the user's sequence
 - request: score each candidate as an impression would be, before any time moves, and change nothing
+- feedback without an impression: find the one that waits for it -> join, or extend the user's sequence alone
 - item, user: know these facts from now on
 - erase: forget the user
 - provisional: learn -> remember the error -> update the rows, once most positives would have come
@@ -14,12 +15,23 @@ Nothing here reads a clock, a file or chance, and nothing depends on how the log
 """
 
 from thalweg.operators import admission, clock
-from thalweg.operators.fold import fates, feedback, impressions, knowing, prefetching, ranking, releases, scoring, users
+from thalweg.operators.fold import (
+    actions,
+    fates,
+    feedback,
+    impressions,
+    knowing,
+    prefetching,
+    ranking,
+    releases,
+    scoring,
+    users,
+)
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.fold.emitted import Emitted, Made, dead_letter, set_fate
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.state import Parameters, Scratch, State
-from thalweg.operators.machine.compiled import clear, compiled, int64
+from thalweg.operators.machine.compiled import clear, compiled, int64, uint64
 from thalweg.operators.machine.reference import by_reference
 from thalweg.operators.structures import deadlines, index
 
@@ -126,6 +138,8 @@ def fold_events(
                 return event
             if slot >= 0:
                 impressions.complete_impression(state, parameters, scratch, columns, emitted, event, slot)
+        elif columns.kind[event] == Kind.FEEDBACK and columns.impression[event] == uint64(0):
+            actions.on_action(state, parameters, scratch, columns, emitted, event)
         elif columns.kind[event] == Kind.FEEDBACK:
             feedback.on_feedback(state, parameters, scratch, columns, emitted, event)
         elif columns.kind[event] == Kind.USER:

@@ -95,6 +95,7 @@ def open_impression(
         slot = join_early(state, parameters, columns, emitted, event, slot, user)
     waiting.status[slot] = Status.WAITING
     waiting.offset[slot] = columns.offset[event]
+    waiting.item_key[slot] = columns.item[event]
     waiting.ts_ms[slot] = columns.ts_ms[event]
     waiting.scores[slot, Score.BASE] = columns.base_score[event]
     # a user whose clock is behind, or whose records come late, has a whole window from now on

@@ -91,35 +91,49 @@ def put_value(
     state: State, parameters: Parameters, given: Given, slot: int, place: int, added: Value, making: int
 ) -> None:
     """Put a value into its place among an impression's."""
-    now_ms = state.clock.stream_time_ms[0]
-    row, is_new, freed = table.NONE, False, table.NONE
     if making == KEPT:
-        row, is_new, freed = features.resolve(
-            state.features,
-            state.admission,
-            parameters.admission,
-            state.user_rows,
-            parameters.expire_time_ms,
-            added,
-            now_ms,
-        )
+        row = ensure_row(state, parameters, added)
     else:
+        now_ms = state.clock.stream_time_ms[0]
         row = table.find_row(state.features, added.key, now_ms, parameters.expire_time_ms)
-    if making == FORESEEN and row < 0:
-        row, is_new = foresee_row(state, parameters, given, slot, place, added)
-    if freed >= 0:
-        wipe_value(state, freed)
-    if is_new:
-        learner.start_vector(state.learner, row, added.key, parameters.learner)
-        state.learner.rates.at_ms[row] = now_ms
-        if cross.is_on(state.cross):
-            cross.start_embedding(state.cross, row, added.key, parameters.learner.seed)
+        if making == FORESEEN and row < 0:
+            row, is_new = foresee_row(state, parameters, given, slot, place, added)
+            if is_new:
+                start_row(state, parameters, row, added.key)
     prefetching.prefetch_value(state, row)
     seen = state.features_seen
     given.resolved[place] = added.key
     seen.field[slot, place] = added.field
     seen.row[slot, place] = row
     seen.generation[slot, place] = state.features.generation[row] if row >= 0 else np.uint32(0)
+
+
+@compiled
+def ensure_row(state: State, parameters: Parameters, added: Value) -> int:
+    """Return the row of a value that is seen now, made where it has none; -1 while it is not admitted."""
+    row, is_new, freed = features.resolve(
+        state.features,
+        state.admission,
+        parameters.admission,
+        state.user_rows,
+        parameters.expire_time_ms,
+        added,
+        state.clock.stream_time_ms[0],
+    )
+    if freed >= 0:
+        wipe_value(state, freed)
+    if is_new:
+        start_row(state, parameters, row, added.key)
+    return int64(row)
+
+
+@compiled
+def start_row(state: State, parameters: Parameters, row: int, key: int) -> None:
+    """Give a new row what follows from its key."""
+    learner.start_vector(state.learner, row, key, parameters.learner)
+    state.learner.rates.at_ms[row] = state.clock.stream_time_ms[0]
+    if cross.is_on(state.cross):
+        cross.start_embedding(state.cross, row, key, parameters.learner.seed)
 
 
 @compiled

@@ -65,7 +65,7 @@ class State(NamedTuple):
     names: Annotated[UInt8, per("places 256", "the fields in their places")]
     clock: Annotated[Clock, part()]
     fates: Annotated[
-        Int64, per("11", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
+        Int64, per("12", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
     ]
     tallies: Annotated[Int64, per("9", "`Tallied`: other counts")]
     facts: Annotated[Facts, part()]

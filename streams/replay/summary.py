@@ -41,6 +41,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     dead_lettered: int
     ignored: int
     known: int
+    behaviour: int
     impressions: int
     feedback: int
     waiting: int

@@ -77,6 +77,7 @@ class _Writer:
         self._kinds: list[tuple[float, Callable[[], dict[str, Any] | None]]] = [
             (0.44, self._impression),
             (0.71, self._feedback),
+            (0.74, self._action),
             (0.77, self._early),
             (0.80, self._facts),
             (0.83, self._erase),
@@ -134,6 +135,11 @@ class _Writer:
             "ts": self._ts_ms,
             "action": random.choice(("click", "click", "like")),
         }
+
+    def _action(self) -> dict[str, Any]:
+        """Return a feedback without an impression, of an item that was shown or not."""
+        event = self._feedback() if self._random.random() < 0.6 else self._feedback(self._new_impression())
+        return {name: value for name, value in event.items() if name != "impression"}
 
     def _early(self) -> dict[str, Any]:
         self._coming.append(self._new_impression())

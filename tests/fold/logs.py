@@ -46,6 +46,10 @@ def _generated() -> tuple[LogRecord, ...]:
             events.append(chance.choice(events[-40:]))  # sent twice
         if event["type"] == "feedback" and chance.random() < 0.1:
             events.append(event)
+        if event["type"] == "feedback" and facts.random() < 0.15:
+            del event["impression"]
+            if facts.random() < 0.4:
+                event["item"] = f"found-{facts.randrange(9)}"
         if facts.random() < 0.04:
             events.append(_facts(facts, event, len(events)))
         if chance.random() < 0.01:

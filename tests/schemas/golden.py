@@ -39,8 +39,12 @@ EVENTS = {
         Impression("\n\t\u0001", "\u2028", "\U0010ffff", 4_102_444_799_999, {"a": ["b"]}, 1.0),
     ],
     "feedback": [
-        Feedback("1:click", "1", "u1", "v1", TS, "click"),
-        Feedback("покупка", "8123456", "użytkownik-💧", "видео", TS, "kauf-größe", -12.75),
+        Feedback.of("1:click", "1", "u1", "v1", TS, "click"),
+        Feedback.of("покупка", "8123456", "użytkownik-💧", "видео", TS, "kauf-größe", -12.75),
+    ],
+    "action": [
+        Feedback.of("a1", None, "u1", "v1", TS, "search"),
+        Feedback.of("a2", None, "u1", "видео", TS, "buy", 2.5),
     ],
     "request": [
         Request("r1", "u1", [], TS, {}),
@@ -160,7 +164,7 @@ WRITTEN_BY_OTHERS = [
     Erase("e1", "u1", TS),
     Erase("e1", "é😀\0/", TS),
     Impression("1", "u1", "v1", TS, {"a": 3, "b": 1.0, "c": 0.0, "d": 0}),
-    Feedback("1", "1", "u1", "v1", TS, "like"),
-    Feedback("1", "1", "u1", "v1", TS, "like", 1e20),
+    Feedback.of("1", "1", "u1", "v1", TS, "like"),
+    Feedback.of("1", "1", "u1", "v1", TS, "like", 1e20),
     Erase("last", "u1", TS),
 ]

@@ -69,7 +69,9 @@ values = texts | st.just("") | numbers | st.lists(texts, max_size=32)
 contexts = st.dictionaries(texts.filter(lambda name: len(name.encode()) <= 64), values, max_size=64)
 events = (
     st.builds(Impression, texts, texts, texts, times, contexts, st.none() | st.floats(0, 1))
-    | st.builds(Feedback, texts, texts, texts, texts, times, st.just("like"), st.none() | numbers.map(float))
+    | st.builds(
+        Feedback.of, texts, st.none() | texts, texts, texts, times, st.just("like"), st.none() | numbers.map(float)
+    )
     | st.builds(Request, texts, texts, st.lists(texts, max_size=40), times, contexts)
     | st.builds(Erase, texts, texts, times)
 )

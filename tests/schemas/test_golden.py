@@ -17,6 +17,7 @@ SHA_256 = {
     "request.jsonl": "3ca80ee29b4a89574b3bd92553bbbe01812c92bddb5a65e0d83edf148ea45384",
     "item.jsonl": "00805ba8dd23cea5539b6156f850eb6726747000e795fa499faf8179f21ae613",
     "user.jsonl": "7e80fdf69151733e8350841e28cf9a39e8de980f026d1bf94a329b47d1ebcf81",
+    "action.jsonl": "84dbabc04911db6a5658ada059f70a2e34e23bec73f684eeb6e03bfc71e8f4e3",
     "erase.jsonl": "030f68a8ee76700335e8f2f1d280ca1dc32461088aa52cef34e14f28ddc03d45",
     "score.jsonl": "27d2d8282a491b17ab0a0abd56909f888b6245e658394f33600592b238e3ce0b",
     "example.jsonl": "ef16a6372cc594fe07394ed77a4b9be6040cae1f2ebbf75d52b3c440ff167d21",

@@ -53,7 +53,7 @@ def test_each_value_of_the_type_becomes_its_event() -> None:
     record = RECORD | {"id": 5, "of": "4", "price": "9.5", "items": [{"sku": "a"}, {"sku": 7}]}
     assert mapped(record | {"event": "view"}, **TYPES) == Impression("4", "u", "i", T, {})
     assert mapped(record | {"event": 1, "of": None}, **TYPES) == Impression("5", "u", "i", T, {})
-    assert mapped(record | {"event": "buy"}, **TYPES) == Feedback("5", "4", "u", "i", T, "purchase", 9.5)
+    assert mapped(record | {"event": "buy"}, **TYPES) == Feedback.of("5", "4", "u", "i", T, "purchase", 9.5)
     assert mapped(record | {"event": "rank"}, **TYPES) == Request("5", "u", ["a", "7"], T, {})
     assert mapped(record | {"event": "forget"}, **TYPES) == Erase("5", "u", T)
     assert mapped({"event": "ping"}, **TYPES) is None
@@ -66,6 +66,14 @@ def test_each_value_of_the_type_becomes_its_event() -> None:
     everything = TYPES | {"ignore": ("*",)}
     assert mapped(record | {"event": "pong"}, **everything) is None
     assert mapped({}, **everything) is None
+
+
+def test_an_action_that_names_no_impression_has_none() -> None:
+    """Feedback without an impression's id, or without a path for one, must be feedback without an impression."""
+    record = RECORD | {"id": 5, "event": "buy", "of": None}
+    expected = Feedback.of("5", None, "u", "i", T, "purchase")
+    assert mapped(record, **TYPES) == expected
+    assert mapped(record | {"of": "4"}, **{**TYPES, "impression": ""}) == expected
 
 
 def test_facts_are_about_the_item_or_the_user_that_the_record_has() -> None:
@@ -238,12 +246,10 @@ def test_contexts_that_are_none(value: Any, reason: Reason) -> None:
         ({"base_score": "p"}, {"p": float("nan")}, Reason.BAD_BASE_SCORE),
         ({"base_score": "p"}, {"p": "high"}, Reason.WRONG_TYPE),
         ({"base_score": "p"}, {"p": True}, Reason.WRONG_TYPE),
-        (TYPES, {"event": "buy", "id": "1"}, Reason.MISSING_FIELD),
         (TYPES, {"event": "buy", "id": "1", "of": ""}, Reason.ID_EMPTY),
         (TYPES, {"event": "buy", "id": "1", "of": "2", "price": float("inf")}, Reason.NOT_FINITE),
         (TYPES, {"event": "rank", "id": "1"}, Reason.WRONG_TYPE),
         (TYPES, {"event": "view"}, Reason.MISSING_FIELD),
-        ({**TYPES, "impression": ""}, {"event": "buy", "id": "1"}, Reason.MISSING_FIELD),
     ],
 )
 def test_other_fields_that_are_none(keys: dict[str, Any], change: dict[str, Any], reason: Reason) -> None:

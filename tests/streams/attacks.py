@@ -48,7 +48,7 @@ def feedback(of: Callable[[int], str], name: Callable[[int], str] = lambda n: f"
     def events() -> Iterator[Event]:
         for n, event in enumerate(shown()):
             yield event
-            yield Feedback(name(n), of(n), event.user, f"item-{n % 500}", event.ts, "click")
+            yield Feedback.of(name(n), of(n), event.user, f"item-{n % 500}", event.ts, "click")
 
     return events
 

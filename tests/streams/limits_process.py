@@ -80,7 +80,7 @@ def overfull(count: int) -> Iterator[LogRecord]:
         of = known if choice < 0.3 else f"never-{chance.randrange(300)}"
         event: Event = Impression(known, user, item, ts - chance.choice((0, 0, 50_000, 10**9)), context)
         if choice < 0.4 and phase not in (1, 7):
-            event = Feedback(f"{of}:{chance.randrange(6)}", of, user, item, ts, chance.choice(("click", "pause")))
+            event = Feedback.of(f"{of}:{chance.randrange(6)}", of, user, item, ts, chance.choice(("click", "pause")))
         elif choice < 0.41:
             event = Erase(str(offset), user, ts)
         elif choice < 0.42:

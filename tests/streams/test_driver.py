@@ -175,9 +175,9 @@ def life(user: str, item: str, at_ms: int) -> list[Event]:
     """Everything that can be kept of a user: a closed impression, waiting ones, an early feedback, sequences."""
     return [
         Impression(f"{user}1", user, item, at_ms, {"tab": 1}),
-        Feedback(f"{user}1:click", f"{user}1", user, item, at_ms + 1, "click"),
+        Feedback.of(f"{user}1:click", f"{user}1", user, item, at_ms + 1, "click"),
         Impression(f"{user}2", user, item, at_ms + 2, {"tab": 2}),
-        Feedback(f"{user}9:click", f"{user}9", user, item, at_ms + 3, "click"),
+        Feedback.of(f"{user}9:click", f"{user}9", user, item, at_ms + 3, "click"),
     ]
 
 

@@ -47,16 +47,16 @@ def acts(user: str, number: int, ts: int) -> Iterator[Event]:
     this, old, early = f"{user}/{number}", f"{user}/{number - 90}", f"{user}/{number + 7}"
     yield Impression(this, user, item, ts, context)
     if number % 2:
-        yield Feedback(f"{this}:click", this, user, item, ts, "click")
+        yield Feedback.of(f"{this}:click", this, user, item, ts, "click")
     if number % 13 == 0:
         yield User(f"{this}:facts", user, ts, {"name": f"{user} himself", "town": ["here", user], "tags": None})
     if number % 5 == 0:
-        yield Feedback(f"{early}:click", early, user, item, ts, "click")  # before its impression, or without any
-        yield Feedback(f"{old}:late", old, user, item, ts, "click")
+        yield Feedback.of(f"{early}:click", early, user, item, ts, "click")  # before its impression, or without any
+        yield Feedback.of(f"{old}:late", old, user, item, ts, "click")
     if number % 11 == 0:
         yield Impression(this, user, item, ts, context)
-        yield Feedback(f"{this}:click", this, user, item, ts, "click")
-        yield Feedback(f"{user}/none/{number}:click", f"{user}/none/{number}", user, item, ts, "click")
+        yield Feedback.of(f"{this}:click", this, user, item, ts, "click")
+        yield Feedback.of(f"{user}/none/{number}:click", f"{user}/none/{number}", user, item, ts, "click")
 
 
 def log() -> list[tuple[int, str, Event]]:

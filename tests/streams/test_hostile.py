@@ -105,7 +105,7 @@ def test_an_early_feedback_is_kept_with_its_headers_only_so_far() -> None:
     """Feedback whose headers would outgrow what is kept of a record must be refused, and leave all others alone."""
     partition = Partition(small())
     kept = small().limits.kept_bytes
-    value = encode_event(Feedback("f", "1", "ann", "film", START_MS, "click"))
+    value = encode_event(Feedback.of("f", "1", "ann", "film", START_MS, "click"))
     records = [LogRecord(n, value, b"ann", (("trace", b"\xff" * size),)) for n, size in enumerate((kept, kept // 2))]
     (letter,) = partition.process(records).dead_letters
     assert (letter.cause.offset, dict(letter.headers)["thalweg.reason"]) == (0, b"too_large")
@@ -121,14 +121,14 @@ def bystanders() -> list[Event]:
         user, item, ts = f"user-{n % 5}", f"item-{n % 7}", START_MS + n * 5_000
         events.append(Impression(f"{n}", user, item, ts, {"tab": n % 3}))
         if n % 3 == 0:
-            events.append(Feedback(f"{n}:click", f"{n}", user, item, ts, "click"))
+            events.append(Feedback.of(f"{n}:click", f"{n}", user, item, ts, "click"))
     return events
 
 
 FLOODS: dict[str, Callable[[int, int], Event]] = {
-    "feedback on nothing": lambda n, ts: Feedback(f"x{n}", f"y{n}", "eve", "item-1", ts, "click"),
+    "feedback on nothing": lambda n, ts: Feedback.of(f"x{n}", f"y{n}", "eve", "item-1", ts, "click"),
     "erases of strangers": lambda n, ts: Erase(f"x{n}", f"stranger-{n}", ts),
-    "feedback of another user": lambda n, ts: Feedback(f"x{n}", f"{n // 50}", "eve", "item-1", ts, "click"),
+    "feedback of another user": lambda n, ts: Feedback.of(f"x{n}", f"{n // 50}", "eve", "item-1", ts, "click"),
     "clocks ahead": lambda n, ts: Impression(f"x{n}", "eve", "item-1", ts + 40 * 86_400_000, {}),
     "too many values": lambda n, ts: Impression(f"x{n}", "eve", "item-1", ts, {"tab": [str(i) for i in range(32)]}),
     "impressions": lambda n, ts: Impression(f"x{n}", "eve", f"evil-{n}", ts, {"tab": f"evil-{n}"}),

@@ -34,7 +34,7 @@ def clicks(count: int) -> list[Event]:
     for number in range(count):
         ts = START_MS + number * 60_000
         events.append(Impression(f"{number}", "u", f"i{number}", ts, {}))
-        events.append(Feedback(f"{number}:click", f"{number}", "u", f"i{number}", ts + 1_000, "click"))
+        events.append(Feedback.of(f"{number}:click", f"{number}", "u", f"i{number}", ts + 1_000, "click"))
     return events
 
 

@@ -47,7 +47,7 @@ def quarrels(seed: int, count: int) -> Iterator[Impression | Feedback]:
         if chance.random() < 0.5:
             yield Impression(of, user, f"item-{n % 5}", ts - chance.choice((0, 0, 30_000)), {})
         else:
-            yield Feedback(f"{of}:{chance.randrange(5)}", of, user, f"item-{n % 5}", ts, "click")
+            yield Feedback.of(f"{of}:{chance.randrange(5)}", of, user, f"item-{n % 5}", ts, "click")
 
 
 def a_sixteenth_each() -> Configuration:
@@ -85,13 +85,13 @@ def calm() -> list[Event]:
         user, item, ts = f"user-{n % 5}", f"item-{n % 7}", START_MS + n * 6_000
         events.append(Impression(f"{n}", user, item, ts, {"tab": n % 3}))
         if n % 3 == 0:
-            events.append(Feedback(f"{n}:click", f"{n}", user, item, ts + 1_000, "click"))
+            events.append(Feedback.of(f"{n}:click", f"{n}", user, item, ts + 1_000, "click"))
         if n % 11 == 0 and n > 130:
             # of an impression whose window has long been over, one sent again, and a click ahead of its impression
-            events.append(Feedback(f"{n}:late", f"{n - 125}", f"user-{(n - 125) % 5}", item, ts + 2_000, "click"))
+            events.append(Feedback.of(f"{n}:late", f"{n - 125}", f"user-{(n - 125) % 5}", item, ts + 2_000, "click"))
             events.append(msgspec.structs.replace(events[-2], ts=ts + 2_000))
             ahead = n + 4
-            events.append(Feedback(f"{n}:early", f"{ahead}", f"user-{ahead % 5}", item, ts + 3_000, "click"))
+            events.append(Feedback.of(f"{n}:early", f"{ahead}", f"user-{ahead % 5}", item, ts + 3_000, "click"))
     return events
 
 
@@ -99,12 +99,12 @@ LONG = {"tags": ["x" * 250 + str(n) for n in range(20)]}
 FLOODS: dict[str, Callable[[int, int], Event]] = {
     "impressions": lambda n, ts: Impression(f"x{n}", "eve", f"item-{n % 7}", ts, {"tab": n % 3}),
     "long records": lambda n, ts: Impression(f"x{n}", "eve", f"item-{n % 7}", ts, LONG),
-    "feedback on nothing": lambda n, ts: Feedback(f"x{n}", f"y{n}", "eve", "item-1", ts, "click"),
-    "long feedback on nothing": lambda n, ts: Feedback(f"x{n}", f"y{n}", "eve", "i" * 200, ts, "c" * 100),
+    "feedback on nothing": lambda n, ts: Feedback.of(f"x{n}", f"y{n}", "eve", "item-1", ts, "click"),
+    "long feedback on nothing": lambda n, ts: Feedback.of(f"x{n}", f"y{n}", "eve", "i" * 200, ts, "c" * 100),
     "feedback on everything": lambda n, ts: (
         Impression(f"x{n // 30}", "eve", "item-1", ts, {})
         if n % 30 == 0
-        else Feedback(f"x{n}", f"x{n // 30}", "eve", "item-1", ts, "click")
+        else Feedback.of(f"x{n}", f"x{n // 30}", "eve", "item-1", ts, "click")
     ),
 }
 

@@ -50,7 +50,11 @@ class Slot:
         self.feedback: list[tuple[int, int, bool, int]] = []  # key, ts, positive, window
         self.due: tuple[int, int] = (0, 0)  # when its window closes, and in which order
         self.provisional: tuple[int, int] | None = None
+<<<<<<< HEAD
         self.ts_ms = self.begins_ms = self.closed_ms = 0
+=======
+        self.ts_ms = self.closed_ms = self.item = self.arrival = 0
+>>>>>>> 16ed482 (Actions without an impression id join the latest that waits, or are behaviours)
         self.present: list[tuple[int, Any]] = []
         self.numbers = self.interests = np.zeros(0)  # rates and residuals, the machine's logit; interests [I, d]
         self.overall = self.model = 0.0
@@ -216,8 +220,13 @@ class Plain:
         if key in self.slots and self.slots[key].user != user_key:
             self.forget_slot(self.slots[key])
         slot = self.slots.get(key) or self.open_slot(key, user_key)
+<<<<<<< HEAD
         slot.status, slot.ts_ms, slot.begins_ms = "waiting", ts_ms, self.doubts.begin(slot, ts_ms)
         slot.due = (slot.begins_ms + window_ms, self.arrivals)
+=======
+        slot.status, slot.ts_ms, slot.due = "waiting", ts_ms, (ts_ms + window_ms, self.arrivals)
+        slot.item, slot.arrival = int(columns.item[event]), self.arrivals
+>>>>>>> 16ed482 (Actions without an impression id join the latest that waits, or are behaviours)
         slot.label = int(self.has_positive(slot, 0))
         if self.delays.elapsed_ms:
             slot.provisional = (slot.begins_ms + self.delays.elapsed_ms, self.arrivals)
@@ -229,6 +238,9 @@ class Plain:
             self.count_delay(slot)
 
     def on_feedback(self, columns: Columns, event: int, user_key: int) -> None:
+        if not columns.impression[event]:
+            self.on_action(columns, event, user_key)
+            return
         key, slot = int(columns.impression[event]), self.slots.get(int(columns.impression[event]))
         feedback = (int(columns.key[event]), int(columns.ts_ms[event]), bool(columns.positive[event]),
                     int(columns.window_ms[event]))  # fmt: skip
@@ -238,6 +250,32 @@ class Plain:
         if slot is None:
             slot = self.open_slot(key, user_key)
             slot.due = (self.now_ms + self.delays.window_ms, self.arrivals)
+        self.join(slot, feedback, columns, event)
+
+    def on_action(self, columns: Columns, event: int, user_key: int) -> None:
+        """A feedback without an impression: the latest that waits for it gets it, else it is a behaviour."""
+        key, item, ts_ms = (int(array[event]) for array in (columns.key, columns.item, columns.ts_ms))
+        feedback = (key, ts_ms, bool(columns.positive[event]), int(columns.window_ms[event]))
+        own = cross(key, user_key, 0xBE)
+        shown = [slot for slot in self.slots.values() if (slot.user, slot.item) == (user_key, item)]
+        if own in self.slots or any(key == known for slot in shown for known, *_ in slot.feedback):
+            return  # sent twice
+        waiting = [slot for slot in shown if slot.status == "waiting" and ts_ms <= slot.ts_ms + feedback[3]]
+        if waiting:
+            self.join(max(waiting, key=lambda slot: slot.arrival), feedback, columns, event)
+            return
+        self.user_of(user_key)
+        slot = self.open_slot(own, user_key)
+        slot.status, slot.closed_ms = "closed", self.now_ms
+        self.closed.append(slot)
+        value = self.values.resolve(item, ITEM, None, self.now_ms)
+        if value is not None:
+            self.cross.expose([(ITEM, value)], [], self.now_ms)
+            if "acted" in self.c.behaviors.kinds:
+                self.behaviours.extend(user_key, "acted", value, ts_ms)
+
+    def join(self, slot: Slot, feedback: tuple[int, int, bool, int], columns: Columns, event: int) -> None:
+        user_key = slot.user
         slot.feedback.append(feedback)
         if slot.status == "waiting" and not slot.label and self.has_positive(slot, 0):
             slot.label = 1

@@ -108,8 +108,8 @@ def test_what_has_or_keeps_too_much_is_refused_alone():
     events = [
         Impression("1", "u", "v", TS, {"b": ["x"] * 6}),
         Impression("2", "u", "v", TS, {"b": ["x"] * 5}),
-        Feedback("3", "1", "u", "v", TS, "click"),
-        Feedback("4", "1", "u", "v", TS, "click"),
+        Feedback.of("3", "1", "u", "v", TS, "click"),
+        Feedback.of("4", "1", "u", "v", TS, "click"),
     ]
     records = [
         record._replace(headers=too_long) if number % 4 == 3 else record

@@ -31,7 +31,7 @@ EVENTS = st.one_of(
 @given(EVENTS, st.recursive(st.just(0), lambda inner: st.lists(inner, max_size=2), max_leaves=6))
 @example(Erase("1", "u" * 13, TS), 0)
 @example(Impression("1", "u", "v", TS, {"a" * 7: 1}), 0)
-@example(Feedback("1", "2", "u", "v", TS, "a" * 7), 0)
+@example(Feedback.of("1", "2", "u", "v", TS, "a" * 7), 0)
 def test_what_is_read_as_plain_is_what_every_check_lets_pass(event, unknown):
     """Blocks refuse what `decoder` refuses, with its reason, and read all else to the same event."""
     raw = encode_event(event)[:-1] + b',"unknown":' + json.encode(unknown) + b"}"

@@ -126,7 +126,7 @@ def test_base_scores_have_their_own_figures(folder: Path) -> None:
         base = None if number % 4 == 0 else (0.9 if number % 2 else 0.2)
         events.append(Impression(str(number), "ann", "film", START_MS + number, {}, base))
         if number % 2:
-            events.append(Feedback(f"{number}:click", str(number), "ann", "film", START_MS + number, "click"))
+            events.append(Feedback.of(f"{number}:click", str(number), "ann", "film", START_MS + number, "click"))
     replay(write(events), "--summary", "summary.json", "--until-end-of-windows")
     summary = summary_of()
     assert summary["base_auc"] == 1.0
@@ -433,7 +433,7 @@ def test_mixed_types_are_all_accounted_for(folder: Path) -> None:
         Erase("e", "ann", START_MS),
         Request("r", "ann", ["film"], START_MS, {}),
         impression(1, START_MS),
-        Feedback("f", "1", "ann", "film", START_MS, "like"),
+        Feedback.of("f", "1", "ann", "film", START_MS, "like"),
         b'{"type":"view","id":"1"}',
         b"[1,2]",
         b"\xef\xbb\xbf{}",
