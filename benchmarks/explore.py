@@ -158,7 +158,7 @@ def run(ranking: dict[str, Any], seed: int, requests: int, new_every: int) -> Ru
             loop.tell(Impression(f"{number}-{place}", f"u{user}", f"i{item}", ts, own, **answers))
         for place, delay in world_clicks(true):
             told = f"{number}-{place}"
-            loop.tell(Feedback(f"{told}:c", told, f"u{user}", f"i{shown[place]}", ts + 1 + delay, "click"))
+            loop.tell(Feedback.of(f"{told}:c", told, f"u{user}", f"i{shown[place]}", ts + 1 + delay, "click"))
     bar = np.quantile([world.mean_probability(item) for item in world.pool], GOOD_QUANTILE)
     good = [item for item, born in world.born.items() if born < 0.8 * requests and world.mean_probability(item) > bar]
     waited = [reached[item] - world.born[item] for item in good if item in reached]

@@ -54,7 +54,7 @@ def shown(number: int, user: str = "u", **answer: Any) -> bytes:
 
 def clicked(number: int) -> bytes:
     """Return a click on it."""
-    return encode_event(Feedback(f"{number}:c", f"{number}", "u", "v0", START_MS + number * 60_000 + 900, "click"))
+    return encode_event(Feedback.of(f"{number}:c", f"{number}", "u", "v0", START_MS + number * 60_000 + 900, "click"))
 
 
 def test_what_is_a_decision_and_what_is_not() -> None:

@@ -135,7 +135,7 @@ def records() -> list[LogRecord]:
         lines.append(encode_event(Request(f"r{number}", user, items, at, {})))
         lines.append(encode_event(Impression(f"{number}", user, items[2], at, {})))
         if number % 2:
-            lines.append(encode_event(Feedback(f"{number}:c", f"{number}", user, items[2], at + 5_000, "click")))
+            lines.append(encode_event(Feedback.of(f"{number}:c", f"{number}", user, items[2], at + 5_000, "click")))
     return [LogRecord(offset, line) for offset, line in enumerate(lines)]
 
 
