@@ -50,11 +50,7 @@ class Slot:
         self.feedback: list[tuple[int, int, bool, int]] = []  # key, ts, positive, window
         self.due: tuple[int, int] = (0, 0)  # when its window closes, and in which order
         self.provisional: tuple[int, int] | None = None
-<<<<<<< HEAD
-        self.ts_ms = self.begins_ms = self.closed_ms = 0
-=======
-        self.ts_ms = self.closed_ms = self.item = self.arrival = 0
->>>>>>> 16ed482 (Actions without an impression id join the latest that waits, or are behaviours)
+        self.ts_ms = self.begins_ms = self.closed_ms = self.item = self.arrival = 0
         self.present: list[tuple[int, Any]] = []
         self.numbers = self.interests = np.zeros(0)  # rates and residuals, the machine's logit; interests [I, d]
         self.overall = self.model = 0.0
@@ -220,13 +216,9 @@ class Plain:
         if key in self.slots and self.slots[key].user != user_key:
             self.forget_slot(self.slots[key])
         slot = self.slots.get(key) or self.open_slot(key, user_key)
-<<<<<<< HEAD
         slot.status, slot.ts_ms, slot.begins_ms = "waiting", ts_ms, self.doubts.begin(slot, ts_ms)
         slot.due = (slot.begins_ms + window_ms, self.arrivals)
-=======
-        slot.status, slot.ts_ms, slot.due = "waiting", ts_ms, (ts_ms + window_ms, self.arrivals)
         slot.item, slot.arrival = int(columns.item[event]), self.arrivals
->>>>>>> 16ed482 (Actions without an impression id join the latest that waits, or are behaviours)
         slot.label = int(self.has_positive(slot, 0))
         if self.delays.elapsed_ms:
             slot.provisional = (slot.begins_ms + self.delays.elapsed_ms, self.arrivals)

@@ -24,7 +24,15 @@ CONTEXTS = st.dictionaries(st.sampled_from(["a", "b", "c", "h", "a_name_that_is_
 SCORES = st.none() | st.floats(0, 1)
 EVENTS = st.one_of(
     st.builds(Impression, IDS, IDS, IDS, TIMES, CONTEXTS, SCORES),
-    st.builds(Feedback, IDS, IDS, IDS, IDS, TIMES, st.sampled_from(["click", "like", "an_action_that_is_too_long"])),
+    st.builds(
+        Feedback.of,
+        IDS,
+        st.none() | IDS,
+        IDS,
+        IDS,
+        TIMES,
+        st.sampled_from(["click", "like", "an_action_that_is_too_long"]),
+    ),
     st.builds(Erase, IDS, IDS, TIMES),
     st.builds(Request, IDS, IDS, st.just(["v"]), TIMES, CONTEXTS),
     st.builds(Item, IDS, IDS, TIMES, CONTEXTS),

@@ -22,7 +22,7 @@ VALUE = st.one_of(TEXT, st.integers(-9, 9), st.floats(0, 1), st.lists(TEXT, max_
 TS = 1_700_000_000_000
 EVENTS = st.one_of(
     st.builds(Impression, TEXT, TEXT, TEXT, st.just(TS), st.dictionaries(TEXT, VALUE, max_size=5)),
-    st.builds(Feedback, TEXT, TEXT, TEXT, TEXT, st.just(TS), TEXT),
+    st.builds(Feedback.of, TEXT, st.none() | TEXT, TEXT, TEXT, st.just(TS), TEXT),
     st.builds(Request, TEXT, TEXT, st.lists(TEXT, max_size=4), st.just(TS), st.just({})),
     st.builds(Erase, TEXT, TEXT, st.just(TS)),
 )
