@@ -74,7 +74,7 @@ warm: $(VENV)/.installed-test
 QUICK := tests/schemas/test_golden.py tests/schemas/test_refusals.py tests/schemas/test_json_schemas.py
 QUICK += $(addprefix tests/operators/,structures machine/test_reserve.py machine/test_plain.py machine/test_hashing.py \
     edges/test_few.py estimators/test_river.py test_clock.py test_delay.py test_rates.py test_ftrl.py) tests/fold/test_state.py
-QUICK += $(addprefix tests/streams/,test_driver.py test_scoring_time.py logs/test_logs.py mapping/test_mapping.py \
+QUICK += $(addprefix tests/streams/,test_driver.py logs/test_logs.py mapping/test_mapping.py \
     kafka/test_first_blocks.py kafka/test_joined_blocks.py kafka/test_taken_over.py configuration/test_configuration.py \
     partition/test_tally.py checkpoints/test_checkpoints.py replay/test_figures.py worker simulation/test_simulated_loop.py \
     simulation/test_simulated_disk.py commands/test_checkpoint_command.py)

@@ -162,6 +162,7 @@ def test_one_owners_facts_are_limited() -> None:
     )
     [letter] = log.user(country="c" * 60).dead_letters
     assert letter.reason == "too_large"
+    assert (letter.detail or "").endswith("bytes, at most 64")
     assert log.seen() == {"author": "a" * 20}
 
 
