@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from fsspec.implementations.memory import MemoryFileSystem
+from thalweg.operators.fold.fates import FATES
 from thalweg.streams.checkpoints.folders import store_at
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, DamagedError, Identity, header_of
 from thalweg.streams.checkpoints.verify import roll_back, verify
@@ -100,7 +101,7 @@ def test_show_prints_the_header(directory: str) -> None:
     assert shown["header"]["next_offset"] == 200
     assert len(shown["header"]["digest"]) == 64
     assert shown["header"]["configuration"]["table"]["rows_limit"] == 2_048
-    assert shown["arrays"]["fates"] == "int64 [10]"
+    assert shown["arrays"]["fates"] == f"int64 [{len(FATES)}]"
     ambiguous = run(directory, "show")
     assert ambiguous.exit_code == 1
     assert ambiguous.stderr == "Error: there are partitions 0, 3: choose one with --partition\n"
