@@ -123,8 +123,8 @@ def main() -> None:
                 if rate:
                     words = ["ask", address_of(told), candidates, rate, options.seconds + WARM_UP_S, out]
                     asking = subprocess.Popen([sys.executable, "-m", "benchmarks.http", *map(str, words)])
-                names = topics.interactions, topics.scores
-                late = measure(broker.bootstrap_servers, names, process.pid, lines, options.events, options.seconds)
+                names, processes = (topics.interactions, topics.scores), (process.pid, broker.pid)
+                late = measure(broker.bootstrap_servers, names, processes, lines, options.events, options.seconds)
                 cells = ["-"] * 6
                 if asking is not None:
                     assert asking.wait(STARTED_S) == 0
