@@ -25,20 +25,15 @@ USER, ITEM = 0, 1
 GAP, EXPOSURES, RECENT = range(3)
 
 
-Facts = dict[int, dict[int, list[int]]]  # keys of values, by owner and field
-
-
-def know(facts: Facts, columns: Columns, event: int, owner: int) -> None:
+def know(its: dict[int, Any], columns: Columns, event: int) -> None:
     """Take an owner's facts, packed as `operators.facts` describes, field by field."""
     packed, at = columns.text[columns.text_start[event] : columns.text_end[event]].tobytes(), 0
-    its = facts.setdefault(owner, {})
     while at < len(packed):
         field, count, length = HEAD.unpack_from(packed, at)
-        its.pop(field, None)
-        at += HEAD.size
-        if count != REMOVED:
-            its[field] = list(struct.unpack_from(f"<{count}Q", packed, at))
-            at += 8 * count + length
+        its[field] = () if count == REMOVED else struct.unpack_from(f"<{count}Q", packed, at + HEAD.size)
+        at += HEAD.size + 8 * len(its[field]) + length
+        if count == REMOVED:
+            del its[field]
 
 
 class Slot:
@@ -82,8 +77,7 @@ class Plain:
         self.cross = Cross(c, self.places)
         salts = np.array([field_seed(name, c.seed) for name in names], np.uint64)
         self.crosses = list(zip(*(part.tolist() for part in crosses_of(c.features, salts)), strict=True))
-        self.item_facts: Facts = {}
-        self.user_facts: Facts = {}
+        self.facts: dict[int, dict[int, Any]] = {}
         self.users: dict[int, User] = {}
         self.slots: dict[int, Slot] = {}
         self.closed: list[Slot] = []
@@ -99,7 +93,7 @@ class Plain:
                 continue  # who asks changes nothing
             if columns.kind[event] == Kind.ITEM:
                 self.arrivals += 1
-                know(self.item_facts, columns, event, int(columns.item[event]))
+                know(self.facts.setdefault(int(columns.item[event]), {}), columns, event)
                 continue
             self.hear(int(columns.ts_ms[event]), int(columns.user[event]))
             self.release_due()
@@ -110,9 +104,8 @@ class Plain:
             elif kind == Kind.FEEDBACK:
                 self.on_feedback(columns, event, user)
             elif kind == Kind.USER:
-                if not self.user_of(user).waiting:
-                    self.users[user].updated_ms = self.now_ms
-                know(self.user_facts, columns, event, user)
+                self.user_of(user).updated_ms = self.now_ms
+                know(self.facts.setdefault(user, {}), columns, event)
             elif kind == Kind.ERASE:
                 self.forget_user(user)
                 self.clock.heard.pop(user, None)
@@ -189,12 +182,12 @@ class Plain:
         self.values.forget(key)
         self.cross.forget(key)
         self.behaviours.forget(key)
-        self.user_facts.pop(key, None)
+        self.facts.pop(key, None)
         self.users.pop(key, None)
 
     def open_slot(self, key: int, user: int) -> Slot:
+        self.user_of(user).waiting += 1
         slot = self.slots[key] = Slot(key, user)
-        self.users[user].waiting += 1
         return slot
 
     def forget_slot(self, slot: Slot) -> None:
@@ -230,53 +223,52 @@ class Plain:
             self.count_delay(slot)
 
     def on_feedback(self, columns: Columns, event: int, user_key: int) -> None:
-        if not columns.impression[event]:
-            self.on_action(columns, event, user_key)
+        key, item = int(columns.impression[event]), int(columns.item[event])
+        feedback = tuple(
+            int(array[event]) for array in (columns.key, columns.ts_ms, columns.positive, columns.window_ms)
+        )
+        slot = self.slots.get(key)
+        if not key:
+            self.on_action(feedback, item, user_key)
             return
-        key, slot = int(columns.impression[event]), self.slots.get(int(columns.impression[event]))
-        feedback = (int(columns.key[event]), int(columns.ts_ms[event]), bool(columns.positive[event]),
-                    int(columns.window_ms[event]))  # fmt: skip
         if slot and (slot.user != user_key or feedback[0] in [known for known, *_ in slot.feedback]):
             return  # somebody else's, or sent twice
-        self.user_of(user_key)
         if slot is None:
             slot = self.open_slot(key, user_key)
             slot.due = (self.now_ms + self.delays.window_ms, self.arrivals)
-        self.join(slot, feedback, columns, event)
+        self.join(slot, feedback, item)
 
-    def on_action(self, columns: Columns, event: int, user_key: int) -> None:
+    def on_action(self, feedback: Any, item: int, user_key: int) -> None:
         """A feedback without an impression: the latest that waits for it gets it, else it is a behaviour."""
-        key, item, ts_ms = (int(array[event]) for array in (columns.key, columns.item, columns.ts_ms))
-        feedback = (key, ts_ms, bool(columns.positive[event]), int(columns.window_ms[event]))
+        key, ts_ms, _, window_ms = feedback
         own = cross(key, user_key, 0xBE)
         shown = [slot for slot in self.slots.values() if (slot.user, slot.item) == (user_key, item)]
         if own in self.slots or any(key == known for slot in shown for known, *_ in slot.feedback):
             return  # sent twice
-        waiting = [slot for slot in shown if slot.status == "waiting" and ts_ms <= slot.ts_ms + feedback[3]]
+        waiting = [slot for slot in shown if slot.status == "waiting" and ts_ms <= slot.ts_ms + window_ms]
         if waiting:
-            self.join(max(waiting, key=lambda slot: slot.arrival), feedback, columns, event)
+            self.join(max(waiting, key=lambda slot: slot.arrival), feedback, item)
             return
-        self.user_of(user_key)
         slot = self.open_slot(own, user_key)
         slot.status, slot.closed_ms = "closed", self.now_ms
         self.closed.append(slot)
         value = self.values.resolve(item, ITEM, None, self.now_ms)
         if value is not None:
             self.cross.expose([(ITEM, value)], [], self.now_ms)
-            if "acted" in self.c.behaviors.kinds:
-                self.behaviours.extend(user_key, "acted", value, ts_ms)
+        self.extend(user_key, value, ts_ms)
 
-    def join(self, slot: Slot, feedback: tuple[int, int, bool, int], columns: Columns, event: int) -> None:
-        user_key = slot.user
+    def join(self, slot: Slot, feedback: Any, item: int) -> None:
         slot.feedback.append(feedback)
         if slot.status == "waiting" and not slot.label and self.has_positive(slot, 0):
             slot.label = 1
             self.count_delay(slot)
         elif slot.status == "closed" and not slot.label and self.has_positive(slot, self.c.joiner.late_window_ms):
             self.take_late(slot)
-        item = self.values.find(int(columns.item[event]), self.now_ms)
+        self.extend(slot.user, self.values.find(item, self.now_ms), feedback[1])
+
+    def extend(self, user_key: int, item: Any, ts_ms: int) -> None:
         if item is not None and "acted" in self.c.behaviors.kinds:
-            self.behaviours.extend(user_key, "acted", item, feedback[1])
+            self.behaviours.extend(user_key, "acted", item, ts_ms)
 
     def positives(self, slot: Slot, grace_ms: int) -> list[int]:
         return [ts_ms for _, ts_ms, positive, window_ms in slot.feedback
@@ -307,12 +299,9 @@ class Plain:
 
         own = slice(columns.value_start[event], columns.value_start[event + 1])
         given = list(zip(columns.value_field[own].tolist(), columns.value_key[own].tolist(), strict=True))
+        facts = self.facts.get(int(columns.item[event]), {}) | self.facts.get(user_key, {})
         brought = int(columns.brought[event])
-        for facts in (self.user_facts.get(user_key, {}), self.item_facts.get(int(columns.item[event]), {})):
-            for field, values in facts.items():
-                if not brought >> field & 1:
-                    given += [(field, key) for key in values]
-                    brought |= 1 << field
+        given += [(field, key) for field, values in facts.items() if not brought >> field & 1 for key in values]
         for field, key in sorted(given, key=lambda value: value[0]):
             keys.setdefault(field, key)
             add(field, key, user_key if field == USER else None)
