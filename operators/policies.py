@@ -71,7 +71,7 @@ class RankingConfiguration:
     policy: PolicyName = "none"
     epsilon: Annotated[float, within(0.0, 1.0)] = 0.1
     temperature: Annotated[float, within(TEMPERATURE_MIN, TEMPERATURE_MAX)] = 0.2
-    deviation: Annotated[float, within(DEVIATION_MIN, DEVIATION_MAX)] = 1.0
+    deviation: Annotated[float, within(DEVIATION_MIN, DEVIATION_MAX)] = 0.5
     floor: Annotated[float, within(0.0, 1.0)] = 0.0
     seed: Annotated[int, within(0, (1 << 32) - 1)] = 0
 

@@ -176,7 +176,7 @@ def test_what_a_request_brings_goes_before_the_configuration() -> None:
     """Each value of the policy must come from the request where it has one, and none explores without a policy."""
     c = RankingConfiguration(policy="epsilon", epsilon=0.25, floor=0.01, seed=7)
     plain = Request("r", "u", [], 1_700_000_000_000, {})
-    assert parameters_of(c, plain) == Parameters(Policy.EPSILON, 0.25, 0.2, 1.0, 0.01, 7)
+    assert parameters_of(c, plain) == Parameters(Policy.EPSILON, 0.25, 0.2, 0.5, 0.01, 7)
     asked = Request("r", "u", [], 1_700_000_000_000, {}, policy="gumbel", temperature=2.0, floor=0.5, deviation=3.0)
     assert parameters_of(c, asked) == Parameters(Policy.GUMBEL, 0.0, 2.0, 3.0, 0.5, 7)
     none = Request("r", "u", [], 1_700_000_000_000, {}, policy="none", epsilon=1.0, floor=1.0)

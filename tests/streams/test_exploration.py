@@ -138,7 +138,7 @@ def test_an_item_never_shown_varies_most() -> None:
     """Under thompson the items without exposures must come first far more often than by epsilon 0."""
     asked = driver()
     firsts = [ask(asked, policy="thompson", deviation=3.0, top=1).items[0].item for _ in range(60)]
-    assert sum(item in ("v9", "v10", "v11") for item in firsts) > 25
+    assert sum(item in ("v9", "v10", "v11") for item in firsts) > 20
 
 
 @pytest.mark.parametrize(
