@@ -6,7 +6,7 @@ it. With another probability, the share, a place takes one of those left at rand
 - none: the base order is that of the scores, and the share is 0
 - epsilon: the order of the scores; the share is `epsilon` (Sutton and Barto, "Reinforcement Learning", 2.2)
 - gumbel: the order of logit / temperature + Gumbel noise. This draws without replacement in proportion to
-  exp(logit / temperature), as Plackett and Luce have it (Kool et al., "Stochastic Beams and Where to Find Them", 2019)
+  exp(logit / temperature), as Plackett and Luce have it. (Kool et al., "Stochastic Beams and Where to Find Them", 2019)
 - thompson: the order of one normal number for each candidate, around its logit (Thompson, 1933). With n the item's
   exposures whose outcome is known and p its score, its variance is 1 / (1 / deviation**2 + n p (1 - p)). This is
   Laplace's for an intercept of the item, whose prior has that deviation
