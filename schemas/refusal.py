@@ -131,7 +131,7 @@ def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
     if name == "ts":
         expect(type(value) is int, name, value, "an integer")
         if not EARLIEST_TS_MS <= value < END_TS_MS:
-            raise Unusable(Reason.TIME_OUT_OF_RANGE, "ts is not in the years 2000 to 2099 in milliseconds")
+            raise Unusable(Reason.TIME_OUT_OF_RANGE, "ts is not in the years 1980 to 2099 in milliseconds")
     elif name in OPTIONAL:
         if value is not None:
             check_number(name, value)

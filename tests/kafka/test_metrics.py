@@ -87,7 +87,7 @@ def test_a_worker_tells_its_figures(broker: str, unique: Unique, tmp_path: Path)
         newest = max((tmp_path / "workers" / "checkpoints").rglob("*.checkpoint"))
         assert found["thalweg_checkpoint_size_bytes"] == {("0",): newest.stat().st_size}
         rows = {operator: count for (_, operator), count in found["thalweg_state_rows"].items()}
-        assert set(rows) == {"table", "users", "joiner", "feedback", "sdim"}
+        assert set(rows) == {"table", "users", "joiner", "feedback", "sdim", "facts"}
         assert 0 < rows["users"] <= 500
         assert found["thalweg_state_bytes"]["0",] > 0
         assert found["process_resident_memory_bytes"][()] > 0

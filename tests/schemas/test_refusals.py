@@ -215,17 +215,17 @@ CASES = {
     "ts in seconds": (
         impression(ts="1700000000"),
         Reason.TIME_OUT_OF_RANGE,
-        "ts is not in the years 2000 to 2099 in milliseconds",
+        "ts is not in the years 1980 to 2099 in milliseconds",
     ),
     "ts of 2100": (
         impression(ts="4102444800000"),
         Reason.TIME_OUT_OF_RANGE,
-        "ts is not in the years 2000 to 2099 in milliseconds",
+        "ts is not in the years 1980 to 2099 in milliseconds",
     ),
     "ts past int64": (
         impression(ts="9" * 30),
         Reason.TIME_OUT_OF_RANGE,
-        "ts is not in the years 2000 to 2099 in milliseconds",
+        "ts is not in the years 1980 to 2099 in milliseconds",
     ),
 }
 

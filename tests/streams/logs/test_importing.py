@@ -361,8 +361,8 @@ BAD_TIMES = {
     "numbers and dates": (["1711852200000", "2024-03-31"], ["a number in row 0", "a date without a zone in row 1"]),
     "no such day": (["2024-03-30", "2024-02-30"], ["is '2024-02-30' in row 1", "no moment"]),
     "too late": (["2024-03-30", "9999-12-31"], ["is '9999-12-31' in row 1", "no moment from 2000 to 2100"]),
-    "too early": (["2024-03-30", "1999-12-31"], ["is 1999-12-31 in row 1, which is not within 2000 and 2100"]),
-    "the end of time": (["4102444800000"], ["is 4102444800000 in row 0, which is not within 2000 and 2100"]),
+    "too early": (["2024-03-30", "1979-12-31"], ["is 1979-12-31 in row 1, which is not within 1980 and 2100"]),
+    "the end of time": (["4102444800000"], ["is 4102444800000 in row 0, which is not within 1980 and 2100"]),
     "beyond 64 bits": (["99999999999999999999"], ["is 99999999999999999999 in row 0"]),
 }
 
@@ -538,7 +538,7 @@ BAD_CSV = {
     "seconds": (f"{HEAD}u,i,{T // 1000},1\n", ["'time' is 1650000000 in row 0", "say the unit, as --time time:s"]),
     "infinite time": (f"{HEAD}u,i,inf,1\n", ["'time' is 'inf' in row 0"]),
     "NaN time": (f"{HEAD}u,i,nan,1\n", ["'time' is 'nan' in row 0"]),
-    "huge time": (f"{HEAD}u,i,9000000000000000000,1\n", ["not within 2000 and 2100"]),
+    "huge time": (f"{HEAD}u,i,9000000000000000000,1\n", ["not within 1980 and 2100"]),
     "a rating": (f"{HEAD}u,i,{T},1\nu,i,{T},5\n", ["'click' is '5' in row 1", "a label is 0 or 1"]),
     "a word for a label": (f"{HEAD}u,i,{T},1\nu,i,{T},yes\n", ["'click' is 'yes' in row 1", "true or false"]),
     "a long id": (f"{HEAD}{'u' * 257},i,{T},1\n", ["'user' has 257 bytes in row 0", "1 to 256"]),
