@@ -143,6 +143,8 @@ def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
     elif name == "candidates":
         expect(isinstance(value, list), name, value, "a list")
         check_count(name, value, limits)
+        if is_beyond(value):
+            raise Unusable(Reason.NOT_FINITE, "a number in candidates is beyond float64")
     elif name in OPTIONS:
         check_option(name, value, limits)
     elif name in ANSWERS:
@@ -188,6 +190,15 @@ def check_count(name: str, items: list[Any], limits: LimitsConfiguration) -> Non
     if len(items) > limits.candidates:
         what = name if name == "candidates" else f"items in {name}"
         raise Unusable(Reason.TOO_MANY_CANDIDATES, f"{len(items)} {what}, at most {limits.candidates}")
+
+
+def is_beyond(value: Any) -> bool:
+    """Return whether a number anywhere in a JSON value is beyond float64: no decoder takes that."""
+    if isinstance(value, dict):
+        return any(map(is_beyond, value.values()))
+    if isinstance(value, list):
+        return any(map(is_beyond, value))
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def check_option(name: str, value: Any, limits: LimitsConfiguration) -> None:

@@ -17,7 +17,6 @@ Nothing here reads a clock, a file or chance, and nothing depends on how the log
 from thalweg.operators import admission, clock
 from thalweg.operators.fold import (
     actions,
-    fates,
     feedback,
     impressions,
     knowing,
@@ -120,7 +119,7 @@ def fold_events(
         if columns.reason[event] != 0:
             dead_letter(state, emitted, event, columns.reason[event])
             continue
-        if columns.kind[event] == Kind.REQUEST and not parameters.learner.is_replaced:
+        if columns.kind[event] == Kind.REQUEST:
             ranking.on_request(state, parameters, scratch, columns, emitted, event)
             continue
         begin_event(state, parameters, columns, event)
@@ -144,10 +143,8 @@ def fold_events(
             feedback.on_feedback(state, parameters, scratch, columns, emitted, event)
         elif columns.kind[event] == Kind.USER:
             knowing.on_user(state, parameters, scratch, columns, emitted, event)
-        elif columns.kind[event] == Kind.ERASE:
-            on_erase(state, columns, emitted, event)
         else:
-            dead_letter(state, emitted, event, fates.REQUEST_UNSUPPORTED)
+            on_erase(state, columns, emitted, event)
     return columns.kind.shape[0]  # type: ignore[no-any-return]
 
 

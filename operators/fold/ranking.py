@@ -7,9 +7,9 @@ for one that is not known, and the rows that new values would get (`reading.FORE
 
 import numpy as np
 from thalweg.operators import facts, features
-from thalweg.operators.fold import layout, prefetching, reading, scoring, users
+from thalweg.operators.fold import fates, layout, prefetching, reading, scoring, users
 from thalweg.operators.fold.columns import Columns
-from thalweg.operators.fold.emitted import Emitted, Ranked, set_fate
+from thalweg.operators.fold.emitted import Emitted, Ranked, dead_letter, set_fate
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import Extra
 from thalweg.operators.fold.state import Parameters, Scratch, State
@@ -24,6 +24,9 @@ def on_request(
     state: State, parameters: Parameters, scratch: Scratch, columns: Columns, emitted: Emitted, event: int
 ) -> None:
     """Score the candidates of a request, each by itself, and write what was found of them to `emitted`."""
+    if parameters.learner.is_replaced:
+        dead_letter(state, emitted, event, fates.REQUEST_UNSUPPORTED)
+        return
     user = find_user(state, parameters, columns.user[event])
     slot = spare_slot(state)
     state.waiting.users.owner[slot] = user + 1

@@ -8,6 +8,7 @@ from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Columnizer
 from thalweg.operators.fold.columns import Kind
 from thalweg.operators.fold.state import new_state
+from thalweg.operators.learner import BUILT_IN
 from thalweg.schemas.origin import Origin, parse_origin
 from thalweg.schemas.outputs import DeadLetter, decode_dead_letter
 from thalweg.schemas.reasons import Reason
@@ -135,7 +136,8 @@ class Prospects:
         columns = Columnizer(self._configuration, self._names.copy(), 0, 0, self._read).columns([record]).columns
         if columns.reason[0]:
             return Reason.of_code(int(columns.reason[0])).value
-        return Reason.REQUEST_UNSUPPORTED.value if columns.kind[0] == Kind.REQUEST else None
+        is_unsupported = columns.kind[0] == Kind.REQUEST and self._configuration.learner.model != BUILT_IN
+        return Reason.REQUEST_UNSUPPORTED.value if is_unsupported else None
 
 
 def redrives_of(letter: DeadLetter) -> int:

@@ -33,7 +33,7 @@ Unique = Callable[[str], str]
 HEADERS = [("trace", b"\x00\xff"), ("thalweg.cause", b"interactions-0-999999:0")]
 GOOD = b'{"type":"impression","id":"%d","user":"u1","item":"v","ts":1700000000000,"context":{"c":"%b"}}'
 LONG = GOOD % (1, b"x" * 250)
-REQUEST = b'{"type":"request","id":"r","user":"u1","candidates":["v"],"ts":1700000000000,"context":{}}'
+REQUEST = b'{"type":"request","id":"r","user":"u1","candidates":["v"],"ts":1700000000000,"context":{},"top":0}'
 BAD = [b"not json \xff\x1b[31m", LONG, REQUEST, b'{"type":"feedback"}', LONG.replace(b'"1"', b'"2"')]
 
 
@@ -52,7 +52,7 @@ def workers(broker: str, unique: Unique, tmp_path: Path) -> Iterator[Workers]:
 
 def run(workers: Workers, *arguments: str, **settings: str) -> tuple[int, bytes, str]:
     topics = workers.loaded.topics
-    names = (topics.interactions, topics.scores, topics.examples, topics.dead_letters)
+    names = topics.names
     flags = [word for name, text in SMALL.items() for word in ("--set", f"{name.replace('__', '.').lower()}={text}")]
     for name, text in ({"limits.value_bytes": "200"} | settings).items():
         flags += ["--set", f"{name}={text}"]
@@ -68,9 +68,9 @@ def test_letters_are_listed_and_shown(workers: Workers) -> None:
     assert told.splitlines()[-1] == "5 dead letters, 0 redriven"
     rows = json.loads(run(workers, "list", "--json")[1])
     assert [(row["reason"], row["letters"], row["first"], row["last"]) for row in rows] == [
+        ("bad_option", 1, 2, 2),
         ("missing_field", 1, 3, 3),
         ("not_utf8", 1, 0, 0),
-        ("request_unsupported", 1, 2, 2),
         ("value_too_long", 2, 1, 4),
     ]
     status, out, _ = run(workers, "list", "--each", "--json", "--reason", "value_too_long", "--first-offset", "2")
@@ -104,7 +104,7 @@ def test_a_redrive_sends_once_what_can_be_used(workers: Workers) -> None:
     plan = json.loads(out)
     assert plan["executed"] is False
     assert plan["sent"] == {"value_too_long": 2}
-    assert plan["unusable"] == {"not_utf8": 1, "request_unsupported": 1, "missing_field": 1}
+    assert plan["unusable"] == {"not_utf8": 1, "bad_option": 1, "missing_field": 1}
     assert "2 of 5 would be sent" in told
     assert "nothing was sent: give --execute" in told
     assert "not_utf8: under this configuration dead letters again: 1 as not_utf8" in told
@@ -132,9 +132,9 @@ def test_a_redrive_sends_once_what_can_be_used(workers: Workers) -> None:
     assert (plan["sent"], plan["exhausted"]) == ({"value_too_long": 2}, {"value_too_long": 2})
     assert json.loads(run(workers, "redrive", "--json", **wide)[1])["sent"] == {"value_too_long": 2}
     assert json.loads(run(workers, "redrive", "--redriven", "--unusable", "--json")[1])["sent"] == {
+        "bad_option": 1,
         "missing_field": 1,
         "not_utf8": 1,
-        "request_unsupported": 1,
         "value_too_long": 4,
     }
 
@@ -268,7 +268,7 @@ def test_letters_of_a_file(tmp_path: Path) -> None:
     assert status == 0, told
     assert {row["reason"]: row["letters"] for row in json.loads(out)} == {
         Reason.NOT_UTF8: 1,
-        Reason.REQUEST_UNSUPPORTED: 1,
+        Reason.BAD_OPTION: 1,
         Reason.MISSING_FIELD: 1,
     }
     status, out, _ = thalweg("dead-letters", "show", "interactions-0-1", "--file", str(letters))

@@ -90,6 +90,7 @@ def test_tail_finds_our_highest_cause(kafka: KafkaSection, unique: Unique) -> No
         topics.scores: Tail(115, Cause(100, 0)),
         topics.examples: Tail(74, Cause(99, 2)),
         topics.dead_letters: Tail(12, Cause(100, 3)),
+        topics.rankings: Tail(0, None),
     }
     assert asyncio.run(tail(kafka, topics.scores, 0, 103, topics.interactions)) == Tail(115, Cause(59, 0))
     assert asyncio.run(tail(kafka, topics.scores, 0, 115, topics.interactions)) == Tail(115, None)

@@ -133,6 +133,11 @@ CASES = {
         'context "a" does not fit 64 bits',
     ),
     "empty user": (impression(user='""'), Reason.ID_EMPTY, "user is empty"),
+    "a candidate beyond float64": (
+        request('["v",{"item":"w","context":{"a":[1e999]}}]'),
+        Reason.NOT_FINITE,
+        "a number in candidates is beyond float64",
+    ),
     "candidates that are no list": (request('"v"'), Reason.WRONG_TYPE, "candidates is a string, not a list"),
     "top of 0": (request('["v"],"top":0'), Reason.BAD_OPTION, "top is 0, not in 1 to 2147483647"),
     "top of 1.0": (request('["v"],"top":1.0'), Reason.WRONG_TYPE, "top is a fraction, not an integer"),

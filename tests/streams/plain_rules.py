@@ -147,10 +147,12 @@ def check(record: Pairs, *, lengths: bool) -> None:
         raise Refused("unknown_type")
     for name in REQUIRED[fields["type"]]:
         if name not in fields:
-            if name in OPTIONAL:
+            if name in OPTIONAL or name == "impression":
                 continue
             raise Refused("missing_field")
         value = fields[name]
+        if name == "impression" and value is None:
+            continue
         if name == "ts":
             if not is_integer(value):
                 raise Refused("wrong_type")
@@ -164,8 +166,7 @@ def check(record: Pairs, *, lengths: bool) -> None:
             check_list(value)
             if lengths and len(value) > LIMITS.candidates:
                 raise Refused("too_many_candidates")
-            for each in value:
-                check_text(each, "id_empty", "id_too_long", LIMITS.id_bytes, lengths=lengths)
+            # a bad candidate is refused in the answer
         elif name == "action":
             check_text(value, "name_empty", "name_too_long", LIMITS.name_bytes, lengths=lengths)
         else:
@@ -234,7 +235,7 @@ class Rules:
         self._names: list[str] = []
 
     def reason_of(self, record: dict[str, Any]) -> str | None:
-        """Return why the next usable record is refused for its values or its type; None: it is not."""
+        """Return why the next usable record is refused for its values; None: it is not."""
         if record["type"] == "impression":
             count = 2
             for name, value in dict(record["context"]).items():
@@ -244,7 +245,7 @@ class Rules:
                     count += len(value) if isinstance(value, list) else 1
             if count > self._values:
                 return "too_many_values"
-        return "request_unsupported" if record["type"] == "request" else None
+        return None
 
     @staticmethod
     def _is_field(name: str) -> bool:

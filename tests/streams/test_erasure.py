@@ -122,7 +122,7 @@ def test_an_erased_user_never_was(threshold: int, tmp_path: Path) -> None:
 def stand_in(record: LogRecord) -> LogRecord:
     """Return a record at the same time that moves nothing but time: the same feedback on what was never shown."""
     ts = json.loads(record.value or b"")["ts"]
-    return record._replace(value=encode_event(Feedback("same", "nothing", STAND_IN, "nothing", ts, "none")))
+    return record._replace(value=encode_event(Feedback.of("same", "nothing", STAND_IN, "nothing", ts, "none")))
 
 
 def checkpoint_of(partition: Partition, folder: Path, next_offset: int) -> bytes:

@@ -360,7 +360,7 @@ BAD_TIMES = {
     ),
     "numbers and dates": (["1711852200000", "2024-03-31"], ["a number in row 0", "a date without a zone in row 1"]),
     "no such day": (["2024-03-30", "2024-02-30"], ["is '2024-02-30' in row 1", "no moment"]),
-    "too late": (["2024-03-30", "9999-12-31"], ["is '9999-12-31' in row 1", "no moment from 2000 to 2100"]),
+    "too late": (["2024-03-30", "9999-12-31"], ["is '9999-12-31' in row 1", "no moment from 1980 to 2100"]),
     "too early": (["2024-03-30", "1979-12-31"], ["is 1979-12-31 in row 1, which is not within 1980 and 2100"]),
     "the end of time": (["4102444800000"], ["is 4102444800000 in row 0, which is not within 1980 and 2100"]),
     "beyond 64 bits": (["99999999999999999999"], ["is 99999999999999999999 in row 0"]),
