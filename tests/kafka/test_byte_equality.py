@@ -15,6 +15,7 @@ from thalweg.streams.logs.sinks import dead_letter_line
 
 from tests.kafka.fleet import committed, end_offsets
 from tests.kafka.scoring import Workers
+from tests.soak import SOAK
 from tests.streams.logs_for_tests import ROOT, SAMPLE, SAMPLE_CONFIGURATION
 
 pytestmark = pytest.mark.broker
@@ -42,9 +43,9 @@ def thalweg(*arguments: str) -> None:
 
 
 def kuairand(folder: Path) -> Path:
-    """The whole log where its table is there, else the shipped sample, some lines damaged, and requests in between."""
+    """Return a log with some lines damaged and requests in between: the sample, the whole in `make soak` if it is there."""
     whole = SAMPLE
-    if TABLE.exists():
+    if SOAK and TABLE.exists():
         whole = folder / "whole.jsonl"
         columns = ["--user", "user", "--item", "item", "--time", "time_ms:ms", "--label", "label"]
         context = ["--context", "tab,author,tag,duration_ms", "--split", "tag:,"]
@@ -102,6 +103,7 @@ def score(workers: Workers, servers: str) -> None:
     assert workers.stop(worker) == 0, workers.log(worker)
 
 
+@pytest.mark.soak(222_444 if SOAK else 30_000, 222_444, "impressions through Kafka")
 def test_kuairand_through_kafka_equals_its_replay(broker: str, unique: Unique, tmp_path: Path) -> None:
     """All outputs of the whole log, consumed, equal the replay of each partition's log."""
     with Workers(broker, unique, tmp_path / "workers", partitions=PARTITIONS, **SHIPPED) as workers:
