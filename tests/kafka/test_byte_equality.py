@@ -43,7 +43,7 @@ def thalweg(*arguments: str) -> None:
 
 
 def kuairand(folder: Path) -> Path:
-    """Return a log with some lines damaged and requests in between: the sample, the whole in `make soak` if it is there."""
+    """Return a log, some lines damaged, with requests: the sample, or the whole in `make soak` if it is there."""
     whole = SAMPLE
     if SOAK and TABLE.exists():
         whole = folder / "whole.jsonl"
