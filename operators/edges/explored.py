@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators import policies
-from thalweg.operators.edges.requests import Asked, parts_of
+from thalweg.operators.edges.requests import Asked, parts_of, shown_of
 from thalweg.operators.fold.emitted import Emitted, Ranked
 from thalweg.operators.policies import Candidates, Parameters, Policy
 from thalweg.schemas.events import POLICY_NAMES, Request
@@ -21,11 +21,7 @@ def explored_ranking_of(
     What the request excludes, and what it drops because the user acted on it, is no candidate: it has no probability.
     Caps hold at each place, for what is left. `top` only cuts the answer.
     """
-    dropped = set(request.exclude)
-    may_show = np.array([item not in dropped for item in asked.items], bool)
-    if request.seen == "drop":
-        may_show &= emitted.ranked_seen[entries] == 0
-    shown = np.flatnonzero(may_show)
+    shown = np.flatnonzero(shown_of(request, asked, emitted, entries))
     numbers = emitted.ranked[entries][shown]
     items = [asked.items[place] for place in shown.tolist()]
     candidates = Candidates(

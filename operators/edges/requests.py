@@ -145,18 +145,24 @@ def ranking_of(
 def chosen_of(request: Request, asked: Asked, emitted: Emitted, entries: slice) -> list[int]:
     """Return the places of the candidates that a request is answered with, in their order."""
     order: list[int] = np.argsort(-emitted.ranked[entries, Ranked.SCORE], kind="stable").tolist()
-    if request.exclude:
-        excluded = set(request.exclude)
-        order = [place for place in order if asked.items[place] not in excluded]
-    if request.seen == "drop":
-        seen = emitted.ranked_seen[entries].tolist()
-        order = [place for place in order if not seen[place]]
+    if request.exclude or request.seen == "drop":
+        may_show = shown_of(request, asked, emitted, entries).tolist()
+        order = [place for place in order if may_show[place]]
     if request.at_most:
         caps = list(request.at_most.values())
         keys = emitted.ranked_keys[entries, : len(caps)].tolist()
         counts: list[dict[int, int]] = [{} for _ in caps]
         order = [place for place in order if _takes(caps, counts, keys[place])]
     return order[: request.top]
+
+
+def shown_of(request: Request, asked: Asked, emitted: Emitted, entries: slice) -> npt.NDArray[np.bool_]:
+    """Return which candidates are neither excluded nor dropped because the user acted on them."""
+    excluded = set(request.exclude)
+    may_show = np.array([item not in excluded for item in asked.items], bool)
+    if request.seen == "drop":
+        may_show &= emitted.ranked_seen[entries] == 0
+    return may_show
 
 
 def _takes(caps: list[int], counts: list[dict[int, int]], values: list[int]) -> bool:

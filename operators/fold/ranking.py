@@ -1,8 +1,8 @@
 """A request arrives: its candidates are scored as impressions would be, and nothing is changed.
 
 A request moves no time either. So its scores are those of an impression that leaves stream time where it is, bit for
-bit: the same functions read a spare slot, a spare user
-for one that is not known, and the rows that new values would get (`reading.FORESEEN`).
+bit: the same functions read a spare slot, a spare user for one that is not known, and the rows that new values would
+get (`reading.FORESEEN`).
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score
 from thalweg.operators.machine.compiled import compiled, float64, int64, uint64
 from thalweg.operators.rates import Sum
-from thalweg.operators.structures import index, table
+from thalweg.operators.structures import table
 
 
 @compiled
@@ -27,7 +27,9 @@ def on_request(
     if parameters.learner.is_replaced:
         dead_letter(state, emitted, event, fates.REQUEST_UNSUPPORTED)
         return
-    user = find_user(state, parameters, columns.user[event])
+    user = users.find_user(state, parameters, columns.user[event])
+    if user < 0:
+        user = table.spare_row(state.users, 0)  # of one who did nothing
     slot = spare_slot(state)
     state.waiting.users.owner[slot] = user + 1
     state.waiting.scores[slot, Score.BASE] = np.nan
@@ -51,7 +53,8 @@ def on_request(
         scoring.score_slot(state, parameters, scratch, slot)
         scoring.correct_slot(state, parameters, scratch, slot)
         write_ranked(state, emitted, slot, candidate)
-        emitted.ranked_seen[candidate] = acted_on(state, parameters, user, columns.candidate_item[candidate])
+        row = int64(state.features_seen.row[slot, features.ITEM])
+        emitted.ranked_seen[candidate] = acted_on(state, parameters, user, row)
         for cap in range(columns.capped.shape[1]):
             place = int64(columns.capped[event, cap]) - 1
             emitted.ranked_keys[candidate, cap] = scratch.keys[place] if place >= 0 else uint64(0)
@@ -64,21 +67,6 @@ def on_request(
 def spare_slot(state: State) -> int:
     """Return the slot that no impression ever gets."""
     return int64(state.waiting.pool.freed.shape[0])
-
-
-@compiled
-def find_user(state: State, parameters: Parameters, key: int) -> int:
-    """Return a user's row, or a spare one that did nothing where the user is not known.
-
-    A user whose time is over is forgotten, as any event of the user would do.
-    """
-    now_ms = state.clock.stream_time_ms[0]
-    row = index.find(state.users.lookup, key)
-    if row >= 0 and table.is_expired(state.users, row, now_ms, parameters.user_expire_time_ms):
-        users.forget_user(state, row)
-        state.users.counts[table.Loss.EXPIRED] += 1
-        row = -1
-    return row if row >= 0 else table.spare_row(state.users, 0)
 
 
 @compiled
@@ -131,13 +119,10 @@ def write_ranked(state: State, emitted: Emitted, slot: int, candidate: int) -> N
 
 
 @compiled
-def acted_on(state: State, parameters: Parameters, user: int, item_key: int) -> bool:
-    """Return whether an item is among those that the user acted on last, `behaviors.short_length` at most."""
+def acted_on(state: State, parameters: Parameters, user: int, row: int) -> bool:
+    """Return whether an item's row is among those that the user acted on last, `behaviors.short_length` at most."""
     kind = parameters.acted
-    if kind < 0:
-        return False
-    row = index.find(state.features.lookup, item_key)
-    if row < 0:
+    if kind < 0 or row < 0:
         return False
     ring = state.behaviors
     for place in range(min(ring.counts[user, kind], ring.row.shape[2])):

@@ -12,14 +12,21 @@ from thalweg.operators.structures import index, ownership, table
 
 
 @compiled
+def find_user(state: State, parameters: Parameters, key: int) -> int:
+    """Return a user's row, or -1 where there is none; a user whose time is over is forgotten."""
+    row = index.find(state.users.lookup, key)
+    if row >= 0 and table.is_expired(state.users, row, state.clock.stream_time_ms[0], parameters.user_expire_time_ms):
+        forget_user(state, row)
+        state.users.counts[table.Loss.EXPIRED] += 1
+        return -1
+    return row
+
+
+@compiled
 def ensure_user(state: State, parameters: Parameters, key: int) -> int:
     """Return a user's row, made where there is none; -1 only where crafted keys fill the index."""
     now_ms = state.clock.stream_time_ms[0]
-    row = index.find(state.users.lookup, key)
-    if row >= 0 and table.is_expired(state.users, row, now_ms, parameters.user_expire_time_ms):
-        forget_user(state, row)
-        state.users.counts[table.Loss.EXPIRED] += 1
-        row = -1
+    row = find_user(state, parameters, key)
     if row >= 0:
         return row
     if table.is_full(state.users):
