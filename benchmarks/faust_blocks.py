@@ -122,7 +122,7 @@ class Rescoring:
             for each in records
             if each.value is not None
         ]
-        return Outputs(outputs, [], [], [])
+        return Outputs(outputs, [], [], [], [])
 
 
 def blocks_app(topics: TopicsSection, servers: str) -> BlockApp:
@@ -162,9 +162,9 @@ async def send_all(
 def measure(design: str, partitions: int, servers: str) -> float:
     """Return events a second between the first outputs and the last."""
     count = EVENTS[design]
-    names = [f"{design}-{partitions}-{name}" for name in ("in", "scores", "examples", "dlq", "rankings")]
+    names = [f"{design}-{partitions}-{name}" for name in ("in", "scores", "examples", "dlq", "rankings", "lessons")]
     topics = TopicsSection(
-        **dict(zip(("interactions", "scores", "examples", "dead_letters", "rankings"), names, strict=True)),
+        **dict(zip(("interactions", "scores", "examples", "dead_letters", "rankings", "lessons"), names, strict=True)),
         partitions=partitions,
     )
     create(KafkaSection(bootstrap_servers=servers), topics)

@@ -148,7 +148,7 @@ def throughput(servers: str, log: Logged) -> float:
 
 def made_topics(servers: str, name: str, partitions: int) -> TopicsSection:
     kinds = {"interactions": "in", "scores": "scores", "examples": "examples", "dead_letters": "dlq"}
-    kinds["rankings"] = "rankings"
+    kinds |= {"rankings": "rankings", "lessons": "lessons"}
     topics = TopicsSection(partitions=partitions, **{key: f"{name}-{kind}" for key, kind in kinds.items()})
     create(KafkaSection(bootstrap_servers=servers), topics)
     return topics

@@ -66,6 +66,7 @@ MEANINGS = {
     "topics.examples": "Output topic of impressions with their outcome.",
     "topics.dead_letters": "Output topic of records that could not be used.",
     "topics.rankings": "Output topic of answers to requests.",
+    "topics.lessons": "Output topic of what partitions teach each other.",
     "topics.partitions": "Partitions of every topic; each learns separately for now.",
     "topics.replication_factor": "Copies of every partition.",
     "kafka.security_protocol": "How the brokers are spoken to.",

@@ -27,6 +27,7 @@ class Ordinal(IntEnum):
 
     EXAMPLES = 0
     DEAD_LETTERS = 1
+    LESSONS = 2
 
 
 class Clock(NamedTuple):
@@ -36,7 +37,7 @@ class Clock(NamedTuple):
     apparent_time_ms: Annotated[Int64, per("1", "0 before the first event")]
     arrivals: Annotated[Int64, per("1", "events so far")]
     offset: Annotated[Int64, per("1", "of the event that is folded", start=-1)]
-    ordinals: Annotated[Int64, per("2", "`Ordinal`: outputs that it caused so far")]
+    ordinals: Annotated[Int64, per("3", "`Ordinal`: outputs that it caused so far")]
     turns: Annotated[Int64, per("1", "events so far, those in a row of one user of a crowd as one")]
     most_witnesses: Annotated[Int64, per("1", "the most there ever were at once", upto=WITNESSES)]
     witnesses: Annotated[Int64, per("1", "how many users are heard", upto=WITNESSES)]

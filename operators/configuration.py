@@ -9,7 +9,8 @@ from thalweg.operators.error_memory import CorrectionConfiguration, ErrorMemoryC
 from thalweg.operators.facts import FactsConfiguration
 from thalweg.operators.features import FeaturesConfiguration
 from thalweg.operators.joiner import JoinerConfiguration
-from thalweg.operators.learner import LearnerConfiguration
+from thalweg.operators.learner import BUILT_IN, LearnerConfiguration
+from thalweg.operators.lessons import LessonsConfiguration
 from thalweg.operators.policies import RankingConfiguration
 from thalweg.operators.sdim import SdimConfiguration
 from thalweg.operators.structures.texts import BLOCK_BYTES
@@ -49,6 +50,7 @@ class Configuration:
     error_memory: ErrorMemoryConfiguration = field(default_factory=ErrorMemoryConfiguration)
     correction: CorrectionConfiguration = field(default_factory=CorrectionConfiguration)
     ranking: RankingConfiguration = field(default_factory=RankingConfiguration)
+    lessons: LessonsConfiguration = field(default_factory=LessonsConfiguration)
     limits: LimitsConfiguration = field(default_factory=LimitsConfiguration)
     mapping: MappingConfiguration = field(default_factory=MappingConfiguration)
 
@@ -59,5 +61,7 @@ class Configuration:
             raise ValueError(
                 "behaviors.users_limit must be above joiner.waiting_limit: every waiting impression keeps its user"
             )
+        if self.lessons.enabled and self.learner.model != BUILT_IN:
+            raise ValueError("lessons.enabled needs the built-in model: another one learns from examples alone")
         if self.joiner.text_bytes // BLOCK_BYTES * BLOCK_BYTES < self.limits.kept_bytes:
             raise ValueError("joiner.text_bytes must be at least four times limits.record_bytes, room for any record")

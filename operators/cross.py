@@ -275,9 +275,23 @@ def resolve_item_pairs(
     cross: Cross, scratch: CrossScratch, slot: int, rows: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]
 ) -> None:
     """Resolve the pairs of another item in place of an impression's, and make none."""
+    resolve_shared_pairs(cross, scratch, slot, rows, keys, int64(0), False)
+
+
+@compiled
+def resolve_shared_pairs(
+    cross: Cross,
+    scratch: CrossScratch,
+    slot: int,
+    rows: npt.NDArray[np.int32],
+    keys: npt.NDArray[np.uint64],
+    now_ms: int,
+    is_kept: bool,
+) -> None:
+    """Resolve the pairs of an impression's item, the user's left as they are; those that are not kept make none."""
     _write_keys(cross, scratch, ITEM, rows, keys)
     for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
-        _put_pair(cross, scratch, slot, place, int64(-1), int64(0), False)
+        _put_pair(cross, scratch, slot, place, int64(-1), now_ms, is_kept)
 
 
 @compiled
@@ -439,13 +453,15 @@ def count_label(
 ) -> None:
     """Count an outcome with user, item and pairs; `shown` 1 the first time, `acted` what its label is, or is more.
 
-    `rows` [values]: user and item first; `overall` is the overall rate.
+    `rows` [values]: user and item first; `overall` is the overall rate. A negative that stands for several counts as so
+    many, and moves the running mean as one of a share that stays below 1.
     """
+    share = RECENT_SHARE / (1.0 + RECENT_SHARE * max(shown - 1.0, 0.0))
     for which in range(2):
         row = rows[which]
         if row >= 0:
             parts = cross.embedded.parts[row]
-            parts[LABELS] += RECENT_SHARE * float32(acted - shown * (float64(parts[LABELS]) + overall))
+            parts[LABELS] += float32(share) * float32(acted - shown * (float64(parts[LABELS]) + overall))
     seen = cross.pairs_seen
     for place in range(seen.row.shape[1]):
         pair = int64(seen.row[slot, place])

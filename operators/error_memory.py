@@ -288,6 +288,19 @@ def locate(
         for bit in range(parameters.bits):
             bits |= int64(totals[k * parameters.bits + bit] > 0.0) << bit
         reads.near[slot, k] = bits
+    locate_keyed(memory, reads, slot, parameters, keys, base)
+
+
+@compiled
+def locate_keyed(
+    memory: ErrorMemory,
+    reads: MemoryReads,
+    slot: int,
+    parameters: ErrorMemoryParameters,
+    keys: npt.NDArray[np.uint64],
+    base: float,
+) -> None:
+    """Write the buckets of an impression in the keyed memories; the arguments are those of `locate`."""
     memories = parameters.memories
     score_key = uint64(MIDDLE + int64(math.floor(log_odds(base) * SCORE_STEPS)))
     for which in range(memories.first.shape[0]):
@@ -400,7 +413,7 @@ def write_error(
     memory: ErrorMemory, reads: MemoryReads, slot: int, label: float, now_ms: int, parameters: ErrorMemoryParameters
 ) -> None:
     """Remember a label and what was predicted for it: `write_moved_error` where the base has not learned since."""
-    write_moved_error(memory, reads, slot, label, 0.0, now_ms, parameters)
+    write_moved_error(memory, reads, slot, label, 0.0, now_ms, parameters, 1.0)
 
 
 @compiled
@@ -412,13 +425,14 @@ def write_moved_error(
     moved: float,
     now_ms: int,
     parameters: ErrorMemoryParameters,
+    impressions: float,
 ) -> None:
     """Remember a label and what is predicted for it now, `moved` above what was, and learn how far to trust.
 
     That is learned from the error behind each memory as it was served: delayed gradients, which cost no logarithm.
+    It counts as so many `impressions`.
     """
-    _grow_scale(memory, now_ms, parameters)
-    weight = float32(memory.scale[0])
+    weight = float32(impressions * _grow_scale(memory, now_ms, parameters))
     _add(memory, reads, slot, weight, weight * float32(label), weight, float32(moved), parameters)
     for which in range(reads.keyed.shape[1]):
         estimate = float64(reads.estimate[slot, which])
@@ -437,8 +451,7 @@ def amend_label(
     parameters: ErrorMemoryParameters,
 ) -> None:
     """Add `difference` to the label of an impression that is remembered already."""
-    _grow_scale(memory, now_ms, parameters)
-    labels = float32(memory.scale[0]) * float32(difference)
+    labels = float32(_grow_scale(memory, now_ms, parameters)) * float32(difference)
     _add(memory, reads, slot, float32(0.0), labels, float32(0.0), float32(0.0), parameters)
     for which in range(reads.keyed.shape[1]):
         estimate = float64(reads.estimate[slot, which])
@@ -479,11 +492,17 @@ def _add_to(bucket: npt.NDArray[np.float32], count: float, labels: float, predic
 
 
 @compiled
-def _grow_scale(memory: ErrorMemory, now_ms: int, parameters: ErrorMemoryParameters) -> None:
-    """Let one event weigh more as time goes by, which is what decay means; bring all back to 1 before it overflows."""
+def _grow_scale(memory: ErrorMemory, now_ms: int, parameters: ErrorMemoryParameters) -> float:
+    """Let one event weigh more as time goes by, which is what decay means; bring all back to 1 before it overflows.
+
+    Return what one of this time weighs: less, where a lesson of a partition that is ahead has come before it.
+    """
     if memory.scale_at_ms[0] == 0:
         memory.scale_at_ms[0] = now_ms
-    memory.scale[0] /= max(half_life_factor(now_ms - memory.scale_at_ms[0], parameters.half_life_ms), 1e-30)
+    elapsed_ms = now_ms - memory.scale_at_ms[0]
+    if elapsed_ms < 0:
+        return memory.scale[0] * half_life_factor(-elapsed_ms, parameters.half_life_ms)  # type: ignore[no-any-return]
+    memory.scale[0] /= max(half_life_factor(elapsed_ms, parameters.half_life_ms), 1e-30)
     memory.scale_at_ms[0] = now_ms
     if memory.scale[0] > SCALE_MAX:
         factor = float32(1.0 / memory.scale[0])
@@ -491,6 +510,7 @@ def _grow_scale(memory: ErrorMemory, now_ms: int, parameters: ErrorMemoryParamet
             for i in range(flat.shape[0]):
                 flat[i] *= factor
         memory.scale[0] = 1.0
+    return memory.scale[0]  # type: ignore[no-any-return]
 
 
 @compiled

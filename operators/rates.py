@@ -91,8 +91,11 @@ def new_rates_scratch(fields: int, values: int) -> RatesScratch:
 @compiled
 def decay(
     sums: npt.NDArray[np.float64], at_ms: npt.NDArray[np.int64], row: int, now_ms: int, parameters: RatesParameters
-) -> None:
-    """Bring a row of sums [rows, 5] to `now_ms`."""
+) -> float:
+    """Bring a row of sums [rows, 5] to `now_ms`, and return what one impression of that time counts lately.
+
+    That is 1, and less where the row is further on already, by a lesson of a partition that is ahead.
+    """
     elapsed = now_ms - at_ms[row]
     if elapsed > 0:
         if sums[row, Sum.LATELY_SHOWN] > 0.0 or sums[row, Sum.LATELY_ACTED] > 0.0:
@@ -101,6 +104,7 @@ def decay(
             sums[row, Sum.LATELY_ACTED] *= factor
             sums[row, Sum.LATELY_EXPECTED] *= factor
         at_ms[row] = now_ms
+    return half_life_factor(-elapsed, parameters.half_life_ms)
 
 
 @compiled
@@ -115,13 +119,15 @@ def lately_factor(
 
 
 @compiled
-def add_outcome(sums: npt.NDArray[np.float64], row: int, shown: float, acted: float, expected: float) -> None:
-    """Count exposures, positives and what was expected of them in a row that is decayed until now."""
+def add_outcome(
+    sums: npt.NDArray[np.float64], row: int, shown: float, acted: float, expected: float, lately: float
+) -> None:
+    """Count exposures, positives and what was expected of them in a row; each counts so much `lately`."""
     sums[row, Sum.SHOWN] += shown
     sums[row, Sum.ACTED] += acted
-    sums[row, Sum.LATELY_SHOWN] += shown
-    sums[row, Sum.LATELY_ACTED] += acted
-    sums[row, Sum.LATELY_EXPECTED] += expected
+    sums[row, Sum.LATELY_SHOWN] += lately * shown
+    sums[row, Sum.LATELY_ACTED] += lately * acted
+    sums[row, Sum.LATELY_EXPECTED] += lately * expected
 
 
 @compiled

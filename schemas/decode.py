@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from msgspec import MsgspecError
 from msgspec.json import Decoder
-from thalweg.schemas.events import Event, Feedback, Impression, Item, Request, User, Value
+from thalweg.schemas.events import Event, Feedback, Impression, Item, Merge, Request, User, Value
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.refusal import is_deeper, refusal
@@ -112,6 +112,8 @@ def is_over(event: Event, limits: LimitsConfiguration) -> bool:
         return True
     if isinstance(event, Item):
         return is_longer(event.item, id_bytes) or is_context_over(event.fields, limits)
+    if isinstance(event, Merge):
+        return event.start is not None and is_longer(event.start, id_bytes)
     if is_longer(event.user, id_bytes):
         return True
     if isinstance(event, User):

@@ -147,7 +147,25 @@ class Erase(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type",
     ts: Milliseconds
 
 
-Event = Impression | Feedback | Request | Item | User | Erase
+SOURCE_MAX = 999_999
+Source = Annotated[int, Meta(ge=0, le=SOURCE_MAX, description="a partition of the input")]
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class Merge(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="merge"):
+    """Learn the lessons that other partitions taught, by partition up to and with this number; workers write it.
+
+    `exclude`: partitions whose lessons up to there are passed over. `start`: the origin of the record before which
+    another partition's shared part is where this one begins.
+    """
+
+    id: Id
+    upto: dict[Source, Number]
+    exclude: list[Source] = []
+    start: Id | None = None
+
+
+Event = Impression | Feedback | Request | Item | User | Erase | Merge
 
 _ENCODE = json.Encoder().encode
 
@@ -167,5 +185,7 @@ def encode_event(event: Event) -> bytes:
     b'{"type":"user","id":"11","user":"u1","ts":1700000000000,"fields":{"country":"FR"}}'
     >>> encode_event(Erase("9", "u1", 1_700_000_000_000))
     b'{"type":"erase","id":"9","user":"u1","ts":1700000000000}'
+    >>> encode_event(Merge("12", {0: 4711, 3: 98}))
+    b'{"type":"merge","id":"12","upto":{"0":4711,"3":98}}'
     """
     return _ENCODE(event)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import json
-from thalweg.schemas.events import Erase, Event, Feedback, Impression, Item, Request, User
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, Item, Merge, Request, User
 from thalweg.schemas.outputs import DeadLetter, Example, Ranking, Score
 
 DIRECTORY = Path(__file__).parent / "json"
@@ -20,6 +20,7 @@ TYPES = {
     "item": Item,
     "user": User,
     "erase": Erase,
+    "merge": Merge,
     "score": Score,
     "example": Example,
     "ranking": Ranking,

@@ -31,6 +31,8 @@ TICKS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 FLATTENED_DEPTH = 8
 
+Mapped = Impression | Feedback | Request | Item | User | Erase
+"""What a foreign record may be."""
 Make = Callable[[Any, str, int | None], Event | None]
 
 
@@ -151,7 +153,7 @@ class Mapper:
     def _has_item_alone(self, record: Any) -> bool:
         return self._has_user(record) is None and self._has_item(record) is not None
 
-    def _checked(self, event: Event) -> Event:
+    def _checked(self, event: Mapped) -> Event:
         """Return an event that is within every limit."""
         owner = event.item if isinstance(event, Item) else event.user
         if not event.id or not owner or not EARLIEST_TS_MS <= event.ts < END_TS_MS or is_over(event, self._limits):

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     NO_ROOM = "no_room", 30
     NOT_AVRO = "not_avro", 31
     BAD_OPTION = "bad_option", 32
+    UNKNOWN_SOURCE = "unknown_source", 33
 
     def __new__(cls, value: str, code: int) -> "Reason":
         """Make a member that is its wire name and carries its code."""

@@ -63,8 +63,9 @@ class Outputs(NamedTuple):
     examples: list[Output]
     dead_letters: list[Output]
     rankings: list[Output]
+    lessons: list[Output]
 
 
 def no_outputs() -> Outputs:
     """Return outputs to be filled."""
-    return Outputs([], [], [], [])
+    return Outputs([], [], [], [], [])

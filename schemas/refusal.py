@@ -7,6 +7,7 @@ field by field in the order of the schema.
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 from thalweg.schemas.events import (
@@ -16,6 +17,7 @@ from thalweg.schemas.events import (
     EARLIEST_TS_MS,
     END_TS_MS,
     POLICY_NAMES,
+    SOURCE_MAX,
     TEMPERATURE_MAX,
     TEMPERATURE_MIN,
     Candidate,
@@ -33,6 +35,7 @@ FIELDS = {
     "item": ("id", "item", "ts", "fields"),
     "user": ("id", "user", "ts", "fields"),
     "erase": ("id", "user", "ts"),
+    "merge": ("id", "upto", "exclude", "start"),
 }
 OPTIONAL = frozenset({"base_score", "value"})
 ANSWERS = frozenset({"request", "position", "propensity"})
@@ -43,8 +46,11 @@ BETWEEN = {
     "deviation": (DEVIATION_MIN, DEVIATION_MAX),
     "floor": (0.0, 1.0),
 }
+MERGED = frozenset({"exclude", "start"})
+"""What a merge may bring besides how far to go."""
 OPTIONS = frozenset({"top", "exclude", "seen", "at_most", "explain", "policy", *BETWEEN})
 COUNT_MAX = 2**31 - 1
+WHOLE = re.compile(r"[1-9][0-9]*|-?0")
 
 # Longer literals lie beyond float64, and Python refuses to read more than 4 300 digits.
 LONGEST_INTEGER = 400
@@ -121,12 +127,12 @@ def check_record(record: Any, limits: LimitsConfiguration) -> None:
         raise Unusable(Reason.UNKNOWN_TYPE, f"no event has the type {shown(record['type'])}")
     for name in FIELDS[record["type"]]:
         if name in record:
-            check_field(name, record[name], limits)
-        elif name not in OPTIONAL | OPTIONS | ANSWERS | {"impression"}:
+            check_field(name, record[name], limits, is_merge=record["type"] == "merge")
+        elif name not in OPTIONAL | OPTIONS | ANSWERS | MERGED | {"impression"}:
             raise Unusable(Reason.MISSING_FIELD, f"{name} is missing")
 
 
-def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
+def check_field(name: str, value: Any, limits: LimitsConfiguration, *, is_merge: bool = False) -> None:
     """Raise Unusable for the first fault of one field of an event."""
     if name == "ts":
         expect(type(value) is int, name, value, "an integer")
@@ -145,8 +151,10 @@ def check_field(name: str, value: Any, limits: LimitsConfiguration) -> None:
         check_count(name, value, limits)
         if is_beyond(value):
             raise Unusable(Reason.NOT_FINITE, "a number in candidates is beyond float64")
-    elif name in OPTIONS:
+    elif name in OPTIONS and not (name == "exclude" and is_merge):
         check_option(name, value, limits)
+    elif name == "upto" or name in MERGED:
+        check_merge(name, value, limits)
     elif name in ANSWERS:
         if value is not None:
             check_answer(name, value, limits)
@@ -246,6 +254,31 @@ def check_answer(name: str, value: Any, limits: LimitsConfiguration) -> None:
         check_number(name, value)
         if not 0 < value <= 1:
             raise Unusable(Reason.BAD_OPTION, "propensity is not above 0 and at most 1")
+
+
+def check_merge(name: str, value: Any, limits: LimitsConfiguration) -> None:
+    """Raise Unusable for the first fault of what a merge names."""
+    if name == "start":
+        if value is not None:
+            check_id(name, value, limits)
+    elif name == "exclude":
+        expect(isinstance(value, list), name, value, "a list of integers")
+        for position, source in enumerate(value):
+            check_whole(f"exclude[{position}]", source, SOURCE_MAX)
+    else:
+        expect(isinstance(value, dict), name, value, "an object")
+        for source, number in value.items():
+            if not WHOLE.fullmatch(source):
+                raise Unusable(Reason.WRONG_TYPE, f"upto names {shown(source)}, which is no partition's number")
+            check_whole("a name in upto", as_integer(source), SOURCE_MAX)
+            check_whole(f"upto {shown(source)}", number, 2**63 - 1)
+
+
+def check_whole(path: str, value: Any, most: int) -> None:
+    """Raise Unusable unless the value is a whole number from 0 on, and not above the most."""
+    expect(type(value) is int, path, value, "an integer")
+    if not 0 <= value <= most:
+        raise Unusable(Reason.INTEGER_OUT_OF_RANGE, f"{path} is not in 0 to {most}")
 
 
 def check_positive(path: str, value: Any) -> None:

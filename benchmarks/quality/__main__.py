@@ -15,6 +15,7 @@ from benchmarks.quality import (
     late,
     monolith,
     own_model,
+    partitions,
     peers,
     river_model,
     sdim,
@@ -36,6 +37,7 @@ PARTS = {
     "table": table.tables,
     "own_model": own_model.tables,
     "river_model": river_model.tables,
+    "partitions": partitions.tables,
 }
 
 

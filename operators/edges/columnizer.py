@@ -18,7 +18,7 @@ from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.machine.hashing import hasher, partitions_of
 from thalweg.operators.machine.plain import find_plain, is_plain
 from thalweg.schemas.decode import UNDECODABLE, are_names_over, decode_plain, decoder, is_over, plain
-from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Item, Request, User
+from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Item, Merge, Request, User
 from thalweg.schemas.kept import KEPT_CLOSING, encode_kept, pack_record
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.records import Record
@@ -30,6 +30,7 @@ KINDS = {
     Erase: Kind.ERASE,
     Item: Kind.ITEM,
     User: Kind.USER,
+    Merge: Kind.MERGE,
     type(None): Kind.UNUSABLE,
 }
 Read = Callable[[Record], Event | None]
@@ -106,6 +107,8 @@ class Columnizer:
             self._write_others(columns, events)
         if has_facts:
             columns = self._facts.write(columns, events, refused)
+        if any(type(event) is Merge for event in events):
+            columns = with_merges(columns, events)
         asked: dict[int, Asked] = {}
         if Kind.REQUEST.value in columns.kind.tobytes():
             columns, asked = self._requests.columns(columns, events, self._hours_of_requests(columns), self._item_keys)
@@ -264,14 +267,27 @@ class Columnizer:
         keys = [
             record.key
             if record.key is not None
-            else (event.user.encode() if event is not None and not isinstance(event, Item) else b"")
+            else (event.user.encode() if event is not None and not isinstance(event, Item | Merge) else b"")
             for record, event in zip(records, events, strict=True)
         ]
         places = partitions_of(keys, self._partitions)
-        is_elsewhere = (places != self._partition) & (columns.kind != Kind.ITEM.value)  # facts about items go to all
+        to_all = (columns.kind == Kind.ITEM.value) | (columns.kind == Kind.MERGE.value)  # no user is in them
+        is_elsewhere = (places != self._partition) & ~to_all
         for number in np.flatnonzero(is_elsewhere & (columns.reason == 0)):
             columns.reason[number] = Reason.WRONG_PARTITION.code
             details[int(number)] = f"its key belongs to partition {places[number]} of {self._partitions}"
+
+
+def with_merges(columns: Columns, events: Sequence[Event | None]) -> Columns:
+    """Return columns with what the merges among a block's events name, in the order of partitions."""
+    counts = [len(event.upto) if isinstance(event, Merge) else 0 for event in events]
+    named = [(event, *each) for event in events if isinstance(event, Merge) for each in sorted(event.upto.items())]
+    np.cumsum(counts, out=columns.merge_start[1:])
+    return columns._replace(
+        merge_source=np.array([source for _, source, _ in named], np.int64),
+        merge_upto=np.array([upto for _, _, upto in named], np.int64),
+        merge_passed=np.array([source in event.exclude for event, source, _ in named], np.uint8),
+    )
 
 
 def with_values(

@@ -1,7 +1,8 @@
 """What the fold emits, as columns, and these columns as outputs on the wire."""
 
-from itertools import repeat
-from typing import Any
+from collections.abc import Sequence
+from itertools import groupby, repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +16,36 @@ from thalweg.operators.edges.few import FEW
 from thalweg.operators.edges.requests import ranking_of
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
-from thalweg.operators.fold.layout import cross_rank
+from thalweg.operators.fold.layout import cross_rank, layout_of, name_hashes
 from thalweg.operators.joiner import Score
 from thalweg.operators.machine.lanes import LANES
 from thalweg.operators.policies import Policy
 from thalweg.schemas.kept import complete_example, kept_features, kept_user, unpack_record
+from thalweg.schemas.lessons import encode_batch
 from thalweg.schemas.origin import Origin
 from thalweg.schemas.outputs import Ranking, dead_letter_headers, encode_ranking, encode_scores
 from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import Cause, Headers, Output
 
+BATCH = 64
+"""Lessons in a batch at most."""
 DETAILS = {
     Reason.USER_MISMATCH: "the user is not the user of the impression",
     Reason.REQUEST_UNSUPPORTED: "no candidate is ranked where a River classifier is the model (learner.model)",
     Reason.TOO_MANY_FEEDBACKS: "the impression has as many feedbacks as joiner.feedbacks_per_impression",
     Reason.TOO_LARGE: "with those already known, the facts take more than facts.owner_bytes",
+    Reason.UNKNOWN_SOURCE: "it names a partition that is not below lessons.sources_limit",
     Reason.NO_ROOM: "no room for its key in the index",
 }
+
+
+class Lesson(NamedTuple):
+    """A lesson on its way out: its cause, its number, its bytes, and the hashes of `names` that are its batch's."""
+
+    cause: Cause
+    number: int
+    text: bytes
+    names: tuple[int, ...]
 
 
 def scored_events(emitted: Emitted, first: int, last: int) -> npt.NDArray[np.intp]:
@@ -73,6 +87,8 @@ class Encoder:
         self._topic = topic
         self._prefix = f"{topic}-{partition}-"
         self._partition = partition
+        self._configuration = configuration
+        self._layout = layout_of(configuration) % 2**64
         self._ranking = configuration.ranking
         self._emits_features = configuration.features.emit
         self._places = configuration.features.places()
@@ -181,6 +197,31 @@ class Encoder:
             offset = block.records[event].offset
             found = ranking_in(block, emitted, event, f"{self._prefix}{offset}", self._ranking)
             outputs.append(Output(Cause(offset, 0), encode_ranking(found), found.user.encode()))
+        return outputs
+
+    def lessons(self, emitted: Emitted, names: list[str]) -> list[Lesson]:
+        """Return the lessons emitted."""
+        count = int(emitted.counts[Made.LESSONS])
+        if not count:
+            return []
+        text = emitted.lesson_text[: int(emitted.counts[Made.LESSON_BYTES])].tobytes()
+        hashes = tuple(name_hashes(self._configuration, names))
+        found, start = [], 0
+        for offset, ordinal, number, end in emitted.lesson[:count].tolist():
+            found.append(Lesson(Cause(offset, ordinal), number, text[start:end], hashes))
+            start = end
+        return found
+
+    def batches(self, lessons: Sequence[Lesson]) -> list[Output]:
+        """Return lessons as outputs: those of one cause in batches of `BATCH`, wherever the log was cut."""
+        outputs = []
+        for _, group in groupby(lessons, lambda lesson: (lesson.cause.offset, lesson.cause.ordinal // BATCH)):
+            batch = list(group)
+            first = batch[0]
+            texts = [lesson.text for lesson in batch]
+            value = encode_batch(self._partition, first.number, self._layout, first.cause, first.names, texts)
+            cause = f"{self._prefix}{first.cause.offset}:{first.cause.ordinal}".encode()
+            outputs.append(Output(first.cause, value, None, (("thalweg.cause", cause),)))
         return outputs
 
     def dead_letters(self, block: Block, emitted: Emitted, first: int, last: int) -> list[Output]:

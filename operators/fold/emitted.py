@@ -10,7 +10,9 @@ from thalweg.operators.configuration import Configuration
 from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold import fates
 from thalweg.operators.fold.fates import Fate
+from thalweg.operators.fold.layout import half_count, value_count
 from thalweg.operators.fold.state import State
+from thalweg.operators.lessons import lesson_bytes
 from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.lanes import copy_bytes
 from thalweg.operators.machine.reserve import reserve
@@ -19,15 +21,21 @@ from thalweg.schemas.events import CAPS_MAX
 
 EXAMPLES_AT_ONCE = 4_096
 TEXT_AT_ONCE_BYTES = 1 << 22
+LESSONS_AT_ONCE = 4_096
+LESSONS_AT_ONCE_BYTES = 1 << 20
+LESSONS_MARGIN = 4  # one step makes two at most
 
 
 class Made(IntEnum):
-    """What `Emitted.counts` counts; the last is a slot + 1."""
+    """What `Emitted.counts` counts. `UNSCORED` is a slot + 1, `MERGE` the place of what is to be learned + 1."""
 
     EXAMPLES = 0
     LETTERS = 1
     TEXT_BYTES = 2
     UNSCORED = 3
+    LESSONS = 4
+    LESSON_BYTES = 5
+    MERGE = 6
 
 
 class Ranked(IntEnum):
@@ -51,12 +59,14 @@ class Emitted(NamedTuple):
 
     For each event: `fate`, `reason` uint8 [n]; `scores` float64 [n, 5] as `joiner.Waiting.scores`; `inputs` float32
     [n or 0, inputs], the features, where they are asked for. With them `filled_in` int64 [n or 0, 2], where the whole
-    text lies that facts filled in. `counts` int64 [4]: examples, dead letters of
-    earlier records, bytes of text, and the slot + 1 of an impression that another model than the built-in one is to
-    score. Examples, [e]: `example_cause`, `example_ordinal`, `example_offset` int64, `example_label`,
-    `example_revision`, `example_learned` uint8, `example_scores`, `example_inputs`, `example_text` int64 [e, 2], where
-    its text lies. Dead letters of earlier records, [k]: `letter_cause`, `letter_ordinal`, `letter_offset`
-    int64, `letter_reason` uint8, `letter_text` int64 [k, 2]. `text` uint8.
+    text lies that facts filled in. `counts`
+    int64 [7] as `Made`. `UNSCORED` is of an impression that another model than the built-in one is to score. `MERGE` is
+    of the entry in `Columns.merge_source` at which a merge waits for lessons. Examples, [e]: `example_cause`,
+    `example_ordinal`, `example_offset` int64, `example_label`, `example_revision`, `example_learned` uint8,
+    `example_scores`, `example_inputs`, `example_text` int64 [e, 2], where its text lies. Dead letters of earlier
+    records, [k]: `letter_cause`, `letter_ordinal`,
+    `letter_offset` int64, `letter_reason` uint8, `letter_text` int64 [k, 2]. `text` uint8. Lessons, where they are
+    made: `lesson` int64 [l or 0, 4], cause, ordinal, number, and where it ends in `lesson_text` uint8.
 
     For each entry of `Columns.candidate_item`, [c or more]: `ranked` float64 [c, 8] as `Ranked`. `ranked_keys` uint64
     [c, 4]: the keys of its values in the capped fields, or 0. `ranked_seen` uint8: the user acted on the item lately.
@@ -83,6 +93,8 @@ class Emitted(NamedTuple):
     letter_reason: npt.NDArray[np.uint8]
     letter_text: npt.NDArray[np.int64]
     text: npt.NDArray[np.uint8]
+    lesson: npt.NDArray[np.int64]
+    lesson_text: npt.NDArray[np.uint8]
     ranked: npt.NDArray[np.float64]
     ranked_keys: npt.NDArray[np.uint64]
     ranked_seen: npt.NDArray[np.uint8]
@@ -103,6 +115,20 @@ def has_room(emitted: Emitted) -> bool:
         counts[Made.EXAMPLES] + 1 < emitted.example_cause.shape[0]
         and 2 * counts[Made.LETTERS] <= emitted.letter_cause.shape[0]
         and counts[Made.TEXT_BYTES] <= TEXT_AT_ONCE_BYTES
+        and has_room_for_lessons(emitted)
+    )
+
+
+@compiled
+def has_room_for_lessons(emitted: Emitted) -> bool:
+    """Return whether the lessons that one more step can make have room; where none are made they always have."""
+    counts = emitted.counts
+    return bool(
+        emitted.lesson.shape[0] == 0
+        or (
+            counts[Made.LESSONS] + LESSONS_MARGIN <= emitted.lesson.shape[0]
+            and counts[Made.LESSON_BYTES] <= LESSONS_AT_ONCE_BYTES
+        )
     )
 
 
@@ -121,7 +147,7 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
         scores=np.zeros((events, 5)),
         inputs=np.zeros((emits, inputs), np.float32),
         filled_in=np.zeros((emits, 2), np.int64),
-        counts=np.zeros(4, np.int64),
+        counts=np.zeros(len(Made), np.int64),
         example_cause=np.zeros(examples, np.int64),
         example_ordinal=np.zeros(examples, np.int64),
         example_offset=np.zeros(examples, np.int64),
@@ -137,8 +163,20 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
         letter_reason=np.zeros(letters, np.uint8),
         letter_text=np.zeros((letters, 2), np.int64),
         text=reserve(text, np.uint8),
+        lesson=np.zeros((LESSONS_AT_ONCE if configuration.lessons.enabled else 0, 4), np.int64),
+        lesson_text=np.zeros(room_for_lessons(configuration, inputs), np.uint8),
         **room_for_candidates(0),
     )
+
+
+def room_for_lessons(configuration: Configuration, inputs: int) -> int:
+    """Return how many bytes of room lessons get; none where they are not made."""
+    if not configuration.lessons.enabled:
+        return 0
+    most = lesson_bytes(
+        value_count(configuration), inputs, half_count(configuration), configuration.error_memory.arrays
+    )
+    return LESSONS_AT_ONCE_BYTES + LESSONS_MARGIN * most
 
 
 def room_for_candidates(candidates: int) -> dict[str, npt.NDArray[Any]]:

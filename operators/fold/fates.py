@@ -7,6 +7,7 @@ from thalweg.schemas.reasons import Reason
 USER_MISMATCH = Reason.USER_MISMATCH.code
 REQUEST_UNSUPPORTED = Reason.REQUEST_UNSUPPORTED.code
 TOO_MANY_FEEDBACKS = Reason.TOO_MANY_FEEDBACKS.code
+UNKNOWN_SOURCE = Reason.UNKNOWN_SOURCE.code
 NO_ROOM = Reason.NO_ROOM.code
 TOO_LARGE = Reason.TOO_LARGE.code
 
@@ -26,6 +27,7 @@ class Fate(IntEnum):
     IGNORED = 9
     KNOWN = 10
     BEHAVIOUR = 11
+    MERGED = 12
 
 
 class Tallied(IntEnum):

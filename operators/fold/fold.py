@@ -8,6 +8,7 @@ Every event but a request first moves stream time, then releases what has waited
 - feedback without an impression: find the one that waits for it -> join, or extend the user's sequence alone
 - item, user: know these facts from now on
 - erase: forget the user
+- merge: learn what other partitions taught, up to where it names, and move no time
 - provisional: learn -> remember the error -> update the rows, once most positives would have come
 - released: the same, or correct what was learned -> emit the example
 
@@ -20,6 +21,7 @@ from thalweg.operators.fold import (
     feedback,
     impressions,
     knowing,
+    merging,
     prefetching,
     ranking,
     releases,
@@ -34,7 +36,7 @@ from thalweg.operators.machine.compiled import clear, compiled, int64, uint64
 from thalweg.operators.machine.reference import by_reference
 from thalweg.operators.structures import deadlines, index
 
-FOLD, COMPLETE, CLOSE = range(3)
+FOLD, COMPLETE, CLOSE, LEARN = range(4)
 NO_PROBABILITY = 0.0
 NO_COLUMNS = new_columns(0)
 
@@ -52,7 +54,8 @@ def fold(
     That is the number of events, or fewer where `emitted` has no more room: empty it and call again. An event that
     stopped half way through its releases resumes where it stopped. It is fewer also where another thread asks for the
     state between two events (`scratch.halt`); one event at least is folded first. If another model than the built-in
-    one scores, it may also be an impression that waits for its score: call `complete` and continue behind it.
+    one scores, it may also be an impression that waits for its score: call `complete` and continue behind it. Or it is
+    a merge that names lessons: call `learn` with these and continue with it.
 
     State, parameters, scratch and `emitted` are to be `held`, here and in the functions below.
     """
@@ -77,6 +80,13 @@ def close_all(state: State, parameters: Parameters, scratch: Scratch, emitted: E
     return bool(run(state, parameters, scratch, NO_COLUMNS, emitted, CLOSE, 0, NO_PROBABILITY))
 
 
+def learn(
+    state: State, parameters: Parameters, scratch: Scratch, columns: Columns, emitted: Emitted
+) -> "merging.Learned":
+    """Learn the lessons of the first partition that `columns` merge, up to there, from batches in their text."""
+    return merging.Learned(run(state, parameters, scratch, columns, emitted, LEARN, 0, NO_PROBABILITY))
+
+
 @compiled
 def run(
     state: State,
@@ -88,8 +98,10 @@ def run(
     event: int,
     probability: float,
 ) -> int:
-    """Do what `fold`, `complete` or `close_all` asks: one program, so that what they share is compiled once."""
+    """Do what `fold`, `complete`, `close_all` or `learn` asks: one program, so that shared parts compile once."""
     read = by_reference(columns)
+    if task == LEARN:
+        return merging.learn_lessons(state, parameters, scratch, read)
     if task == CLOSE:
         return int64(close_windows(state, parameters, scratch, emitted))
     if task == COMPLETE:
@@ -121,6 +133,10 @@ def fold_events(
             continue
         if columns.kind[event] == Kind.REQUEST:
             ranking.on_request(state, parameters, scratch, columns, emitted, event)
+            continue
+        if columns.kind[event] == Kind.MERGE:  # moves no time, and waits for lessons
+            if not merging.on_merge(state, parameters, columns, emitted, event):
+                return event
             continue
         begin_event(state, parameters, columns, event)
         if columns.kind[event] == Kind.ITEM:  # comes to every partition, from no user: it moves no time

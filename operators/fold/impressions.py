@@ -2,7 +2,7 @@
 
 from thalweg.operators import clock, cross, delay, derived, joiner
 from thalweg.operators.facts import Filling, Size
-from thalweg.operators.fold import fates, feedback, reading, room, scoring, users
+from thalweg.operators.fold import fates, feedback, reading, room, scoring, teaching, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, copy_row, dead_letter, emit_early_letter, emit_facts, set_fate
 from thalweg.operators.fold.fates import Fate, Tallied
@@ -37,6 +37,7 @@ def on_impression(
         return -1
     keep_text(state, scratch.filling, columns, event, slot, length)
     reading.resolve_values(state, parameters, scratch, slot, reading.KEPT if is_kept else reading.FOUND)
+    teaching.keep_keys(state, scratch.given, slot)
     reading.read_features(state, parameters, scratch, slot)
     scoring.score_slot(state, parameters, scratch, slot)
     return slot

@@ -4,6 +4,9 @@ The inputs are: rate and residual of each field; those of `Extra`; the interest 
 Derived fields are the last.
 """
 
+import hashlib
+import json
+from dataclasses import asdict
 from enum import IntEnum
 
 from thalweg.operators import derived, error_memory
@@ -12,6 +15,9 @@ from thalweg.operators.cross import Cross, statistics_count
 from thalweg.operators.error_memory import Memories
 from thalweg.operators.learner import BUILT_IN, Learner
 from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.hashing import field_seed
+from thalweg.operators.machine.lanes import LANES
+from thalweg.schemas.lessons import VERSION
 
 
 class Interest(IntEnum):
@@ -73,6 +79,36 @@ def value_count(configuration: Configuration) -> int:
     """Return how many values an impression has at most, those that are derived included."""
     c = configuration
     return c.features.values_limit + derived.value_limit(c.learner.recent_items)
+
+
+def half_count(configuration: Configuration) -> int:
+    """Return how many numbers a lesson has of each private value: weight, latent vector, and those of the network."""
+    return 1 + configuration.learner.latent_size + (1 + LANES if cross_rank(configuration) else 0)
+
+
+def name_hashes(configuration: Configuration, names: list[str]) -> list[int]:
+    """Return the hashes of the names of those fields that were learned from the log, in their places."""
+    learned = names[len(configuration.features.declared_fields()) :]
+    return [field_seed(name, configuration.seed) for name in learned]
+
+
+def layout_of(configuration: Configuration) -> int:
+    """Return the digest of all that the bytes of a lesson follow from besides the names of fields in the log.
+
+    Partitions with the same layout understand each other's lessons. Places of fields learned from the log may differ.
+    """
+    c = configuration
+    shape = {
+        "version": VERSION,
+        "seed": c.seed,
+        "features": c.features,
+        "kinds": c.behaviors.kinds,
+        "learner": (c.learner.latent_size, c.learner.interests, c.learner.recent_items, cross_rank(c)),
+        "memory": (c.error_memory.arrays, c.error_memory.bits, c.correction.base),
+        "sampled": c.joiner.negative_sample_rate,
+    }
+    raw = hashlib.sha256(json.dumps(shape, default=asdict, sort_keys=True).encode()).digest()
+    return int.from_bytes(raw[:8], "little", signed=True)
 
 
 @compiled

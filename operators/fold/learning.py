@@ -1,5 +1,7 @@
 """One impression from its outcome to what is learned: rates, weights, errors, sequences."""
 
+from typing import NamedTuple
+
 import numpy as np
 from thalweg.operators import behaviors, cross, error_memory, ftrl, joiner, learner, rates
 from thalweg.operators.behaviors import Behavior
@@ -16,22 +18,42 @@ from thalweg.operators.structures import table
 SAMPLE_SALT = 0x5A
 
 
+class Step(NamedTuple):
+    """What a learning step takes besides an impression: its `label`, and when.
+
+    `weight`: how many impressions it stands for, 1 but in a lesson. `is_sampled`: the model learns from it even where
+    it is a negative.
+    """
+
+    label: float
+    now_ms: int
+    weight: float
+    is_sampled: bool
+
+
 @compiled
-def count_outcome(state: State, parameters: Parameters, slot: int, shown: float, acted: float) -> None:
+def own_step(state: State, parameters: Parameters, slot: int, label: float) -> Step:
+    """Return the step that an impression of this partition's own is."""
+    sampled = is_sampled(state, parameters, slot)
+    return Step(float64(label), int64(state.clock.stream_time_ms[0]), float64(1.0), sampled)
+
+
+@compiled
+def count_outcome(state: State, parameters: Parameters, slot: int, shown: float, acted: float, now_ms: int) -> None:
     """Count an impression in the rates of all its values: `shown` exposures whose outcome is known, `acted` positives.
 
-    Both are 0 or 1, or parts of 1: a provisional label counts as it is, and is made whole when the window closes.
+    Both are 0 or 1, or parts of 1: a provisional label counts as it is, and is made whole when the window closes. A
+    negative of a lesson may stand for several.
     """
     value_rates = state.learner.rates
     expected = shown * state.waiting.scores[slot, joiner.Score.MODEL]
-    now_ms = state.clock.stream_time_ms[0]
-    rates.decay(value_rates.overall, value_rates.overall_at_ms, 0, now_ms, parameters.learner.rates)
-    rates.add_outcome(value_rates.overall, 0, shown, acted, expected)
+    lately = rates.decay(value_rates.overall, value_rates.overall_at_ms, 0, now_ms, parameters.learner.rates)
+    rates.add_outcome(value_rates.overall, 0, shown, acted, expected, lately)
     for value in range(state.features_seen.counts[slot]):
         row = state.features_seen.row[slot, value]
         if row >= 0 and table.is_current(state.features, row, state.features_seen.generation[slot, value]):
-            rates.decay(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
-            rates.add_outcome(value_rates.sums, row, shown, acted, expected)
+            lately = rates.decay(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
+            rates.add_outcome(value_rates.sums, row, shown, acted, expected, lately)
         else:
             state.features_seen.row[slot, value] = table.NONE
     if cross.is_on(state.cross):
@@ -40,35 +62,43 @@ def count_outcome(state: State, parameters: Parameters, slot: int, shown: float,
 
 
 @compiled
-def take_label(state: State, parameters: Parameters, scratch: Scratch, slot: int, label: float) -> None:
+def take_label(state: State, parameters: Parameters, scratch: Scratch, slot: int, step: Step) -> None:
     """Take an impression's label, provisional or for good: it counts in the rates, and is learned.
 
     A label taken before counts already: only the difference is added.
     """
     taken = state.waiting.learned[slot]
     if taken == joiner.UNLEARNED:
-        count_outcome(state, parameters, slot, 1.0, label)
-    elif taken != label:
-        count_outcome(state, parameters, slot, 0.0, label - taken)
-    learn_label(state, parameters, scratch, slot, label)
+        count_outcome(state, parameters, slot, step.weight, step.weight * step.label, step.now_ms)
+    elif taken != step.label:
+        count_outcome(state, parameters, slot, 0.0, step.label - taken, step.now_ms)
+    learn_label(state, parameters, scratch, slot, step)
 
 
 @compiled
-def learn_label(state: State, parameters: Parameters, scratch: Scratch, slot: int, label: float) -> None:
+def take_late_label(state: State, parameters: Parameters, scratch: Scratch, slot: int, step: Step) -> None:
+    """Take a positive of an impression that was learned as a negative: one more step, no undo."""
+    count_outcome(state, parameters, slot, 0.0, step.label, step.now_ms)
+    state.waiting.learned[slot] = joiner.UNLEARNED
+    learn_label(state, parameters, scratch, slot, step)
+
+
+@compiled
+def learn_label(state: State, parameters: Parameters, scratch: Scratch, slot: int, step: Step) -> None:
     """Learn a label, remember its error and update the rows; one learned before is corrected by the difference."""
     waiting = state.waiting
-    if waiting.learned[slot] != label:
+    if waiting.learned[slot] != step.label:
         frozen_from_ms = parameters.learner.frozen_from_ms
         is_frozen = frozen_from_ms > 0 and state.clock.stream_time_ms[0] >= frozen_from_ms
         served = float64(waiting.scores[slot, Score.MODEL])
         now = served
-        if not is_frozen and is_sampled(state, parameters, slot):
-            now = learn_slot(state, parameters, scratch, slot, label, waiting.learned[slot])
-        elif not is_frozen and label == 1.0:  # what was provisional of it was not learned
-            now = learn_slot(state, parameters, scratch, slot, label, joiner.UNLEARNED)
-        remember_error(state, parameters, slot, label, now - served)
-        update_rows(state, slot)
-    waiting.learned[slot] = label
+        if not is_frozen and step.is_sampled:
+            now = learn_slot(state, parameters, scratch, slot, step, waiting.learned[slot])
+        elif not is_frozen and step.label == 1.0:  # what was provisional of it was not learned
+            now = learn_slot(state, parameters, scratch, slot, step, joiner.UNLEARNED)
+        remember_error(state, parameters, slot, step, now - served)
+        update_rows(state, slot, step.now_ms)
+    waiting.learned[slot] = step.label
 
 
 @compiled
@@ -79,9 +109,7 @@ def is_sampled(state: State, parameters: Parameters, slot: int) -> bool:
 
 
 @compiled
-def learn_slot(
-    state: State, parameters: Parameters, scratch: Scratch, slot: int, label: float, learned: float
-) -> float:
+def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int, step: Step, learned: float) -> float:
     """Take one learning step from an impression's label, with the features that it was scored with.
 
     Return the probability that the model gave it just before. The machine's rows move by the error with the machine's
@@ -96,30 +124,30 @@ def learn_slot(
     inputs = seen.inputs[slot]
     extras = layout.extras_start(model)
     machine = scoring.machine_logit(state, pooled, gradients.weighted, slot)
-    mean = rates.overall_prior(model.rates, state.clock.stream_time_ms[0], parameters.learner.rates).mean
+    mean = rates.overall_prior(model.rates, step.now_ms, parameters.learner.rates).mean
     base = log(mean / (1.0 - mean)) - parameters.joiner.log_rate
     linear = scoring.linear_logit(state, slot)
     served = base + linear
     trust = model.dense[0, ftrl.Part.WEIGHT, extras + Extra.MACHINE]
     logit = linear + float64(trust * (machine - inputs[extras + Extra.MACHINE]))
     if cross.is_on(state.cross):
-        logit = cross.mix(state.cross, logit, learn_cross(state, scratch, slot, label, learned, base))
-    machine_error = learned - label
+        logit = cross.mix(state.cross, logit, learn_cross(state, scratch, slot, step, learned, base))
+    machine_error = learned - step.label
     dense_error = machine_error
     if learned == joiner.UNLEARNED:
-        machine_error = sigmoid(served + trust * (machine - inputs[extras + Extra.MACHINE])) - label
-        dense_error = sigmoid(served) - label
-    error = float32(machine_error)
+        machine_error = sigmoid(served + trust * (machine - inputs[extras + Extra.MACHINE])) - step.label
+        dense_error = sigmoid(served) - step.label
+    error = float32(step.weight * machine_error)
     learner.learn_pairs(model, pooled, gradients, error, parameters.learner)
     field, row = seen.field[slot], seen.row[slot]
     learner.learn_features(model, pooled, gradients, seen.counts[slot], field, row, error, parameters.learner)
     dense = inputs[: extras + 1]
-    learner.learn_dense(model, gradients.dense, dense, float32(dense_error), parameters.learner)
+    learner.learn_dense(model, gradients.dense, dense, float32(step.weight * dense_error), parameters.learner)
     return sigmoid(base + parameters.joiner.log_rate + logit)
 
 
 @compiled
-def learn_cross(state: State, scratch: Scratch, slot: int, label: float, learned: float, base: float) -> float:
+def learn_cross(state: State, scratch: Scratch, slot: int, step: Step, learned: float, base: float) -> float:
     """Take one step of the cross network, and of how far it and the machine are trusted; return what it gave before.
 
     `base` is the overall logit.
@@ -129,41 +157,45 @@ def learn_cross(state: State, scratch: Scratch, slot: int, label: float, learned
     statistics = inputs[layout.statistics_start(network, inputs.shape[0]) :]
     crossed = scoring.cross_logit(state, scratch, slot)
     own, served = float64(statistics[cross.OWN]), float64(statistics[cross.CROSS])
-    error = learned - label
+    error = learned - step.label
     mix_error = error
     if learned == joiner.UNLEARNED:
-        error = sigmoid(base + crossed) - label
-        mix_error = sigmoid(base + cross.mix(network, own, served)) - label
+        error = sigmoid(base + crossed) - step.label
+        mix_error = sigmoid(base + cross.mix(network, own, served)) - step.label
         cross.learn_moments(network, scratch.cross, statistics)
     count = int64(seen.counts[slot])
-    cross.learn_cross(network, scratch.cross, count, seen.field[slot], seen.row[slot], float32(error))
-    cross.learn_mix(network, own, served, mix_error)
+    cross.learn_cross(network, scratch.cross, count, seen.field[slot], seen.row[slot], float32(step.weight * error))
+    cross.learn_mix(network, own, served, step.weight * mix_error)
     return crossed
 
 
 @compiled
-def remember_error(state: State, parameters: Parameters, slot: int, label: float, moved: float) -> None:
+def remember_error(state: State, parameters: Parameters, slot: int, step: Step, moved: float) -> None:
     """Write what was predicted for an impression, and what came, to the error memory, or how a label changed.
 
     The model's probability has `moved` since it was served.
     """
-    now_ms = state.clock.stream_time_ms[0]
+    memory, reads = state.memory, state.memory_reads
     learned = state.waiting.learned[slot]
     if learned == joiner.UNLEARNED:
         if parameters.memory.corrects_base_score and not np.isnan(state.waiting.scores[slot, Score.BASE]):
             moved = 0.0
-        error_memory.write_moved_error(state.memory, state.memory_reads, slot, label, moved, now_ms, parameters.memory)
+        error_memory.write_moved_error(
+            memory, reads, slot, step.label, moved, step.now_ms, parameters.memory, step.weight
+        )
     else:
-        error_memory.amend_label(state.memory, state.memory_reads, slot, label - learned, now_ms, parameters.memory)
+        error_memory.amend_label(memory, reads, slot, step.label - learned, step.now_ms, parameters.memory)
 
 
 @compiled
-def update_rows(state: State, slot: int) -> None:
-    """Mark the rows of an impression as updated."""
+def update_rows(state: State, slot: int, now_ms: int) -> None:
+    """Mark the rows of an impression as updated; spare ones have no key."""
+    now_ms = max(now_ms, state.clock.stream_time_ms[0])
+    owned = table.spare_row(state.features, 0)
     for value in range(state.features_seen.counts[slot]):
         row = state.features_seen.row[slot, value]
-        if row >= 0 and table.is_current(state.features, row, state.features_seen.generation[slot, value]):
-            table.update_row(state.features, row, state.clock.stream_time_ms[0])
+        if row < owned and table.is_current(state.features, row, state.features_seen.generation[slot, value]):
+            table.update_row(state.features, row, now_ms)
 
 
 @compiled

@@ -2,8 +2,8 @@
 
 from thalweg.operators import clock, delay, features, joiner
 from thalweg.operators.behaviors import Behavior
-from thalweg.operators.fold import learning, prefetching, users
-from thalweg.operators.fold.emitted import Emitted, emit_example, has_room
+from thalweg.operators.fold import learning, prefetching, teaching, users
+from thalweg.operators.fold.emitted import Emitted, emit_example, has_room, has_room_for_lessons
 from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score, Status
@@ -20,7 +20,7 @@ def release_due(state: State, parameters: Parameters, scratch: Scratch, emitted:
     waiting = state.waiting
     now_ms = state.clock.stream_time_ms[0]
     while True:
-        learn_due(state, parameters, scratch)
+        learn_due(state, parameters, scratch, emitted)
         if not has_room(emitted):
             return False
         slot = deadlines.next_due(waiting.deadlines)
@@ -65,13 +65,18 @@ def restart_window(state: State, parameters: Parameters, slot: int) -> None:
 
 
 @compiled
-def learn_due(state: State, parameters: Parameters, scratch: Scratch) -> None:
-    """Learn a provisional label of each impression that is due for one before the next window closes."""
+def learn_due(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted) -> None:
+    """Learn a provisional label of each impression that is due for one before the next window closes.
+
+    It stops where `emitted` has no room for lessons.
+    """
     waiting = state.waiting
     now_ms = state.clock.stream_time_ms[0]
     closing = deadlines.next_due(waiting.deadlines)
     while True:
         slot = deadlines.next_due(waiting.provisional)
+        if not has_room_for_lessons(emitted):
+            return
         if slot < 0 or waiting.provisional.deadline_ms[slot] >= min(now_ms, waiting.deadlines.deadline_ms[closing] + 1):
             prefetching.prefetch_slot(state, slot)
             return
@@ -81,7 +86,8 @@ def learn_due(state: State, parameters: Parameters, scratch: Scratch) -> None:
         if label == 0.0:
             elapsed_ms = now_ms - joiner.begins_ms(waiting, slot, parameters.joiner)
             label = delay.provisional_label(state.delays, waiting.scores[slot, Score.MODEL], elapsed_ms)
-        learning.take_label(state, parameters, scratch, slot, label)
+        teaching.teach(state, parameters, scratch, emitted, slot, label, teaching.PROVISIONAL)
+        learning.take_label(state, parameters, scratch, slot, learning.own_step(state, parameters, slot, label))
 
 
 @compiled
@@ -89,7 +95,9 @@ def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emi
     """Take an impression's outcome: learn it, unless it is what was learned provisionally -> emit the example."""
     prefetching.prefetch_rows(state, slot)
     positive = state.waiting.label[slot] == 1
-    learning.take_label(state, parameters, scratch, slot, float(state.waiting.label[slot]))
+    label = float(state.waiting.label[slot])
+    teaching.teach(state, parameters, scratch, emitted, slot, label, teaching.FINAL)
+    learning.take_label(state, parameters, scratch, slot, learning.own_step(state, parameters, slot, label))
     if not positive:
         seen = state.features_seen
         item = int64(seen.row[slot, features.ITEM])
@@ -107,8 +115,7 @@ def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emi
 def take_late_positive(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted, slot: int) -> None:
     """Learn a positive of an impression that was learned as a negative: one more step, no undo."""
     state.waiting.label[slot] = 1
-    learning.count_outcome(state, parameters, slot, 0.0, 1.0)
     state.tallies[Tallied.LATE_POSITIVES] += 1
-    state.waiting.learned[slot] = joiner.UNLEARNED
-    learning.learn_label(state, parameters, scratch, slot, 1.0)
+    teaching.teach(state, parameters, scratch, emitted, slot, 1.0, teaching.LATE)
+    learning.take_late_label(state, parameters, scratch, slot, learning.own_step(state, parameters, slot, 1.0))
     emit_example(state, emitted, slot, 1, True)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from thalweg.operators import features
 from thalweg.operators.admission import Admission, AdmissionParameters, admission_parameters, sets_of
 from thalweg.operators.behaviors import KINDS, Behaviors
 from thalweg.operators.clock import Clock
@@ -31,12 +32,16 @@ from thalweg.operators.fold.layout import (
     cross_rank,
     error_memories,
     field_count,
+    half_count,
     input_count,
     interest_count,
+    layout_of,
+    name_hashes,
     value_count,
 )
 from thalweg.operators.joiner import JoinerParameters, Waiting, joiner_parameters
 from thalweg.operators.learner import (
+    BUILT_IN,
     Gradients,
     Learner,
     LearnerParameters,
@@ -46,6 +51,12 @@ from thalweg.operators.learner import (
     new_gradients,
     new_pooled,
     start_weights,
+)
+from thalweg.operators.lessons import (
+    Lessons,
+    LessonScratch,
+    LessonsParameters,
+    new_lesson_scratch,
 )
 from thalweg.operators.machine.declare import Int64, UInt8, made, part, per, wiper
 from thalweg.operators.machine.hashing import field_seed
@@ -65,7 +76,7 @@ class State(NamedTuple):
     names: Annotated[UInt8, per("places 256", "the fields in their places")]
     clock: Annotated[Clock, part()]
     fates: Annotated[
-        Int64, per("12", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
+        Int64, per("13", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
     ]
     tallies: Annotated[Int64, per("9", "`Tallied`: other counts")]
     facts: Annotated[Facts, part()]
@@ -82,6 +93,7 @@ class State(NamedTuple):
     waiting: Annotated[Waiting, part()]
     features_seen: Annotated[FeaturesSeen, part()]
     memory_reads: Annotated[MemoryReads, part()]
+    lessons: Annotated[Lessons, part()]
 
 
 def without_requests(fates: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -106,6 +118,7 @@ class Parameters(NamedTuple):
     memory: ErrorMemoryParameters
     sdim: SdimParameters
     derived: DerivedParameters
+    lessons: LessonsParameters
     acted: int
     skipped: int
 
@@ -128,6 +141,7 @@ class Scratch(NamedTuple):
     gradients: Gradients
     cross: CrossScratch
     memory: ErrorMemoryScratch
+    lessons: LessonScratch
     halt: npt.NDArray[np.int64]
 
 
@@ -145,6 +159,8 @@ def sizes_of(configuration: Configuration) -> dict[str, Any]:
         "inputs": input_count(c),
         "feedbacks_per_impression": c.joiner.feedbacks_per_impression,
         "kept_bytes": c.limits.kept_bytes,
+        "sources": c.lessons.sources_limit,
+        "taught": value_count(c) if c.lessons.enabled else 0,
         **c.facts.sizes(),
         **c.behaviors.sizes(),
         **c.sdim.sizes(),
@@ -165,7 +181,30 @@ def new_state(configuration: Configuration) -> State:
     return state
 
 
-def parameters_of(configuration: Configuration, names: list[str]) -> Parameters:
+def lessons_parameters(configuration: Configuration, names: list[str], partition: int) -> LessonsParameters:
+    """Return what lessons need of the configuration, of the fields known so far and of the partition's number."""
+    c = configuration
+    declared = len(c.features.declared_fields())
+    private = np.zeros(field_count(c), np.uint8)
+    private[features.USER] = 1
+    for place, pair in enumerate(c.features.crosses):
+        private[c.features.declared_fields().index("*".join(c.features.crosses[place]))] = "user" in pair
+    hashes = np.zeros(c.features.places(), np.int64)
+    hashes[declared : len(names)] = name_hashes(c, names)
+    is_ignored = c.lessons.enabled is False or c.learner.model != BUILT_IN
+    return LessonsParameters(
+        c.lessons.enabled is True,
+        is_ignored,
+        partition,
+        c.lessons.negative_rate,
+        layout_of(c),
+        declared,
+        private,
+        hashes,
+    )
+
+
+def parameters_of(configuration: Configuration, names: list[str], partition: int = 0) -> Parameters:
     """Return what the fold needs of the configuration; `names` are the fields known so far, in their places."""
     c = configuration
     fields, size = field_count(c), c.learner.latent_size
@@ -187,6 +226,7 @@ def parameters_of(configuration: Configuration, names: list[str]) -> Parameters:
         error_memory_parameters(c.error_memory, c.correction, representation, memories),
         sdim_parameters(c.sdim, size, c.seed + PROJECTION_SALT),
         DerivedParameters(acted, c.learner.recent_items),
+        lessons_parameters(c, names, partition),
         acted,
         skipped,
     )
@@ -207,5 +247,6 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_gradients(fields, interests, size),
         new_cross_scratch(cross_rank(c), c.features.places()),
         new_error_memory_scratch(c.error_memory, len(error_memories(c).first)),
+        new_lesson_scratch(fields, input_count(c), half_count(c)),
         np.zeros(2, np.int64),
     )

@@ -30,6 +30,7 @@ class TopicsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     examples: TopicName = "examples"
     dead_letters: TopicName = "interactions.dlq"
     rankings: TopicName = "rankings"
+    lessons: TopicName = "lessons"
     partitions: Annotated[int, within(1, 1_000_000)] = 1
     replication_factor: Annotated[int, within(1, 32_767)] = 1
     retention_ms: Annotated[int, within(-1, (1 << 63) - 1)] = WEEK_MS
@@ -44,7 +45,7 @@ class TopicsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def outputs(self) -> tuple[str, ...]:
         """The output topics, in the order of `Outputs`."""
-        return (self.scores, self.examples, self.dead_letters, self.rankings)
+        return (self.scores, self.examples, self.dead_letters, self.rankings, self.lessons)
 
 
 class TopicDescription(NamedTuple):

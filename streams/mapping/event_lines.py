@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from thalweg.operators.configuration import Configuration
-from thalweg.schemas.events import Feedback, Impression, encode_event
+from thalweg.schemas.events import Feedback, Impression, Merge, encode_event
 from thalweg.schemas.reasons import Unusable
 from thalweg.streams.logs.errors import LogReadError
 from thalweg.streams.logs.ordered import Imported
@@ -54,7 +54,7 @@ class EventLines:
                             event = read(record)
                         except Unusable as unusable:
                             raise TableError(f"{path}: line {record.offset} has no event: {unusable}") from None
-                        if event is not None:
+                        if event is not None and not isinstance(event, Merge):  # workers write these themselves
                             lines.append(encode_event(event) + b"\n")
                             kinds.append(not isinstance(event, Impression))
                             times.append(event.ts)

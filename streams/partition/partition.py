@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Block, Columnizer
-from thalweg.operators.edges.encoder import Encoder, scored_events
+from thalweg.operators.edges.encoder import Encoder, Lesson, scored_events
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.digest import digest
 from thalweg.operators.fold.emitted import Emitted, Made, new_emitted, room_for_candidates
@@ -25,6 +25,7 @@ from thalweg.operators.structures.names import field_names
 from thalweg.schemas.records import Outputs, Record, no_outputs
 from thalweg.streams.mapping.reading import reader
 from thalweg.streams.partition.findings import Finding, Noticed, findings
+from thalweg.streams.partition.lessons import Fold, Lessons, LessonSource, merging_configuration
 from thalweg.streams.partition.memory import refusing_memory
 from thalweg.streams.partition.questions import ANSWER_TIMEOUT_S, Position, Questions
 from thalweg.streams.partition.river_model import RiverModel, without_model
@@ -59,18 +60,23 @@ class Partition:
         block_events: int = BLOCK_EVENTS,
         seal: Seal | None = None,
         rooms: Rooms | None = None,
+        lessons: LessonSource | None = None,
     ) -> None:
         """Start empty, or from the `arrays` of a snapshot, before the input's `next_offset`.
 
         `partitions` is the number of the topic's partitions, 0 where a log has none: then no record is in the wrong
         one. `block_events`: events folded in one go; it bounds memory and changes no result. `seal`: the key of
         snapshots where a River classifier is the model, bound to the header of the checkpoint that `arrays` are of.
-        `rooms`: shared with partitions of the same configuration that never fold at the same time.
+        `rooms`: shared with partitions of the same configuration that never fold at the same time. `lessons`: where
+        those come from that merges name; where it is given, this partition makes lessons as well, unless
+        `lessons.enabled` is false.
 
         Raises ValueError where a snapshot does not fit the configuration, Refusal where there is no such model, or no
         memory for such a state.
         """
+        configuration = merging_configuration(configuration, lessons)
         self.configuration = configuration
+        self._lessons = Lessons(lessons)
         self.topic = topic
         self.partition = partition
         self.partitions = partitions
@@ -104,7 +110,7 @@ class Partition:
 
     @cached_property
     def _parameters(self) -> Parameters:
-        return held(parameters_of(self.configuration, self._names))
+        return held(parameters_of(self.configuration, self._names, self.partition))
 
     @cached_property
     def _scratch(self) -> Scratch:
@@ -122,6 +128,7 @@ class Partition:
         While one block is folded, which holds no lock of Python's, the next one is read and the one before is written.
         """
         outputs = no_outputs()
+        self._taught: list[Lesson] = []
         self._rooms_used = 0  # what was emitted before is written: one room does where blocks come one at a time
         # without the garbage collector: nothing here makes cycles, and it would walk the outputs time and again
         is_collecting = gc.isenabled()
@@ -141,6 +148,7 @@ class Partition:
         finally:
             if is_collecting:
                 gc.enable()
+        outputs.lessons.extend(self._encoder.batches(self._taught))
         return outputs
 
     def answer(self, request: bytes, *, is_ordered: bool = True, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
@@ -153,6 +161,17 @@ class Partition:
         """
         return self.questions.answer(request, is_ordered=is_ordered, timeout_s=timeout_s)
 
+    def merge(self, upto: Mapping[int, int]) -> None:
+        """Learn the lessons of other partitions up to these numbers, without a record: files have none.
+
+        Raises Refusal where they are missing, damaged or of another layout.
+        """
+        with self.turns.taken():
+            fold_ = Fold(self._held_state, self._parameters, self._scratch, self._room(0))
+            for source, number in sorted(upto.items()):
+                if source != self.partition:
+                    self._lessons.learn(fold_, source, number, "this replay")
+
     def close_all(self) -> Outputs:
         """Close every window at the end of a log, and return the examples that this makes."""
         with self.turns.taken():
@@ -160,6 +179,7 @@ class Partition:
 
     def _close_all(self) -> Outputs:
         outputs = no_outputs()
+        self._taught = []
         emitted = self._room(0)
         is_done = False
         while not is_done:
@@ -168,6 +188,7 @@ class Partition:
             else:
                 is_done = self._model.close_all(self._held_state, self._parameters, self._scratch, emitted, self._names)
             self._drain_examples(emitted, self._names, outputs, None)
+        outputs.lessons.extend(self._encoder.batches(self._taught))
         return outputs
 
     def warm_up(self) -> float:
@@ -219,7 +240,9 @@ class Partition:
             emitted.reason[: len(block)] = 0
             questions = self.questions
             position = questions.position._replace(names=self._names, parameters=self._parameters)
-            yield _Folding(self._held_state, self._scratch, columnised, emitted, self._model, questions, position)
+            yield _Folding(
+                self._held_state, self._scratch, columnised, emitted, self._model, questions, position, self._lessons
+            )
 
     def _complete(self, folding: "_Folding", outputs: Outputs) -> None:
         """Wait until a block is folded, emptying what it emits as often as there is no more room."""
@@ -255,6 +278,7 @@ class Partition:
             self.tally.add(labels[first_time], scores[first_time], closings, times_ms)
         if count and self._examples:
             outputs.examples.extend(self._encoder.examples(emitted, names))
+        self._taught += self._encoder.lessons(emitted, names)
         emitted.counts[:] = 0
 
     def _thread(self) -> ThreadPoolExecutor:
@@ -276,7 +300,7 @@ class Partition:
         """Take notice of context fields that appeared for the first time."""
         if self._has_new_names():
             self._names = field_names(self.state.names)
-            self._parameters = held(parameters_of(self.configuration, self._names))
+            self._parameters = held(parameters_of(self.configuration, self._names, self.partition))
 
     def _room(self, events: int, candidates: int = 0) -> Emitted:
         """Return room for what a block emits: one of two, since one block is written while the next is folded."""
@@ -307,6 +331,7 @@ class _Folding:
         model: RiverModel | None,
         questions: Questions,
         position: Position,
+        lessons: Lessons,
     ) -> None:
         self.block = block
         self.emitted = emitted
@@ -319,6 +344,7 @@ class _Folding:
         self._turns = questions.turns
         self._questions = questions
         self._position = position
+        self._lessons = lessons
         self._is_amid = False
         self._future: Future[None] | None = None
 
@@ -355,7 +381,18 @@ class _Folding:
 
     def _fold_some(self) -> None:
         arguments = self._state, self._position.parameters, self._scratch, self.block.columns, self.emitted, self.folded
-        self.folded = fold(*arguments) if self._model is None else self._model.fold(*arguments, self.names)
+        if self._model is not None:
+            self.folded = self._model.fold(*arguments, self.names)
+            return
+        self.folded = fold(*arguments)
+        while self.emitted.counts[Made.MERGE]:
+            entry = int(self.emitted.counts[Made.MERGE]) - 1
+            self.emitted.counts[Made.MERGE] = 0
+            columns, offset = self.block.columns, int(self.block.columns.offset[self.folded])
+            fold_ = Fold(self._state, self._position.parameters, self._scratch, self.emitted)
+            source, upto = int(columns.merge_source[entry]), int(columns.merge_upto[entry])
+            self._lessons.learn(fold_, source, upto, f"the record at offset {offset}")
+            self.folded = fold(*arguments[:-1], self.folded)
 
 
 def shown_of(block: Block, emitted: Emitted, first: int, last: int) -> npt.NDArray[np.int64]:

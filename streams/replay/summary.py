@@ -42,6 +42,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ignored: int
     known: int
     behaviour: int
+    merged: int
     impressions: int
     feedback: int
     waiting: int

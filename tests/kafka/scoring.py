@@ -64,7 +64,9 @@ class Workers:
         partitions: int = 1,
         **settings: str | int,
     ) -> None:
-        names = {name: unique(name) for name in ("interactions", "scores", "examples", "dead_letters", "rankings")}
+        names = {
+            name: unique(name) for name in ("interactions", "scores", "examples", "dead_letters", "rankings", "lessons")
+        }
         own = {
             "KAFKA__BOOTSTRAP_SERVERS": servers,
             **{f"TOPICS__{name.upper()}": text for name, text in names.items()},

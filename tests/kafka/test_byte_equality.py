@@ -82,7 +82,7 @@ def replayed(workers: Workers, partition: int, folder: Path, *options: str) -> l
 
 def consumed(workers: Workers, partition: int) -> list[list[bytes]]:
     """Return what readers of the topics get, dead letters in the form that files have."""
-    (scores, examples, letters, rankings), dropped = workers.written(partition)
+    (scores, examples, letters, rankings, _), dropped = workers.written(partition)
     assert dropped == 0
     lines = [dead_letter_line(Output(Cause(0, 0), each.value, each.key, each.headers)).value or b"" for each in letters]
     values = [[each.value or b"" for each in kind] for kind in (scores, examples, rankings)]

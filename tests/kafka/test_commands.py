@@ -37,7 +37,7 @@ def in_process(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
 
 
 def at(broker: str, names: Sequence[str]) -> list[str]:
-    topics = ("interactions", "scores", "examples", "dead_letters", "rankings")
+    topics = ("interactions", "scores", "examples", "dead_letters", "rankings", "lessons")
     flags = [f"topics.{topic}={name}" for topic, name in zip(topics, names, strict=True)]
     return ["--bootstrap-servers", broker, *(word for flag in flags for word in ("--set", flag))]
 
@@ -45,7 +45,7 @@ def at(broker: str, names: Sequence[str]) -> list[str]:
 @pytest.mark.broker
 def test_topics_are_created_once(broker: str, unique: Unique) -> None:
     """Creating makes what is absent, says that partitions learn separately, and refuses other partition counts."""
-    names = [unique(name) for name in ("in", "scores", "examples", "dlq", "rankings")]
+    names = [unique(name) for name in ("in", "scores", "examples", "dlq", "rankings", "lessons")]
     where = at(broker, names)
     status, _, told = thalweg("topics", "describe", *where)
     assert status == 1
@@ -64,8 +64,8 @@ def test_topics_are_created_once(broker: str, unique: Unique) -> None:
 @pytest.mark.broker
 def test_partition_counts_must_agree(broker: str, unique: Unique) -> None:
     """An output topic with other partitions than the input is refused."""
-    names = [unique(name) for name in ("in", "scores", "examples", "dlq", "rankings")]
-    for name, partitions in zip(names, (2, 2, 1, 2, 2), strict=True):
+    names = [unique(name) for name in ("in", "scores", "examples", "dlq", "rankings", "lessons")]
+    for name, partitions in zip(names, (2, 2, 1, 2, 2, 2), strict=True):
         make_topic(broker, name, partitions)
     status, _, told = thalweg("topics", "describe", *at(broker, names))
     assert status == 1

@@ -197,7 +197,7 @@ def test_one_bad_letter_keeps_no_other_back(workers: Workers) -> None:
 
     async def write() -> None:
         async with Delivery(loaded.kafka, loaded.topics) as delivery:
-            await delivery.send(0, Outputs([], [], letters, []))
+            await delivery.send(0, Outputs([], [], letters, [], []))
             await delivery.flush(0)
 
     asyncio.run(write())

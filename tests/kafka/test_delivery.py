@@ -24,7 +24,9 @@ def kafka(broker: str) -> KafkaSection:
 
 
 def made_topics(kafka: KafkaSection, unique: Unique, partitions: int = 1) -> TopicsSection:
-    names = {name: unique(name) for name in ("interactions", "scores", "examples", "dead_letters", "rankings")}
+    names = {
+        name: unique(name) for name in ("interactions", "scores", "examples", "dead_letters", "rankings", "lessons")
+    }
     topics = TopicsSection(**names, partitions=partitions)  # type: ignore[arg-type]
     create(kafka, topics)
     return topics
@@ -42,7 +44,7 @@ def outputs(topics: TopicsSection, offsets: range, *, size: int = 0) -> Outputs:
             ]
         if offset % 10 == 0:
             dead_letters.append(Output(Cause(offset, 3), b"\x00bad", None, ((CAUSE_HEADER, f"{origin}:3".encode()),)))
-    return Outputs(scores, examples, dead_letters, [])
+    return Outputs(scores, examples, dead_letters, [], [])
 
 
 async def send_and_flush(delivery: Delivery, made: Outputs, partition: int = 0) -> None:
@@ -91,6 +93,7 @@ def test_tail_finds_our_highest_cause(kafka: KafkaSection, unique: Unique) -> No
         topics.examples: Tail(74, Cause(99, 2)),
         topics.dead_letters: Tail(12, Cause(100, 3)),
         topics.rankings: Tail(0, None),
+        topics.lessons: Tail(0, None),
     }
     assert asyncio.run(tail(kafka, topics.scores, 0, 103, topics.interactions)) == Tail(115, Cause(59, 0))
     assert asyncio.run(tail(kafka, topics.scores, 0, 115, topics.interactions)) == Tail(115, None)
@@ -127,10 +130,10 @@ def test_nothing_passes_an_output_that_was_refused(kafka: KafkaSection, unique: 
     async def deliver() -> None:
         async with Delivery(kafka, topics) as delivery:
             with pytest.raises(DeliveryError, match="MessageSizeTooLargeError"):
-                await send_and_flush(delivery, Outputs(large + small, [], [], []), 0)
-            await delivery.send(1, Outputs(small[:10], [], [], []))
+                await send_and_flush(delivery, Outputs(large + small, [], [], [], []), 0)
+            await delivery.send(1, Outputs(small[:10], [], [], [], []))
             with pytest.raises(DeliveryError, match="MessageSizeTooLargeError"):
-                await send_and_flush(delivery, Outputs(large + small, [], [], []), 1)
+                await send_and_flush(delivery, Outputs(large + small, [], [], [], []), 1)
 
     asyncio.run(deliver())
     assert end_offsets(kafka.bootstrap_servers, topics.scores, 2) == {0: 0, 1: 10}
@@ -143,7 +146,7 @@ def test_a_large_dead_letter_is_delivered(kafka: KafkaSection, unique: Unique) -
 
     async def deliver() -> dict[str, int]:
         async with Delivery(kafka, topics) as delivery:
-            await delivery.send(0, Outputs([], [], [letter], []))
+            await delivery.send(0, Outputs([], [], [letter], [], []))
             return await delivery.flush(0)
 
     assert asyncio.run(deliver()) == {topics.dead_letters: 1}

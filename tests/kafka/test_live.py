@@ -117,7 +117,7 @@ def test_live_on_a_terminal_ends_on_ctrl_c(compiled_fold: None, tmp_path: Path) 
 @pytest.mark.broker
 def test_live_under_nohup_ends_on_sigterm(broker: str, unique: Callable[[str], str], tmp_path: Path) -> None:
     """In the background, where Ctrl-C and hanging up are ignored, SIGTERM ends it; a line comes now and then."""
-    names = ("interactions", "scores", "examples", "dead_letters", "rankings")
+    names = ("interactions", "scores", "examples", "dead_letters", "rankings", "lessons")
     topics = {f"TOPICS__{name.upper()}": unique(name) for name in names}
     environ = environment(tmp_path, **topics, WORKER__GROUP=unique("g")) | {BOOTSTRAP_VARIABLE: broker}
     output = tmp_path / "nohup.out"

@@ -67,6 +67,7 @@ def test_all_clients_over_sasl_ssl(
         examples=unique("examples"),
         dead_letters=unique("dlq"),
         rankings=unique("rankings"),
+        lessons=unique("lessons"),
     )
     create(kafka, topics)
     assert check(kafka, topics) == 1
@@ -76,7 +77,7 @@ def test_all_clients_over_sasl_ssl(
     async def deliver() -> dict[str, int]:
         async with Delivery(kafka, topics) as delivery:
             score = b'{"cause": "%b-0-0:0"}' % topics.interactions.encode()
-            await delivery.send(0, Outputs([Output(Cause(0, 0), score)], [], [], []))
+            await delivery.send(0, Outputs([Output(Cause(0, 0), score)], [], [], [], []))
             return await delivery.flush(0)
 
     assert asyncio.run(deliver()) == {topics.scores: 1}
@@ -99,6 +100,7 @@ def test_worker_over_sasl_ssl(
         examples=unique("e"),
         dead_letters=unique("d"),
         rankings=unique("r"),
+        lessons=unique("l"),
     )
     create(kafka, topics)
     produce(kafka, topics.interactions, [b'{"user": "u1"}'] * 10)

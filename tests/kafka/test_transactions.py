@@ -138,7 +138,7 @@ def test_a_refused_output_takes_the_whole_transaction_along(kafka: KafkaSection,
             await delivery.commit(0, 5)
             await delivery.send(0, outputs(topics, range(5, 10)))
             large = outputs(topics, range(10, 11), size=1_500_000).scores
-            await delivery.send(0, Outputs(large, [], [], []))
+            await delivery.send(0, Outputs(large, [], [], [], []))
             for _ in range(2):
                 with pytest.raises(DeliveryError, match="1 outputs refused: MessageSizeTooLargeError"):
                     await delivery.commit(0, 11)

@@ -53,10 +53,10 @@ def test_sums_equal_a_sum_over_all_events(events: list[tuple[int, float | None]]
         now_ms += elapsed_ms
         decay(rates.sums, rates.at_ms, 1, now_ms, PARAMETERS)
         if score is None:
-            add_outcome(rates.sums, 1, 0.0, 1.0, 0.0)
+            add_outcome(rates.sums, 1, 0.0, 1.0, 0.0, 1.0)
             positives.append(now_ms)
         else:
-            add_outcome(rates.sums, 1, 1.0, 0.0, score)
+            add_outcome(rates.sums, 1, 1.0, 0.0, score, 1.0)
             exposures.append((now_ms, score))
     np.testing.assert_allclose(rates.sums[1], from_scratch(exposures, positives, now_ms), rtol=1e-12, atol=1e-12)
     assert not rates.sums[[0, 2]].any()
@@ -66,7 +66,7 @@ def test_time_that_goes_back_decays_nothing() -> None:
     """A row is brought forward only."""
     rates = new_rates(1)
     rates.at_ms[0] = START_MS
-    add_outcome(rates.sums, 0, 1.0, 0.0, 0.5)
+    add_outcome(rates.sums, 0, 1.0, 0.0, 0.5, 1.0)
     decay(rates.sums, rates.at_ms, 0, START_MS - 1_000, PARAMETERS)
     assert rates.sums[0, Sum.LATELY_SHOWN] == 1.0
     assert rates.at_ms[0] == START_MS
@@ -75,8 +75,8 @@ def test_time_that_goes_back_decays_nothing() -> None:
 def test_wiped_rates_are_those_of_a_new_row() -> None:
     """A row given to another value shows nothing of the value before."""
     rates = new_rates(1)
-    add_outcome(rates.sums, 0, 1.0, 0.0, 0.5)
-    add_outcome(rates.sums, 0, 0.0, 1.0, 0.0)
+    add_outcome(rates.sums, 0, 1.0, 0.0, 0.5, 1.0)
+    add_outcome(rates.sums, 0, 0.0, 1.0, 0.0, 1.0)
     rates.at_ms[0] = 7
     wiper(Rates, "values")(rates, 0)
     assert not rates.sums.any()
@@ -107,9 +107,9 @@ def test_scores_that_keep_their_promise_leave_no_residual() -> None:
     """Where as many positives came as the scores had promised, the residual is zero though the rate is not."""
     rates = new_rates(1)
     for number in range(1_000):
-        add_outcome(rates.sums, 0, 1.0, 0.0, 0.25)
+        add_outcome(rates.sums, 0, 1.0, 0.0, 0.25, 1.0)
         if number % 4 == 0:
-            add_outcome(rates.sums, 0, 0.0, 1.0, 0.0)
+            add_outcome(rates.sums, 0, 0.0, 1.0, 0.0, 1.0)
     prior = Prior(5.0, 0.1, 0.1)
     assert math.isclose(rates.sums[0, Sum.LATELY_EXPECTED], 250.0)
     shown, acted, lately_shown, lately_acted, expected = rates.sums[0]

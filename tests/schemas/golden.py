@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from thalweg.schemas.events import Erase, Feedback, Impression, Item, Request, User
+from thalweg.schemas.events import Erase, Feedback, Impression, Item, Merge, Request, User
 from thalweg.schemas.outputs import DeadLetter, Example, Score
 
 DIRECTORY = Path(__file__).parent.parent / "golden" / "v1"
@@ -72,6 +72,10 @@ EVENTS = {
     "user": [
         User("f2", "u1", TS, {}),
         User("f3", "użytkownik-💧", TS, {"land": "Österreich", "age": 31, "gone": None}),
+    ],
+    "merge": [
+        Merge("m1", {}),
+        Merge("mérge-💧", {0: 4711, 3: 98, 999_999: 2**63 - 1}, [2, 7], "interactions-4-17"),
     ],
     "erase": [Erase("e1", "u1", TS), Erase("löschen", "użytkownik-💧", TS)],
 }

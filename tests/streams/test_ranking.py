@@ -143,7 +143,7 @@ def test_requests_change_nothing_that_comes_later(batch: int) -> None:
 def folded(log: list[LogRecord], batch: int) -> tuple[Partition, Outputs]:
     """Return a partition behind a log in batches, and all that it made."""
     partition = Partition(configurations()["admission"])
-    made = Outputs([], [], [], [])
+    made = Outputs([], [], [], [], [])
     for first in range(0, len(log), batch):
         for kind, more in zip(made, partition.process(log[first : first + batch]), strict=True):
             kind.extend(more)

@@ -38,7 +38,7 @@ def test_no_offset_below_the_groups_is_committed() -> None:
         )
         assert await delivery.open(0) == 20
         for next_offset in (5, 20, 25):
-            await delivery.send(0, Outputs([], [], [], []))
+            await delivery.send(0, Outputs([], [], [], [], []))
             await delivery.commit(0, next_offset)
         await delivery.close(0)
         return producer.committed

@@ -49,7 +49,7 @@ def test_answers_under_load_are_those_of_a_replay(block: int) -> None:
     log = generated(EVENTS)
     partition = Partition(CONFIGURATION, block_events=1_000)
     partition.answer(asked(0))  # what has to be compiled for it is
-    made = Outputs([], [], [], [])
+    made = Outputs([], [], [], [], [])
     answers: list[tuple[bytes, Answer]] = []
     errors: list[BaseException] = []
     is_folded = threading.Event()

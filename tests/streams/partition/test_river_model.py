@@ -48,7 +48,7 @@ def folded(records: Sequence[LogRecord], c: Configuration, batch: int, snapshot_
         hashed.add(partition.process(records[first : first + batch]))
         if snapshot_events and first % snapshot_events == 0:
             partition = Partition(c, seal=Seal(b"key"), arrays=partition.snapshot())
-    hashed.add(Outputs([], partition.close_all().examples, [], []))
+    hashed.add(Outputs([], partition.close_all().examples, [], [], []))
     return [*hashed.digests(), partition.digest()]
 
 

@@ -1,0 +1,168 @@
+"""Where a partition gets the lessons that its log names, and what it does with them."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.columns import new_columns
+from thalweg.operators.fold.emitted import Emitted
+from thalweg.operators.fold.fold import learn
+from thalweg.operators.fold.merging import Learned
+from thalweg.operators.fold.state import Parameters, Scratch, State
+from thalweg.operators.learner import BUILT_IN
+from thalweg.schemas.lessons import BadLessonsError, read_batch, read_batches
+from thalweg.streams.refusal import Refusal
+
+AT_ONCE_BYTES = 1 << 20
+
+
+class LessonSource(Protocol):
+    """Where lessons come from: the topic, a file, what other partitions of this process made."""
+
+    def read(self, source: int, first: int, upto: int) -> bytes:
+        """Return batches with the lessons `first` to `upto` of a partition, one behind the other.
+
+        Some of them do, from `first` on: it is asked again for the rest. A batch may begin before `first` and end
+        behind `upto`. It is called from the thread that folds and may wait; nothing else of the partition moves on.
+
+        Raises LessonsMissingError where they are not there any more.
+        """
+
+
+class LessonsMissingError(Refusal):
+    """Lessons that the log names are gone."""
+
+    def __init__(self, source: int, first: int, upto: int, why: str) -> None:
+        """Name the lessons, and what to do."""
+        super().__init__(f"lessons {first} to {upto} of partition {source}, which the log names, are missing: {why}")
+        self.source, self.first, self.upto = source, first, upto
+
+
+class LessonsLayoutError(Refusal):
+    """Lessons of partitions whose configuration has another shape."""
+
+
+def merging_configuration(configuration: Configuration, source: LessonSource | None) -> Configuration:
+    """Return a configuration in which it is decided whether lessons are made: by default where there are some to learn.
+
+    Another model than the built-in one makes none.
+    """
+    if configuration.lessons.enabled is not None or source is None or configuration.learner.model != BUILT_IN:
+        return configuration
+    return replace(configuration, lessons=replace(configuration.lessons, enabled=True))
+
+
+class Fold(NamedTuple):
+    """What the fold is given to learn lessons."""
+
+    state: State
+    parameters: Parameters
+    scratch: Scratch
+    emitted: Emitted
+
+
+class Lessons:
+    """What merges name, from its source to the fold."""
+
+    def __init__(self, source: LessonSource | None) -> None:
+        """Ask `source`, where there is one."""
+        self._source = source
+
+    def learn(self, fold: Fold, source: int, upto: int, asked_by: str) -> None:
+        """Let the fold learn the lessons of a partition up to a number, which `asked_by` names.
+
+        Raises Refusal where the lessons are missing, damaged or of another layout.
+        """
+        learned = fold.state.lessons.learned
+        while (before := int(learned[source])) < upto:
+            if self._source is None:
+                raise Refusal(
+                    f"{asked_by} merges lessons of partition {source} up to {upto}: give them by --lessons, or set "
+                    "lessons.enabled = false to pass over all merges"
+                )
+            data = self._source.read(source, before + 1, upto)
+            wanted = new_columns(0)._replace(
+                merge_source=np.array([source], np.int64),
+                merge_upto=np.array([upto], np.int64),
+                merge_passed=np.zeros(1, np.uint8),
+                text=np.frombuffer(bytearray(data), np.uint8),
+            )
+            told = learn(fold.state, fold.parameters, fold.scratch, wanted, fold.emitted)
+            if told == Learned.OTHER_LAYOUT:
+                theirs, ours = read_batch(data).layout, fold.parameters.lessons.layout % 2**64
+                raise LessonsLayoutError(
+                    f"lessons of partition {source} behind number {int(learned[source])} have the layout "
+                    f"{theirs:016x}, this configuration's is {ours:016x}: let all workers run with one configuration, "
+                    "see docs/upgrading.md"
+                )
+            if told == Learned.DAMAGED:
+                raise Refusal(
+                    f"lessons of partition {source} behind number {int(learned[source])} are damaged, or not of "
+                    "this version of thalweg"
+                )
+            if int(learned[source]) == before:
+                raise LessonsMissingError(source, before + 1, upto, "what is there begins or ends elsewhere")
+
+
+class LessonBook:
+    """Lessons in memory, by partition: those of a file, or of partitions in the same process.
+
+    >>> from thalweg.schemas.lessons import encode_batch
+    >>> from thalweg.schemas.records import Cause
+    >>> book = LessonBook()
+    >>> book.add([encode_batch(3, 1, 7, Cause(0, 0), [], [b"ab"]), encode_batch(3, 2, 7, Cause(1, 0), [], [b"c"])])
+    >>> book.read(3, 2, 2)[-1:], book.last(3), book.last(4)
+    (b'c', 2, 0)
+    """
+
+    def __init__(self, batches: Iterable[bytes] = ()) -> None:
+        """Begin with these batches."""
+        self._batches: dict[int, list[bytes]] = {}
+        self._lasts: dict[int, list[int]] = {}
+        self.add(batches)
+
+    def add(self, batches: Iterable[bytes]) -> None:
+        """Add batches, those of each partition in the order of their numbers; what is there already is left out.
+
+        Raises BadLessonsError where one is none, or lessons before it are missing.
+        """
+        for value in batches:
+            batch = read_batch(value)
+            lasts = self._lasts.setdefault(batch.source, [])
+            last = lasts[-1] if lasts else batch.first - 1
+            if batch.last <= last:
+                continue
+            if batch.first != last + 1:
+                raise BadLessonsError(
+                    f"lessons {last + 1} to {batch.first - 1} of partition {batch.source} are missing"
+                )
+            self._batches.setdefault(batch.source, []).append(value)
+            lasts.append(batch.last)
+
+    def last(self, source: int) -> int:
+        """Return the number of a partition's last lesson that is there, 0 where none is."""
+        return self._lasts[source][-1] if self._lasts.get(source) else 0
+
+    def read(self, source: int, first: int, upto: int) -> bytes:
+        """Return batches as `LessonSource.read` does."""
+        lasts, batches = self._lasts.get(source, []), self._batches.get(source, [])
+        place = bisect_left(lasts, first)
+        if place == len(lasts) or read_batch(batches[place]).first > first:
+            raise LessonsMissingError(source, first, upto, "give all lessons from there on")
+        end = min(bisect_left(lasts, upto) + 1, len(lasts))
+        found, size = [], 0
+        for value in batches[place:end]:
+            found.append(value)
+            size += len(value)
+            if size >= AT_ONCE_BYTES:
+                break
+        return b"".join(found)
+
+
+def batches_of(data: bytes) -> Iterator[bytes]:
+    """Yield the batches of which a file of lessons is made. Raises BadLessonsError where it is damaged."""
+    for start, batch in read_batches(data):
+        yield data[start : start + batch.length]

@@ -1,0 +1,322 @@
+"""Lessons: made of each learning step, learned where the log names them, and of no user."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.fates import FATES
+from thalweg.operators.fold.layout import layout_of
+from thalweg.operators.machine.hashing import field_seed, key_of
+from thalweg.operators.structures.names import field_names
+from thalweg.schemas.events import Erase, Merge, encode_event
+from thalweg.schemas.lessons import HEADER, HEADER_BYTES, NAME_BYTES, encode_batch, read_batch
+from thalweg.schemas.records import LogRecord, Outputs, no_outputs
+from thalweg.streams.partition.lessons import LessonBook, LessonsLayoutError, LessonsMissingError
+from thalweg.streams.partition.partition import Partition
+from thalweg.streams.refusal import Refusal
+
+from tests.fold.logs import generated
+from tests.streams.logs_for_tests import small
+
+EVENTS = 700
+FIRST = -1_000
+"""Stands for where a batch's first lesson begins."""
+TEACHER, LEARNER = 3, 1
+
+
+def configured(**lessons: Any) -> Configuration:
+    c = small(rows=1 << 12, users=1 << 12, waiting=1 << 11)
+    crossed = replace(c.features, crosses=(("user", "device"), ("item", "device")))
+    return replace(c, features=crossed, lessons=replace(c.lessons, **lessons))
+
+
+C = configured()
+
+
+def fed(partition: Partition, records: Sequence[LogRecord], batch: int = EVENTS) -> Outputs:
+    """Feed a partition and return all that it made."""
+    made = no_outputs()
+    for first in range(0, len(records), batch):
+        for kind, more in zip(made, partition.process(records[first : first + batch]), strict=True):
+            kind.extend(more)
+    return made
+
+
+@cache
+def taught(name: str = "plain") -> tuple[bytes, ...]:
+    """Return the batches that the log's partition makes."""
+    configuration = {"plain": C, "sampled": configured(negative_rate=0.25)}[name]
+    made = fed(Partition(configuration, partition=TEACHER, lessons=LessonBook()), generated(EVENTS))
+    return tuple(output.value or b"" for output in made.lessons)
+
+
+def numbered(records: Sequence[bytes | None]) -> list[LogRecord]:
+    return [LogRecord(offset, value) for offset, value in enumerate(records)]
+
+
+def merge(upto: dict[int, int], **more: Any) -> bytes:
+    return encode_event(Merge("m", upto, **more))
+
+
+def learner(batches: Sequence[bytes] | None = None, configuration: Configuration = C) -> Partition:
+    return Partition(configuration, partition=LEARNER, lessons=LessonBook(taught() if batches is None else batches))
+
+
+def own_log(*merges: tuple[int, bytes], events: int = 250) -> list[LogRecord]:
+    """Return the learner's log: other events than the teacher's, with merges before these places."""
+    records: list[bytes | None] = [record.value for record in generated(2_000)[1_000 : 1_000 + events]]
+    for place, value in sorted(merges, reverse=True):
+        records.insert(place, value)
+    return numbered(records)
+
+
+def fates_of(partition: Partition) -> dict[str, int]:
+    found = dict(zip(FATES, partition.state.fates.tolist(), strict=True))
+    return {name: count for name, count in found.items() if count}
+
+
+def last() -> int:
+    return read_batch(taught()[-1]).last
+
+
+def test_each_learning_step_makes_one_lesson_and_changes_no_other_output() -> None:
+    """Lessons are numbered densely from 1 on, their causes rise, and all else is as without them."""
+    with_lessons = fed(Partition(C, partition=TEACHER, lessons=LessonBook()), generated(EVENTS))
+    without = fed(Partition(C, partition=TEACHER), generated(EVENTS))
+    assert with_lessons[:4] == without[:4]
+    assert not without.lessons
+    batches = [read_batch(output.value or b"") for output in with_lessons.lessons]
+    assert [each.first for each in batches] == [1, *(each.last + 1 for each in batches[:-1])]
+    causes = [output.cause for output in with_lessons.lessons]
+    assert causes == sorted(set(causes)) == [each.cause for each in batches]
+    assert with_lessons.lessons[0].headers == (("thalweg.cause", b"interactions-3-%d:%d" % causes[0]),)
+    assert {each.source for each in batches} == {TEACHER}
+    assert last() >= len(with_lessons.examples) > 200
+
+
+def test_lessons_are_small() -> None:
+    """A lesson has at most 300 bytes beside its dense inputs, batch and all."""
+    inputs = Partition(C).state.features_seen.inputs.shape[1]
+    for value in taught():
+        batch = read_batch(value)
+        assert (len(value) - batch.lessons * (2 * inputs + 3)) / batch.lessons <= 300
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_cuts_change_nothing(batch: int) -> None:
+    """However the logs are cut, outputs and digest of teacher and learner are the same bytes."""
+    log = own_log((40, merge({TEACHER: 30})), (41, merge({TEACHER: 31})), (200, merge({TEACHER: last()})))
+    whole, cut = learner(), learner()
+    assert fed(whole, log) == fed(cut, log, batch)
+    assert whole.digest() == cut.digest()
+    again = fed(Partition(C, partition=TEACHER, lessons=LessonBook()), generated(EVENTS), batch)
+    assert tuple(output.value for output in again.lessons) == taught()
+
+
+def test_a_merge_teaches_items_and_context_and_no_user() -> None:
+    """The learner's rates and items are the teacher's, and it has no user, no sequence and no value of a user."""
+    partition = learner()
+    partition.process(numbered([merge({TEACHER: last()})]))
+    teacher = Partition(C, partition=TEACHER)
+    fed(teacher, generated(EVENTS))
+    state, theirs = partition.state, teacher.state
+    assert fates_of(partition) == {"merged": 1}
+    assert np.allclose(state.learner.rates.overall[0, :2], theirs.learner.rates.overall[0, :2], rtol=1e-6)
+    known = {int(key) for key in state.features.key if key}
+    assert known <= {int(key) for key in theirs.features.key if key}
+    salt = field_seed("user", C.seed)
+    users = {key_of(f"u{number}", salt) for number in range(1_000)}
+    assert users & {int(key) for key in theirs.features.key}
+    assert not users & known
+    for array in (state.users.key, state.waiting.status, state.behaviors.counts):
+        assert not array.any()
+    private = [place for place, name in enumerate(field_names(theirs.names)) if name in ("user", "user*device")]
+    assert not np.isin(state.features.list_of[state.features.key != 0], private).any()
+    assert not state.cross.owners.owner.any()
+    assert state.cross.learned[0] > 0
+    assert state.memory.scale_at_ms[0] > 0
+    assert state.clock.stream_time_ms[0] == 0
+    assert state.clock.arrivals[0] == 0
+    spare = state.features.pool.freed.shape[0]
+    for array in (state.learner.features, state.learner.rates.sums, state.cross.embedded.parts):
+        assert not array[spare:].any()
+
+
+def test_lessons_make_scores_better() -> None:
+    """What others taught must show in the scores of impressions that come then."""
+    log = own_log((0, merge({TEACHER: last()})))
+    assert fed(learner(), log).scores != fed(learner(), own_log()).scores
+
+
+def test_numbers_never_fall() -> None:
+    """A smaller number, the same again, and the learner's own do nothing; what they name need not be there."""
+    log = own_log((50, merge({TEACHER: 30})), (60, merge({TEACHER: 20, LEARNER: 99})), (61, merge({TEACHER: 30})))
+    plain = own_log((50, merge({TEACHER: 30})), (60, b"{}"), (61, b"{}"))
+    one, other = learner(), learner()
+    assert [o.value for o in fed(one, log).examples] == [o.value for o in fed(other, plain).examples]
+    assert one.state.lessons.learned[TEACHER] == other.state.lessons.learned[TEACHER] == 30
+    assert fates_of(one)["merged"] == 3
+
+
+def test_steps_are_the_same_in_one_merge_and_in_many() -> None:
+    """Learned one by one or all at once, between the same events, lessons leave the same state but for the fates."""
+    one, many = learner(), learner()
+    events = [record.value for record in generated(2_000)[1_000:1_100]]
+    fed(one, numbered([*events, merge({TEACHER: 40})]))
+    fed(many, numbered([*events, *(merge({TEACHER: upto}) for upto in range(1, 41))]))
+    for state in (one.state, many.state):
+        state.fates[:] = 0
+    assert one.digest() == many.digest()
+
+
+def test_a_source_can_be_passed_over() -> None:
+    """Lessons of an excluded partition count as learned, and nothing of them is."""
+    partition = learner()
+    partition.process(numbered([merge({TEACHER: 30}, exclude=[TEACHER])]))
+    assert partition.state.lessons.learned[TEACHER] == 30
+    assert not partition.state.features.key.any()
+
+
+def test_a_partition_resumes_between_merges() -> None:
+    """From a snapshot behind a merge, the next one is learned from where that one ended."""
+    log = own_log((40, merge({TEACHER: 30})), (200, merge({TEACHER: last()})))
+    whole, first = learner(), learner()
+    fed(whole, log)
+    first.process(log[:100])
+    second = Partition(C, partition=LEARNER, lessons=LessonBook(taught()), arrays=first.snapshot())
+    second.process(log[100:])
+    assert second.digest() == whole.digest()
+
+
+def test_unknown_partitions_are_dead_lettered() -> None:
+    """A merge that names a partition beyond the limit is a dead letter, and none of its lessons is learned."""
+    partition = learner()
+    [letter] = partition.process(numbered([merge({TEACHER: 30, 256: 1})])).dead_letters
+    assert ("thalweg.reason", b"unknown_source") in letter.headers
+    assert not partition.state.lessons.learned.any()
+
+
+def test_merges_are_ignored_where_lessons_are_off() -> None:
+    """With `lessons.enabled` false a merge does nothing, and no lesson is made."""
+    partition = learner(configuration=configured(enabled=False))
+    assert not fed(partition, own_log((50, merge({TEACHER: 30})))).lessons
+    assert fates_of(partition)["ignored"] == 1
+
+
+def test_what_is_missing_or_damaged_is_refused() -> None:
+    """Lessons that are gone, damaged, of another layout or not given end the partition with what to do."""
+    log = own_log((50, merge({TEACHER: 30})))
+    with pytest.raises(LessonsMissingError, match="lessons 1 to 30 of partition 3, which the log names, are missing"):
+        learner([]).process(log)
+    late = [value for value in taught() if read_batch(value).first > 5]
+    with pytest.raises(LessonsMissingError):
+        learner(late).process(log)
+    early = [value for value in taught() if read_batch(value).last < 20]
+    with pytest.raises(LessonsMissingError, match=r"lessons \d+ to 30"):
+        learner(early).process(log)
+    with pytest.raises(Refusal, match="offset 50 merges lessons of partition 3 up to 30: give them by --lessons"):
+        Partition(C, partition=LEARNER).process(log)
+    other = replace(C, learner=replace(C.learner, latent_size=4))
+    with pytest.raises(LessonsLayoutError, match=f"{layout_of(C) % 2**64:016x}"):
+        learner(configuration=other).process(log)
+
+
+@pytest.mark.parametrize("at", [0, 2, 3, 4, 8, FIRST, FIRST + 3, FIRST + 4, FIRST + 5])
+def test_damaged_bytes_reach_no_array(at: int) -> None:
+    """A batch whose lengths and counts do not agree is refused before anything of it is read."""
+
+    class Damaged:
+        def read(self, source: int, first: int, upto: int) -> bytes:
+            value = bytearray(taught()[0])
+            names = read_batch(taught()[0]).names
+            value[at if at >= 0 else HEADER_BYTES + NAME_BYTES * len(names) + at - FIRST] ^= 0xFF
+            return bytes(value)
+
+    partition = Partition(C, partition=LEARNER, lessons=Damaged())
+    with pytest.raises(Refusal, match=r"damaged|missing"):
+        partition.process(numbered([merge({TEACHER: 1})]))
+
+
+def test_fields_are_met_by_their_names() -> None:
+    """Where fields have other places, their values and inputs go to the places that the learner has for them."""
+    c = small(rows=1 << 12, users=1 << 12, waiting=1 << 11)
+    teacher = Partition(c, partition=TEACHER, lessons=LessonBook())
+    book = LessonBook(output.value or b"" for output in fed(teacher, generated(EVENTS)).lessons)
+    names = field_names(teacher.state.names)[2:]
+    first = b'{"type":"impression","id":"first","user":"u1","item":"v1","ts":1700000000000,"context":{%s}}'
+    turned = first % b",".join(b'"%s":"x"' % name.encode() for name in reversed(names))
+    straight = first % b",".join(b'"%s":"x"' % name.encode() for name in names)
+    found = []
+    for event in (turned, straight):
+        partition = Partition(c, partition=LEARNER, lessons=book)
+        partition.process(numbered([event, merge({TEACHER: book.last(TEACHER)})]))
+        own, pairs = field_names(partition.state.names), partition.state.learner.dense[0, 0]
+        found.append([pairs[2 * own.index(name)] for name in ("item", *names)])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert len(set(found[0])) > 3
+
+
+def test_sampled_negatives_count_for_the_others() -> None:
+    """With a share of the negatives, positives stay whole, and the rates are near those of all lessons."""
+    whole, part = learner(), learner(taught("sampled"), configured(negative_rate=0.25))
+    whole.process(numbered([merge({TEACHER: last()})]))
+    part.process(numbered([merge({TEACHER: read_batch(taught("sampled")[-1]).last})]))
+    shown, acted = (np.array([p.state.learner.rates.overall[0, n] for p in (whole, part)]) for n in range(2))
+    assert acted[1] == pytest.approx(acted[0], rel=0.1)
+    assert shown[1] == pytest.approx(shown[0], rel=0.15)
+    assert read_batch(taught("sampled")[-1]).last < last() / 2
+
+
+def test_erase_stays_where_the_user_is() -> None:
+    """An erase leaves what was learned of the user's lessons by others; at home nothing of the user is left."""
+    home = Partition(C, partition=TEACHER, lessons=LessonBook())
+    fed(home, generated(EVENTS))
+    users = {key_of(f"u{number}", field_seed("user", C.seed)): f"u{number}" for number in range(1_000)}
+    user = next(users[int(key)] for key in home.state.users.key if int(key) in users)
+    home.process([LogRecord(EVENTS, encode_event(Erase("e", user, 1_700_000_000_000)))])
+    key = np.uint64(key_of(user, field_seed("user", C.seed)))
+    assert not (home.state.users.key == key).any()
+    assert not (home.state.features.key == key).any()
+    assert not (home.state.lessons.key == key).any()
+
+
+def test_lessons_of_a_cause_go_in_batches_of_64() -> None:
+    """Where one event closes many windows, its lessons are in batches of 64, however much was emitted at once."""
+    partition = Partition(C, partition=TEACHER, lessons=LessonBook())
+    fed(partition, generated(EVENTS))
+    made = partition.close_all().lessons
+    sizes = [read_batch(output.value or b"").lessons for output in made]
+    assert sizes[:-1] == [64] * (len(sizes) - 1) or sum(sizes) < 64
+    ordinals = [output.cause.ordinal for output in made]
+    assert all(ordinal % 64 == 0 for ordinal in ordinals[1:])
+
+
+def test_a_batch_of_another_partition_is_not_taken() -> None:
+    """Bytes that name another partition than was asked for are refused."""
+
+    class Wrong:
+        def read(self, source: int, first: int, upto: int) -> bytes:
+            value = taught()[0]
+            fields = list(HEADER.unpack_from(value))
+            fields[4] = 7
+            return HEADER.pack(*fields) + value[HEADER_BYTES:]
+
+    with pytest.raises(Refusal, match="damaged"):
+        Partition(C, partition=LEARNER, lessons=Wrong()).process(numbered([merge({TEACHER: 1})]))
+
+
+def test_batches_carry_the_names_of_learned_fields() -> None:
+    """The hashes behind the header are those of the names that the log brought, in their places."""
+    batch = read_batch(taught()[-1])
+    teacher = Partition(C)
+    fed(teacher, generated(EVENTS))
+    learned = field_names(teacher.state.names)[len(C.features.declared_fields()) :]
+    assert list(batch.names) == [field_seed(name, C.seed) for name in learned]
+    raw = taught()[-1][HEADER_BYTES : HEADER_BYTES + NAME_BYTES * len(learned)]
+    assert struct.unpack(f"<{len(learned)}I", raw) == batch.names
+    assert encode_batch(TEACHER, 1, 2, batch.cause, batch.names, [b"x"])[HEADER_BYTES:-1] == raw
