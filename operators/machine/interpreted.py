@@ -49,6 +49,11 @@ def _eight(row: Floats, start: int) -> Floats:
     return row.reshape(-1)[start : start + LANES]
 
 
+def _rows(array: Floats, start: int, count: int) -> Floats:
+    """Return `count` times eight elements of an array from `start` on [count, 8]."""
+    return array.reshape(-1)[start : start + LANES * count].reshape(count, LANES)
+
+
 def add_scaled_lanes(out: Floats, start: int, scale: float, x: Floats, x_start: int) -> None:
     """Add `scale * x[x_start + k]` to `out[start + k]` for k below 8."""
     target = _eight(out, start)
@@ -141,25 +146,22 @@ def _descend(parts: Floats, g: Floats, alpha: float, l1: float, floor: float) ->
 
 def gather_lanes(totals: Floats, matrix: Floats, at: int, x: Floats, start: int, ranks: int) -> None:
     """Add matrix[at + 8 k + i] * x[start + i] to totals[8 k + i], for k below `ranks` and i below 8."""
-    values = _eight(x, start)
-    for k in range(ranks):
-        target = _eight(totals, LANES * k)
-        target += _eight(matrix, at + LANES * k) * values
+    target = _rows(totals, 0, ranks)
+    target += _rows(matrix, at, ranks) * _eight(x, start)
 
 
 def spread_lanes(out: Floats, start: int, matrix: Floats, at: int, hidden: Floats, ranks: int) -> None:
     """Write the sum over k below `ranks` of matrix[at + 8 k + i] * hidden[k] to out[start + i], for i below 8."""
     total = np.zeros(LANES, np.float32)
-    for k in range(ranks):
-        total += _eight(matrix, at + LANES * k) * hidden[k]
+    for products in _rows(matrix, at, ranks) * hidden[:ranks, np.newaxis]:
+        total += products
     _eight(out, start)[:] = total
 
 
 def move_lanes(matrix: Floats, at: int, step: Floats, start: int, hidden: Floats, ranks: int) -> None:
     """Subtract step[start + i] * hidden[k] from matrix[at + 8 k + i], for k below `ranks` and i below 8."""
-    for k in range(ranks):
-        target = _eight(matrix, at + LANES * k)
-        target -= _eight(step, start) * hidden[k]
+    target = _rows(matrix, at, ranks)
+    target -= _eight(step, start) * hidden[:ranks, np.newaxis]
 
 
 def weigh_lanes(

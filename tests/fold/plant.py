@@ -6,6 +6,7 @@ Numbers or files as arguments plant these bugs alone.
 """
 
 import contextlib
+import gc
 import importlib
 import io
 import multiprocessing
@@ -21,13 +22,13 @@ from typing import Any
 
 import pytest
 
-from tests.fold.planting import ROOT, UnplantableError, plant
+from tests.fold.planting import ROOT, UnplantableError, live_functions, plant
 
 BUGS = Path(__file__).with_name("planted.toml")
 PROCESSES = 2
 LARGEST = 3e-5  # on logs this short the fold and its specification are nearer than this, apart from planted bugs
 SECONDS_MAX = 20.0  # of CPU, for one test
-STEP = 50  # events between two looks
+STEP = 10  # events between two looks
 PYTEST = ["-q", "-x", "--assert=plain", "--noconftest", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
 FOUND, SURVIVED, PASSES = "found", "SURVIVED", "passes"
 MISSING, UNPLANTABLE = "its place is MISSING or not the only one", "NOT PLANTED: it changes what is made at import"
@@ -158,6 +159,8 @@ def preload(bugs: list[Bug]) -> None:
         log(10)
     configurations()
     os.chdir(ROOT)
+    live_functions()
+    gc.freeze()  # forks collect what is their own, and copy nothing of this
 
 
 def controls(tests: list[str]) -> list[str]:

@@ -7,7 +7,9 @@ new value to every module that took the old one by name. Sources on disk stay as
 import ast
 import gc
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -65,7 +67,7 @@ def swap(module: ModuleType, before: str, after: str) -> None:
     path = str(module.__file__)
     found, wanted = (dict(codes(compile(text, path, "exec", dont_inherit=True))) for text in (before, after))
     codes_of = {(key[0], found[key].co_firstlineno): wanted[key] for key in found if found[key] != wanted[key]}
-    for function in live_functions(module):
+    for function in live_functions()[module.__name__]:
         code = codes_of.get((function.__code__.co_qualname, function.__code__.co_firstlineno))
         if code is not None:
             function.__code__ = code
@@ -81,7 +83,12 @@ def codes(code: CodeType, within: int = 0) -> Iterator[tuple[tuple[str, int], Co
             yield from codes(constant, number)
 
 
-def live_functions(module: ModuleType) -> list[FunctionType]:
-    """Return all functions whose source is in a module, wherever they are kept."""
+@cache
+def live_functions() -> dict[str, list[FunctionType]]:
+    """Return all functions by the module that has their source, wherever they are kept; looked for once."""
+    found: dict[str, list[FunctionType]] = defaultdict(list)
     everything: list[Any] = gc.get_objects()
-    return [each for each in everything if type(each) is FunctionType and each.__module__ == module.__name__]
+    for each in everything:
+        if type(each) is FunctionType:
+            found[each.__module__].append(each)
+    return found

@@ -23,6 +23,7 @@ from kafka.errors import RetriableError
 Answer = TypeVar("Answer")
 
 READ_TIMEOUT_S = 180.0
+LOOK_EVERY_S_MAX = 0.5
 CALL_TIMEOUT_S = 60.0
 """What one question to the brokers may take; a client that hangs must not hang the suite."""
 
@@ -52,11 +53,16 @@ def within(seconds: float, what: str, call: Callable[[], Answer]) -> Answer:
 
 
 def wait_until(what: Callable[[], Any], why: str, seconds: float = 90.0) -> None:
-    """Wait for something to become true; fail with `why` if it does not."""
+    """Wait for something to become true; fail with `why` if it does not.
+
+    Looking takes a quarter of the time at most: it makes clients anew, and what is waited for needs the processor.
+    """
     deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not what():
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain: {why}"
-        time.sleep(0.05)
+        time.sleep(min(max(0.05, 3 * (time.monotonic() - began)), LOOK_EVERY_S_MAX))
+        began = time.monotonic()
 
 
 def administered(servers: str, what: str, call: Callable[[Any], Answer]) -> Answer:

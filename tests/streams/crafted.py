@@ -1,6 +1,7 @@
 """Ids made to have the keys that one wants, as whoever knows the seed can: MurmurHash3 runs backwards as well."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ Words = npt.NDArray[np.uint64]
 MASK = (1 << 64) - 1
 C1, C2, F1, F2 = 0x87C37B91114253D5, 0x4CF5AD432745937F, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53
 ID_BYTES = 16
-CANDIDATES = 1 << 18
+CANDIDATES, ATTEMPTS = 1 << 15, 256
 BUCKET_BITS = 20
 
 
@@ -30,13 +31,20 @@ def _unmixed(words: Words) -> Words:
     return words ^ (words >> shift)
 
 
+@lru_cache(64)
+def _candidates(salt: int, attempt: int) -> tuple[Words, Words]:
+    """Return words to try, and what they were before MurmurHash3's finaliser."""
+    free = np.random.default_rng([salt, attempt]).integers(0, MASK, CANDIDATES, np.uint64, endpoint=True)
+    return free, _unmixed(free)
+
+
 def id_of(key: int, field: str, seed: int = 0, salt: int = 0) -> str:
     """Return an id of 16 ASCII characters whose key in a field is `key`; another one for each salt."""
     start = np.uint64(field_seed(field, seed))
-    for attempt in range(64):
-        free = np.random.default_rng([salt, attempt]).integers(0, MASK, CANDIDATES, np.uint64, endpoint=True)
-        one, two = _unmixed(np.uint64(key) - free), _unmixed(free)
-        two = two - one
+    for attempt in range(ATTEMPTS):
+        free, unmixed = _candidates(salt, attempt)
+        one = _unmixed(np.uint64(key) - free)
+        two = unmixed - one
         one = one - two
         one, two = one ^ np.uint64(ID_BYTES), two ^ np.uint64(ID_BYTES)
         second = _rotated_right((two - np.uint64(0x38495AB5)) * _inverse(5) - one, 31) ^ start

@@ -54,6 +54,7 @@ def narrowest(threshold: int) -> Configuration:
         ),
         learner=replace(c.learner, latent_size=2, cross_rank=2, cross_pairs_limit=1_024),
         error_memory=replace(c.error_memory, arrays=1, bits=3),
+        facts=replace(c.facts, items_limit=64, items_bytes=1 << 16, users_bytes=1 << 16),
     )
 
 

@@ -33,23 +33,26 @@ def private_state(state: State) -> dict[str, Any]:
     found["histories"] = (long > 0).tolist()
     # Which bucket a behaviour fell into hangs on the item's vector, which is everybody's.
     found["history lengths"] = histories.lengths[long[long > 0] - 1].tolist()
+    owned = np.flatnonzero(state.user_rows.owner)
     found["rows"] = sorted(
-        (int(state.users.key[owner - 1]), int(key))
-        for owner, key in zip(state.user_rows.owner, state.features.key, strict=True)
-        if owner
+        zip(_owners(state, state.user_rows.owner[owned]), state.features.key[owned].tolist(), strict=True)
     )
     cross = state.cross
     # How often each was shown is the user's; what was learned of it follows provisional labels, which all share.
-    found["pairs"] = sorted(
-        (int(state.users.key[owner - 1]), int(key), counts[2])
-        for owner, key, counts in zip(cross.owners.owner, cross.pairs.key, cross.counts.tolist(), strict=True)
-        if owner
-    )
+    owned = np.flatnonzero(cross.owners.owner)
+    pairs = cross.pairs.key[owned].tolist(), cross.counts[owned, 2].tolist()
+    found["pairs"] = sorted(zip(_owners(state, cross.owners.owner[owned]), *pairs, strict=True))
     facts = state.facts.of_users
     kept = np.zeros(int(facts.length[users].sum()), np.uint8)
     read_texts(facts.texts, facts.text[users], facts.length[users], kept)
     found["facts"] = [facts.length[users].tolist(), kept.tobytes()]
     return found | _waiting(state)
+
+
+def _owners(state: State, owner: Array) -> list[int]:
+    """Return the keys of users by what owns a row: the user's row and one."""
+    keys: list[int] = state.users.key[owner - 1].tolist()
+    return keys
 
 
 def _waiting(state: State) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def unwiped(state: State) -> list[str]:
     found = [
         each.path
         for each in walk(state)
-        if each.field.shape[0] in free and not each.field.keeps and each.array[free[each.field.shape[0]]].any()
+        if each.field.shape[0] in free and not each.field.keeps and _holds(each.array, *free[each.field.shape[0]])
     ]
     for name in ("deadlines", "provisional"):
         deadlines = getattr(state.waiting, name)
@@ -106,12 +109,14 @@ def unwiped(state: State) -> list[str]:
     return found + [f"{name}.lookup" for name, index in indices.items() if _has_left(index)]
 
 
-def _free(pool: Pool) -> Array:
-    """Return which rows of a pool are free [limit]."""
-    free = np.ones(len(pool.freed), np.bool_)
-    free[: int(pool.counts[Stock.EVER_USED])] = False
-    free[pool.freed[: int(pool.counts[Stock.FREED])]] = True
-    return free
+def _free(pool: Pool) -> tuple[Array, int]:
+    """Return the rows of a pool that are free again, and the first of those that were never used."""
+    return pool.freed[: int(pool.counts[Stock.FREED])], int(pool.counts[Stock.EVER_USED])
+
+
+def _holds(array: Array, freed: Array, ever_used: int) -> bool:
+    """Return whether an array holds anything in rows that are free; most were never used, and are not copied."""
+    return bool(array[freed].any() or array[ever_used:].any())
 
 
 def _has_left(index: Index) -> bool:

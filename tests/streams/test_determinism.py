@@ -14,10 +14,12 @@ from thalweg.schemas.records import LogRecord
 from thalweg.streams.driver import START_MS
 from thalweg.streams.partition.partition import Partition
 
+from tests.soak import sized
 from tests.streams.fold_process import CONFIGURATIONS, folded
 from tests.streams.logs_for_tests import ROOT, sample, shipped
 
-EVENTS = 20_000
+WHOLE = 20_000
+EVENTS = sized(8_000, WHOLE)
 SNAPSHOT_EVENTS = 2_500
 
 
@@ -27,6 +29,7 @@ def expected(name: str) -> list[str]:
     return folded(sample(EVENTS), CONFIGURATIONS[name](), 1_000)
 
 
+@pytest.mark.soak(EVENTS, WHOLE, "events")
 @pytest.mark.parametrize("batch", [1, 7, EVENTS])
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_batches_change_nothing(name: str, batch: int) -> None:
@@ -34,6 +37,7 @@ def test_batches_change_nothing(name: str, batch: int) -> None:
     assert folded(sample(EVENTS), CONFIGURATIONS[name](), batch) == expected(name)
 
 
+@pytest.mark.soak(EVENTS, WHOLE, "events")
 @pytest.mark.parametrize("batch", [7, 1_000])
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_snapshots_change_nothing(name: str, batch: int) -> None:
@@ -41,6 +45,7 @@ def test_snapshots_change_nothing(name: str, batch: int) -> None:
     assert folded(sample(EVENTS), CONFIGURATIONS[name](), batch, SNAPSHOT_EVENTS) == expected(name)
 
 
+@pytest.mark.soak(EVENTS, WHOLE, "events")
 @pytest.mark.parametrize(
     ("name", "seed"), [("shipped", "0"), ("shipped", "1"), *((name, "random") for name in CONFIGURATIONS)]
 )
@@ -65,7 +70,8 @@ def test_a_context_field_that_comes_late_changes_nothing_before() -> None:
     )
 
 
-@pytest.mark.parametrize("cut", [2_000, 10_000])
+@pytest.mark.soak(EVENTS, WHOLE, "events")
+@pytest.mark.parametrize("cut", [EVENTS // 10, EVENTS // 2])
 def test_later_labels_change_no_earlier_score(cut: int) -> None:
     """Shuffling all labels after event k must leave the scores of event k and of all before it byte for byte."""
     records = list(sample(EVENTS))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thalweg.operators.fold.fates import FATES
@@ -13,10 +14,12 @@ from thalweg.schemas.records import LogRecord, Output
 from thalweg.streams.driver import START_MS
 from thalweg.streams.partition.partition import Partition
 
+from tests.soak import sized
 from tests.streams.logs_for_tests import Hashed, sample, small
 from tests.streams.plain_rules import Rules, reason_of
 
-RECORDS = 100_000
+WHOLE = 100_000
+RECORDS = sized(40_000, WHOLE)
 BY_STATE = {"user_mismatch", "too_many_feedbacks", "no_room"}
 """Reasons that hang on what waits, which the plain rules do not know."""
 MARK = "\ue000"  # stands for a literal that json.dumps would not write
@@ -202,6 +205,7 @@ def check(records: Sequence[LogRecord], partition: Partition, letters: Sequence[
     return Counter(refused.values())
 
 
+@pytest.mark.soak(RECORDS, WHOLE, "records")
 def test_a_hundred_thousand_broken_records() -> None:
     """Each must get one fate and the reason that plain rules give it, and the cut of the log must change nothing."""
     records = fuzzed(RECORDS, seed=7)
@@ -209,7 +213,7 @@ def test_a_hundred_thousand_broken_records() -> None:
     partition = Partition(c)
     outputs = partition.process(records)
     counts = check(records, partition, outputs.dead_letters, Rules(c.features.fields_limit, c.features.values_limit))
-    byte_reasons = {reason for reason, count in counts.items() if count >= 20}
+    byte_reasons = {reason for reason, count in counts.items() if count >= 20 * RECORDS // WHOLE}
     assert len(byte_reasons) >= 23, counts
     assert min(partition.state.fates[:2].min(), partition.state.fates[3]) > 100
     assert all(map(np_isfinite, partition.snapshot().values()))

@@ -13,7 +13,10 @@ from thalweg.streams.simulation.run import due_of, loaded_for, simulate_setting
 from thalweg.streams.simulation.worker import SimulatedWorker
 from thalweg.streams.simulation.world import World
 
-RECORDS, CHECKPOINT_EVENTS = 24, 8
+from tests.soak import sized
+
+WHOLE, CHECKPOINT_EVENTS = 24, 8
+RECORDS = sized(16, WHOLE)
 WRITING = ("make folder", "create", "write", "sync file", "rename", "sync folder", "unlink")
 CALLS = {f"before 8 {name}" for name in WRITING}
 
@@ -35,6 +38,7 @@ class Refusing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.soak(RECORDS, WHOLE, "records")
 @pytest.mark.parametrize("mode", ["suppress", "transactional"])
 def test_a_disk_that_refuses_any_call(mode: Mode) -> None:
     """Whichever call that writes is refused, once or three times: outputs and state are the undisturbed fold's."""

@@ -15,8 +15,8 @@ from tests.soak import sized
 from tests.streams.simulation.planted import SUPPRESSING, TRANSACTIONAL, Mutation, never_suppress
 
 WHOLE = 1_000
-SEEDS = sized(100, WHOLE)
-CHUNK = 100
+SEEDS = sized(60, WHOLE)
+CHUNK = min(SEEDS, 100)
 PLANTED: list[tuple[Modes, Mutation, int]] = [
     *(("suppress", *planted) for planted in SUPPRESSING),
     *(("transactional", *planted) for planted in TRANSACTIONAL),

@@ -56,9 +56,9 @@ PLANTED: Sequence[tuple[Mode, Mutation]] = (
     ("transactional", suppress_one_too_many),
 )
 SINGLE_RECORDS, PAIRS_WHOLE = 200, 20
-PAIR_RECORDS = sized(12, PAIRS_WHOLE)
+PAIR_RECORDS = sized(6, PAIRS_WHOLE)
 QUARTER = SINGLE_RECORDS // 4
-QUARTERS = range(0, SINGLE_RECORDS, sized(2, 1) * QUARTER)
+QUARTERS = range(0, SINGLE_RECORDS, sized(4, 1) * QUARTER)
 QUARTER_MIN, PAIRS_MIN = 45, PAIR_RECORDS - 2
 """At how many records a worker dies at each step, at least: the first records make no scores, so that none are sent."""
 
