@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from thalweg.operators.behaviors import BehaviorsConfiguration, new_behaviors, read_short_interest
+from thalweg.operators.attention import attend, new_gathered
+from thalweg.operators.behaviors import BehaviorsConfiguration, gather_recent, new_behaviors
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.fold import fold
 from thalweg.operators.sdim import SdimConfiguration
@@ -118,7 +119,9 @@ def exact(runs: int) -> float:
     behaviors.row[0, 0] = np.arange(1 << 10)
     behaviors.counts[0, 0] = 1 << 10
     out = np.zeros(size, np.float32)
-    one = best(runs, lambda: read_short_interest(behaviors, items, vectors, 0, 0, 1_100, 3, out))
+    gathered = new_gathered(1, 1 << 10, size)
+    gather_recent(behaviors, items, vectors, 0, gathered)
+    one = best(runs, lambda: attend(gathered, 0, vectors[1_100], 3, out))
     return one * BEHAVIOURS / (1 << 10)
 
 

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from thalweg.operators.attention import Gathered, attend, new_gathered
 from thalweg.operators.behaviors import (
     Behavior,
     Behaviors,
     BehaviorsConfiguration,
     extend_sequence,
     find_history,
+    gather_recent,
     new_behaviors,
-    read_short_interest,
 )
 from thalweg.operators.fold.snapshot import arrays_of
 from thalweg.operators.machine.compiled import compiled
@@ -87,11 +88,19 @@ def read_each(
 
 @compiled
 def read_exactly(
-    behaviors: Behaviors, items: Table, vectors: Array, user: int, candidates: Array, tau: int, out: Array
+    behaviors: Behaviors,
+    items: Table,
+    vectors: Array,
+    user: int,
+    gathered: Gathered,
+    candidates: Array,
+    tau: int,
+    out: Array,
 ) -> None:
-    """Read the exact interest of candidates in a user's ring."""
+    """Read the exact interest of candidates in a user's ring, which is gathered once, as for a request."""
+    gather_recent(behaviors, items, vectors, user, gathered)
     for i in range(candidates.shape[0]):
-        read_short_interest(behaviors, items, vectors, user, 0, candidates[i], tau, out[i])
+        attend(gathered, 0, vectors[candidates[i]], tau, out[i])
 
 
 @compiled
@@ -129,6 +138,7 @@ class Bench:
         signs = self.sdim.groups * self.sdim.tau
         self.projection = projections(size, signs, 1)
         self.signs, self.total = np.zeros(signs, np.float32), np.zeros(size)
+        self.gathered = new_gathered(1, short_length, size)
         self.sequence = rng.integers(0, ITEMS, max(lengths))
         self.candidates = rng.integers(0, ITEMS, CANDIDATES)
         self.out = np.zeros((CANDIDATES, size), np.float32)
@@ -156,8 +166,8 @@ class Bench:
 
     def read_exactly(self, user: int, count: int = CANDIDATES) -> None:
         """Read some candidates' exact interest in the ring."""
-        known = self.behaviors, self.items, self.vectors
-        read_exactly(*known, user, self.candidates[:count], self.sdim.tau, self.out)
+        known = self.behaviors, self.items, self.vectors, user, self.gathered
+        read_exactly(*known, self.candidates[:count], self.sdim.tau, self.out)
 
     def read_together(self, user: int) -> None:
         """Read every candidate's long interest, all at once."""

@@ -6,14 +6,14 @@ vector that it has at that moment. A user with a short history keeps no buckets:
 there.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import sdim
-from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
+from thalweg.operators import attention, sdim
+from thalweg.operators.attention import Gathered
+from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.declare import Int32, Int64, UInt32, made, part, per, side_by_side, wiper
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.sdim import Histories, SdimConfiguration, SdimParameters
@@ -188,59 +188,19 @@ def forget_sequences(behaviors: Behaviors, user: int) -> None:
 
 
 @compiled
-def read_short_interest(
-    behaviors: Behaviors,
-    items: Table,
-    vectors: npt.NDArray[np.float32],
-    user: int,
-    kind: int,
-    candidate: int,
-    tau: int,
-    out: npt.NDArray[np.float32],
+def gather_recent(
+    behaviors: Behaviors, items: Table, vectors: npt.NDArray[np.float32], user: int, gathered: Gathered
 ) -> None:
-    """Write the exact attention of a candidate's row over the ring to `out` [d], normalised to length 1 (or zero).
-
-    The weight of a behaviour is SDIM's collision probability, so short and long interests measure the same.
-    """
-    clear(out)
-    size = out.shape[0]
-    q = vectors[candidate]
-    q_square = 0.0
-    for i in range(size):
-        q_square += float64(q[i]) * float64(q[i])
-    if q_square == 0.0:
-        return
-    for place in range(min(behaviors.counts[user, kind], behaviors.row.shape[2])):
-        row = behaviors.row[user, kind, place]
-        if not table.is_current(items, row, behaviors.generation[user, kind, place]):
-            continue
-        s = vectors[row]
-        dot = 0.0
-        s_square = 0.0
-        for i in range(size):
-            dot += float64(q[i]) * float64(s[i])
-            s_square += float64(s[i]) * float64(s[i])
-        if s_square == 0.0:
-            continue
-        weight = float32(sdim.kernel(dot / math.sqrt(q_square * s_square), tau))
-        for i in range(size):
-            out[i] += weight * s[i]
-    normalize(out)
+    """Gather the vectors of a user's rings, as they are today; items whose rows are gone are left out."""
+    for kind in range(behaviors.counts.shape[1]):
+        attention.forget(gathered, kind)
+        for place in range(min(behaviors.counts[user, kind], behaviors.row.shape[2])):
+            row = behaviors.row[user, kind, place]
+            if table.is_current(items, row, behaviors.generation[user, kind, place]):
+                attention.gather(gathered, kind, vectors[row])
 
 
 @compiled
 def find_history(behaviors: Behaviors, user: int, kind: int) -> int:
     """Return a user's long history, or -1."""
     return int64(behaviors.history[user, kind]) - 1
-
-
-@compiled
-def normalize(vector: npt.NDArray[np.float32]) -> None:
-    """Divide a vector by its Euclidean norm; zero stays zero."""
-    square = 0.0
-    for i in range(vector.shape[0]):
-        square += float64(vector[i]) * float64(vector[i])
-    if square > 0.0:
-        factor = float32(1.0 / math.sqrt(square))
-        for i in range(vector.shape[0]):
-            vector[i] *= factor

@@ -407,3 +407,14 @@ def kernel(cosine: float, tau: int) -> float:
     for _ in range(tau):
         power *= base
     return power
+
+
+@compiled
+def write_kernel(cosines: npt.NDArray[np.float64], tau: int, out: npt.NDArray[np.float64]) -> None:
+    """Write the kernel of many cosines [n] to `out` [n], bit for bit that of each."""
+    for i in range(out.shape[0]):
+        out[i] = 1.0
+        cosines[i] = 1.0 - arc_cosine(cosines[i]) / math.pi
+    for _ in range(tau):
+        for i in range(out.shape[0]):
+            out[i] *= cosines[i]

@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 from river import base
+from thalweg.operators.attention import Gathered, attend, new_gathered, normalize
 from thalweg.operators.behaviors import (
     Behavior,
     BehaviorsConfiguration,
     extend_sequence,
     find_history,
     forget_sequences,
+    gather_recent,
     new_behaviors,
-    normalize,
-    read_short_interest,
 )
 from thalweg.operators.estimators.feature_vector import FeatureVector, key_in, label_of
 from thalweg.operators.machine.hashing import Key
@@ -40,6 +40,8 @@ from thalweg.operators.structures.table import (
 KIND = 0
 
 NEVER = np.full(1, np.iinfo(np.int64).max)
+
+SCRATCH = ("_scratch", "_gathered")
 
 
 class SequenceInterest(base.Transformer):
@@ -146,23 +148,24 @@ class SequenceInterest(base.Transformer):
         self._behaviors = new_behaviors(kept, buckets, size)
         self._users = new_table(users_limit, 1)
         self._items = new_table(items_limit, 1)
-        self._vectors = np.zeros((items_limit + 1, size), np.float32)  # the last row is the candidate's
+        self._vectors = np.zeros((items_limit, size), np.float32)
         self._parameters = sdim_parameters(buckets, size, seed)
-        self._scratch = self._new_scratch()
+        self._new_scratch()
         self._vector_of = FeatureVector(size, seed, excluded=(user, item))
         self._learned = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: all but scratch, which holds what was read last."""
-        return {name: value for name, value in vars(self).items() if name != "_scratch"}
+        return {name: value for name, value in vars(self).items() if name not in SCRATCH}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a pickle held, with fresh scratch."""
         self.__dict__.update(state)
-        self._scratch = self._new_scratch()
+        self._new_scratch()
 
-    def _new_scratch(self) -> SdimScratch:
-        return new_sdim_scratch(SdimConfiguration(groups=self.groups, tau=self.tau), self.size)
+    def _new_scratch(self) -> None:
+        self._scratch: SdimScratch = new_sdim_scratch(SdimConfiguration(groups=self.groups, tau=self.tau), self.size)
+        self._gathered: Gathered = new_gathered(1, self.short_length, self.size)
 
     @property
     def _supervised(self) -> bool:
@@ -217,14 +220,12 @@ class SequenceInterest(base.Transformer):
         user = NONE if name is None else find_row(self._users, self._key(self.user, name), self._learned, NEVER)
         direction[:] = self._vector_of.read(x)
         if user != NONE and direction.any():
-            candidate = self.items_limit
-            self._vectors[candidate] = direction
-            read_short_interest(self._behaviors, self._items, self._vectors, user, KIND, candidate, self.tau, short)
+            gather_recent(self._behaviors, self._items, self._vectors, user, self._gathered)
+            attend(self._gathered, KIND, direction, self.tau, short)
             history = find_history(self._behaviors, user, KIND)
             if history != NONE:
                 bits = signature(self._parameters.projection, direction, self._scratch.signs)
                 read_interest(self._behaviors.histories, history, bits, LONG_AGO_MS, self._scratch.total, long)
-            self._vectors[candidate] = 0.0
         normalize(direction)
         features: dict[Any, float] = {}
         for name, interest in (("short", short), ("long", long)):

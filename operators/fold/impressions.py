@@ -38,6 +38,7 @@ def on_impression(
     keep_text(state, scratch.filling, columns, event, slot, length)
     reading.resolve_values(state, parameters, scratch, slot, reading.KEPT if is_kept else reading.FOUND)
     teaching.keep_keys(state, scratch.given, slot)
+    reading.gather_recent(state, scratch, users.owner_of(state, slot))
     reading.read_features(state, parameters, scratch, slot)
     scoring.score_slot(state, parameters, scratch, slot)
     return slot

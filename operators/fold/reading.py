@@ -1,7 +1,19 @@
 """What an impression is scored by: its values, and the numbers that the state has of them."""
 
 import numpy as np
-from thalweg.operators import admission, behaviors, cross, derived, facts, features, ftrl, learner, rates, sdim
+from thalweg.operators import (
+    admission,
+    attention,
+    behaviors,
+    cross,
+    derived,
+    facts,
+    features,
+    ftrl,
+    learner,
+    rates,
+    sdim,
+)
 from thalweg.operators.facts import Size
 from thalweg.operators.features import Given, Value
 from thalweg.operators.fold import layout, prefetching, users
@@ -279,8 +291,19 @@ def read_rates(state: State, parameters: Parameters, scratch: RatesScratch, slot
 
 
 @compiled
+def gather_recent(state: State, scratch: Scratch, user: int) -> None:
+    """Gather what a user did last, of which `read_interests` reads the short interests."""
+    if scratch.pooled.vectors.shape[0] > scratch.pooled.values.shape[0]:  # there are interests beside the fields
+        vectors = state.learner.features[:, ftrl.Part.WEIGHT, 1:]
+        behaviors.gather_recent(state.behaviors, state.features, vectors, user, scratch.gathered)
+
+
+@compiled
 def read_interests(state: State, parameters: Parameters, scratch: Scratch, slot: int, user: int) -> None:
-    """Write the candidate's interest in each kind of sequence: exact in the short one, SDIM's in the long history."""
+    """Write the candidate's interest in each kind of sequence: exact in the short one, SDIM's in the long history.
+
+    The short one is of what `gather_recent` gathered of the user.
+    """
     vectors = state.learner.features[:, ftrl.Part.WEIGHT, 1:]
     size = vectors.shape[1]
     every = state.features_seen.inputs[slot]
@@ -297,8 +320,7 @@ def read_interests(state: State, parameters: Parameters, scratch: Scratch, slot:
             continue
         at = layout.INTERESTS * kind * size
         short = inputs[at + layout.Interest.SHORT * size :][:size]
-        tau = parameters.sdim.tau
-        behaviors.read_short_interest(state.behaviors, state.features, vectors, user, kind, item, tau, short)
+        attention.attend(scratch.gathered, kind, vectors[item], parameters.sdim.tau, short)
         long = inputs[at + layout.Interest.LONG * size :][:size]
         history = behaviors.find_history(state.behaviors, user, kind)
         if history >= 0:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators import features
 from thalweg.operators.admission import Admission, AdmissionParameters, admission_parameters, sets_of
+from thalweg.operators.attention import Gathered, new_gathered
 from thalweg.operators.behaviors import KINDS, Behaviors
 from thalweg.operators.clock import Clock
 from thalweg.operators.configuration import Configuration
@@ -137,6 +138,7 @@ class Scratch(NamedTuple):
     derived: DerivedValues
     rates: RatesScratch
     sdim: SdimScratch
+    gathered: Gathered
     pooled: Pooled
     gradients: Gradients
     cross: CrossScratch
@@ -243,6 +245,7 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_derived_values(c.learner.recent_items),
         new_rates_scratch(fields, value_count(c)),
         new_sdim_scratch(c.sdim, size),
+        new_gathered(c.behaviors.sizes()["kinds"], c.behaviors.short_length, size),
         new_pooled(fields, interests, size),
         new_gradients(fields, interests, size),
         new_cross_scratch(cross_rank(c), c.features.places()),

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thalweg.operators.attention import attend, new_gathered, normalize
 from thalweg.operators.behaviors import (
     Behavior,
     Behaviors,
@@ -15,9 +16,8 @@ from thalweg.operators.behaviors import (
     extend_sequence,
     find_history,
     forget_sequences,
+    gather_recent,
     new_behaviors,
-    normalize,
-    read_short_interest,
 )
 from thalweg.operators.machine.compiled import compiled
 from thalweg.operators.sdim import (
@@ -65,6 +65,7 @@ class World:
         self.vectors = np.random.default_rng(seed).normal(size=(ITEMS, SIZE)).astype(np.float32)
         self.parameters = SdimParameters(PROJECTION, TAU, window_of(sdim))
         self.scratch = new_sdim_scratch(sdim, SIZE)
+        self.gathered = new_gathered(1, configuration.short_length, SIZE)
 
     def extend(self, user: int, sequence: npt.NDArray[np.int64]) -> None:
         signs = self.scratch.signs
@@ -72,7 +73,8 @@ class World:
 
     def short(self, user: int, candidate: int) -> npt.NDArray[np.float64]:
         out = np.full(SIZE, 9, np.float32)
-        read_short_interest(self.behaviors, self.items, self.vectors, user, 0, candidate, TAU, out)
+        gather_recent(self.behaviors, self.items, self.vectors, user, self.gathered)
+        attend(self.gathered, 0, self.vectors[candidate], TAU, out)
         return out.astype(float)
 
     def long(self, user: int, candidate: int) -> npt.NDArray[np.float64]:

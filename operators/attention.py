@@ -1,0 +1,107 @@
+"""Exact attention over a user's last behaviours, whose weights are SDIM's: both kinds of interest measure the same.
+
+    Attn(q, S) = l2(sum over j of (1 - arccos(cos(q, s_j)) / pi) ** tau * s_j)
+
+What does not depend on the candidate q is gathered once: an impression asks once, a request a thousand times.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators import sdim
+from thalweg.operators.machine.compiled import clear, compiled, float32, float64
+
+
+class Gathered(NamedTuple):
+    """Scratch: the vectors s of a user's last behaviours, of each kind one behind another.
+
+    `counts` int64 [kinds]: how many there are; `vectors` float32 [kinds, short, d], and the same by coordinate, so that
+    a processor works at several behaviours at once: `coordinates` float64 [kinds, d, short]; `squares` float64 [kinds,
+    short]: of their lengths; `cosines`, `weights` float64 [short], of one candidate.
+    """
+
+    counts: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float32]
+    coordinates: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+    cosines: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+
+
+def new_gathered(kinds: int, short: int, size: int) -> Gathered:
+    """Return room for so many behaviours of each kind, of vectors of `size` coordinates."""
+    return Gathered(
+        np.zeros(kinds, np.int64),
+        np.zeros((kinds, short, size), np.float32),
+        np.zeros((kinds, size, short)),
+        np.zeros((kinds, short)),
+        np.zeros(short),
+        np.zeros(short),
+    )
+
+
+@compiled
+def forget(gathered: Gathered, kind: int) -> None:
+    """Begin anew with a kind."""
+    gathered.counts[kind] = 0
+
+
+@compiled
+def gather(gathered: Gathered, kind: int, vector: npt.NDArray[np.float32]) -> None:
+    """Add a behaviour with this vector [d]; one without a direction counts for nothing."""
+    square = length_square(vector)
+    if square == 0.0:
+        return
+    place = gathered.counts[kind]
+    gathered.counts[kind] = place + 1
+    gathered.squares[kind, place] = square
+    for i in range(vector.shape[0]):
+        gathered.vectors[kind, place, i] = vector[i]
+        gathered.coordinates[kind, i, place] = float64(vector[i])
+
+
+@compiled
+def attend(
+    gathered: Gathered, kind: int, candidate: npt.NDArray[np.float32], tau: int, out: npt.NDArray[np.float32]
+) -> None:
+    """Write the attention of a candidate's vector [d] to `out` [d], normalised to length 1 (or zero)."""
+    clear(out)
+    square = length_square(candidate)
+    count, size = gathered.counts[kind], out.shape[0]
+    if square == 0.0 or count == 0:
+        return
+    cosines, squares, weights = gathered.cosines[:count], gathered.squares[kind, :count], gathered.weights[:count]
+    clear(cosines)
+    for i in range(size):  # place by place within, so that each sum has the same order and many go on at once
+        x, along = float64(candidate[i]), gathered.coordinates[kind, i, :count]
+        for place in range(count):
+            cosines[place] += x * along[place]
+    for place in range(count):
+        cosines[place] /= math.sqrt(square * squares[place])
+    sdim.write_kernel(cosines, tau, weights)
+    for place in range(count):
+        weight, vector = float32(weights[place]), gathered.vectors[kind, place]
+        for i in range(size):
+            out[i] += weight * vector[i]
+    normalize(out)
+
+
+@compiled
+def length_square(vector: npt.NDArray[np.float32]) -> float:
+    """Return the square of a vector's Euclidean norm."""
+    square = 0.0
+    for i in range(vector.shape[0]):
+        square += float64(vector[i]) * float64(vector[i])
+    return square
+
+
+@compiled
+def normalize(vector: npt.NDArray[np.float32]) -> None:
+    """Divide a vector by its Euclidean norm; zero stays zero."""
+    square = length_square(vector)
+    if square > 0.0:
+        factor = float32(1.0 / math.sqrt(square))
+        for i in range(vector.shape[0]):
+            vector[i] *= factor
