@@ -12,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators import sdim
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64
+from thalweg.operators.machine.lanes import LANES, padded, spread_lanes
 
 
 class Gathered(NamedTuple):
     """Scratch: the vectors s of a user's last behaviours, of each kind one behind another.
 
-    `counts` int64 [kinds]: how many there are; `vectors` float32 [kinds, short, d], and the same by coordinate, so that
-    a processor works at several behaviours at once: `coordinates` float64 [kinds, d, short]; `squares` float64 [kinds,
-    short]: of their lengths; `cosines`, `weights` float64 [short], of one candidate.
+    `counts` int64 [kinds]: how many there are; `vectors` float32 [kinds, d / 8, short * 8]: eight coordinates of each,
+    and the same by coordinate, so that a processor works at several behaviours at once: `coordinates` float64 [kinds,
+    d, short]; `squares` float64 [kinds, short]: of their lengths; `cosines`, `kernel` float64 and `weights` float32
+    [short], of one candidate, and `total` float32 [d to whole eights].
     """
 
     counts: npt.NDArray[np.int64]
@@ -27,18 +29,23 @@ class Gathered(NamedTuple):
     coordinates: npt.NDArray[np.float64]
     squares: npt.NDArray[np.float64]
     cosines: npt.NDArray[np.float64]
-    weights: npt.NDArray[np.float64]
+    kernel: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float32]
+    total: npt.NDArray[np.float32]
 
 
 def new_gathered(kinds: int, short: int, size: int) -> Gathered:
     """Return room for so many behaviours of each kind, of vectors of `size` coordinates."""
+    whole = padded(size)
     return Gathered(
-        np.zeros(kinds, np.int64),
-        np.zeros((kinds, short, size), np.float32),
-        np.zeros((kinds, size, short)),
-        np.zeros((kinds, short)),
-        np.zeros(short),
-        np.zeros(short),
+        counts=np.zeros(kinds, np.int64),
+        vectors=np.zeros((kinds, whole // LANES, short * LANES), np.float32),
+        coordinates=np.zeros((kinds, size, short)),
+        squares=np.zeros((kinds, short)),
+        cosines=np.zeros(short),
+        kernel=np.zeros(short),
+        weights=np.zeros(short, np.float32),
+        total=np.zeros(whole, np.float32),
     )
 
 
@@ -58,7 +65,7 @@ def gather(gathered: Gathered, kind: int, vector: npt.NDArray[np.float32]) -> No
     gathered.counts[kind] = place + 1
     gathered.squares[kind, place] = square
     for i in range(vector.shape[0]):
-        gathered.vectors[kind, place, i] = vector[i]
+        gathered.vectors[kind, i // LANES, LANES * place + i % LANES] = vector[i]
         gathered.coordinates[kind, i, place] = float64(vector[i])
 
 
@@ -72,7 +79,7 @@ def attend(
     count, size = gathered.counts[kind], out.shape[0]
     if square == 0.0 or count == 0:
         return
-    cosines, squares, weights = gathered.cosines[:count], gathered.squares[kind, :count], gathered.weights[:count]
+    cosines, squares, kernel = gathered.cosines[:count], gathered.squares[kind, :count], gathered.kernel[:count]
     clear(cosines)
     for i in range(size):  # place by place within, so that each sum has the same order and many go on at once
         x, along = float64(candidate[i]), gathered.coordinates[kind, i, :count]
@@ -80,11 +87,13 @@ def attend(
             cosines[place] += x * along[place]
     for place in range(count):
         cosines[place] /= math.sqrt(square * squares[place])
-    sdim.write_kernel(cosines, tau, weights)
+    sdim.write_kernel(cosines, tau, kernel)
     for place in range(count):
-        weight, vector = float32(weights[place]), gathered.vectors[kind, place]
-        for i in range(size):
-            out[i] += weight * vector[i]
+        gathered.weights[place] = kernel[place]
+    for chunk in range(gathered.vectors.shape[1]):
+        spread_lanes(gathered.total, LANES * chunk, gathered.vectors[kind, chunk], 0, gathered.weights, count)
+    for i in range(size):
+        out[i] = gathered.total[i]
     normalize(out)
 
 

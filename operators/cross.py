@@ -58,8 +58,8 @@ MATRIX_FLOOR, ROW_FLOOR = cast(float, np.float32(10.0)), cast(float, np.float32(
 RECENT_SHARE = cast(float, np.float32(0.1))
 CLIP = 4.0
 LOGIT_CLIP = 22.0
-MOMENTS_MAX = 10_000.0
-MEAN, VARIANCE = range(2)
+MOMENTS_MAX, VARIANCE_FLOOR = 10_000.0, 1e-4
+MEAN, VARIANCE, DEVIATION = range(3)
 MIX_RATE, MIX_FLOOR, MIX_INITIAL = 0.05, 10.0, 0.5
 SQUARES_AT, LIN, LIN_SQUARES, LABELS, SHOWN = LANES, 2 * LANES, 2 * LANES + 1, 2 * LANES + 2, 2 * LANES + 3
 ROW_SIZE = 2 * LANES + 4
@@ -110,7 +110,7 @@ class Cross(NamedTuple):
     matrices: Annotated[Float32, per("4 cross_matrix", "V1, U1, V2, U2: of each block a row of eight a rank")]
     weights: Annotated[Float32, per("cross_inputs", "w")]
     squares: Annotated[Float32, per("5 cross_inputs", "sums of squared gradients of each matrix, and of w")]
-    moments: Annotated[Float64, per("2 cross_statistics", "running means and variances")]
+    moments: Annotated[Float64, per("3 cross_statistics", "running means, variances, and the roots of these")]
     learned: Annotated[Float64, per("1", "impressions that these are of")]
     mix: Annotated[Float64, per("2 2", "a and b, and their squared gradients")]
     embedded: Annotated[Embedded, part()]
@@ -127,9 +127,8 @@ class CrossScratch(NamedTuple):
     """Scratch of one impression.
 
     `x0`, `x1`, `z1`, `z2`, `gradient`, `gx`, `gz`, `step` float32 [blocks * 8]; `hidden` float32 [4, rank]: V1' x0,
-    V2' x1 and the gradients of both; `totals` float32 [rank * 8]; `ones` float32 [8]; `values` int32 [fields]: rows of
-    each field; `present` int32 [blocks], the blocks that are not empty, and `blocks` int64 [1], how many these are;
-    `keys` uint64 [pairs].
+    V2' x1 and the gradients of both; `values` int32 [fields]: rows of each field; `present` int32 [blocks], the blocks
+    that are not empty, and `blocks` int64 [1], how many these are; `keys` uint64 [pairs].
     """
 
     x0: npt.NDArray[np.float32]
@@ -141,8 +140,6 @@ class CrossScratch(NamedTuple):
     gz: npt.NDArray[np.float32]
     step: npt.NDArray[np.float32]
     hidden: npt.NDArray[np.float32]
-    totals: npt.NDArray[np.float32]
-    ones: npt.NDArray[np.float32]
     values: npt.NDArray[np.int32]
     present: npt.NDArray[np.int32]
     blocks: npt.NDArray[np.int64]
@@ -182,7 +179,7 @@ def start_network(cross: Cross, fields: int, seed: int) -> None:
         for i in range(size):
             spread = uniform(matrix * size + i + 1, seed + CROSS_SALT)
             cross.matrices[matrix, i] = (2.0 * spread - 1.0) * deviation * math.sqrt(3.0)
-    cross.moments[VARIANCE] = 1.0
+    cross.moments[VARIANCE], cross.moments[DEVIATION] = 1.0, math.sqrt(1.0 + VARIANCE_FLOOR)
     cross.mix[0] = MIX_INITIAL
 
 
@@ -193,8 +190,6 @@ def new_cross_scratch(rank: int, fields: int) -> CrossScratch:
     return CrossScratch(
         **{name: np.zeros(blocks * LANES, np.float32) for name in coordinates},
         hidden=np.zeros((4, rank), np.float32),
-        totals=np.zeros(rank * LANES, np.float32),
-        ones=np.ones(LANES, np.float32),
         values=np.zeros(fields, np.int32),
         present=np.zeros(blocks, np.int32),
         blocks=np.zeros(1, np.int64),
@@ -508,24 +503,12 @@ def _gather_inputs(
             present[blocks] = fields + block
             blocks += 1
             for i in range(block * LANES, (block + 1) * LANES):
-                deviation = math.sqrt(cross.moments[VARIANCE, i] + 1e-4)
-                x = (float64(statistics[i]) - cross.moments[MEAN, i]) / deviation
+                x = (float64(statistics[i]) - cross.moments[MEAN, i]) / cross.moments[DEVIATION, i]
                 x0[fields * LANES + i] = min(max(x, -CLIP), CLIP)
     for i in range(ONE, 2 * LANES):
         x0[fields * LANES + i] = 1.0 if i == ONE else 0.0
     scratch.blocks[0] = blocks
     return linear
-
-
-@compiled
-def _reduce(scratch: CrossScratch, out: npt.NDArray[np.float32]) -> float:
-    """Write the sum of each rank's eight totals to `out` [rank], clear these, and return the sum of squares."""
-    squares = float32(0.0)
-    for k in range(out.shape[0]):
-        out[k] = dot_lanes(scratch.totals, k * LANES, scratch.ones, 0)
-        squares += out[k] * out[k]
-    clear(scratch.totals)
-    return squares
 
 
 @compiled
@@ -544,19 +527,14 @@ def score_cross(
     p, rank = scratch, scratch.hidden.shape[1]
     total = _gather_inputs(cross, p, count, field, rows, statistics)
     blocks, size = p.blocks[0], rank * LANES
-    clear(p.totals)
-    for place in range(blocks):
-        block = p.present[place]
-        gather_lanes(p.totals, cross.matrices[V1], block * size, p.x0, block * LANES, rank)
-    _reduce(p, p.hidden[0])
+    gather_lanes(p.hidden[0], cross.matrices[V1], p.x0, p.present, blocks, rank)
     for place in range(blocks):
         block = p.present[place]
         at = block * LANES
         spread_lanes(p.z1, at, cross.matrices[U1], block * size, p.hidden[0], rank)
         for i in range(at, at + LANES):
             p.x1[i] = p.x0[i] * p.z1[i] + p.x0[i]
-        gather_lanes(p.totals, cross.matrices[V2], block * size, p.x1, at, rank)
-    _reduce(p, p.hidden[1])
+    gather_lanes(p.hidden[1], cross.matrices[V2], p.x1, p.present, blocks, rank)
     for place in range(blocks):
         block = p.present[place]
         at = block * LANES
@@ -577,32 +555,24 @@ def learn_cross(
     """Take one step against `error`, behind `score_cross` of the same impression."""
     p, rank = scratch, scratch.hidden.shape[1]
     size = rank * LANES
-    for place in range(p.blocks[0]):
-        block = p.present[place]
-        gather_lanes(p.totals, cross.matrices[U2], block * size, p.x0, block * LANES, rank)
-    squares_v2 = _reduce(p, p.hidden[3])
+    gather_lanes(p.hidden[3], cross.matrices[U2], p.x0, p.present, p.blocks[0], rank)
     for place in range(p.blocks[0]):
         block = p.present[place]
         at = block * LANES
         spread_lanes(p.gx, at, cross.matrices[V2], block * size, p.hidden[3], rank)
         for i in range(at, at + LANES):
             p.gz[i] = p.gx[i] * p.x0[i]
-        gather_lanes(p.totals, cross.matrices[U1], block * size, p.gz, at, rank)
-    squares_v1 = _reduce(p, p.hidden[2])
+    gather_lanes(p.hidden[2], cross.matrices[U1], p.gz, p.present, p.blocks[0], rank)
     for place in range(p.blocks[0]):
         block = p.present[place]
         at = block * LANES
         spread_lanes(p.gradient, at, cross.matrices[V1], block * size, p.hidden[2], rank)
         for i in range(at, at + LANES):
             p.gradient[i] += cross.weights[i] + p.z2[i] + p.gx[i] * (p.z1[i] + float32(1.0))
-    squares_u1, squares_u2 = float32(0.0), float32(0.0)
-    for k in range(rank):
-        squares_u1 += p.hidden[0, k] * p.hidden[0, k]
-        squares_u2 += p.hidden[1, k] * p.hidden[1, k]
-    _step_matrix(cross, p, V1, p.x0, p.hidden[2], squares_v1, error)
-    _step_matrix(cross, p, U1, p.gz, p.hidden[0], squares_u1, error)
-    _step_matrix(cross, p, V2, p.x1, p.hidden[3], squares_v2, error)
-    _step_matrix(cross, p, U2, p.x0, p.hidden[1], squares_u2, error)
+    _step_matrix(cross, p, V1, p.x0, p.hidden[2], error)
+    _step_matrix(cross, p, U1, p.gz, p.hidden[0], error)
+    _step_matrix(cross, p, V2, p.x1, p.hidden[3], error)
+    _step_matrix(cross, p, U2, p.x0, p.hidden[1], error)
     _step_weights(cross, p, error)
     _step_rows(cross, p, count, field, rows, error)
 
@@ -614,14 +584,13 @@ def _step_matrix(
     matrix: int,
     left: npt.NDArray[np.float32],
     right: npt.NDArray[np.float32],
-    squares: float,
     error: float,
 ) -> None:
-    """Step a matrix against `error` times `left` [coordinates] by `right` [rank], whose sum of squares is `squares`.
-
-    `right` is scaled in place.
-    """
+    """Step a matrix against `error` times `left` [coordinates] by `right` [rank], which is scaled in place."""
     p, rank = scratch, scratch.hidden.shape[1]
+    squares = float32(0.0)
+    for k in range(rank):
+        squares += right[k] * right[k]
     weight = error * error * squares
     change = float32(0.0)
     for place in range(p.blocks[0]):
@@ -686,6 +655,7 @@ def learn_moments(cross: Cross, scratch: CrossScratch, statistics: npt.NDArray[n
                 off = float64(statistics[i]) - cross.moments[MEAN, i]
                 cross.moments[MEAN, i] += share * off
                 cross.moments[VARIANCE, i] += share * (off * off * (1.0 - share) - cross.moments[VARIANCE, i])
+                cross.moments[DEVIATION, i] = math.sqrt(cross.moments[VARIANCE, i] + VARIANCE_FLOOR)
 
 
 @compiled

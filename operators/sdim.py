@@ -116,10 +116,16 @@ class SdimParameters(NamedTuple):
 
 
 class SdimScratch(NamedTuple):
-    """Scratch: `signs` float32 [groups * tau], projections of a vector; `total` float64 [d], a sum of behaviours."""
+    """Scratch of one impression, or of a request.
+
+    `signs` float32 [groups * tau], projections of a vector; `total` float64 [d], a sum of behaviours; `directions`
+    float32 [kinds, groups, 2**tau, d], of a user's buckets of each kind, if `is_directed` int64 [1] is 1.
+    """
 
     signs: npt.NDArray[np.float32]
     total: npt.NDArray[np.float64]
+    directions: npt.NDArray[np.float32]
+    is_directed: npt.NDArray[np.int64]
 
 
 def sdim_parameters(configuration: SdimConfiguration, size: int, seed: int) -> SdimParameters:
@@ -128,9 +134,11 @@ def sdim_parameters(configuration: SdimConfiguration, size: int, seed: int) -> S
     return SdimParameters(projections(size, c.groups * c.tau, seed), c.tau, window_of(c))
 
 
-def new_sdim_scratch(configuration: SdimConfiguration, size: int) -> SdimScratch:
-    """Return scratch for vectors of `size` coordinates."""
-    return SdimScratch(np.zeros(configuration.groups * configuration.tau, np.float32), np.zeros(size))
+def new_sdim_scratch(configuration: SdimConfiguration, size: int, kinds: int = 1) -> SdimScratch:
+    """Return scratch for vectors of `size` coordinates, and so many kinds of behaviours."""
+    groups, tau = configuration.groups, configuration.tau
+    directions = np.zeros((kinds, groups, 1 << tau, size), np.float32)
+    return SdimScratch(np.zeros(groups * tau, np.float32), np.zeros(size), directions, np.zeros(1, np.int64))
 
 
 def window_of(configuration: SdimConfiguration) -> Window:
@@ -380,23 +388,35 @@ def read_interests(
     Bit for bit what `read_interest` gives one by one; the buckets are normalised once for all, into `directions`
     float32 [groups, 2**tau, d], which is scratch.
     """
-    tau = _tau(histories)
-    for group in range(directions.shape[0]):
-        for bucket in range(directions.shape[1]):
+    write_directions(histories, row, oldest_ms, total, directions)
+    for candidate in range(bits.shape[0]):
+        read_directions(directions, bits[candidate], _tau(histories), out[candidate])
+
+
+@compiled
+def write_directions(
+    histories: Histories, row: int, oldest_ms: int, total: npt.NDArray[np.float64], out: npt.NDArray[np.float32]
+) -> None:
+    """Write the direction of each of a history's buckets to `out` [groups, 2**tau, d], so that each is read once."""
+    for group in range(out.shape[0]):
+        for bucket in range(out.shape[1]):
             clear(total)
             for generation in range(histories.lengths.shape[1]):
                 unit = histories.unit[row, generation, group, bucket]
                 if unit != 0 and is_live(histories, row, generation, oldest_ms):
                     _add_sums(histories.sums[row, generation, group, bucket], unit, total)
-            clear(directions[group, bucket])
-            _add_direction(total, directions.shape[0], directions[group, bucket])
-    for candidate in range(bits.shape[0]):
-        interest = out[candidate]
-        clear(interest)
-        for group in range(directions.shape[0]):
-            direction = directions[group, _bucket(bits[candidate], group, tau)]
-            for i in range(interest.shape[0]):
-                interest[i] += direction[i]
+            clear(out[group, bucket])
+            _add_direction(total, out.shape[0], out[group, bucket])
+
+
+@compiled
+def read_directions(directions: npt.NDArray[np.float32], bits: int, tau: int, out: npt.NDArray[np.float32]) -> None:
+    """Write the interest of a candidate with signature `bits` in the history that `write_directions` read to `out`."""
+    clear(out)
+    for group in range(directions.shape[0]):
+        direction = directions[group, _bucket(bits, group, tau)]
+        for i in range(out.shape[0]):
+            out[i] += direction[i]
 
 
 @compiled

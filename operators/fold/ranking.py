@@ -35,7 +35,7 @@ def on_request(
     state.waiting.scores[slot, Score.BASE] = np.nan
     own = columns.candidate_start[event]  # the values that all candidates have
     end = columns.candidate_start[event + 1]
-    reading.gather_recent(state, scratch, user)
+    reading.gather_history(state, parameters, scratch, user)
     is_alike = False
     for candidate in range(own + 1, end):
         prefetching.prefetch_candidates(state, columns, candidate, end)

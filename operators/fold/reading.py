@@ -293,16 +293,37 @@ def read_rates(state: State, parameters: Parameters, scratch: RatesScratch, slot
 @compiled
 def gather_recent(state: State, scratch: Scratch, user: int) -> None:
     """Gather what a user did last, of which `read_interests` reads the short interests."""
-    if scratch.pooled.vectors.shape[0] > scratch.pooled.values.shape[0]:  # there are interests beside the fields
+    scratch.sdim.is_directed[0] = 0
+    if has_interests(scratch):
         vectors = state.learner.features[:, ftrl.Part.WEIGHT, 1:]
         behaviors.gather_recent(state.behaviors, state.features, vectors, user, scratch.gathered)
+
+
+@compiled
+def gather_history(state: State, parameters: Parameters, scratch: Scratch, user: int) -> None:
+    """Gather what a user did last, and all before it: many candidates are to read of both, and none is shown yet."""
+    gather_recent(state, scratch, user)
+    if has_interests(scratch):
+        oldest_ms = sdim.oldest_of(parameters.sdim.window, state.clock.stream_time_ms[0])
+        for kind in range(state.behaviors.counts.shape[1]):
+            history = behaviors.find_history(state.behaviors, user, kind)
+            if history >= 0:
+                directions = scratch.sdim.directions[kind]
+                sdim.write_directions(state.behaviors.histories, history, oldest_ms, scratch.sdim.total, directions)
+        scratch.sdim.is_directed[0] = 1
+
+
+@compiled
+def has_interests(scratch: Scratch) -> bool:
+    """Return whether there are interests beside the fields."""
+    return scratch.pooled.vectors.shape[0] > scratch.pooled.values.shape[0]  # type: ignore[no-any-return]
 
 
 @compiled
 def read_interests(state: State, parameters: Parameters, scratch: Scratch, slot: int, user: int) -> None:
     """Write the candidate's interest in each kind of sequence: exact in the short one, SDIM's in the long history.
 
-    The short one is of what `gather_recent` gathered of the user.
+    Both are of what was gathered of the user.
     """
     vectors = state.learner.features[:, ftrl.Part.WEIGHT, 1:]
     size = vectors.shape[1]
@@ -325,4 +346,7 @@ def read_interests(state: State, parameters: Parameters, scratch: Scratch, slot:
         history = behaviors.find_history(state.behaviors, user, kind)
         if history >= 0:
             bits = sdim.signature(parameters.sdim.projection, vectors[item], scratch.sdim.signs)
-            sdim.read_interest(state.behaviors.histories, history, bits, oldest_ms, scratch.sdim.total, long)
+            if scratch.sdim.is_directed[0] == 1:
+                sdim.read_directions(scratch.sdim.directions[kind], bits, parameters.sdim.tau, long)
+            else:
+                sdim.read_interest(state.behaviors.histories, history, bits, oldest_ms, scratch.sdim.total, long)

@@ -244,7 +244,7 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_filling(c.features.values_limit - len(c.features.crosses), c.limits.kept_bytes, c.facts.owner_bytes),
         new_derived_values(c.learner.recent_items),
         new_rates_scratch(fields, value_count(c)),
-        new_sdim_scratch(c.sdim, size),
+        new_sdim_scratch(c.sdim, size, c.behaviors.sizes()["kinds"]),
         new_gathered(c.behaviors.sizes()["kinds"], c.behaviors.short_length, size),
         new_pooled(fields, interests, size),
         new_gradients(fields, interests, size),

@@ -10,6 +10,7 @@ LANES = 8
 WORD = (1 << 64) - 1
 
 Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int32]
 Target = TypeVar("Target")
 _FLOAT64, _UINT64, _INT64 = struct.Struct("<d"), struct.Struct("<Q"), struct.Struct("<q")
 
@@ -144,10 +145,16 @@ def _descend(parts: Floats, g: Floats, alpha: float, l1: float, floor: float) ->
     weight[:] = initial - shrunk / (np.float32(floor) + d)
 
 
-def gather_lanes(totals: Floats, matrix: Floats, at: int, x: Floats, start: int, ranks: int) -> None:
-    """Add matrix[at + 8 k + i] * x[start + i] to totals[8 k + i], for k below `ranks` and i below 8."""
-    target = _rows(totals, 0, ranks)
-    target += _rows(matrix, at, ranks) * _eight(x, start)
+def gather_lanes(out: Floats, matrix: Floats, x: Floats, present: Places, blocks: int, ranks: int) -> None:
+    """Write the sums of matrix[8 (ranks b + k) + i] * x[8 b + i] to out[k], for each k below `ranks`.
+
+    Over all b among the first `blocks` of `present` in their order, and then over i below 8.
+    """
+    totals = np.zeros((ranks, LANES), np.float32)
+    for block in present[:blocks]:
+        totals += _rows(matrix, LANES * ranks * int(block), ranks) * _eight(x, LANES * int(block))
+    low = totals[:, :4] + totals[:, 4:]
+    out[:ranks] = (low[:, 0] + low[:, 1]) + (low[:, 2] + low[:, 3])
 
 
 def spread_lanes(out: Floats, start: int, matrix: Floats, at: int, hidden: Floats, ranks: int) -> None:

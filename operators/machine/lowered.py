@@ -18,6 +18,7 @@ from thalweg.operators.machine.interpreted import LANES
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _ALIGNMENT = 4
+RANKS_AT_ONCE = 4
 _READ, _KEPT, _DATA = 0, 3, 1
 
 
@@ -246,18 +247,40 @@ def _copy_bytes(context: Any, out: Any, start: Any, source: Any, source_start: A
     return types.void(out, types.int64, source, types.int64, types.int64), lower
 
 
-def _gather(context: Any, totals: Any, matrix: Any, at: Any, x: Any, start: Any, ranks: Any) -> Any:
+def _gather(context: Any, out: Any, matrix: Any, x: Any, present: Any, blocks: Any, ranks: Any) -> Any:
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        totals, matrix, at, x, start, ranks = arguments
-        values = _load(builder, _pointer(context, builder, signature.args[3], x, start))
-        with cgutils.for_range(builder, ranks) as loop:
-            lane = builder.mul(loop.index, ir.Constant(ir.IntType(64), LANES))
-            weights = _load(builder, _pointer(context, builder, signature.args[1], matrix, builder.add(at, lane)))
-            place = _pointer(context, builder, signature.args[0], totals, lane)
-            _store(builder, builder.fadd(_load(builder, place), builder.fmul(weights, values)), place)
+        out, matrix, x, present, blocks, ranks = arguments
+        whole = ir.IntType(64)
+        eight = ir.Constant(whole, LANES)
+
+        def sums(first: Any, width: int) -> None:
+            """Gather so many ranks at once: their sums stay in registers, and none waits for another."""
+            nothing = ir.Constant(_VECTOR, [0.0] * LANES)
+            totals = [cgutils.alloca_once_value(builder, nothing) for _ in range(width)]
+            for total in totals:
+                builder.store(nothing, total)
+            with cgutils.for_range(builder, blocks) as loop:
+                block = builder.sext(_element(context, builder, signature.args[3], present, loop.index), whole)
+                at = builder.mul(builder.add(builder.mul(block, ranks), first), eight)
+                values = _load(builder, _pointer(context, builder, signature.args[2], x, builder.mul(block, eight)))
+                for place, total in enumerate(totals):
+                    lane = builder.add(at, ir.Constant(whole, place * LANES))
+                    weights = _load(builder, _pointer(context, builder, signature.args[1], matrix, lane))
+                    builder.store(builder.fadd(builder.load(total), builder.fmul(weights, values)), total)
+            made = context.make_array(signature.args[0])(context, builder, out)
+            for place, total in enumerate(totals):
+                target = builder.gep(made.data, [builder.add(first, ir.Constant(whole, place))])
+                builder.store(_sum_of(builder, builder.load(total)), target)
+
+        fours = builder.sdiv(ranks, ir.Constant(whole, RANKS_AT_ONCE))
+        with cgutils.for_range(builder, fours) as loop:
+            sums(builder.mul(loop.index, ir.Constant(whole, RANKS_AT_ONCE)), RANKS_AT_ONCE)
+        done = builder.mul(fours, ir.Constant(whole, RANKS_AT_ONCE))
+        with cgutils.for_range(builder, builder.sub(ranks, done)) as loop:
+            sums(builder.add(done, loop.index), 1)
         return context.get_dummy_value()
 
-    return types.void(totals, matrix, types.int64, x, types.int64, types.int64), lower
+    return types.void(out, matrix, x, present, types.int64, types.int64), lower
 
 
 def _spread(context: Any, out: Any, start: Any, matrix: Any, at: Any, hidden: Any, ranks: Any) -> Any:
