@@ -51,7 +51,7 @@ def new_gathered(kinds: int, short: int, size: int) -> Gathered:
 
 @compiled
 def forget(gathered: Gathered, kind: int) -> None:
-    """Begin anew with a kind."""
+    """Empty what is gathered of a kind."""
     gathered.counts[kind] = 0
 
 
