@@ -38,6 +38,8 @@ from thalweg.schemas.events import SOURCE_MAX
 FIXED_BYTES = 38
 VALUE_BYTES = 9
 HALF_BYTES = 2
+MAGIC, VERSION, NAME_BYTES = 0x4C54, 1, 4
+"""Of a batch, as `schemas.lessons` has them: compiled code takes no number from there."""
 UNKNOWN = 255
 """The place of a field that a partition has not met."""
 SCALE = 2.0**1008  # between a half's exponent and a float64's
@@ -55,6 +57,20 @@ class Flag(IntEnum):
     """A late positive: one more step."""
     LEARNED = 2
     """Weights move by it; without, it only counts, and its error is remembered."""
+
+
+class Head(IntEnum):
+    """Where the numbers of a batch's header are (`schemas.lessons`)."""
+
+    MAGIC = 0
+    VERSION = 2
+    NAMES = 3
+    LENGTH = 4
+    SOURCE = 8
+    COUNT = 12
+    FIRST = 16
+    LAYOUT = 24
+    END = 44
 
 
 class At(IntEnum):

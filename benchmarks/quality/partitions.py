@@ -100,7 +100,7 @@ def merged(
             collected.add([], partition.close_all().examples, places[number])
             gc.collect()
         return collected.figures()
-    partitions = Partitions(configuration, count)
+    partitions = Partitions(configuration, [{}] * count)
     done = [0] * count
     for first in range(0, len(records), every):
         ends = [

@@ -18,15 +18,10 @@ from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.learning import Step
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score
-from thalweg.operators.lessons import UNKNOWN, At, Flag
+from thalweg.operators.lessons import UNKNOWN, At, Flag, Head
 from thalweg.operators.machine.compiled import clear, compiled, float64, int64, uint64
 from thalweg.operators.machine.lanes import LANES
 from thalweg.operators.structures import table
-from thalweg.schemas import lessons as wire
-
-MAGIC = int.from_bytes(wire.MAGIC, "little")
-VERSION_AT, NAMES_AT, LENGTH_AT, SOURCE_AT, COUNT_AT, FIRST_AT, LAYOUT_AT = 2, 3, 4, 8, 12, 16, 24
-HEADER_BYTES, NAME_BYTES, VERSION = wire.HEADER_BYTES, wire.NAME_BYTES, wire.VERSION
 
 
 class Learned(IntEnum):
@@ -69,12 +64,12 @@ def learn_lessons(state: State, parameters: Parameters, scratch: Scratch, column
         end = end_of_batch(data, at, source)
         if end < 0:
             return int64(Learned.DAMAGED)
-        if lessons.take(data, at + LAYOUT_AT, 8) != parameters.lessons.layout:
+        if lessons.take(data, at + Head.LAYOUT, 8) != parameters.lessons.layout:
             return int64(Learned.OTHER_LAYOUT)
         find_places(state, parameters, scratch.lessons.places, data, at)
-        number = lessons.take(data, at + FIRST_AT, 8)
-        place = at + HEADER_BYTES + NAME_BYTES * lessons.take(data, at + NAMES_AT, 1)
-        for _ in range(lessons.take(data, at + COUNT_AT, 4)):
+        number = lessons.take(data, at + Head.FIRST, 8)
+        place = at + Head.END + lessons.NAME_BYTES * lessons.take(data, at + Head.NAMES, 1)
+        for _ in range(lessons.take(data, at + Head.COUNT, 4)):
             length = length_of_lesson(state, scratch, data, place, end)
             if length < 0:
                 return int64(Learned.DAMAGED)
@@ -94,11 +89,14 @@ def learn_lessons(state: State, parameters: Parameters, scratch: Scratch, column
 @compiled
 def end_of_batch(data: npt.NDArray[np.uint8], at: int, source: int) -> int:
     """Return where a batch of a partition's lessons ends; -1 where none begins."""
-    if at + HEADER_BYTES > data.shape[0] or lessons.take(data, at, 2) != MAGIC:
+    if at + Head.END > data.shape[0] or lessons.take(data, at, 2) != lessons.MAGIC:
         return int64(-1)
-    end = at + lessons.take(data, at + LENGTH_AT, 4)
-    least = HEADER_BYTES + NAME_BYTES * lessons.take(data, at + NAMES_AT, 1)
-    is_ours = lessons.take(data, at + SOURCE_AT, 4) == source and lessons.take(data, at + VERSION_AT, 1) == VERSION
+    end = at + lessons.take(data, at + Head.LENGTH, 4)
+    least = Head.END + lessons.NAME_BYTES * lessons.take(data, at + Head.NAMES, 1)
+    is_ours = (
+        lessons.take(data, at + Head.SOURCE, 4) == source
+        and lessons.take(data, at + Head.VERSION, 1) == lessons.VERSION
+    )
     return end if is_ours and at + least <= end <= data.shape[0] else int64(-1)
 
 
@@ -128,11 +126,11 @@ def find_places(
     """Write the own place of each field that a batch's lessons may have; one that was not met here has none."""
     p = parameters.lessons
     derived_from = layout.first_derived(state.learner)
-    names = lessons.take(data, at + NAMES_AT, 1)
+    names = lessons.take(data, at + Head.NAMES, 1)
     for field in range(places.shape[0]):
         places[field] = field if field < p.declared or field >= derived_from else UNKNOWN
         if p.declared <= field < min(p.declared + names, derived_from):
-            name = lessons.take(data, at + HEADER_BYTES + NAME_BYTES * (field - p.declared), 4)
+            name = lessons.take(data, at + Head.END + lessons.NAME_BYTES * (field - p.declared), 4)
             if name == p.names[field]:
                 places[field] = field
                 continue

@@ -22,13 +22,23 @@ BATCH_EVENTS = 1_000
 
 
 @click.command("replay")
-@click.argument("log", metavar="LOG")
+@click.argument("logs", metavar="LOG...", nargs=-1, required=True)
 @click.option(
     "--out", metavar="F", help="Scores: .jsonl, .jsonl.gz, .jsonl.zst, - for stdout.  [default: LOG.scores.jsonl]"
 )
 @click.option("--examples", metavar="F", help="Impressions with their outcome and features, the same kinds of file.")
 @click.option("--dead-letters", metavar="F", help="Records that could not be used, with reason and raw bytes (base64).")
 @click.option("--rankings", metavar="F", help="Answers to requests, the same kinds of file.")
+@click.option(
+    "--merge-every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Of several logs: each is a partition, and they teach each other every N events of all logs.",
+)
+@click.option(
+    "--lessons", multiple=True, metavar="F", help="Lessons that the log's `merge` events name; may be given repeatedly."
+)
+@click.option("--lessons-out", metavar="F", help="What the partition teaches others, as the topic has it.")
 @click.option("--truth", metavar="F", help="True probabilities of `thalweg generate --truth`: report the regret.")
 @click.option("--summary", "summary_path", metavar="F.json", help="The table at the end as JSON.")
 @click.option("--report", metavar="F.html", help="A page with the table and plots over stream time (needs matplotlib).")
@@ -56,11 +66,14 @@ BATCH_EVENTS = 1_000
 @click.option("--first-offset", type=OFFSET, default=0, show_default=True, metavar="N", help="Of line 0.")
 @configuration_options
 def command(
-    log: str,
+    logs: tuple[str, ...],
     out: str | None,
     examples: str | None,
     dead_letters: str | None,
     rankings: str | None,
+    merge_every: int | None,
+    lessons: tuple[str, ...],
+    lessons_out: str | None,
     truth: str | None,
     summary_path: str | None,
     report: str | None,
@@ -79,14 +92,26 @@ def command(
     the end go to stderr. With --checkpoint, records that a checkpoint has seen are skipped, and outputs that are in
     their files already are not written again.
 
+    Several logs are partitions 0, 1, 2, ... of one model: give --merge-every N. A file of outputs then has {partition}
+    in its name, which stands for the number.
+
     \b
     Example:
       thalweg replay examples/kuairand/kuairand_sample.jsonl.gz --config examples/kuairand/thalweg.toml
     """
+    if len(logs) > 1 or merge_every is not None:
+        from thalweg.streams.commands.replay_partitions import Wanted, replay_partitions
+
+        given = {"--checkpoint": checkpoint, "--truth": truth, "--report": report, "--partition": partition or None}
+        given |= {"--first-offset": first_offset or None, "--lessons": "given" if lessons else None}
+        wanted = Wanted(out, examples, dead_letters, rankings, lessons_out, summary_path)
+        replay_partitions(logs, merge_every, wanted, given, batch_size, until_end_of_windows, topic, loaded)
+        return
+    (log,) = logs
     from thalweg.streams.checkpoints.folders import store_at
     from thalweg.streams.checkpoints.format import CheckpointError
     from thalweg.streams.checkpoints.objects import is_remote
-    from thalweg.streams.logs.sinks import Sink
+    from thalweg.streams.partition.lessons import lessons_in
     from thalweg.streams.partition.readiness import make_ready
     from thalweg.streams.partition.seal import seal_of
     from thalweg.streams.replay.regret import Truth
@@ -96,7 +121,7 @@ def command(
 
     out = out or (STANDARD_STREAM if log == STANDARD_STREAM else f"{log}.scores.jsonl")
     paths = [out, examples, dead_letters, rankings]
-    refuse_same([path for path in (*paths, summary_path, report) if path])
+    refuse_same([path for path in (*paths, lessons_out, summary_path, report) if path])
     topic = topic or loaded.topics.interactions
     console = Console(stderr=True)
     try:
@@ -123,11 +148,11 @@ def command(
                 block_events=batch_size,
                 seal=seal,
                 truth=None if truth is None else files.enter_context(Truth(truth)),
+                lessons=lessons_in(lessons) if lessons or lessons_out else None,
             )
             replay.refuse_gap(first_offset)
             make_ready(replay.partition, console)
-            opened = (path and Sink(path, inputs=[log], goes_on=replay.goes_on) for path in paths)
-            sinks = Sinks(*(sink or None for sink in opened))
+            sinks = Sinks.opened(paths, lessons_out, inputs=[log, *lessons], goes_on=replay.goes_on)
             damage = None
             with closing(sinks):
                 try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from thalweg.schemas.lessons import BadLessonsError, read_batches
 from thalweg.schemas.origin import parse_cause
 from thalweg.schemas.outputs import DeadLetter, decode_caused, encode_dead_letter
 from thalweg.schemas.records import Cause, Headers, Output
@@ -59,7 +60,7 @@ class Sink:
                 raise LogWriteError(
                     f"{path} is there and compressed, and can't be continued: write the rest to another file"
                 )
-            ending = ending_of(Path(path))
+            ending = self.ending_of(Path(path))
         self._last = ending.cause
         self._writer = LogWriter(path, inputs=inputs, append_at=ending.size if is_there else None)
 
@@ -68,7 +69,17 @@ class Sink:
         if self._last is not None:
             outputs = [output for output in outputs if output.cause > self._last]
         if outputs:
-            self._writer.write(b"\n".join([output.value or b"" for output in outputs]) + b"\n")
+            self._writer.write(self.joined(outputs))
+
+    @staticmethod
+    def ending_of(path: Path) -> "Ending":
+        """Return where a file of outputs ends. Raises LogWriteError where it is not one, or can't be read."""
+        return ending_of(path)
+
+    @staticmethod
+    def joined(outputs: Sequence[Output]) -> bytes:
+        """Return outputs as a file has them: a line each."""
+        return b"\n".join([output.value or b"" for output in outputs]) + b"\n"
 
     def flush(self) -> None:
         """Make what was written durable, as far as where it goes can be."""
@@ -77,6 +88,31 @@ class Sink:
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
+
+
+class LessonSink(Sink):
+    """Lessons to one file: batches as the topic has them, one behind the other."""
+
+    @staticmethod
+    def ending_of(path: Path) -> Ending:
+        """Return where a file of lessons ends. Raises LogWriteError where it is not one, or can't be read."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise LogWriteError(f"{path} can't be continued: {error.strerror}") from None
+        ending = Ending(0, None)
+        try:
+            for start, batch in read_batches(data):
+                ending = Ending(start + batch.length, batch.cause)
+        except BadLessonsError:
+            if ending.cause is None:
+                raise LogWriteError(f"{path} is there and holds no lessons: write to another file") from None
+        return ending
+
+    @staticmethod
+    def joined(outputs: Sequence[Output]) -> bytes:
+        """Return outputs as a file has them: they know their length."""
+        return b"".join([output.value or b"" for output in outputs])
 
 
 def ending_of(path: Path) -> Ending:

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -160,6 +161,19 @@ class LessonBook:
             if size >= AT_ONCE_BYTES:
                 break
         return b"".join(found)
+
+
+def lessons_in(paths: Iterable[str]) -> LessonBook:
+    """Return the lessons of files. Raises Refusal where one can't be read, or is none."""
+    book = LessonBook()
+    for path in paths:
+        try:
+            book.add(batches_of(Path(path).read_bytes()))
+        except OSError as error:
+            raise Refusal(f"{path} can't be read: {error.strerror}") from None
+        except BadLessonsError as error:
+            raise Refusal(f"{path} is no file of lessons, or damaged: {error}") from None
+    return book
 
 
 def batches_of(data: bytes) -> Iterator[bytes]:

@@ -1,14 +1,19 @@
 """Several logs through as many partitions that teach each other every so many events, in one process."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
+import numpy as np
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.records import Output, Outputs, Record
 from thalweg.streams.partition.lessons import LessonBook
-from thalweg.streams.partition.partition import Partition
+from thalweg.streams.partition.partition import BLOCK_EVENTS, Partition
+from thalweg.streams.partition.tally import Quality, Tally, quality
+from thalweg.streams.replay.replay import Sinks
+from thalweg.streams.replay.summary import Summary, summarize
 
 
 class _Timed(msgspec.Struct, gc=False):
@@ -25,18 +30,17 @@ class Partitions:
     ----------
     configuration
         The fold's, the same for all.
-    count
-        How many there are.
     options
         What each `Partition` is made with besides.
 
     """
 
-    def __init__(self, configuration: Configuration, count: int, **options: Any) -> None:
+    def __init__(self, configuration: Configuration, options: Iterable[dict[str, Any]]) -> None:
         """Make them; the parameters are the class's."""
         self.lessons = LessonBook()
         self.all = [
-            Partition(configuration, partition=number, lessons=self.lessons, **options) for number in range(count)
+            Partition(configuration, partition=number, lessons=self.lessons, **each)
+            for number, each in enumerate(options)
         ]
 
     def process(self, records: Sequence[Sequence[Record]]) -> list[Outputs]:
@@ -52,6 +56,78 @@ class Partitions:
         upto = {number: self.lessons.last(number) for number in range(len(self.all))}
         for partition in self.all:
             partition.merge(upto)
+
+
+class PartitionsReplay:
+    """Several logs, each a partition, from an empty state on.
+
+    Parameters
+    ----------
+    configuration
+        The fold's.
+    count
+        How many logs there are.
+    merge_every
+        Events of all logs after which the partitions learn what the others taught.
+    examples, block_events, topic
+        As `Replay` has them.
+
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        count: int,
+        merge_every: int,
+        *,
+        examples: bool = True,
+        block_events: int = BLOCK_EVENTS,
+        topic: str = "interactions",
+    ) -> None:
+        """Make the partitions; the parameters are the class's."""
+        self.tallies = [Tally() for _ in range(count)]
+        options = {"examples": examples, "block_events": block_events, "topic": topic}
+        self.partitions = Partitions(configuration, [{"tally": tally} | options for tally in self.tallies])
+        self.events = 0
+        self.seconds = 0.0
+        self._merge_every = merge_every
+
+    def run(
+        self,
+        logs: Sequence[Iterable[Sequence[Record]]],
+        sinks: Sequence[Sinks],
+        on_block: Callable[[int], object] = lambda events: None,
+    ) -> None:
+        """Fold all logs, and write what each partition made to its sinks; `on_block` gets the events folded so far.
+
+        Raises LogReadError where a log can't be read, and LogWriteError where an output can't be written.
+        """
+        started = time.perf_counter()
+        for records in interleaved(logs, self._merge_every):
+            for sink, outputs in zip(sinks, self.partitions.process(records), strict=True):
+                sink.write(outputs)
+            self.events += sum(map(len, records))
+            on_block(self.events)
+        self.seconds += time.perf_counter() - started
+
+    def close_windows(self, sinks: Sequence[Sinks]) -> None:
+        """Close every window that is open, as the logs' end."""
+        for sink, partition in zip(sinks, self.partitions.all, strict=True):
+            sink.write(partition.close_all())
+
+    def summaries(self, letters: str) -> list[Summary]:
+        """Return what each partition came to; `letters` is where dead letters can be seen."""
+        both = zip(self.partitions.all, self.tallies, strict=True)
+        return [
+            summarize(partition, tally, events_now=0, seconds=self.seconds, letters=letters)
+            for partition, tally in both
+        ]
+
+    def quality(self) -> Quality:
+        """Return the quality of all partitions' final scores together."""
+        arrays = [tally.arrays() for tally in self.tallies]
+        labels, scores = (np.concatenate(part) for part in zip(*arrays, strict=True))
+        return quality(labels, scores[:, 0])
 
 
 def interleaved(logs: Sequence[Iterable[Sequence[Record]]], events: int) -> Iterator[list[list[Record]]]:

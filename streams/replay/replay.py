@@ -4,13 +4,14 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.records import LogRecord, Outputs
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, Identity, Store, header_of
 from thalweg.streams.logs.errors import LogReadError
-from thalweg.streams.logs.sinks import Sink, dead_letter_line
+from thalweg.streams.logs.sinks import LessonSink, Sink, dead_letter_line
+from thalweg.streams.partition.lessons import LessonSource
 from thalweg.streams.partition.partition import BLOCK_EVENTS, Partition
 from thalweg.streams.partition.seal import Seal
 from thalweg.streams.partition.tally import Tally
@@ -20,6 +21,8 @@ from thalweg.streams.replay.summary import Summary, summarize, with_regret
 CHECKPOINT_EVENTS = 1_000_000
 TALLY = "tally"
 
+Kind = TypeVar("Kind", bound=Sink)
+
 
 class Sinks(NamedTuple):
     """Where outputs go; None: nowhere."""
@@ -28,6 +31,29 @@ class Sinks(NamedTuple):
     examples: Sink | None = None
     dead_letters: Sink | None = None
     rankings: Sink | None = None
+    lessons: LessonSink | None = None
+
+    @classmethod
+    def opened(
+        cls, paths: Sequence[str | None], lessons: str | None, *, inputs: Sequence[str], goes_on: bool = False
+    ) -> "Sinks":
+        """Return sinks of files for scores, examples, dead letters and rankings, and for lessons; None: not wanted.
+
+        `inputs`, `goes_on` as `Sink` has them. Raises LogWriteError where one can't be written; none is open then.
+        """
+        with ExitStack() as opening:
+
+            def opened(kind: type[Kind], path: str | None) -> Kind | None:
+                if path is None:
+                    return None
+                sink = kind(path, inputs=inputs, goes_on=goes_on)
+                opening.callback(sink.close)
+                return sink
+
+            scores, examples, dead_letters, rankings = (opened(Sink, path) for path in paths)
+            found = cls(scores, examples, dead_letters, rankings, opened(LessonSink, lessons))
+            opening.pop_all()
+        return found
 
     def write(self, outputs: Outputs) -> None:
         """Write outputs, each kind to its file."""
@@ -39,6 +65,8 @@ class Sinks(NamedTuple):
             self.dead_letters.write([dead_letter_line(output) for output in outputs.dead_letters])
         if self.rankings is not None:
             self.rankings.write(outputs.rankings)
+        if self.lessons is not None:
+            self.lessons.write(outputs.lessons)
 
     def flush(self) -> None:
         """Hand all that was written to the system."""
@@ -73,6 +101,8 @@ class Replay:
         What checkpoints are signed with, see `thalweg.streams.partition.seal`.
     truth
         True probabilities that scores are compared with; from a checkpoint on, those after it.
+    lessons
+        Where the lessons come from that the log names; with it, lessons are made too.
 
     Raises
     ------
@@ -92,6 +122,7 @@ class Replay:
         block_events: int = BLOCK_EVENTS,
         seal: Seal | None = None,
         truth: Truth | None = None,
+        lessons: LessonSource | None = None,
     ) -> None:
         """Load the newest checkpoint; the parameters are the class's."""
         self._truth = truth
@@ -119,6 +150,7 @@ class Replay:
                 tally=self.tally,
                 block_events=block_events,
                 seal=None if seal is None else seal.bound(None if checkpoint is None else checkpoint.header),
+                lessons=lessons,
             )
         except ValueError as error:
             raise CheckpointError(

@@ -4,18 +4,21 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from thalweg.operators import lessons
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.fates import FATES
 from thalweg.operators.fold.layout import layout_of
+from thalweg.operators.lessons import Head
 from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.structures.names import field_names
 from thalweg.schemas.events import Erase, Merge, encode_event
-from thalweg.schemas.lessons import HEADER, HEADER_BYTES, NAME_BYTES, encode_batch, read_batch
-from thalweg.schemas.records import LogRecord, Outputs, no_outputs
+from thalweg.schemas.lessons import HEADER, HEADER_BYTES, NAME_BYTES, VERSION, encode_batch, read_batch
+from thalweg.schemas.records import Cause, LogRecord, Outputs, no_outputs
 from thalweg.streams.partition.lessons import LessonBook, LessonsLayoutError, LessonsMissingError
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.refusal import Refusal
@@ -29,10 +32,10 @@ FIRST = -1_000
 TEACHER, LEARNER = 3, 1
 
 
-def configured(**lessons: Any) -> Configuration:
+def configured(**given: Any) -> Configuration:
     c = small(rows=1 << 12, users=1 << 12, waiting=1 << 11)
     crossed = replace(c.features, crosses=(("user", "device"), ("item", "device")))
-    return replace(c, features=crossed, lessons=replace(c.lessons, **lessons))
+    return replace(c, features=crossed, lessons=replace(c.lessons, **given))
 
 
 C = configured()
@@ -294,6 +297,19 @@ def test_lessons_of_a_cause_go_in_batches_of_64() -> None:
     assert sizes[:-1] == [64] * (len(sizes) - 1) or sum(sizes) < 64
     ordinals = [output.cause.ordinal for output in made]
     assert all(ordinal % 64 == 0 for ordinal in ordinals[1:])
+
+
+def test_the_header_is_where_the_wire_has_it() -> None:
+    """Compiled code has its own numbers of a batch's header, so that its cache sees them; they are those of the wire."""
+    value = encode_batch(5, 6, 7, Cause(8, 9), [10], [b"lesson"])
+    numbers = [int(part) for part in HEADER.unpack_from(value)[1:7]]
+    at = [Head.VERSION, Head.NAMES, Head.LENGTH, Head.SOURCE, Head.COUNT, Head.FIRST, Head.LAYOUT, Head.END]
+    sizes = [after - before for before, after in pairwise(at[:-1])]
+    data = np.frombuffer(bytearray(value), np.uint8)
+    assert [lessons.take(data, int(place), size) for place, size in zip(at, sizes, strict=False)] == numbers
+    assert lessons.take(data, int(Head.LAYOUT), 8) == 7
+    assert lessons.take(data, int(Head.MAGIC), 2) == lessons.MAGIC
+    assert (lessons.VERSION, lessons.NAME_BYTES, int(Head.END)) == (VERSION, NAME_BYTES, HEADER_BYTES)
 
 
 def test_a_batch_of_another_partition_is_not_taken() -> None:

@@ -41,7 +41,7 @@ def test_compiled_code_reads_and_writes_the_tuples_own_arrays() -> None:
     made.letter_offset[1] = 2  # written behind it, and seen by it
     expected = 42.0 + ACTED + parameters.derived.recent_items + parameters.skipped
     assert [add(held(parameters), kept, 5), add(held(parameters), kept, 2)] == [expected] * 2
-    assert made.counts.tolist() == [0, 7, 0, 0]
+    assert made.counts.tolist() == [0, 7, 0, 0, 0, 0, 0]
     assert made.scores[2].tolist() == [0.0, 0.0, 0.0, 0.0, 2.0]
     assert made.fate.tolist() == [0, 2, 0]
 
@@ -51,5 +51,5 @@ def test_two_of_them_do_not_mix() -> None:
     parameters, first, second = held(parameters_of(C, [])), held(emitted()), held(emitted())
     add(parameters, first, 3)
     add(parameters, second, 4)
-    assert [first.counts.tolist(), second.counts.tolist()] == [[0, 3, 0, 0], [0, 4, 0, 0]]
+    assert [first.counts.tolist(), second.counts.tolist()] == [[0, 3, 0, 0, 0, 0, 0], [0, 4, 0, 0, 0, 0, 0]]
     assert first.scores.shape == (3, 5)
