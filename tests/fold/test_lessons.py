@@ -300,7 +300,7 @@ def test_lessons_of_a_cause_go_in_batches_of_64() -> None:
 
 
 def test_the_header_is_where_the_wire_has_it() -> None:
-    """Compiled code has its own numbers of a batch's header, so that its cache sees them; they are those of the wire."""
+    """Compiled code has its own numbers of the header, which its cache sees; they are those of the wire."""
     value = encode_batch(5, 6, 7, Cause(8, 9), [10], [b"lesson"])
     numbers = [int(part) for part in HEADER.unpack_from(value)[1:7]]
     at = [Head.VERSION, Head.NAMES, Head.LENGTH, Head.SOURCE, Head.COUNT, Head.FIRST, Head.LAYOUT, Head.END]
