@@ -147,9 +147,10 @@ def command(
                 examples=examples is not None,
                 block_events=batch_size,
                 seal=seal,
-                truth=None if truth is None else files.enter_context(Truth(truth)),
                 lessons=lessons_in(lessons) if lessons or lessons_out else None,
             )
+            if truth is not None:
+                replay.truth = files.enter_context(Truth(truth))
             replay.refuse_gap(first_offset)
             make_ready(replay.partition, console)
             sinks = Sinks.opened(paths, lessons_out, inputs=[log, *lessons], goes_on=replay.goes_on)

@@ -99,8 +99,6 @@ class Replay:
         Events folded in one go.
     seal
         What checkpoints are signed with, see `thalweg.streams.partition.seal`.
-    truth
-        True probabilities that scores are compared with; from a checkpoint on, those after it.
     lessons
         Where the lessons come from that the log names; with it, lessons are made too.
 
@@ -121,11 +119,11 @@ class Replay:
         examples: bool = True,
         block_events: int = BLOCK_EVENTS,
         seal: Seal | None = None,
-        truth: Truth | None = None,
         lessons: LessonSource | None = None,
     ) -> None:
         """Load the newest checkpoint; the parameters are the class's."""
-        self._truth = truth
+        self.truth: Truth | None = None
+        """True probabilities that scores are compared with; from a checkpoint on, those after it."""
         self._identity = Identity(topic, partition, configuration)
         self._store = store
         checkpoint = None if store is None else store.load(self._identity)
@@ -195,8 +193,8 @@ class Replay:
                 self.events += len(fresh)
                 self.next_offset = last + 1
                 self._last_value = fresh[-1].value
-                if self._truth is not None:
-                    self._truth.add(outputs.scores)
+                if self.truth is not None:
+                    self.truth.add(outputs.scores)
                 on_block(self.events)
                 if self.events - self._saved_events >= checkpoint_events:
                     self._save(sinks)
@@ -221,7 +219,7 @@ class Replay:
     def summary(self, *, letters: str = "--dead-letters F.jsonl writes them") -> Summary:
         """Return what the replay came to so far; `letters` is where dead letters can be seen."""
         summary = summarize(self.partition, self.tally, events_now=self.events, seconds=self.seconds, letters=letters)
-        return summary if self._truth is None else with_regret(summary, self._truth.regret())
+        return summary if self.truth is None else with_regret(summary, self.truth.regret())
 
     def _after_checkpoint(self, block: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the checkpoint has not seen, once its last one was found where it must be."""
