@@ -78,9 +78,15 @@ QUICK += $(addprefix tests/streams/,test_driver.py logs/test_logs.py mapping/tes
     kafka/test_first_blocks.py kafka/test_joined_blocks.py kafka/test_taken_over.py configuration/test_configuration.py \
     partition/test_tally.py checkpoints/test_checkpoints.py replay/test_figures.py worker simulation/test_simulated_loop.py \
     simulation/test_simulated_disk.py commands/test_checkpoint_command.py)
+# Left to `make test`: of these files what takes seconds when interpreted.
+SLOW := tests/operators/estimators/test_river.py::test_river_finds_nothing
+SLOW += tests/operators/estimators/test_river.py::test_embeddings_share_no_row_and_stay_within_their_limit
+SLOW += tests/fold/test_state.py::test_an_erased_user_leaves_nothing_in_the_rows_that_are_free
+SLOW += tests/fold/test_state.py::test_a_restored_snapshot_has_the_digest_and_the_future_of_the_state
+SLOW += tests/streams/test_driver.py::test_a_crash_is_not_seen_by_readers
 quick: $(VENV)/.installed-test
 	THALWEG_INTERPRETED=1 $(BIN)/python -m pytest -q -n 2 -m "not broker and not large and not long" $(QUICK) \
-	    --deselect tests/operators/estimators/test_river.py::test_river_finds_nothing
+	    $(addprefix --deselect ,$(SLOW))
 
 # Three processes on two cores: tests that need a broker mostly wait, in two of them at first (tests/conftest.py). What is
 # compiled is compiled before they start, beside the types.
