@@ -28,11 +28,16 @@ from thalweg.operators.joiner import (
     write_early,
     write_record,
 )
+from thalweg.operators.machine.compiled import INTERPRETED
 from thalweg.operators.structures.deadlines import next_due
 from thalweg.operators.structures.ownership import attach, first_of
 from thalweg.operators.structures.pool import available
 from thalweg.operators.structures.texts import read_text
 
+from tests.soak import sized
+
+WHOLE = 100
+EXAMPLES = 20 if INTERPRETED else sized(40, WHOLE)
 SLOTS, NODES, PER_IMPRESSION, USERS = 5, 7, 3, 3
 CONFIGURATION = JoinerConfiguration(
     user_share=0.5,
@@ -235,8 +240,8 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
         return out.tobytes()
 
 
-TestJoinerAgainstDictionary = JoinerAgainstDictionary.TestCase
-TestJoinerAgainstDictionary.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestJoinerAgainstDictionary = pytest.mark.soak(EXAMPLES, WHOLE, "examples")(JoinerAgainstDictionary.TestCase)
+TestJoinerAgainstDictionary.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
 
 
 def test_the_log_odds_correction_is_the_logarithm_of_the_rate() -> None:
