@@ -120,6 +120,7 @@ class Lessons(NamedTuple):
 
     made: Annotated[Int64, per("1", "lessons made so far: the number of the last one")]
     learned: Annotated[Int64, per("sources", "the number of the last one learned of each partition; 0: none")]
+    begun: Annotated[Int64, per("1", "1 once a merge has come: only the first may name where to start", upto=1)]
     key: Annotated[UInt64, per("slots taught", "of each value of an impression, where lessons are made", over="scored")]
 
 

@@ -54,19 +54,17 @@ class Batch(NamedTuple):
 
 
 def encode_batch(
-    source: int, first: int, layout: int, cause: Cause, names: Sequence[int], lessons: Sequence[bytes]
+    source: int, first: int, layout: int, cause: Cause, names: Sequence[int], count: int, lessons: bytes
 ) -> bytes:
-    """Return lessons as one batch.
+    """Return so many lessons, one behind the other, as one batch.
 
-    >>> batch = encode_batch(3, 98, 7, Cause(4711, 0), [], [b"ab", b"c"])
+    >>> batch = encode_batch(3, 98, 7, Cause(4711, 0), [], 2, b"abc")
     >>> read_batch(batch).source, read_batch(batch).last, batch[HEADER_BYTES:]
     (3, 99, b'abc')
     """
-    length = HEADER_BYTES + NAME_BYTES * len(names) + sum(map(len, lessons))
-    head = HEADER.pack(
-        MAGIC, VERSION, len(names), length, source, len(lessons), first, layout, cause.offset, cause.ordinal
-    )
-    return b"".join((head, struct.pack(f"<{len(names)}I", *names), *lessons))
+    length = HEADER_BYTES + NAME_BYTES * len(names) + len(lessons)
+    head = HEADER.pack(MAGIC, VERSION, len(names), length, source, count, first, layout, cause.offset, cause.ordinal)
+    return head + struct.pack(f"<{len(names)}I", *names) + lessons
 
 
 def read_batch(value: bytes | memoryview, start: int = 0) -> Batch:

@@ -21,7 +21,7 @@ from benchmarks.real_logs import RealLog
 DELAYS_MS = (1_000, 590_000)
 COUNTS = (4, 16)
 EVERY = (1_000, 10_000)
-EVENTS = {"Globo": 600_000}
+EVENTS = {"Globo": 250_000}
 """Events of a log that is not taken whole."""
 
 

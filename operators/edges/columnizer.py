@@ -287,6 +287,7 @@ def with_merges(columns: Columns, events: Sequence[Event | None]) -> Columns:
         merge_source=np.array([source for _, source, _ in named], np.int64),
         merge_upto=np.array([upto for _, _, upto in named], np.int64),
         merge_passed=np.array([source in event.exclude for event, source, _ in named], np.uint8),
+        merge_begins=np.array([isinstance(event, Merge) and event.start is not None for event in events], np.uint8),
     )
 
 

@@ -1,7 +1,7 @@
 """What the fold emits, as columns, and these columns as outputs on the wire."""
 
 from collections.abc import Sequence
-from itertools import groupby, repeat
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,11 +39,10 @@ DETAILS = {
 }
 
 
-class Lesson(NamedTuple):
-    """A lesson on its way out: its cause, its number, its bytes, and the hashes of `names` that are its batch's."""
+class Taught(NamedTuple):
+    """Lessons on their way out: `rows` int64 [n, 4] as `Emitted.lesson`, their bytes, the hashes of field names."""
 
-    cause: Cause
-    number: int
+    rows: npt.NDArray[np.int64]
     text: bytes
     names: tuple[int, ...]
 
@@ -87,6 +86,7 @@ class Encoder:
         self._topic = topic
         self._prefix = f"{topic}-{partition}-"
         self._partition = partition
+        self._prefix_bytes = self._prefix.encode()
         self._configuration = configuration
         self._layout = layout_of(configuration) % 2**64
         self._ranking = configuration.ranking
@@ -199,29 +199,36 @@ class Encoder:
             outputs.append(Output(Cause(offset, 0), encode_ranking(found), found.user.encode()))
         return outputs
 
-    def lessons(self, emitted: Emitted, names: list[str]) -> list[Lesson]:
-        """Return the lessons emitted."""
+    def lessons(self, emitted: Emitted, names: list[str]) -> list[Taught]:
+        """Return the lessons emitted, none or all of them together."""
         count = int(emitted.counts[Made.LESSONS])
         if not count:
             return []
         text = emitted.lesson_text[: int(emitted.counts[Made.LESSON_BYTES])].tobytes()
-        hashes = tuple(name_hashes(self._configuration, names))
-        found, start = [], 0
-        for offset, ordinal, number, end in emitted.lesson[:count].tolist():
-            found.append(Lesson(Cause(offset, ordinal), number, text[start:end], hashes))
-            start = end
-        return found
+        return [Taught(emitted.lesson[:count].copy(), text, tuple(name_hashes(self._configuration, names)))]
 
-    def batches(self, lessons: Sequence[Lesson]) -> list[Output]:
+    def batches(self, taught: Sequence[Taught]) -> list[Output]:
         """Return lessons as outputs: those of one cause in batches of `BATCH`, wherever the log was cut."""
+        if not taught:
+            return []
+        rows = np.concatenate([each.rows for each in taught])
+        shifts = np.cumsum([0, *(len(each.text) for each in taught[:-1])])
+        rows[:, 3] += np.repeat(shifts, [len(each.rows) for each in taught])
+        names = [each.names for each in taught for _ in range(len(each.rows))]
+        text = b"".join([each.text for each in taught])
+        offset, tens = rows[:, 0], rows[:, 1] // BATCH
+        is_first = np.ones(len(rows), bool)
+        is_first[1:] = (offset[1:] != offset[:-1]) | (tens[1:] != tens[:-1])
+        firsts = np.flatnonzero(is_first)
+        starts = np.concatenate(([0], rows[:, 3]))[firsts].tolist()
+        ends = [*starts[1:], len(text)]
+        counts = np.diff(firsts, append=len(rows)).tolist()
         outputs = []
-        for _, group in groupby(lessons, lambda lesson: (lesson.cause.offset, lesson.cause.ordinal // BATCH)):
-            batch = list(group)
-            first = batch[0]
-            texts = [lesson.text for lesson in batch]
-            value = encode_batch(self._partition, first.number, self._layout, first.cause, first.names, texts)
-            cause = f"{self._prefix}{first.cause.offset}:{first.cause.ordinal}".encode()
-            outputs.append(Output(first.cause, value, None, (("thalweg.cause", cause),)))
+        for at, start, end, count in zip(firsts.tolist(), starts, ends, counts, strict=True):
+            cause, number = Cause(int(rows[at, 0]), int(rows[at, 1])), int(rows[at, 2])
+            value = encode_batch(self._partition, number, self._layout, cause, names[at], count, text[start:end])
+            header = b"%s%d:%d" % (self._prefix_bytes, *cause)
+            outputs.append(Output(cause, value, None, (("thalweg.cause", header),)))
         return outputs
 
     def dead_letters(self, block: Block, emitted: Emitted, first: int, last: int) -> list[Output]:

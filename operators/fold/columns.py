@@ -38,7 +38,8 @@ class Columns(NamedTuple):
     places of the fields that a request caps, + 1.
 
     Of merges: `merge_start` int64 [n + 1] into `merge_source`, `merge_upto` int64, a partition and the number of its
-    last lesson, in the order of partitions, and `merge_passed` uint8: its lessons are passed over.
+    last lesson, in the order of partitions, and `merge_passed` uint8: its lessons are passed over. `merge_begins` uint8
+    [n]: another partition's shared part is where this one begins.
     """
 
     kind: npt.NDArray[np.uint8]
@@ -69,6 +70,7 @@ class Columns(NamedTuple):
     merge_source: npt.NDArray[np.int64]
     merge_upto: npt.NDArray[np.int64]
     merge_passed: npt.NDArray[np.uint8]
+    merge_begins: npt.NDArray[np.uint8]
 
 
 def new_columns(events: int) -> Columns:
@@ -104,4 +106,5 @@ def new_columns(events: int) -> Columns:
         merge_source=np.zeros(0, np.int64),
         merge_upto=np.zeros(0, np.int64),
         merge_passed=np.zeros(0, np.uint8),
+        merge_begins=np.zeros(events, np.uint8),
     )

@@ -36,7 +36,7 @@ from thalweg.operators.machine.compiled import clear, compiled, int64, uint64
 from thalweg.operators.machine.reference import by_reference
 from thalweg.operators.structures import deadlines, index
 
-FOLD, COMPLETE, CLOSE, LEARN = range(4)
+FOLD, COMPLETE, CLOSE, LEARN, CLAIM = range(5)
 NO_PROBABILITY = 0.0
 NO_COLUMNS = new_columns(0)
 
@@ -87,6 +87,13 @@ def learn(
     return merging.Learned(run(state, parameters, scratch, columns, emitted, LEARN, 0, NO_PROBABILITY))
 
 
+def claim(
+    state: State, parameters: Parameters, scratch: Scratch, columns: Columns, emitted: Emitted, is_pairs: bool
+) -> None:
+    """Give the keys of another partition's values, or pairs, their rows here: see `merging.claim_rows`."""
+    run(state, parameters, scratch, columns, emitted, CLAIM, int(is_pairs), NO_PROBABILITY)
+
+
 @compiled
 def run(
     state: State,
@@ -98,8 +105,11 @@ def run(
     event: int,
     probability: float,
 ) -> int:
-    """Do what `fold`, `complete`, `close_all` or `learn` asks: one program, so that shared parts compile once."""
+    """Do what `fold` and the others above ask: one program, so that what they share is compiled once."""
     read = by_reference(columns)
+    if task == CLAIM:
+        merging.claim_rows(state, read, event)
+        return 0
     if task == LEARN:
         return merging.learn_lessons(state, parameters, scratch, read)
     if task == CLOSE:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators import cross, delay, derived, error_memory, features, ftrl, joiner, lessons
 from thalweg.operators.features import Value
-from thalweg.operators.fold import fates, layout, learning, ranking, reading, scoring
+from thalweg.operators.fold import fates, layout, learning, prefetching, ranking, reading, scoring
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Made, dead_letter, set_fate
 from thalweg.operators.fold.fates import Fate
@@ -21,7 +21,10 @@ from thalweg.operators.joiner import Score
 from thalweg.operators.lessons import UNKNOWN, At, Flag, Head
 from thalweg.operators.machine.compiled import clear, compiled, float64, int64, uint64
 from thalweg.operators.machine.lanes import LANES
-from thalweg.operators.structures import table
+from thalweg.operators.structures import index, table
+
+BEGINS = -1
+"""In place of an entry: the merge names another partition's shared part, which comes first."""
 
 
 class Learned(IntEnum):
@@ -44,6 +47,9 @@ def on_merge(state: State, parameters: Parameters, columns: Columns, emitted: Em
     if parameters.lessons.is_ignored:
         set_fate(state, emitted, event, Fate.IGNORED)
         return True
+    if columns.merge_begins[event] != 0 and state.lessons.begun[0] == 0:
+        emitted.counts[Made.MERGE] = BEGINS
+        return False
     for entry in range(first, last):
         source, upto = columns.merge_source[entry], columns.merge_upto[entry]
         if source != parameters.lessons.own and upto > state.lessons.learned[source]:
@@ -51,8 +57,30 @@ def on_merge(state: State, parameters: Parameters, columns: Columns, emitted: Em
                 emitted.counts[Made.MERGE] = entry + 1
                 return False
             state.lessons.learned[source] = upto
+    state.lessons.begun[0] = 1
     set_fate(state, emitted, event, Fate.MERGED)
     return True
+
+
+@compiled
+def claim_rows(state: State, columns: Columns, is_pairs: int) -> None:
+    """Give keys (`columns.user`) of another partition their rows here, in this order, and write these to its offsets.
+
+    A value's field is its `columns.kind`, when it was updated its `ts_ms`. -1: there is no room.
+    """
+    for place in range(columns.user.shape[0]):
+        key, now_ms = columns.user[place], columns.ts_ms[place]
+        if is_pairs != 0:
+            columns.offset[place] = row_for(state.cross.pairs, key, int64(0), now_ms)
+        else:
+            columns.offset[place] = row_for(state.features, key, int64(columns.kind[place]), now_ms)
+
+
+@compiled
+def row_for(members: table.Table, key: int, field: int, now_ms: int) -> int:
+    """Return a key's row, made where there is none; -1 where there is no room."""
+    row = int64(index.find(members.lookup, key))
+    return row if row >= 0 else int64(table.claim_row(members, key, field, now_ms))
 
 
 @compiled
@@ -67,6 +95,7 @@ def learn_lessons(state: State, parameters: Parameters, scratch: Scratch, column
         if lessons.take(data, at + Head.LAYOUT, 8) != parameters.lessons.layout:
             return int64(Learned.OTHER_LAYOUT)
         find_places(state, parameters, scratch.lessons.places, data, at)
+        prefetch_batches(state, scratch, data, end)
         number = lessons.take(data, at + Head.FIRST, 8)
         place = at + Head.END + lessons.NAME_BYTES * lessons.take(data, at + Head.NAMES, 1)
         for _ in range(lessons.take(data, at + Head.COUNT, 4)):
@@ -117,6 +146,28 @@ def length_of_lesson(state: State, scratch: Scratch, data: npt.NDArray[np.uint8]
         if (data[at + bits + block // 8] >> np.uint8(block % 8)) & np.uint8(1):
             whole += LANES * lessons.HALF_BYTES
     return length if whole == length else int64(-1)
+
+
+@compiled
+def prefetch_batches(state: State, scratch: Scratch, data: npt.NDArray[np.uint8], at: int) -> None:
+    """Ask for what the first lesson of the batch at this place will read, and where ids of the one behind are found."""
+    for ahead in range(2):
+        if at + Head.END > data.shape[0]:
+            return
+        place = at + Head.END + lessons.NAME_BYTES * lessons.take(data, at + Head.NAMES, 1)
+        end = at + lessons.take(data, at + Head.LENGTH, 4)
+        if end > data.shape[0] or length_of_lesson(state, scratch, data, place, end) < 0:
+            return
+        each = 1 + lessons.HALF_BYTES * scratch.lessons.halves.shape[0]
+        values = place + At.END + 4 * state.memory_reads.near.shape[1]
+        values += lessons.take(data, place + At.PRIVATE, 1) * each
+        for value in range(lessons.take(data, place + At.SHARED, 2)):
+            key = lessons.take_key(data, values + lessons.VALUE_BYTES * value + 1, 8)
+            if ahead == 0:
+                prefetching.prefetch_learned(state, int64(index.find(state.features.lookup, key)))
+            else:
+                index.prefetch_key(state.features.lookup, key)
+        at = end
 
 
 @compiled

@@ -77,10 +77,15 @@ def prefetch_rows(state: State, slot: int) -> None:
     error_memory.prefetch_errors(state.memory, state.memory_reads, slot)
     cross.prefetch_pairs(state.cross, slot)
     for value in range(state.features_seen.counts[slot]):
-        row = state.features_seen.row[slot, value]
-        if row >= 0:
-            prefetch(state.features.generation, row)
-            coordinates = state.learner.features[row]
-            for part in range(coordinates.shape[0]):
-                prefetch(coordinates, part)
-            prefetch(state.cross.embedded.parts, row)
+        prefetch_learned(state, int64(state.features_seen.row[slot, value]))
+
+
+@compiled
+def prefetch_learned(state: State, row: int) -> None:
+    """Ask for what is read and written of a value when it learns; -1 is none."""
+    if row >= 0:
+        prefetch(state.features.generation, row)
+        coordinates = state.learner.features[row]
+        for part in range(coordinates.shape[0]):
+            prefetch(coordinates, part)
+        prefetch(state.cross.embedded.parts, row)

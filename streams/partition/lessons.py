@@ -1,27 +1,48 @@
 """Where a partition gets the lessons that its log names, and what it does with them."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.edges.columnizer import Block
 from thalweg.operators.fold.columns import new_columns
-from thalweg.operators.fold.emitted import Emitted
-from thalweg.operators.fold.fold import learn
-from thalweg.operators.fold.merging import Learned
+from thalweg.operators.fold.emitted import Emitted, Made
+from thalweg.operators.fold.fold import claim, learn
+from thalweg.operators.fold.merging import BEGINS, Learned
+from thalweg.operators.fold.snapshot import restore
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.learner import BUILT_IN
+from thalweg.operators.machine.declare import walk
+from thalweg.operators.structures.ownership import Owned
+from thalweg.operators.structures.table import Table, rows_by_key
 from thalweg.schemas.lessons import BadLessonsError, read_batch, read_batches
+from thalweg.schemas.origin import parse_origin
 from thalweg.streams.refusal import Refusal
 
 AT_ONCE_BYTES = 1 << 20
+SHARED = (
+    *("learner.", "memory.", "delays.", "cross.embedded.", "cross.counts", "cross.matrices", "cross.weights"),
+    *("cross.squares", "cross.moments", "cross.learned", "cross.mix"),
+)
+"""What a partition takes over that begins with another's state."""
+
+Rows = npt.NDArray[np.int64]
 
 
 class LessonSource(Protocol):
     """Where lessons come from: the topic, a file, what other partitions of this process made."""
+
+    def shared(self, start: str) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the arrays of a snapshot of another partition: its state before the record with this origin.
+
+        Raises Refusal where there is none.
+        """
 
     def read(self, source: int, first: int, upto: int) -> bytes:
         """Return batches with the lessons `first` to `upto` of a partition, one behind the other.
@@ -68,9 +89,21 @@ class Fold(NamedTuple):
 class Lessons:
     """What merges name, from its source to the fold."""
 
-    def __init__(self, source: LessonSource | None) -> None:
+    def __init__(self, configuration: Configuration, source: LessonSource | None) -> None:
         """Ask `source`, where there is one."""
+        self._configuration = configuration
         self._source = source
+
+    def serve(self, fold: Fold, block: Block, event: int) -> None:
+        """Bring what the merge waits for at which the fold stopped. Raises Refusal where it can't be had."""
+        entry = int(fold.emitted.counts[Made.MERGE])
+        fold.emitted.counts[Made.MERGE] = 0
+        if entry == BEGINS:
+            begin(fold, self._configuration, self._source, getattr(block.events[event], "start", None) or "")
+            return
+        columns = block.columns
+        source, upto = int(columns.merge_source[entry - 1]), int(columns.merge_upto[entry - 1])
+        self.learn(fold, source, upto, f"the record at offset {int(columns.offset[event])}")
 
     def learn(self, fold: Fold, source: int, upto: int, asked_by: str) -> None:
         """Let the fold learn the lessons of a partition up to a number, which `asked_by` names.
@@ -108,13 +141,63 @@ class Lessons:
                 raise LessonsMissingError(source, before + 1, upto, "what is there begins or ends elsewhere")
 
 
+def begin(fold: Fold, configuration: Configuration, source: LessonSource | None, start: str) -> None:
+    """Begin with what another partition has learned: its values, rates and weights, but nothing of a user.
+
+    What this partition has of its users stays. Raises Refusal where there is no such state, it does not fit, or fields
+    were learned from the log: then they may have other places.
+    """
+    if source is None:
+        raise Refusal(f"a merge begins with the state at {start}, and there is nothing to take it from: see --lessons")
+    try:
+        other = restore(configuration, dict(source.shared(start)))
+        teacher = parse_origin(start).partition
+    except ValueError as error:
+        raise Refusal(f"the state at {start} can't be begun with: {error}") from None
+    learned = fold.state.lessons.learned
+    if teacher >= len(learned):
+        raise Refusal(f"partition {teacher} of {start} is not below lessons.sources_limit")
+    if (other.names != fold.state.names).any():
+        raise Refusal(f"the state at {start} can't be begun with, its fields have other places: set features.context")
+    adopt(fold, other)
+    learned[:] = other.lessons.learned
+    learned[teacher] = other.lessons.made[0]
+    learned[fold.parameters.lessons.own] = 0
+    fold.state.lessons.begun[0] = 1
+
+
+def adopt(fold: Fold, other: State) -> None:
+    """Take over what another state has learned."""
+    rows: dict[str, tuple[Any, Any]] = {
+        "values": claimed(fold, other.features, other.user_rows, is_pairs=False),
+        "cross_pairs": claimed(fold, other.cross.pairs, other.cross.owners, is_pairs=True),
+    }
+    for each in walk(other):
+        if each.path.startswith(SHARED):
+            at, to = rows.get(str(each.field.shape[0]), (slice(None), slice(None)))
+            attrgetter(each.path)(fold.state)[to] = each.array[at]
+
+
+def claimed(fold: Fold, members: Table, owned: Owned, *, is_pairs: bool) -> tuple[Rows, Rows]:
+    """Return the rows of another state's keys that are no user's, and the rows that they have here."""
+    rows = rows_by_key(members)
+    rows = rows[owned.owner[rows] == 0]
+    rows = rows[np.argsort(members.updated_ms[rows], kind="stable")]
+    columns = new_columns(len(rows))
+    columns.user[:], columns.kind[:] = members.key[rows], members.list_of[rows]
+    columns.ts_ms[:] = members.updated_ms[rows]
+    claim(fold.state, fold.parameters, fold.scratch, columns, fold.emitted, is_pairs)
+    has_room = columns.offset >= 0
+    return rows[has_room], columns.offset[has_room]
+
+
 class LessonBook:
     """Lessons in memory, by partition: those of a file, or of partitions in the same process.
 
     >>> from thalweg.schemas.lessons import encode_batch
     >>> from thalweg.schemas.records import Cause
     >>> book = LessonBook()
-    >>> book.add([encode_batch(3, 1, 7, Cause(0, 0), [], [b"ab"]), encode_batch(3, 2, 7, Cause(1, 0), [], [b"c"])])
+    >>> book.add([encode_batch(3, 1, 7, Cause(0, 0), [], 1, b"ab"), encode_batch(3, 2, 7, Cause(1, 0), [], 1, b"c")])
     >>> book.read(3, 2, 2)[-1:], book.last(3), book.last(4)
     (b'c', 2, 0)
     """
@@ -123,6 +206,8 @@ class LessonBook:
         """Begin with these batches."""
         self._batches: dict[int, list[bytes]] = {}
         self._lasts: dict[int, list[int]] = {}
+        self.states: dict[str, Mapping[str, npt.NDArray[Any]]] = {}
+        """Snapshots of partitions by the origin of the record behind them."""
         self.add(batches)
 
     def add(self, batches: Iterable[bytes]) -> None:
@@ -142,6 +227,12 @@ class LessonBook:
                 )
             self._batches.setdefault(batch.source, []).append(value)
             lasts.append(batch.last)
+
+    def shared(self, start: str) -> Mapping[str, npt.NDArray[Any]]:
+        """Return a snapshot as `LessonSource.shared` does."""
+        if start not in self.states:
+            raise Refusal(f"there is no state at {start}, which the first merge of the log names")
+        return self.states[start]
 
     def last(self, source: int) -> int:
         """Return the number of a partition's last lesson that is there, 0 where none is."""

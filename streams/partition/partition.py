@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Block, Columnizer
-from thalweg.operators.edges.encoder import Encoder, Lesson, scored_events
+from thalweg.operators.edges.encoder import Encoder, Taught, scored_events
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.digest import digest
 from thalweg.operators.fold.emitted import Emitted, Made, new_emitted, room_for_candidates
@@ -76,7 +76,7 @@ class Partition:
         """
         configuration = merging_configuration(configuration, lessons)
         self.configuration = configuration
-        self._lessons = Lessons(lessons)
+        self._lessons = Lessons(configuration, lessons)
         self.topic = topic
         self.partition = partition
         self.partitions = partitions
@@ -128,7 +128,7 @@ class Partition:
         While one block is folded, which holds no lock of Python's, the next one is read and the one before is written.
         """
         outputs = no_outputs()
-        self._taught: list[Lesson] = []
+        self._taught: list[Taught] = []
         self._rooms_used = 0  # what was emitted before is written: one room does where blocks come one at a time
         # without the garbage collector: nothing here makes cycles, and it would walk the outputs time and again
         is_collecting = gc.isenabled()
@@ -386,12 +386,8 @@ class _Folding:
             return
         self.folded = fold(*arguments)
         while self.emitted.counts[Made.MERGE]:
-            entry = int(self.emitted.counts[Made.MERGE]) - 1
-            self.emitted.counts[Made.MERGE] = 0
-            columns, offset = self.block.columns, int(self.block.columns.offset[self.folded])
             fold_ = Fold(self._state, self._position.parameters, self._scratch, self.emitted)
-            source, upto = int(columns.merge_source[entry]), int(columns.merge_upto[entry])
-            self._lessons.learn(fold_, source, upto, f"the record at offset {offset}")
+            self._lessons.serve(fold_, self.block, self.folded)
             self.folded = fold(*arguments[:-1], self.folded)
 
 

@@ -301,7 +301,7 @@ def test_lessons_of_a_cause_go_in_batches_of_64() -> None:
 
 def test_the_header_is_where_the_wire_has_it() -> None:
     """Compiled code has its own numbers of the header, which its cache sees; they are those of the wire."""
-    value = encode_batch(5, 6, 7, Cause(8, 9), [10], [b"lesson"])
+    value = encode_batch(5, 6, 7, Cause(8, 9), [10], 1, b"lesson")
     numbers = [int(part) for part in HEADER.unpack_from(value)[1:7]]
     at = [Head.VERSION, Head.NAMES, Head.LENGTH, Head.SOURCE, Head.COUNT, Head.FIRST, Head.LAYOUT, Head.END]
     sizes = [after - before for before, after in pairwise(at[:-1])]
@@ -326,6 +326,38 @@ def test_a_batch_of_another_partition_is_not_taken() -> None:
         Partition(C, partition=LEARNER, lessons=Wrong()).process(numbered([merge({TEACHER: 1})]))
 
 
+def test_a_new_partition_begins_with_anothers_shared_part() -> None:
+    """Its first merge names where: it has the other's weights and rates then, and none of the other's users."""
+    c = configured()
+    c = replace(c, features=replace(c.features, context=("device", "category")))
+    teacher = Partition(c, partition=TEACHER, lessons=LessonBook())
+    book = LessonBook(output.value or b"" for output in fed(teacher, generated(EVENTS)).lessons)
+    book.states["interactions-3-700"] = teacher.snapshot()
+    rest = fed(teacher, [LogRecord(EVENTS + n, each.value) for n, each in enumerate(generated(900)[EVENTS:])])
+    book.add(output.value or b"" for output in rest.lessons)
+    begun = merge({TEACHER: book.last(TEACHER)}, start="interactions-3-700")
+    partition = Partition(c, partition=LEARNER, lessons=book)
+    fed(partition, own_log((20, begun), (30, begun)), 7)
+    state = partition.state
+    assert fates_of(partition)["merged"] == 2
+    assert state.lessons.learned[TEACHER] == book.last(TEACHER)
+    assert state.users.key.any()
+    theirs = {int(key) for key in teacher.state.users.key if key}
+    own = {int(key) for key in state.users.key if key}
+    assert theirs - own
+    assert not (theirs - own) & {int(key) for key in state.features.key if key}
+    shown = teacher.state.learner.rates.overall[0, 0]
+    assert state.learner.rates.overall[0, 0] >= shown
+    again = Partition(c, partition=LEARNER, lessons=book, arrays=partition.snapshot())
+    assert again.digest() == partition.digest()
+    other = Partition(c, partition=LEARNER, lessons=LessonBook())
+    with pytest.raises(Refusal, match="there is no state at interactions-3-700"):
+        other.process(own_log((20, begun)))
+    learned = Partition(C, partition=LEARNER, lessons=book)
+    with pytest.raises(Refusal, match="can't be begun with"):
+        learned.process(own_log((20, begun)))
+
+
 def test_batches_carry_the_names_of_learned_fields() -> None:
     """The hashes behind the header are those of the names that the log brought, in their places."""
     batch = read_batch(taught()[-1])
@@ -335,4 +367,4 @@ def test_batches_carry_the_names_of_learned_fields() -> None:
     assert list(batch.names) == [field_seed(name, C.seed) for name in learned]
     raw = taught()[-1][HEADER_BYTES : HEADER_BYTES + NAME_BYTES * len(learned)]
     assert struct.unpack(f"<{len(learned)}I", raw) == batch.names
-    assert encode_batch(TEACHER, 1, 2, batch.cause, batch.names, [b"x"])[HEADER_BYTES:-1] == raw
+    assert encode_batch(TEACHER, 1, 2, batch.cause, batch.names, 1, b"x")[HEADER_BYTES:-1] == raw

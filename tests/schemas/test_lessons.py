@@ -22,7 +22,7 @@ LAYOUT = 0xF102030405060708
 
 
 def batch(first: int = 98) -> bytes:
-    return encode_batch(3, first, LAYOUT, Cause(4711, 5), [1, 0xFFFFFFFF], [b"ab", b"c"])
+    return encode_batch(3, first, LAYOUT, Cause(4711, 5), [1, 0xFFFFFFFF], 2, b"abc")
 
 
 def test_a_batch_is_these_bytes() -> None:
