@@ -38,8 +38,7 @@ class LogRecord(NamedTuple):
 class Cause(NamedTuple):
     """The input record whose arrival made an output happen, and the output's ordinal within it.
 
-    Within one output partition causes strictly increase. So a reader drops every record whose cause is not above
-        the
+    Within one output partition causes strictly increase. So a reader drops every record whose cause is not above the
     highest seen. A recovering partition suppresses every output that is not above the last cause found on the topic.
     """
 

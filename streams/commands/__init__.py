@@ -11,6 +11,7 @@ COMMANDS = {
     "replay": "Run a log file through the fold and write its scores.",
     "evaluate": "Estimate what another ranking policy would have earned on a log.",
     "import": "Turn tables or foreign JSON lines into a log of events.",
+    "facts": "Turn a table of items or users into facts, at the head of a log.",
     "mapping": "Suggest a mapping for your own events, and try it.",
     "generate": "Make a log whose true probabilities are known.",
     "warm-up": "Compile the fold beforehand, and say where the machine code is kept.",

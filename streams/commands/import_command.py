@@ -126,7 +126,7 @@ def _labelled(
         )
     time_column, colon, unit = options["time"].rpartition(":")
     named = bool(colon) and unit in TICKS_PER_S
-    fields = _names(options["context"])
+    fields = names(options["context"])
     columns = Columns(
         user=options["user"],
         item=options["item"],
@@ -135,9 +135,9 @@ def _labelled(
         label=options["label"],
         id=options["id_"],
         context=fields,
-        split=tuple(_split(text, fields) for text in options["split"]),
-        text=_among(text, fields, "--text"),
-        number=_among(number, fields, "--number"),
+        split=tuple(split_of(text, fields) for text in options["split"]),
+        text=among(text, fields, "--text"),
+        number=among(number, fields, "--number"),
         base_score=options["base_score"],
         keep_null_words=keep_null_words,
     )
@@ -166,7 +166,7 @@ def _mapped(
         if actions is not None:
             raise click.UsageError("--actions belongs to tables: JSON lines of both kinds can be in one file")
         return EventLines(table, configuration)
-    options = Options(action, _names(text), _names(number), keep_null_words)
+    options = Options(action, names(text), names(number), keep_null_words)
     return EventTables(table, configuration, actions=actions, options=options)
 
 
@@ -194,23 +194,25 @@ def _progress(source: _Source) -> Iterator[Iterator[bytes]]:
         yield counted()
 
 
-def _names(options: tuple[str, ...]) -> tuple[str, ...]:
+def names(options: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names in options that take several, each once."""
-    return tuple(dict.fromkeys(name.strip() for names in options for name in names.split(",") if name.strip()))
+    return tuple(dict.fromkeys(name.strip() for each in options for name in each.split(",") if name.strip()))
 
 
-def _among(options: tuple[str, ...], fields: tuple[str, ...], option: str) -> tuple[str, ...]:
-    names = _names(options)
-    for name in names:
+def among(options: tuple[str, ...], fields: tuple[str, ...], option: str, of: str = "--context") -> tuple[str, ...]:
+    """Return the names in options that take several; each is to be among the `fields` of the option `of`."""
+    found = names(options)
+    for name in found:
         if name not in fields:
-            raise click.BadParameter(f"{name!r} is not among --context", param_hint=option)
-    return names
+            raise click.BadParameter(f"{name!r} is not among {of}", param_hint=option)
+    return found
 
 
-def _split(text: str, fields: tuple[str, ...]) -> tuple[str, str]:
+def split_of(text: str, fields: tuple[str, ...], of: str = "--context") -> tuple[str, str]:
+    """Return a column, one of the `fields` of the option `of`, and what separates the members of its lists."""
     name, _, separator = text.partition(":")
     if not separator:
         raise click.BadParameter(f"{text!r}: give it as COLUMN:SEPARATOR, for instance tag:,", param_hint="--split")
     if name not in fields:
-        raise click.BadParameter(f"{name!r} is not among --context", param_hint="--split")
+        raise click.BadParameter(f"{name!r} is not among {of}", param_hint="--split")
     return name, separator

@@ -7,16 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from kafka import KafkaProducer
 from kafka.partitioner.default import murmur2
+from thalweg.operators.configuration import Configuration
+from thalweg.operators.fold.fates import Fate
 from thalweg.schemas.records import Cause, LogRecord
 from thalweg.streams.commands import main
+from thalweg.streams.driver import START_MS
 from thalweg.streams.kafka.consume import Reader, cause_of
+from thalweg.streams.kafka.facts import FactWriter
+from thalweg.streams.partition.partition import Partition
 
-from tests.kafka.fleet import end_offsets, log_of, make_topic, send
+from tests.kafka.fleet import end_offsets, log_of, make_topic, records_of, send
 
 Unique = Callable[[str], str]
 
@@ -91,6 +98,35 @@ def test_produce_keys_by_user_and_keeps_every_byte(broker: str, unique: Unique, 
         expected[place].append(line)
     for number in range(4):
         assert [value for _, value in log_of(broker, topic, number)] == expected[number]
+
+
+@pytest.mark.broker
+def test_facts_reach_who_needs_them(broker: str, unique: Unique, tmp_path: Path) -> None:
+    """About an item every partition, about a user the user's own: by `produce` as by the writer, and all are known."""
+    topic = unique("in")
+    make_topic(broker, topic, 3)
+    log = tmp_path / "facts.jsonl"
+    events = [
+        {"type": "item", "id": "1", "item": "v9", "ts": START_MS, "fields": {"author": "a3"}},
+        {"type": "user", "id": "2", "user": "u1", "ts": START_MS, "fields": {"country": "FR"}},
+    ]
+    log.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+    status, _, told = thalweg("produce", str(log), "--topic", topic, "--bootstrap-servers", broker)
+    assert status == 0, told
+    with (
+        closing(KafkaProducer(bootstrap_servers=broker)) as producer,
+        FactWriter(producer, topic) as writer,
+    ):
+        writer.item("v9", {"author": None, "tags": ["new"]}, ts=START_MS, id="3")
+        writer.user("u1", {"country": "IT"}, ts=START_MS, id="4")
+    own = (murmur2(b"u1") & 0x7FFFFFFF) % 3
+    for number in range(3):
+        records = records_of(broker, topic, number, "read_committed")
+        ids = [json.loads(record.value)["id"] for record in records]
+        assert ids == (["1", "2", "3", "4"] if number == own else ["1", "3"])
+        partition = Partition(Configuration(), partition=number, partitions=3)
+        partition.process([LogRecord(record.offset, record.value, record.key) for record in records])
+        assert partition.state.fates[Fate.KNOWN] == len(ids)
 
 
 @pytest.mark.broker
