@@ -41,12 +41,14 @@ class _Named(msgspec.Struct):
     candidates: list[Any] = []
 
 
+_DECODE = msgspec.json.Decoder(_Named).decode
+
+
 def occurring_in(path: Path) -> Occurring:
     """Return who occurs in a log, candidates of its requests included.
 
     Raises LogReadError where it can't be read, and TableError where it has no event.
     """
-    decode = msgspec.json.Decoder(_Named).decode
     items: set[str | None] = set()
     users: set[str | None] = set()
     first_ms: int | None = None
@@ -54,7 +56,7 @@ def occurring_in(path: Path) -> Occurring:
         for block in log:
             for record in block:
                 try:
-                    event = decode(record.value or b"")
+                    event = _DECODE(record.value or b"")
                 except msgspec.DecodeError:
                     continue  # replay will say why
                 first_ms = event.ts if first_ms is None else first_ms
