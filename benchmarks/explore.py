@@ -227,9 +227,11 @@ def main() -> None:
         every[name] = [one._asdict() for one in found]
         regret = np.mean([one.regret for one in found], axis=0)
         greedy = regret[-1] if name == "greedy" else greedy
-        share, until = np.mean([one.share_new for one in found]), np.mean([one.until_top for one in found])
+        share = np.mean([one.share_new for one in found])
+        waits = [one.until_top for one in found if one.until_top == one.until_top]
+        until = f"{np.mean(waits):.0f}" if waits else "no such item"
         sums = " | ".join(f"{value:,.0f}" for value in regret)
-        print(f"| {name} | {sums} | {regret[-1] / greedy:.0%} | {share:.1%} | {until:.0f} |", flush=True)
+        print(f"| {name} | {sums} | {regret[-1] / greedy:.0%} | {share:.1%} | {until} |", flush=True)
     if given.json:
         Path(given.json).write_text(json.dumps(every, indent=2), encoding="utf-8")
 

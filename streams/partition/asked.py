@@ -12,6 +12,8 @@ from thalweg.operators.fold.fates import Fate
 CANDIDATES_MAX = 1 << 22
 RANKED_BY = (Ranked.SCORE, Ranked.MODEL)
 
+LEFT_OUT = "asked_left_out"
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -30,14 +32,17 @@ class Rows(NamedTuple):
 
 
 class AskedTally:
-    """Requests with their candidates, up to `limit` candidates, and positive actions since the first one."""
+    """Requests with their candidates, up to `limit` candidates, and positive actions since the first one.
+
+    `left_out` counts the requests beyond: from the first of them on none is kept.
+    """
 
     def __init__(self, limit: int = CANDIDATES_MAX) -> None:
         """Keep at most so many candidates, 24 bytes each; later requests are not looked at."""
         self._limit = limit
         self._candidates = 0
         self._parts: list[Rows] = []
-        self._is_full = False
+        self.left_out = 0
 
     def add(self, block: Block, emitted: Emitted, first: int, last: int) -> None:
         """Take the requests and positive actions among a block's events `first` to `last`."""
@@ -46,9 +51,8 @@ class AskedTally:
 
     def add_rows(self, rows: Rows) -> None:
         """Take rows, the requests of which are dropped from where there is no more room on."""
-        if not self._is_full and self._candidates + len(rows.items) > self._limit:
-            self._is_full = True
-        if self._is_full:
+        if self.left_out or self._candidates + len(rows.items) > self._limit:
+            self.left_out += len(rows.requests)
             rows = rows._replace(requests=rows.requests[:0], items=rows.items[:0], scores=rows.scores[:0])
         if len(rows.requests) or (self._parts and len(rows.acted)):
             self._candidates += len(rows.items)
@@ -63,20 +67,28 @@ class AskedTally:
     def snapshot(self) -> Arrays:
         """Return all of it as arrays by name, none where nothing was asked."""
         rows = self.rows()
-        return {} if rows is None else {f"asked_{name}": array for name, array in rows._asdict().items()}
+        if rows is None:
+            return {}
+        return _named(rows) | {LEFT_OUT: np.array([self.left_out])}
 
     def restore(self, arrays: Arrays) -> None:
         """Take what a snapshot had. Raises ValueError where it is none."""
         if not arrays:
             return
         empty = Rows(np.zeros((0, 4), np.int64), np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 5), np.int64))
-        expected = {f"asked_{name}": (array.dtype.type, array.shape[1:]) for name, array in empty._asdict().items()}
+        expected = {name: (array.dtype.type, array.shape[1:]) for name, array in _named(empty).items()}
+        expected[LEFT_OUT] = (np.int64, ())
         if {name: (array.dtype.type, array.shape[1:]) for name, array in arrays.items()} != expected:
             raise ValueError("the checkpoint's tally is of another form")
-        rows = Rows(*(arrays[name].copy() for name in expected))
+        rows = Rows(*(arrays[name].copy() for name in _named(empty)))
         if int(rows.requests[:, 3].sum()) != len(rows.items) or len(rows.items) != len(rows.scores):
             raise ValueError("the checkpoint's tally contradicts itself")
-        self._parts, self._candidates = [rows], len(rows.items)
+        self._parts, self._candidates, self.left_out = [rows], len(rows.items), int(arrays[LEFT_OUT].sum())
+
+
+def _named(rows: Rows) -> Arrays:
+    """Return rows as arrays by the names that a checkpoint has."""
+    return {f"asked_{name}": array for name, array in rows._asdict().items()}
 
 
 def rows_of(block: Block, emitted: Emitted, first: int, last: int) -> Rows:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.streams.partition.asked import Rows
+from thalweg.streams.partition.asked import AskedTally, Rows
 from thalweg.streams.partition.tally import Known
 from thalweg.streams.replay.figures import PRIOR_EXPOSURES, rates_at
 
@@ -41,12 +41,14 @@ class RankingFigures(NamedTuple):
 class Rankings(NamedTuple):
     """Figures of rankings over `requests` whose window has closed, `relevant` of which have a relevant candidate.
 
-    `waiting`: requests whose window is open. `figures` by name: `final`, `model`, and two baselines.
+    `waiting`: requests whose window is open. `left_out`: later requests, which no figure counts, since candidates are
+    kept up to a limit. `figures` by name: `final`, `model`, and two baselines.
     """
 
     requests: int
     relevant: int
     waiting: int
+    left_out: int
     figures: dict[str, RankingFigures]
 
 
@@ -59,12 +61,17 @@ class _Candidates(NamedTuple):
     is_relevant: npt.NDArray[np.bool_]
 
 
-def rankings_of(rows: Rows, known: Known | None, shown: Integers, now_ms: int, longest_ms: int) -> Rankings:
-    """Return the figures of requests at stream time `now_ms`.
+def rankings_of(
+    asked: AskedTally, known: Known | None, shown: Integers, now_ms: int, longest_ms: int
+) -> Rankings | None:
+    """Return the figures of requests at stream time `now_ms`, None where nothing was asked.
 
     `known`: impressions with their labels, of which the item's rate is made; None: without that baseline. `shown` int64
     [n, 4]: impressions as `Tally.show` takes them. `longest_ms`: the longest window.
     """
+    rows = asked.rows()
+    if rows is None:
+        return None
     is_closed = rows.requests[:, 2] + longest_ms < now_ms
     of = np.repeat(np.arange(len(rows.requests)), rows.requests[:, 3])
     counted = is_closed[of]
@@ -77,7 +84,7 @@ def rankings_of(rows: Rows, known: Known | None, shown: Integers, now_ms: int, l
     orders["as requested"] = np.zeros(len(request))
     figures = {name: figures_of_order(candidates, scores, novelty) for name, scores in orders.items()}
     relevant = len(np.unique(request[candidates.is_relevant]))
-    return Rankings(int(is_closed.sum()), relevant, int((~is_closed).sum()), figures)
+    return Rankings(int(is_closed.sum()), relevant, int((~is_closed).sum()), asked.left_out, figures)
 
 
 def relevance(rows: Rows, of: Integers) -> npt.NDArray[np.bool_]:

@@ -142,12 +142,9 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
 
 def rankings_at(partition: Partition, tally: Tally) -> Rankings | None:
     """Return the figures of requests as stream time is now, None where nothing was asked."""
-    rows = tally.asked.rows()
-    if rows is None:
-        return None
     windows_ms = partition.configuration.joiner.windows_ms()
     now_ms = int(partition.state.clock.stream_time_ms[0])
-    return rankings_of(rows, tally.known(), tally.shown(), now_ms, max(windows_ms.values()))
+    return rankings_of(tally.asked, tally.known(), tally.shown(), now_ms, max(windows_ms.values()))
 
 
 def waiting_count(state: State) -> int:
@@ -220,6 +217,9 @@ def ranking_rows(rankings: Rankings) -> list[tuple[str, str, str]]:
     names = {"ndcg_5": "nDCG@5", "ndcg_10": "nDCG@10", "mrr": "MRR", "hit_rate": "hit rate@10"}
     names |= {"coverage": "coverage@10", "novelty": "novelty@10"}
     told = f"{rankings.relevant:,} have a candidate that was acted on, {rankings.waiting:,} more are waiting"
+    told += f"; {rankings.left_out:,} later ones are in no figure, as memory for candidates is full" * bool(
+        rankings.left_out
+    )
     rows = [("requests", f"{rankings.requests:,}", told)]
     for field, name in names.items():
         values = {order: number(getattr(figures, field)) for order, figures in rankings.figures.items()}
