@@ -1,6 +1,6 @@
 """A feedback that names no impression arrives: one that waits is found for it, or it is a behaviour by itself."""
 
-from thalweg.operators import cross, features, joiner
+from thalweg.operators import cross, features, joiner, seen
 from thalweg.operators.behaviors import Behavior
 from thalweg.operators.features import Value
 from thalweg.operators.fold import fates, feedback, learning, reading, room, users
@@ -80,4 +80,5 @@ def behave(
         cross.count_one(state.cross, item, now_ms)
     behavior = Behavior(user, parameters.acted, item, columns.ts_ms[event])
     learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+    seen.remember(state.seen_items, user, columns.item[event], parameters.seen_length)
     set_fate(state, emitted, event, Fate.BEHAVIOUR)

@@ -6,7 +6,7 @@ get (`reading.FORESEEN`).
 """
 
 import numpy as np
-from thalweg.operators import facts, features
+from thalweg.operators import facts, features, seen
 from thalweg.operators.fold import fates, layout, prefetching, reading, scoring, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Ranked, dead_letter, set_fate
@@ -55,7 +55,8 @@ def on_request(
         scoring.correct_slot(state, parameters, scratch, slot)
         write_ranked(state, emitted, slot, candidate)
         row = int64(state.features_seen.row[slot, features.ITEM])
-        emitted.ranked_seen[candidate] = acted_on(state, parameters, user, row)
+        is_seen = acted_on(state, parameters, user, row)
+        emitted.ranked_seen[candidate] = is_seen or seen.has_seen(state.seen_items, user, scratch.keys[features.ITEM])
         for cap in range(columns.capped.shape[1]):
             place = int64(columns.capped[event, cap]) - 1
             emitted.ranked_keys[candidate, cap] = scratch.keys[place] if place >= 0 else uint64(0)

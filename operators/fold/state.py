@@ -63,6 +63,7 @@ from thalweg.operators.machine.declare import Int64, UInt8, made, part, per, wip
 from thalweg.operators.machine.hashing import field_seed
 from thalweg.operators.rates import RatesScratch, new_rates_scratch
 from thalweg.operators.sdim import SdimParameters, SdimScratch, new_sdim_scratch, projections, sdim_parameters
+from thalweg.operators.seen import SeenItems
 from thalweg.operators.structures.names import write_name
 from thalweg.operators.structures.ownership import Owned
 from thalweg.operators.structures.table import Table
@@ -89,6 +90,7 @@ class State(NamedTuple):
     delays: Annotated[Delays, part()]
     users: Annotated[Table, part(rows="users", rows_limit="users_limit", lists=1)]
     visits: Annotated[Visits, part()]
+    seen_items: Annotated[SeenItems, part()]
     behaviors: Annotated[Behaviors, part()]
     user_rows: Annotated[Owned, part(owners="users", members="values")]
     waiting: Annotated[Waiting, part()]
@@ -122,6 +124,7 @@ class Parameters(NamedTuple):
     lessons: LessonsParameters
     acted: int
     skipped: int
+    seen_length: int
 
 
 class Scratch(NamedTuple):
@@ -231,6 +234,7 @@ def parameters_of(configuration: Configuration, names: list[str], partition: int
         lessons_parameters(c, names, partition),
         acted,
         skipped,
+        c.behaviors.seen_length,
     )
 
 
