@@ -2,8 +2,8 @@
 
 Two filters take turns. Items go to one until it has had `seen_length` different ones; then the other is emptied and
 takes over. So the last `seen_length` items are always known, and at most twice as many. An item that the user did not
-act on is taken for one with a probability of at most `2 (1 - exp(-HASHES / BITS))**HASHES`, .0012, where bits are
-independent (Bloom, Space/time trade-offs in hash coding with allowable errors, 1970).
+act on is taken for one with a probability of .0012 at most: `2 (1 - exp(-HASHES / BITS))**HASHES` (Bloom, Space/time
+trade-offs in hash coding with allowable errors, 1970).
 """
 
 from typing import Annotated, NamedTuple
@@ -77,6 +77,6 @@ def _has(bits: UInt64, start: int, words: int, key: int) -> bool:
 
 @compiled
 def _place(key: int, which: int, words: int) -> int:
-    """Return the bit that one of the hashes of a key is: each has 16 bits of its own, and a filter has no more."""
+    """Return the bit that one of the hashes of a key is: each has 16 bits, and a filter has no more places."""
     mixed = mix(key, SALT + which // HASHES_A_WORD) >> uint64(HASH_BITS * (which % HASHES_A_WORD))
     return int64(mixed & uint64(words * WORD_BITS - 1))
