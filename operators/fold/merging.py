@@ -138,7 +138,12 @@ def length_of_lesson(state: State, scratch: Scratch, data: npt.NDArray[np.uint8]
     private, shared = lessons.take(data, at + At.PRIVATE, 1), lessons.take(data, at + At.SHARED, 2)
     each = 1 + lessons.HALF_BYTES * scratch.lessons.halves.shape[0]
     blocks = scratch.lessons.inputs.shape[0] // LANES
-    bits = At.END + 4 * state.memory_reads.near.shape[1] + private * each + shared * lessons.VALUE_BYTES
+    recalled = At.END + 4 * state.memory_reads.near.shape[1]
+    memories = scratch.lessons.memories.shape[0]
+    if at + recalled + (memories + 7) // 8 > end:
+        return int64(-1)
+    bits = recalled + lessons.length_of_memories(data, at + recalled, memories)
+    bits += private * each + shared * lessons.VALUE_BYTES
     whole = bits + (blocks + 7) // 8
     if whole > length or at + length > end or private + shared > state.features_seen.row.shape[1]:
         return int64(-1)
@@ -160,6 +165,7 @@ def prefetch_batches(state: State, scratch: Scratch, data: npt.NDArray[np.uint8]
             return
         each = 1 + lessons.HALF_BYTES * scratch.lessons.halves.shape[0]
         values = place + At.END + 4 * state.memory_reads.near.shape[1]
+        values += lessons.length_of_memories(data, values, scratch.lessons.memories.shape[0])
         values += lessons.take(data, place + At.PRIVATE, 1) * each
         for value in range(lessons.take(data, place + At.SHARED, 2)):
             key = lessons.take_key(data, values + lessons.VALUE_BYTES * value + 1, 8)
@@ -201,7 +207,7 @@ def learn_lesson(state: State, parameters: Parameters, scratch: Scratch, data: n
     state.waiting.users.owner[slot] = 0
     state.waiting.learned[slot] = learned
     is_first = learned == joiner.UNLEARNED and flags & Flag.LATE == 0
-    end = read_memory(state, slot, data, at + At.END)
+    end = read_memory(state, parameters, scratch, slot, data, at + At.END)
     end = read_values(state, parameters, scratch, data, at, end, is_first)
     lessons.take_inputs(data, end, scratch.lessons.inputs)
     place_inputs(state, scratch, slot)
@@ -224,12 +230,20 @@ def learn_lesson(state: State, parameters: Parameters, scratch: Scratch, data: n
 
 
 @compiled
-def read_memory(state: State, slot: int, data: npt.NDArray[np.uint8], at: int) -> int:
-    """Read the buckets by the representation as they were served, and return where they end."""
+def read_memory(
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, data: npt.NDArray[np.uint8], at: int
+) -> int:
+    """Read what the teacher read of its error memory when it served the impression, and return where it ends."""
     reads, most = state.memory_reads, state.memory.buckets.shape[1] - 1
     for k in range(reads.near.shape[1]):
         reads.near[slot, k] = min(lessons.take(data, at + 4 * k, 4), most)
-    return at + 4 * int64(reads.near.shape[1])
+    before, estimate = reads.before[slot], reads.estimate[slot]
+    clear(estimate)
+    base = scoring.base_of(state, parameters, slot)
+    for which in range(before.shape[0]):
+        before[which] = base
+    end = at + 4 * int64(reads.near.shape[1])
+    return lessons.take_memories(data, end, scratch.lessons.memories, before, estimate)
 
 
 @compiled
@@ -369,5 +383,3 @@ def resolve_rest(
             cross.count_shown(state.cross, slot, rows, now_ms)
     base = scoring.base_of(state, parameters, slot)
     error_memory.locate_keyed(state.memory, state.memory_reads, slot, parameters.memory, scratch.keys, base)
-    near = scratch.memory.near
-    error_memory.read_error(state.memory, state.memory_reads, slot, base, now_ms, parameters.memory, near)

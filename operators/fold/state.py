@@ -254,6 +254,6 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_gradients(fields, interests, size),
         new_cross_scratch(cross_rank(c), c.features.places()),
         new_error_memory_scratch(c.error_memory, len(error_memories(c).first)),
-        new_lesson_scratch(fields, input_count(c), half_count(c)),
+        new_lesson_scratch(fields, input_count(c), half_count(c), len(error_memories(c).first)),
         np.zeros(2, np.int64),
     )

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.lessons import NO_RESULT
 from thalweg.streams.checkpoints.disk import Content, Disk, FileStatus, LocalDisk, NotAFileError
 from thalweg.streams.configuration.sections import is_secret
 from thalweg.streams.printable import printable
@@ -382,8 +383,10 @@ def header_of(
 
 
 def plain(configuration: Configuration) -> dict[str, Any]:
-    """Return a configuration as JSON has it."""
+    """Return a configuration as JSON has it, without what no result follows from."""
     converted: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(configuration, order="sorted"))
+    for name in NO_RESULT:
+        del converted["lessons"][name]
     return converted
 
 

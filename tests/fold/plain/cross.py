@@ -81,6 +81,10 @@ class Cross:
             pairs.append(pair)
         return out, pairs
 
+    def pair(self, key: int, is_kept: bool) -> Pair | None:
+        """A pair of the item, made where it is kept."""
+        return self.pairs.setdefault(key, Pair(None)) if is_kept else self.pairs.get(key)
+
     def expose(self, present: Any, pairs: list[Any], now_ms: int) -> None:
         for _, value in present[:2]:
             if value is not None:
@@ -96,7 +100,7 @@ class Cross:
         for _, value in present[:2]:
             if value is not None and value.is_alive:
                 of = self.of(value)
-                of.labels += 0.1 * (acted - shown * (of.labels + mean))
+                of.labels += 0.1 / (1 + 0.1 * max(shown - 1, 0)) * (acted - shown * (of.labels + mean))
         for pair in pairs:
             if pair is not None and pair.is_alive:
                 pair.known, pair.acted = pair.known + shown, pair.acted + acted

@@ -18,6 +18,7 @@ from tests.fold.plain.cross import Cross
 from tests.fold.plain.delay import Delays
 from tests.fold.plain.ids import Values, cross, uniform
 from tests.fold.plain.learner import Learner, log_odds, sigmoid
+from tests.fold.plain.lessons import Lesson, learn, teach
 from tests.fold.plain.memory import Memory
 from tests.fold.plain.rates import Rates
 
@@ -52,6 +53,9 @@ class Slot:
         self.recalled: Any = None
         self.crossed: Any = None
         self.corrects = False  # whether the memory corrects the event's own score
+        self.base_score = 0.0
+        self.sampled: bool | None = None  # None: by its key
+        self.keyed: list[tuple[int, int, int | None]] = []  # field, key and owner of each value
         self.parts = np.zeros(2)  # logits: the dense level's, the cross network's
 
 
@@ -86,6 +90,7 @@ class Plain:
         self.now_ms = self.arrivals = 0
         self.scored: list[tuple[float, float]] = []
         self.labels: list[tuple[int, int]] = []  # (label, revision) of each example
+        self.lessons: list[Lesson] = []
 
     def run(self, columns: Columns) -> None:
         for event in range(len(columns.kind)):
@@ -137,7 +142,9 @@ class Plain:
             for slot in sorted(early, key=lambda slot: slot.provisional or (0, 0)):
                 slot.provisional = None
                 p = self.delays.provisional(slot.model, self.now_ms - slot.begins_ms)
-                self.take(slot, 1.0 if slot.label else p)
+                label = 1.0 if slot.label else p
+                teach(self, slot, label, "provisional")
+                self.take(slot, label, self.now_ms)
             if first is None or first.due[0] >= self.now_ms:
                 break
             if first.status == "early":
@@ -151,7 +158,8 @@ class Plain:
 
     def close(self, slot: Slot) -> None:
         """An impression's window is over: learn its label; what comes later is late."""
-        self.take(slot, float(slot.label))
+        teach(self, slot, float(slot.label), "final")
+        self.take(slot, float(slot.label), self.now_ms)
         self.labels.append((slot.label, 0))
         item = slot.present[ITEM][1]
         if not slot.label and "skipped" in self.c.behaviors.kinds and item is not None and item.is_alive:
@@ -282,9 +290,10 @@ class Plain:
 
     def take_late(self, slot: Slot) -> None:
         """A positive that comes too late is one more step of its own; nothing is undone."""
+        teach(self, slot, 1.0, "late")
         slot.label, slot.learned = 1, None
-        self.count(slot, 0.0, 1.0)
-        self.learn(slot, 1.0)
+        self.count(slot, 0.0, 1.0, self.now_ms)
+        self.learn(slot, 1.0, self.now_ms)
         self.labels.append((1, 1))
 
     # One impression
@@ -292,9 +301,10 @@ class Plain:
     def see(self, slot: Slot, columns: Columns, event: int, user_key: int, user: User) -> dict[int, int]:
         """Resolve an impression's values, given, crossed and derived; return the first key of each place."""
         keys: dict[int, int] = {}
-        slot.present = []
+        slot.present, slot.keyed = [], []
 
         def add(field: int, key: int, owner: int | None = None) -> None:
+            slot.keyed.append((field, key, owner))
             slot.present.append((field, self.values.resolve(key, field, owner, self.now_ms)))
 
         own = slice(columns.value_start[event], columns.value_start[event + 1])
@@ -339,7 +349,7 @@ class Plain:
             logit = float(self.cross.mix @ slot.parts)
         slot.model = sigmoid(slot.overall + logit)
         corrects = self.c.correction.base == "base_score" and not math.isnan(base_score)
-        slot.corrects = corrects
+        slot.corrects, slot.base_score = corrects, base_score
         base = base_score if corrects else slot.model
         v, _ = self.learner.vectors(slot.present, slot.interests)
         buckets = self.memory.locate(keys, base, v[USER], v[ITEM])
@@ -350,23 +360,30 @@ class Plain:
         rate = self.c.joiner.negative_sample_rate
         return rate >= 1 or uniform(slot.key, 0x5A) < rate
 
-    def take(self, slot: Slot, label: float) -> None:
-        """A label, provisional or for good: it counts, or by how much it changed, and is learned."""
-        self.count(slot, float(slot.learned is None), label - (slot.learned or 0.0))
-        self.learn(slot, label)
+    def merge(self, lessons: list[Lesson]) -> None:
+        """Learn what another partition taught."""
+        for lesson in lessons:
+            learn(self, Slot(0, 0), lesson)
 
-    def count(self, slot: Slot, shown: float, acted: float) -> None:
+    def take(self, slot: Slot, label: float, now_ms: int, weight: float = 1) -> None:
+        """A label, provisional or for good: it counts, or by how much it changed, and is learned."""
+        shown = weight if slot.learned is None else 0.0
+        self.count(slot, shown, weight * label - (slot.learned or 0.0), now_ms)
+        self.learn(slot, label, now_ms, weight)
+
+    def count(self, slot: Slot, shown: float, acted: float, now_ms: int) -> None:
         if shown or acted:
-            self.rates.count(slot.present, shown, acted, slot.model, self.now_ms)
+            self.rates.count(slot.present, shown, acted, slot.model, now_ms)
             self.cross.count(slot.present, slot.crossed[1], shown, acted, self.rates.overall())
 
-    def learn(self, slot: Slot, label: float) -> None:
+    def learn(self, slot: Slot, label: float, now_ms: int, weight: float = 1) -> None:
         """Learn a label, or by how much it differs from the one learned before."""
         if label == slot.learned:
             return
         frozen, moved = self.c.learner.frozen_from_ms, 0.0
-        if not 0 < frozen <= self.now_ms and (label == 1 or self.is_sampled(slot)):
-            learned = slot.learned if self.is_sampled(slot) else None
+        sampled = self.is_sampled(slot) if slot.sampled is None else slot.sampled
+        if not 0 < frozen <= self.now_ms and (label == 1 or sampled):
+            learned = slot.learned if sampled else None
             slot.present = [(field, value if value and value.is_alive else None) for field, value in slot.present]
             machine = self.learner.machine(slot.present, slot.interests)
             base = log_odds(self.rates.overall()) - math.log(self.c.joiner.negative_sample_rate)
@@ -374,7 +391,7 @@ class Plain:
             trust = self.learner.dense.w[2 * self.fields]
             now = served + trust * (machine - slot.numbers[-1])
             if self.cross.rank:
-                crossed = self.learn_cross(slot, label, learned, base)
+                crossed = self.learn_cross(slot, label, learned, base, weight)
                 now = base + float(self.cross.mix @ [now - base, crossed])
             if not slot.corrects:
                 moved = sigmoid(now + math.log(self.c.joiner.negative_sample_rate)) - slot.model
@@ -382,14 +399,14 @@ class Plain:
             if learned is None:
                 dense_error = sigmoid(served) - label
                 error = sigmoid(served + trust * (machine - slot.numbers[-1])) - label
-            self.learner.learn(slot.present, slot.interests, slot.numbers, error, dense_error)
-        self.memory.write(slot.recalled, label, slot.learned, moved, self.now_ms)
+            self.learner.learn(slot.present, slot.interests, slot.numbers, weight * error, weight * dense_error)
+        self.memory.write(slot.recalled, label, slot.learned, moved, now_ms, weight)
         for _, value in slot.present:
-            if value is not None and value.is_alive:
-                self.values.update(value, self.now_ms)
+            if value is not None and value.is_alive and value.key:  # else it is another partition's
+                self.values.update(value, max(now_ms, self.now_ms))
         slot.learned = label
 
-    def learn_cross(self, slot: Slot, label: float, learned: float | None, base: float) -> float:
+    def learn_cross(self, slot: Slot, label: float, learned: float | None, base: float, weight: float) -> float:
         """A step of the cross network, and of how far it and the machine are trusted; what it gave before."""
         error = mix_error = (learned or 0.0) - label
         statistics = slot.crossed[0]
@@ -397,10 +414,10 @@ class Plain:
         if learned is None:
             error = sigmoid(base + crossed) - label
             mix_error = sigmoid(base + float(self.cross.mix @ slot.parts)) - label
-        self.cross.learn(slot.present, statistics, error)
+        self.cross.learn(slot.present, statistics, weight * error)
         if learned is None:
             self.cross.learn_moments(slot.present, statistics)
-        self.cross.learn_mix(slot.parts, mix_error)
+        self.cross.learn_mix(slot.parts, weight * mix_error)
         return crossed
 
 
