@@ -193,14 +193,17 @@ def forget_sequences(behaviors: Behaviors, user: int) -> None:
 
 @compiled
 def gather_recent(
-    behaviors: Behaviors, items: Table, vectors: npt.NDArray[np.float32], user: int, gathered: Gathered
+    behaviors: Behaviors, items: Table, vectors: npt.NDArray[np.float32], user: int, gone_ms: int, gathered: Gathered
 ) -> None:
-    """Gather the vectors of a user's rings, as they are today; items whose rows are gone are left out."""
+    """Gather the vectors of a user's rings, as they are today; items that are gone are left out.
+
+    These are all whose rows were freed, and all that were updated at `gone_ms` or before.
+    """
     for kind in range(behaviors.counts.shape[1]):
         attention.forget(gathered, kind)
         for place in range(min(behaviors.counts[user, kind], behaviors.row.shape[2])):
             row = behaviors.row[user, kind, place]
-            if table.is_current(items, row, behaviors.generation[user, kind, place]):
+            if table.is_there(items, row, behaviors.generation[user, kind, place], gone_ms):
                 attention.gather(gathered, kind, vectors[row])
 
 

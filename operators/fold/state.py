@@ -61,6 +61,7 @@ from thalweg.operators.lessons import (
 )
 from thalweg.operators.machine.declare import Int64, UInt8, made, part, per, wiper
 from thalweg.operators.machine.hashing import field_seed
+from thalweg.operators.pages import Page
 from thalweg.operators.rates import RatesScratch, new_rates_scratch
 from thalweg.operators.sdim import SdimParameters, SdimScratch, new_sdim_scratch, projections, sdim_parameters
 from thalweg.operators.seen import SeenItems
@@ -77,6 +78,7 @@ class State(NamedTuple):
 
     names: Annotated[UInt8, per("places 256", "the fields in their places")]
     clock: Annotated[Clock, part()]
+    page: Annotated[Page, part()]
     fates: Annotated[
         Int64, per("13", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
     ]

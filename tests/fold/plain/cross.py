@@ -54,9 +54,7 @@ class Cross:
     def of(self, value: Any) -> Member:
         return self.members.setdefault(value, Member(value.key, self.seed))
 
-    def read(
-        self, present: Any, keys: dict[int, int], owner: int, rates: Vector, overall: float, now_ms: int
-    ) -> Statistics:
+    def read(self, present: Any, keys: Any, owner: int, rates: Vector, overall: float, now_ms: int) -> Statistics:
         """What is known of user, item and pairs; `rates` are (rate, residual) of each field, `owner` is the user."""
         out, pairs = np.zeros(self.size), list[Any]()
         p = 1 / (1 + math.exp(-overall))
@@ -66,9 +64,8 @@ class Cross:
                 out[at : at + 2] = rates[2 * which], of.labels
                 if of.shown:
                     out[at + 2] = math.log(1 + of.shown)
-                    out[at + 3 : at + 5] = [
-                        math.log(1 + max(now_ms - ms, 0) / 1_000) for ms in (of.last_ms, of.first_ms)
-                    ]
+                    passed = [max(now_ms - ms, 0) / 1_000 for ms in (of.last_ms, of.first_ms)]
+                    out[at + 3 : at + 5] = np.log1p(passed)
         for place in range(2 * (self.fields - 2)):
             field, which = 2 + place // 2, place % 2
             pair = None

@@ -82,6 +82,7 @@ def teach(plain: Any, slot: Any, label: float, kind: str) -> None:
 
 def learn(plain: Any, slot: Any, lesson: Lesson) -> None:
     """Take the step of a lesson, in a slot that nobody waits for."""
+    plain.end_page()
     first, now_ms = lesson.learned is None and not lesson.late, lesson.now_ms
     keys: dict[int, int] = {}
     crossed, recents = {field for field, *_ in plain.crosses}, 0
