@@ -67,7 +67,7 @@ MEANINGS = {
     "topics.dead_letters": "Output topic of records that could not be used.",
     "topics.rankings": "Output topic of answers to requests.",
     "topics.lessons": "Output topic of what partitions teach each other.",
-    "topics.partitions": "Partitions of every topic; each learns separately for now.",
+    "topics.partitions": "Partitions of every topic; with more than one they learn from each other.",
     "topics.replication_factor": "Copies of every partition.",
     "kafka.security_protocol": "How the brokers are spoken to.",
     "kafka.sasl_mechanism": "How a user name and a password are shown.",

@@ -383,10 +383,8 @@ def header_of(
 
 
 def plain(configuration: Configuration) -> dict[str, Any]:
-    """Return a configuration as JSON has it, without what no result follows from."""
+    """Return a configuration as JSON has it."""
     converted: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(configuration, order="sorted"))
-    for name in NO_RESULT:
-        del converted["lessons"][name]
     return converted
 
 
@@ -537,13 +535,24 @@ def refuse_other(path: Any, header: Header, identity: Identity) -> None:
             "users have moved between partitions, so rebuild from the log into another folder"
         )
     ours = plain(identity.configuration)
-    changed = [] if header.configuration == ours else list(differences(header.configuration, ours))
+    if header.configuration != ours:
+        changed = list(differences(without_merging(header.configuration), without_merging(ours)))
+    else:
+        changed = []
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise CheckpointError(
             f"{path} was made with {said(changed[0])}{more}: set it back, or rebuild from the log into another "
             "checkpoint.generation"
         )
+
+
+def without_merging(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the settings of how a worker writes merges: no result follows from them."""
+    lessons = configuration.get("lessons")
+    if not isinstance(lessons, dict):
+        return configuration
+    return configuration | {"lessons": {name: lessons[name] for name in lessons if name not in NO_RESULT}}
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

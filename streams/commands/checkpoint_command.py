@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import click
@@ -210,12 +210,18 @@ def rollback_command(
     metavar="N",
     help="Start here, without what came before: for a log that no longer starts at 0.",
 )
+@click.option(
+    "--without-lessons",
+    is_flag=True,
+    help="Pass over the lessons that the log's merges name: for a configuration that they can't be read under.",
+)
 @partition_option
 @configuration_options
 @servers_option
 def rebuild_command(
     from_generation: int | None,
     first_offset: int,
+    without_lessons: bool,
     partition: int | None,
     loaded: Loaded,
     bootstrap_servers: str | None,
@@ -231,7 +237,8 @@ def rebuild_command(
     """
     from thalweg.streams.checkpoints.folders import partitions_at, store_at
     from thalweg.streams.kafka.topics import check
-    from thalweg.streams.worker.rebuild import rebuild
+    from thalweg.streams.worker.lessons import settled
+    from thalweg.streams.worker.rebuild import lessons_on_topic, rebuild
 
     section = loaded.checkpoint
     number = section.generation - 1 if from_generation is None else from_generation
@@ -244,14 +251,17 @@ def rebuild_command(
     topic = loaded.topics.interactions
     reached = dataclasses.replace(loaded, kafka=loaded.kafka.reached_at(bootstrap_servers))
     partitions = check(reached.kafka, reached.topics, [topic])
-    with refusing():
+    learns = bool(settled(loaded.configuration, partitions).lessons.enabled) and not without_lessons
+    with refusing(), lessons_on_topic(reached, partitions) if learns else nullcontext() as lessons_of:
         there = [each for each in partitions_at(old, topic) if partition in (None, each)]
         if not there:
             raise Refusal(
                 f"generation {number} has no checkpoints: start a worker, which starts at the log's beginning"
             )
         for each in there:
-            rebuilt = rebuild(reached, store_at(old, topic, each), each, partitions, first_offset=first_offset)
+            lessons = None if lessons_of is None else lessons_of(each)
+            store = store_at(old, topic, each)
+            rebuilt = rebuild(reached, store, each, partitions, first_offset=first_offset, lessons=lessons)
             click.echo(
                 f"{topic}-{each}: generation {section.generation} resumes at offset {rebuilt.next_offset}, "
                 f"{rebuilt.next_offset - rebuilt.first_offset} offsets further than before",

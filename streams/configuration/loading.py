@@ -100,6 +100,13 @@ class WorkerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Brokers that have not answered for so long are taken to be gone: `/readyz` answers 503, and no lag is shown."""
     stop_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 15_000
     """A stopping worker waits so long for brokers that are gone. It then ends without a checkpoint."""
+    lessons_bytes_max: Annotated[int, within(1 << 16, 1 << 40)] = 64 << 20
+    """Bytes of lessons that a worker keeps in memory for all its partitions, and once more for the block that a
+    partition folds. What is older is read from its topic again."""
+    lessons_wait_ms: Annotated[int, within(0, MS_MAX)] = 60_000
+    """A partition waits so long for lessons that its log names; then the worker ends with the numbers."""
+    merge_lessons_max: Annotated[int, within(1, 1 << 53)] = 200_000
+    """Lessons that one merge lets a partition learn, from all sources: the fold answers nothing meanwhile."""
 
 
 class DeliverySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from thalweg.schemas.records import Outputs
 from thalweg.streams.checkpoints.disk import Disk, LocalDisk
 from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.kafka.delivery import Delivery, OpenTransactionError, Tail, end_of, record_at, tail
+from thalweg.streams.kafka.lessons_topic import KafkaLessons, Placed
 from thalweg.streams.kafka.topics import check
 from thalweg.streams.kafka.transactions import TransactionalDelivery
 from thalweg.streams.partition.partition import Partition
@@ -86,6 +87,31 @@ class OutputDelivery(Protocol):
         """Disconnect."""
 
 
+class LessonsTopic(Protocol):
+    """What partitions teach, as the topic has it, committed, and the way into the input for merges.
+
+    Reading raises Refusal where the brokers don't answer.
+    """
+
+    async def follow(self, sources: int) -> None:
+        """Begin to read near the end of so many sources: the newest record of each is among what comes first."""
+
+    async def poll(self, wait_s: float) -> dict[int, list[Placed]]:
+        """Return what came since the last time, by source; wait so long where there is nothing."""
+
+    async def bounds(self, source: int) -> tuple[int, int]:
+        """Return the first offset of a source that is there, and its end."""
+
+    async def read(self, source: int, offset: int) -> tuple[list[Placed], int]:
+        """Return some records from an offset on, and where to read on; that is `offset` again at the end."""
+
+    async def append(self, partition: int, value: bytes) -> None:
+        """Append a record to the input's partition. Raises OSError where the brokers do not take it."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
+
+
 class Clock(Protocol):
     """Time; the fold never sees it."""
 
@@ -114,6 +140,8 @@ class Ports(NamedTuple):
     new_fold: Callable[..., Partition] = Partition
     at_once_records: int = 0
     """Blocks of at most so many records are folded on the event loop: a thread would cost as much as they do."""
+    lessons: LessonsTopic | None = None
+    """None: partitions learn nothing from each other, whatever is configured."""
 
 
 class KafkaBrokers:
@@ -170,4 +198,5 @@ def ports_of(loaded: Loaded) -> Ports:
         clock=time,
         in_thread=asyncio.to_thread,
         at_once_records=AT_ONCE_RECORDS,
+        lessons=KafkaLessons(*reached),
     )

@@ -6,13 +6,20 @@ all outputs up to there are on their topics, so a worker that resumes from it le
 records of the output topics is copied.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
-from thalweg.schemas.records import Record
+from thalweg.schemas.events import Merge, encode_event
+from thalweg.schemas.records import LogRecord, Record
+from thalweg.streams.checkpoints.disk import LocalDisk
 from thalweg.streams.checkpoints.folders import store_at
 from thalweg.streams.checkpoints.format import (
     Checkpoint,
@@ -24,14 +31,19 @@ from thalweg.streams.checkpoints.format import (
     header_of,
 )
 from thalweg.streams.configuration.loading import Loaded
+from thalweg.streams.kafka.lessons_topic import KafkaLessons
 from thalweg.streams.kafka.refusals import refusing
 from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments
+from thalweg.streams.partition.lessons import LessonSource
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.seal import seal_of
 from thalweg.streams.refusal import Refusal
+from thalweg.streams.worker.lessons import MergeSettings, PartitionLessons, SharedLessons, merges_in, settled, state_at
 
 READ_TIMEOUT_S = 60.0
 BLOCK_RECORDS = 10_000
+
+Answer = TypeVar("Answer")
 
 
 class Rebuilt(NamedTuple):
@@ -55,27 +67,40 @@ class Rebuilding:
         Header of the checkpoint that the generation before resumes from.
     first_offset
         Where to start, if there is no checkpoint in the new generation yet.
+    lessons
+        Those that the log's merges name; None: they are passed over.
 
     Raises Refusal where the new generation holds a checkpoint that cannot be resumed.
     """
 
-    def __init__(self, loaded: Loaded, partition: int, partitions: int, before: Header, first_offset: int = 0) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        partition: int,
+        partitions: int,
+        before: Header,
+        first_offset: int = 0,
+        lessons: LessonSource | None = None,
+    ) -> None:
         """Load what was rebuilt before; the parameters are the class's."""
         topic = loaded.topics.interactions
         self.until = before.next_offset
         self._before = before
+        self._passes_over = lessons is None
         self._interval_events = loaded.checkpoint.interval_events
-        self._identity = Identity(topic, partition, loaded.configuration, partitions)
+        configuration = settled(loaded.configuration, partitions)
+        self._identity = Identity(topic, partition, configuration, partitions)
         try:
             self._store = store_at(loaded.checkpoint, topic, partition)
             found = self._store.load(self._identity)
             self.fold = Partition(
-                loaded.configuration,
+                configuration,
                 topic=topic,
                 partition=partition,
                 partitions=partitions,
                 arrays=None if found is None else found.part(""),
                 seal=seal_of(loaded, header=None if found is None else found.header),
+                lessons=lessons,
             )
         except (CheckpointError, ValueError) as error:
             raise Refusal(f"{error}: choose a checkpoint.generation that is not there yet") from None
@@ -88,7 +113,7 @@ class Rebuilding:
         fresh = [record for record in records if self.next_offset <= record.offset < self.until]
         if not fresh:
             return
-        self.fold.process(fresh)
+        self.fold.process(list(map(passed_over, fresh)) if self._passes_over else fresh)
         self.next_offset = fresh[-1].offset + 1
         self._last_value = fresh[-1].value
         if self.next_offset - max(self._saved, self.first_offset) >= self._interval_events:
@@ -121,17 +146,19 @@ def rebuild(
     partitions: int,
     *,
     first_offset: int = 0,
+    lessons: LessonSource | None = None,
     on_block: Callable[[int, int], object] = lambda next_offset, until: None,
 ) -> Rebuilt:
     """Fold a partition's log up to where the generation `before` has its newest whole checkpoint.
 
     `first_offset` other than 0 starts behind the log's beginning: what came before is then not in the state.
+    `lessons`: those that the log's merges name; None: they are passed over.
 
     Raises Refusal where the log no longer holds what is needed, or a store holds a checkpoint that cannot be
     resumed.
     """
     header = newest(before)
-    rebuilding = Rebuilding(loaded, partition, partitions, header, first_offset)
+    rebuilding = Rebuilding(loaded, partition, partitions, header, first_offset, lessons)
     topic = loaded.topics.interactions
     for records in blocks(loaded.kafka, topic, partition, rebuilding.next_offset, header.next_offset):
         rebuilding.fold_block(records)
@@ -197,3 +224,44 @@ def _consumer(kafka: KafkaSection) -> Any:
         allow_auto_create_topics=False,
         metrics_enabled=False,
     )
+
+
+def passed_over(record: Record) -> Record:
+    """Return a record that, if it is a merge, passes over all the lessons that it names."""
+    for merge in merges_in([record]):
+        value = encode_event(Merge(merge.id, merge.upto, sorted(merge.upto)))
+        return LogRecord(record.offset, value, record.key, record.headers)
+    return record
+
+
+@contextmanager
+def lessons_on_topic(loaded: Loaded, partitions: int) -> Iterator[Callable[[int], PartitionLessons]]:
+    """Give what returns, by partition, the lessons that its log names, for code that has no event loop.
+
+    Raises Refusal where no broker answers.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="lessons", daemon=True)
+    thread.start()
+
+    def call(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+    async def begin() -> None:
+        topic = KafkaLessons(loaded.kafka, loaded.topics)
+        made.append(SharedLessons(topic, MergeSettings.of(loaded), time, logging.getLogger("thalweg.lessons")))
+        await made[0].start(partitions)
+
+    async def of_partition(number: int) -> PartitionLessons:
+        return made[0].of_partition(number, partial(state_at, loaded.checkpoint, LocalDisk()))
+
+    made: list[SharedLessons] = []
+    try:
+        call(begin())
+        yield lambda number: call(of_partition(number))
+    finally:
+        for each in made:
+            call(each.stop())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,5 +1,6 @@
 """A partition from its newest checkpoint, without a worker and without its log: for reading only."""
 
+from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.encoder import DETAILS
 from thalweg.operators.learner import BUILT_IN
 from thalweg.operators.machine.hashing import partitions_of
@@ -10,6 +11,7 @@ from thalweg.streams.configuration.loading import CheckpointSection, Loaded
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.printable import printable, redacted
 from thalweg.streams.refusal import Refusal
+from thalweg.streams.worker.lessons import settled
 
 
 def restored_partition(loaded: Loaded, section: CheckpointSection, user: str) -> Partition:
@@ -25,14 +27,16 @@ def restored_partition(loaded: Loaded, section: CheckpointSection, user: str) ->
         found = partitions_at(section, topic)
         if not found:
             raise Refusal(f"there are no checkpoints of {topic} in {place}: see `thalweg checkpoint list`")
-        first = _newest(loaded, store_at(section, topic, found[0]), found[0])
+        first, configuration = _newest(loaded, store_at(section, topic, found[0]), found[0])
         partitions = first.header.partitions
         number = int(partitions_of([user.encode()], partitions)[0]) if partitions else found[0]
         if number not in found:
             raise Refusal(f"user {printable(user)} is in {topic}-{number}, which has no checkpoint in {place}")
-        checkpoint = first if number == found[0] else _newest(loaded, store_at(section, topic, number), number)
+        checkpoint = first
+        if number != found[0]:
+            checkpoint, configuration = _newest(loaded, store_at(section, topic, number), number)
         partition = Partition(
-            loaded.configuration,
+            configuration,
             topic=topic,
             partition=number,
             partitions=partitions,
@@ -44,8 +48,22 @@ def restored_partition(loaded: Loaded, section: CheckpointSection, user: str) ->
     return partition
 
 
-def _newest(loaded: Loaded, store: Store, number: int) -> Checkpoint:
-    checkpoint = store.load(Identity(loaded.topics.interactions, number, loaded.configuration))
-    if checkpoint is None:
-        raise Refusal(f"{store.directory} has no checkpoint: see `thalweg checkpoint list`")
-    return checkpoint
+def _newest(loaded: Loaded, store: Store, number: int) -> tuple[Checkpoint, Configuration]:
+    """Return a store's newest whole checkpoint and its configuration.
+
+    What `lessons.enabled` is by default depends on who made it: a worker of several partitions, or a replay.
+    """
+    topic = loaded.topics.interactions
+    refused: CheckpointError | None = None
+    for partitions in (1, 2):
+        configuration = settled(loaded.configuration, partitions)
+        try:
+            checkpoint = store.load(Identity(topic, number, configuration))
+        except CheckpointError as error:
+            refused = refused or error
+            continue
+        if checkpoint is None:
+            raise Refusal(f"{store.directory} has no checkpoint: see `thalweg checkpoint list`")
+        return checkpoint, configuration
+    assert refused is not None
+    raise refused

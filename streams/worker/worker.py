@@ -6,7 +6,7 @@ The steps are below; `docs/failures.md` states what happens if the worker dies a
                   2. refuse a checkpoint that cannot be resumed: see `refuse_log`
                   3. read each output topic from the end that the checkpoint recorded: our highest cause in it
                   4. read the input from the checkpoint's next offset
-    on `fold`     5. fold a block, off the event loop where it is not small
+    on `fold`     5. bring the lessons together that the block names; fold it, off the event loop where it is not small
                   6. leave out each topic's outputs that are not above its highest cause, send the others
     when due      7. await every delivery
                   8. write a checkpoint: the state, the next offset, each output topic's end offset and last cause
@@ -22,6 +22,7 @@ over, which tells the group's offset: nothing below it is sent again. After 6, e
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from thalweg.schemas.reasons import Reason
@@ -33,6 +34,14 @@ from thalweg.streams.kafka.delivery import Tail
 from thalweg.streams.kafka.partition_run import LogBounds, TakenOverError
 from thalweg.streams.partition.seal import seal_of
 from thalweg.streams.refusal import Refusal
+from thalweg.streams.worker.lessons import (
+    MergeSettings,
+    PartitionLessons,
+    SharedLessons,
+    merges_in,
+    settled,
+    state_at,
+)
 from thalweg.streams.worker.ports import Ports, ports_of
 
 BELOW_ALL = -1
@@ -62,12 +71,20 @@ class AssignedPartition:
     Its methods are called one at a time; those that compute run in a thread.
     """
 
-    def __init__(self, loaded: Loaded, ports: Ports, partition: int, partitions: int) -> None:
-        """Load the newest checkpoint that is whole. Raises Refusal where there is one that cannot be resumed."""
+    def __init__(
+        self, loaded: Loaded, ports: Ports, partition: int, partitions: int, lessons: PartitionLessons | None = None
+    ) -> None:
+        """Load the newest checkpoint that is whole. Raises Refusal where there is one that cannot be resumed.
+
+        `lessons`: those that others teach, where partitions learn from each other.
+        """
         topic = loaded.topics.interactions
         self.number = partition
         self.name = f"{topic}-{partition}"
-        self._identity = Identity(topic, partition, loaded.configuration, partitions)
+        configuration = loaded.configuration if lessons is None else settled(loaded.configuration, partitions)
+        self._identity = Identity(topic, partition, configuration, partitions)
+        self.lessons = lessons
+        self.merged_at: float | None = None
         self._clock = ports.clock
         self.damaged: list[str] = []
         try:
@@ -78,13 +95,14 @@ class AssignedPartition:
             self.header: Header | None = None if checkpoint is None else checkpoint.header
             self.next_offset = 0 if self.header is None else self.header.next_offset
             self.fold = ports.new_fold(
-                loaded.configuration,
+                configuration,
                 topic=topic,
                 partition=partition,
                 partitions=partitions,
                 arrays=None if checkpoint is None else checkpoint.part(""),
                 next_offset=self.next_offset,
                 seal=seal_of(loaded, header=self.header),
+                **({} if lessons is None else {"lessons": lessons}),
             )
         except CheckpointError as error:
             raise Refusal(str(error)) from error
@@ -137,6 +155,22 @@ class AssignedPartition:
             self.dead_letters[counted] = self.dead_letters.get(counted, 0) + 1
         fresh = [self._above(topic, list_) for topic, list_ in zip(topics, outputs, strict=True)]
         return Outputs(*fresh)
+
+    def learned(self) -> list[int]:
+        """Return by partition the number of the last lesson learned."""
+        found: list[int] = self.fold.state.lessons.learned.tolist()
+        return found
+
+    async def make_ready(self, records: Sequence[Record]) -> bool:
+        """Bring the lessons together that a block's merges name; return whether there are merges.
+
+        Raises Refusal where lessons are gone, or do not come.
+        """
+        if self.lessons is None or not (merges := merges_in(records)):
+            return False
+        await self.lessons.make_ready(merges, self.learned())
+        self.merged_at = self._clock.time()
+        return True
 
     def misplaced(self, count: int) -> str | None:
         """Return a warning, once, where many of the first records are in the wrong partition.
@@ -234,6 +268,7 @@ class Scoring:
         self.topics = loaded.topics.outputs
         self.partitions: dict[int, AssignedPartition] = {}
         self.delivery = self._ports.delivery
+        self.lessons: SharedLessons | None = None
 
     async def open(self, partition: int, log: LogBounds) -> int:
         """Steps 1 to 4. Raises Refusal, with a remedy, where resuming would lose or change outputs."""
@@ -241,7 +276,8 @@ class Scoring:
         emitted = await self.delivery.open(partition)
         brokers, in_thread = self._ports.brokers, self._ports.in_thread
         count = await brokers.partitions()
-        assigned = await in_thread(AssignedPartition, self._loaded, self._ports, partition, count)
+        lessons = await self._lessons(partition, count)
+        assigned = await in_thread(AssignedPartition, self._loaded, self._ports, partition, count, lessons)
         for message in assigned.damaged:
             self._log.warning(message)
         log = await self._reaching(partition, log, assigned.next_offset, emitted or 0)
@@ -257,6 +293,8 @@ class Scoring:
             refuse_outputs(topic, assigned, tails[topic], log)
         assigned.go_on(tails, emitted)
         self.partitions[partition] = assigned
+        if lessons is not None and self.lessons is not None:
+            self.lessons.attach(partition, assigned.learned)
         start = "empty" if assigned.header is None else "from its checkpoint"
         self._log.info("%s resumes at offset %d, %s", assigned.name, assigned.next_offset, start)
         return assigned.next_offset
@@ -264,7 +302,7 @@ class Scoring:
     async def fold(self, partition: int, records: Sequence[Record]) -> int | None:
         """Steps 5 and 6, and a checkpoint if it is due."""
         assigned = self.partitions[partition]
-        if len(records) <= self._ports.at_once_records:
+        if not await assigned.make_ready(records) and len(records) <= self._ports.at_once_records:
             outputs = assigned.process(records, self.topics)
         else:
             outputs = await self._ports.in_thread(assigned.process, records, self.topics)
@@ -276,6 +314,8 @@ class Scoring:
 
     async def idle(self, partition: int) -> int | None:
         """Checkpoint or commit if it is due: also where nothing comes any more."""
+        if self.lessons is not None:
+            self.lessons.raise_failure()
         section, assigned = self._loaded.checkpoint, self.partitions[partition]
         if assigned.is_due(section.interval_ms, section.interval_events):
             return await self._checkpoint(assigned)
@@ -296,13 +336,27 @@ class Scoring:
         finally:
             self._report(assigned, is_closing=True)
             del self.partitions[partition]
+            if self.lessons is not None:
+                self.lessons.detach(partition)
             await self.delivery.close(partition)
             told = (assigned.name, assigned.next_offset, assigned.suppressed)
             self._log.info("%s closed at offset %d, %d outputs suppressed", *told)
 
     async def stop(self) -> None:
         """Disconnect, when all partitions are closed."""
+        if self.lessons is not None:
+            await self.lessons.stop()
         await self.delivery.stop()
+
+    async def _lessons(self, partition: int, partitions: int) -> PartitionLessons | None:
+        """Return where a partition's lessons come from; None where partitions learn nothing from each other."""
+        topic = self._ports.lessons
+        if topic is None or not settled(self._loaded.configuration, partitions).lessons.enabled:
+            return None
+        if self.lessons is None:
+            self.lessons = SharedLessons(topic, MergeSettings.of(self._loaded), self._ports.clock, self._log)
+        await self.lessons.start(partitions)
+        return self.lessons.of_partition(partition, partial(state_at, self._loaded.checkpoint, self._ports.disk))
 
     async def _checkpoint(self, assigned: AssignedPartition) -> int | None:
         """Steps 7 to 9; the caller acknowledges what is returned."""

@@ -17,6 +17,7 @@ from thalweg.streams.configuration.loading import Loaded, load
 from thalweg.streams.kafka.consume import Reader
 from thalweg.streams.kafka.produce import produce
 from thalweg.streams.kafka.topics import create
+from thalweg.streams.partition.lessons import LessonBook
 from thalweg.streams.partition.partition import Partition
 
 from tests.kafka.fleet import end_offsets, records_of, wait_until
@@ -78,6 +79,8 @@ class Workers:
             "WORKER__SESSION_TIMEOUT_MS": 30_000,
             "METRICS__PORT": 0,
             "HTTP__PORT": 0,
+            # merges are written as long as something is learned; tests of that name an empty text
+            "LESSONS__ENABLED": "false" if partitions > 1 else "",
         }
         given = SMALL | own | settings
         self.environ = {f"THALWEG_{name}": str(value) for name, value in given.items() if value != ""}
@@ -219,13 +222,25 @@ class Workers:
 
     def expected(self, partition: int) -> Written:
         """What the fold over a partition's log makes, in one process and without any interruption."""
-        topics = self.loaded.topics
-        fold = Partition(self.configuration, topic=self.source, partition=partition, partitions=topics.partitions)
+        partitions = self.loaded.topics.partitions
+        fold = Partition(
+            self.configuration,
+            topic=self.source,
+            partition=partition,
+            partitions=partitions,
+            lessons=None if partitions == 1 or self.configuration.lessons.enabled is False else self.lessons(),
+        )
         records = [
             LogRecord(record.offset, record.value, record.key, tuple(record.headers))
             for record in self.records_of(self.source, partition)
         ]
         return tuple([sent(output) for output in kind] for kind in fold.process(records))
+
+    def lessons(self) -> LessonBook:
+        """What readers of the topic `lessons` get, of all partitions."""
+        topics = self.loaded.topics
+        read = [self.records_of(topics.lessons, number) for number in range(topics.partitions)]
+        return LessonBook(record.value for records in read for record in Reader().new(records))
 
 
 class Producing:
