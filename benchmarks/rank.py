@@ -120,7 +120,7 @@ def exact(runs: int) -> float:
     behaviors.counts[0, 0] = 1 << 10
     out = np.zeros(size, np.float32)
     gathered = new_gathered(1, 1 << 10, size)
-    gather_recent(behaviors, items, vectors, 0, gathered)
+    gather_recent(behaviors, items, vectors, 0, -1, gathered)
     one = best(runs, lambda: attend(gathered, 0, vectors[1_100], 3, out))
     return one * BEHAVIOURS / (1 << 10)
 

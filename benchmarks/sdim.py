@@ -98,7 +98,7 @@ def read_exactly(
     out: Array,
 ) -> None:
     """Read the exact interest of candidates in a user's ring, which is gathered once, as for a request."""
-    gather_recent(behaviors, items, vectors, user, gathered)
+    gather_recent(behaviors, items, vectors, user, -1, gathered)
     for i in range(candidates.shape[0]):
         attend(gathered, 0, vectors[candidates[i]], tau, out[i])
 

@@ -1,11 +1,11 @@
 """Monolith's frequency filter: an id gets a row only after it was seen often enough.
 
-Sightings are counted exactly, in 16 bits, in a set-associative memory of the ids seen last: 8 cells a set in the order
-of recency. At the limit, the least recently seen id of the set loses its count. An id is taken for another of its set
-if 32 more bits of the key agree: at most 8 / 2**32 a first sighting. Counts are never too high
-otherwise, and exact up to 65 535 as long as fewer than 8 other ids of the set are seen between two sightings. After n
-others a count is lost with the probability that 8 or more of them fell into its set, P(Binomial(n, 1/sets) >= 8): with
-the default of 65 536 sets .00001 after 65 536 ids, .0011 after 131 072, .051 after 262 144.
+Sightings are counted exactly, once a page, in 16 bits, in a set-associative memory of the ids seen last: 8 cells a set
+in the order of recency. At the limit, the least recently seen id of the set loses its count. An id is taken for another
+of its set if 32 more bits of the key agree: at most 8 / 2**32 a first sighting. Counts are never too high otherwise,
+and exact up to 65 535 as long as fewer than 8 other ids of the set are seen between two sightings. After n others a
+count is lost with the probability that 8 or more of them fell into its set, P(Binomial(n, 1/sets) >= 8): with the
+default of 65 536 sets .00001 after 65 536 ids, .0011 after 131 072, .051 after 262 144.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 from thalweg.operators.machine.compiled import compiled, int64, uint64
-from thalweg.operators.machine.declare import UInt16, UInt32, made, per
+from thalweg.operators.machine.declare import Int64, UInt16, UInt32, made, per
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.numerics import exp, log
 from thalweg.schemas.bounds import check, within
@@ -58,6 +58,7 @@ class Admission(NamedTuple):
 
     tags: Annotated[UInt32, per("sets 8", "bits of the key", private=True)]
     counts: Annotated[UInt16, per("sets 8", "0: empty", private=True)]
+    pages: Annotated[Int64, per("sets 8", "the page that counted last", private=True)]
 
 
 class AdmissionParameters(NamedTuple):
@@ -85,36 +86,40 @@ def admission_parameters(configuration: AdmissionConfiguration) -> AdmissionPara
 
 
 @compiled
-def write_sighting(admission: Admission, key: int) -> int:
-    """Count a sighting of a key and return how many there were, this one included."""
+def write_sighting(admission: Admission, key: int, page: int) -> int:
+    """Count a sighting of a key, unless its page has counted it, and return how many there were, this one included."""
     tags = admission.tags[int64(uint64(key) % uint64(admission.tags.shape[0]))]
     counts = admission.counts[int64(uint64(key) % uint64(admission.tags.shape[0]))]
+    pages = admission.pages[int64(uint64(key) % uint64(admission.tags.shape[0]))]
     tag = np.uint32(uint64(key) >> uint64(32))
     found = SET_CELLS - 1
-    count = np.uint16(0)
+    count = int64(1)
     for cell in range(SET_CELLS):
         if counts[cell] != 0 and tags[cell] == tag:
             found = cell
-            count = counts[cell]
+            count = min(int64(counts[cell]) + int64(pages[cell] != page), COUNT_MAX)
             break
     for cell in range(found, 0, -1):
         tags[cell] = tags[cell - 1]
         counts[cell] = counts[cell - 1]
+        pages[cell] = pages[cell - 1]
     tags[0] = tag
-    counts[0] = min(int64(count) + 1, COUNT_MAX)
-    return int64(counts[0])
+    counts[0] = count
+    pages[0] = page
+    return count
 
 
 @compiled
-def read_sightings(admission: Admission, key: int) -> int:
-    """Return how many sightings of a key are remembered; who asks is none."""
+def read_sightings(admission: Admission, key: int, page: int) -> int:
+    """Return how many sightings of a key there would be with one more on a page; who asks is none."""
     tags = admission.tags[int64(uint64(key) % uint64(admission.tags.shape[0]))]
     counts = admission.counts[int64(uint64(key) % uint64(admission.tags.shape[0]))]
+    pages = admission.pages[int64(uint64(key) % uint64(admission.tags.shape[0]))]
     tag = np.uint32(uint64(key) >> uint64(32))
     for cell in range(SET_CELLS):
         if counts[cell] != 0 and tags[cell] == tag:
-            return int64(counts[cell])
-    return 0
+            return min(int64(counts[cell]) + int64(pages[cell] != page), COUNT_MAX)
+    return 1
 
 
 @compiled
@@ -122,14 +127,17 @@ def forget_sightings(admission: Admission, key: int) -> None:
     """Drop a key's count."""
     tags = admission.tags[int64(uint64(key) % uint64(admission.tags.shape[0]))]
     counts = admission.counts[int64(uint64(key) % uint64(admission.tags.shape[0]))]
+    pages = admission.pages[int64(uint64(key) % uint64(admission.tags.shape[0]))]
     tag = np.uint32(uint64(key) >> uint64(32))
     for cell in range(SET_CELLS):
         if counts[cell] != 0 and tags[cell] == tag:
             for after in range(cell, SET_CELLS - 1):
                 tags[after] = tags[after + 1]
                 counts[after] = counts[after + 1]
+                pages[after] = pages[after + 1]
             tags[SET_CELLS - 1] = 0
             counts[SET_CELLS - 1] = 0
+            pages[SET_CELLS - 1] = 0
             return
 
 

@@ -17,6 +17,7 @@ from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.declare import Int32, Int64, UInt32, made, part, per, side_by_side, wiper
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.sdim import Histories, SdimConfiguration, SdimParameters
+from thalweg.operators.seen import words_of
 from thalweg.operators.structures import pool, recency, table
 from thalweg.operators.structures.table import Table
 from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
@@ -34,6 +35,7 @@ class BehaviorsConfiguration:
 
     `kinds`: which behaviours make a sequence each: "acted" (any feedback) and "skipped" (an impression whose window
     closed without a positive); empty: no sequences, no interests. `short_length`: behaviours of a kind kept exactly.
+    `seen_length`: different items that a request with `seen = "drop"` knows of each user, at least, besides these.
     `users_limit`: users known at most; the least recently seen one is evicted for the next.
     `expire_time_ms`: a user is forgotten after so long; by default a hundred years, which is never: no user is
     forgotten before memory is short.
@@ -41,6 +43,7 @@ class BehaviorsConfiguration:
 
     kinds: tuple[Kind, ...] = ("acted",)
     short_length: Annotated[int, within(1, 1024)] = 32
+    seen_length: Annotated[int, within(0, 4096)] = 64
     users_limit: Annotated[int, within(1, ROWS_MAX)] = 1 << 21
     expire_time_ms: Annotated[int, within(1, MS_MAX)] = NEVER_MS
 
@@ -59,7 +62,8 @@ class BehaviorsConfiguration:
             "users": self.users_limit + 1,
             "users_limit": self.users_limit,
         }  # one more stands for those who did nothing
-        return users | {"kinds": max(1, len(self.kinds)), "short": self.short_length}
+        users |= {"kinds": max(1, len(self.kinds)), "short": self.short_length}
+        return users | {"seen_words": words_of(self.seen_length), "seen_length": self.seen_length}
 
 
 @side_by_side(is_dense=True)
@@ -189,14 +193,17 @@ def forget_sequences(behaviors: Behaviors, user: int) -> None:
 
 @compiled
 def gather_recent(
-    behaviors: Behaviors, items: Table, vectors: npt.NDArray[np.float32], user: int, gathered: Gathered
+    behaviors: Behaviors, items: Table, vectors: npt.NDArray[np.float32], user: int, gone_ms: int, gathered: Gathered
 ) -> None:
-    """Gather the vectors of a user's rings, as they are today; items whose rows are gone are left out."""
+    """Gather the vectors of a user's rings, as they are today; items that are gone are left out.
+
+    These are all whose rows were freed, and all that were updated at `gone_ms` or before.
+    """
     for kind in range(behaviors.counts.shape[1]):
         attention.forget(gathered, kind)
         for place in range(min(behaviors.counts[user, kind], behaviors.row.shape[2])):
             row = behaviors.row[user, kind, place]
-            if table.is_current(items, row, behaviors.generation[user, kind, place]):
+            if table.is_there(items, row, behaviors.generation[user, kind, place], gone_ms):
                 attention.gather(gathered, kind, vectors[row])
 
 

@@ -25,9 +25,10 @@ ROWS_MIN = 1_024
 class TableConfiguration(AdmissionConfiguration):
     """The collisionless table and its frequency filter (`[table]`).
 
-    `rows_limit`: values with a row at most, of all fields; at the limit the one that was not updated for longest makes
-    room. `expire_time_ms`: a row not updated for so long is freed, by default after a hundred years, which is never:
-    nothing is forgotten before memory is short; `expire_time_ms_by_field` for single fields.
+    `rows_limit`: values with a row at most, of all fields; at the limit those that were not updated for longest make
+    room for the new ones of a page, when it begins. `expire_time_ms`: a row not updated for so long is freed, by
+    default after a hundred years, which is never: nothing is forgotten before memory is short;
+    `expire_time_ms_by_field` for single fields.
     """
 
     rows_limit: Annotated[int, within(ROWS_MIN, ROWS_MAX)] = 1 << 20

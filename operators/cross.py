@@ -7,8 +7,8 @@
 x0 has four times the mean embedding of each field's values, and statistics, standardised by their running mean and
 variance and clipped: of user and item the rate, a running mean of labels, exposures, the gap since the last one and the
 age; of the pairs of item and user with each other field the rate and the exposures; what the machine with its dense
-level says; and 1. Exposures, gaps and ages need no outcome and count at once; rates count with their outcome. `a` and
-`b` are learned by logistic regression from both parts as they were served.
+level says; and 1. Exposures, gaps and ages need no outcome and count once the page is over (`pages`); rates count with
+their outcome. `a` and `b` are learned by logistic regression from both parts as they were served.
 
 All steps are AdaGrad's. A matrix has one sum of squares for each input coordinate. Its step is divided by 1 plus the
 change of the logit that it alone would cause for an error of 1. So statistics that are wrong by many times move the
@@ -39,6 +39,7 @@ from thalweg.operators.machine.lanes import (
 )
 from thalweg.operators.machine.numerics import log
 from thalweg.operators.machine.prefetch import prefetch
+from thalweg.operators.pages import NO_PAGE, Moment
 from thalweg.operators.rates import Prior, read_rate
 from thalweg.operators.structures import index, ownership, table
 from thalweg.operators.structures.ownership import Owned
@@ -63,8 +64,8 @@ MEAN, VARIANCE, DEVIATION = range(3)
 MIX_RATE, MIX_FLOOR, MIX_INITIAL = 0.05, 10.0, 0.5
 SQUARES_AT, LIN, LIN_SQUARES, LABELS, SHOWN = LANES, 2 * LANES, 2 * LANES + 1, 2 * LANES + 2, 2 * LANES + 3
 ROW_SIZE = 2 * LANES + 4
-FIRST, LAST = range(2)
-PAIR_KNOWN, PAIR_ACTED, PAIR_SHOWN = range(3)
+FIRST, LAST, BEFORE = range(3)
+PAIR_KNOWN, PAIR_ACTED, PAIR_SHOWN, PAIR_BEFORE = range(4)
 OF_ONE, OF_PAIRS = 5, 4
 OWN, ONE, CROSS = 2 * OF_ONE, 2 * OF_ONE + 1, 2 * LANES - 1
 CROSS_SALT, PAIR_SALT = 0xC505, 0xC506
@@ -94,7 +95,19 @@ class Embedded(NamedTuple):
     parts: Annotated[
         Float32, per("values cross_row", "embedding, its squares, lin, its squares, running mean of labels, exposures")
     ]
-    seen_ms: Annotated[Int64, per("values 2", "when it was shown first and last, stream time")]
+    seen_ms: Annotated[Int64, per("values 3", "when it was shown first, last, and last before the page; stream time")]
+    page: Annotated[Int64, per("values", "the page that counted an exposure last")]
+    before: Annotated[Float32, per("values", "exposures before that page")]
+
+
+@side_by_side(is_dense=True)
+class Counted(NamedTuple):
+    """What is counted of each pair."""
+
+    counts: Annotated[
+        Float32, per("cross_pairs 4", "exposures with a known outcome, positives, exposures, these before the page")
+    ]
+    page: Annotated[Int64, per("cross_pairs", "the page that counted an exposure last")]
 
 
 class PairsSeen(NamedTuple):
@@ -116,7 +129,7 @@ class Cross(NamedTuple):
     embedded: Annotated[Embedded, part()]
     pairs: Annotated[Table, part(rows="cross_pairs", rows_limit="cross_pairs", lists=1)]
     owners: Annotated[Owned, part(owners="users", members="cross_pairs")]
-    counts: Annotated[Float32, per("cross_pairs 3", "exposures with a known outcome, positives, exposures")]
+    counted: Annotated[Counted, part()]
     pairs_seen: Annotated[PairsSeen, part()]
 
 
@@ -230,16 +243,29 @@ def forget_pairs(cross: Cross, user: int) -> None:
 
 
 @compiled
-def _resolve_pair(cross: Cross, key: int, owner: int, now_ms: int, is_kept: bool) -> int:
+def evict_pairs(cross: Cross) -> None:
+    """Free the pair that was not shown for longest, with those that its page was the last to show."""
+    pair = table.oldest_row(cross.pairs)
+    page = cross.pairs.page[pair]
+    while pair >= 0:
+        forget_pair(cross, pair)
+        cross.pairs.counts[table.Loss.EVICTED] += 1
+        pair = table.next_of_page(cross.pairs, 0, page)
+
+
+@compiled
+def _resolve_pair(cross: Cross, key: int, owner: int, moment: Moment, is_kept: bool) -> int:
     """Return a pair's row, made where it is new and kept; `owner` is the user whose alone it is, or -1."""
     pair = index.find(cross.pairs.lookup, key)
     if pair >= 0 or not is_kept:
         return pair
     if table.is_full(cross.pairs):
-        forget_pair(cross, table.oldest_row(cross.pairs))
-        cross.pairs.counts[table.Loss.EVICTED] += 1
-    pair = table.claim_row(cross.pairs, key, 0, now_ms)
-    if pair >= 0 and owner >= 0:
+        evict_pairs(cross)
+    pair = table.claim_row(cross.pairs, key, 0, moment.now_ms)
+    if pair < 0:
+        return pair
+    cross.pairs.page[pair] = table.tag_of(moment.page)
+    if owner >= 0:
         ownership.attach(cross.owners, owner, pair)
     return pair
 
@@ -252,7 +278,7 @@ def resolve_pairs(
     rows: npt.NDArray[np.int32],
     keys: npt.NDArray[np.uint64],
     user: int,
-    now_ms: int,
+    moment: Moment,
     is_kept: bool,
 ) -> None:
     """Resolve the pairs of an impression to rows, and remember them in its slot; one that is not kept makes none.
@@ -262,7 +288,7 @@ def resolve_pairs(
     for which in range(2):
         _write_keys(cross, scratch, which, rows, keys)
     for place in range(cross.pairs_seen.row.shape[1]):
-        _put_pair(cross, scratch, slot, place, user if place % 2 == USER else int64(-1), now_ms, is_kept)
+        _put_pair(cross, scratch, slot, place, user if place % 2 == USER else int64(-1), moment, is_kept)
 
 
 @compiled
@@ -270,7 +296,7 @@ def resolve_item_pairs(
     cross: Cross, scratch: CrossScratch, slot: int, rows: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]
 ) -> None:
     """Resolve the pairs of another item in place of an impression's, and make none."""
-    resolve_shared_pairs(cross, scratch, slot, rows, keys, int64(0), False)
+    resolve_shared_pairs(cross, scratch, slot, rows, keys, Moment(int64(0), int64(NO_PAGE), int64(0)), False)
 
 
 @compiled
@@ -280,13 +306,13 @@ def resolve_shared_pairs(
     slot: int,
     rows: npt.NDArray[np.int32],
     keys: npt.NDArray[np.uint64],
-    now_ms: int,
+    moment: Moment,
     is_kept: bool,
 ) -> None:
     """Resolve the pairs of an impression's item, the user's left as they are; those that are not kept make none."""
     _write_keys(cross, scratch, ITEM, rows, keys)
     for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
-        _put_pair(cross, scratch, slot, place, int64(-1), now_ms, is_kept)
+        _put_pair(cross, scratch, slot, place, int64(-1), moment, is_kept)
 
 
 @compiled
@@ -304,13 +330,13 @@ def _write_keys(
 
 @compiled
 def _put_pair(
-    cross: Cross, scratch: CrossScratch, slot: int, place: int, owner: int, now_ms: int, is_kept: bool
+    cross: Cross, scratch: CrossScratch, slot: int, place: int, owner: int, moment: Moment, is_kept: bool
 ) -> None:
     """Resolve one pair, and remember it in an impression's slot."""
     seen = cross.pairs_seen
     pair = int64(-1)
     if scratch.keys[place] != uint64(0):
-        pair = int64(_resolve_pair(cross, scratch.keys[place], owner, now_ms, is_kept))
+        pair = int64(_resolve_pair(cross, scratch.keys[place], owner, moment, is_kept))
         prefetch_pair(cross, pair)
     seen.row[slot, place] = pair
     seen.generation[slot, place] = cross.pairs.generation[pair] if pair >= 0 else np.uint32(0)
@@ -323,7 +349,7 @@ def read_statistics(
     rows: npt.NDArray[np.int32],
     rates: npt.NDArray[np.float32],
     prior: Prior,
-    now_ms: int,
+    moment: Moment,
     out: npt.NDArray[np.float32],
 ) -> None:
     """Write the statistics of an impression to `out` [statistics], behind `resolve_pairs`.
@@ -332,9 +358,9 @@ def read_statistics(
     """
     clear(out)
     for which in range(2):
-        _read_of_one(cross, which, int64(rows[which]), rates, now_ms, out)
+        _read_of_one(cross, which, int64(rows[which]), rates, moment, out)
     for place in range(cross.pairs_seen.row.shape[1]):
-        _read_pair(cross, slot, place, prior, out)
+        _read_pair(cross, slot, place, prior, moment, out)
 
 
 @compiled
@@ -344,15 +370,15 @@ def read_item_statistics(
     rows: npt.NDArray[np.int32],
     rates: npt.NDArray[np.float32],
     prior: Prior,
-    now_ms: int,
+    moment: Moment,
     out: npt.NDArray[np.float32],
 ) -> None:
     """Write the statistics of the item and of its pairs, behind `resolve_item_pairs`; the user's stay as they are."""
     clear(out[OF_ONE * ITEM : OF_ONE * (ITEM + 1)])
-    _read_of_one(cross, int64(ITEM), int64(rows[ITEM]), rates, now_ms, out)
+    _read_of_one(cross, int64(ITEM), int64(rows[ITEM]), rates, moment, out)
     for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
         clear(out[2 * LANES + 2 * place : 2 * LANES + 2 * place + 2])
-        _read_pair(cross, slot, place, prior, out)
+        _read_pair(cross, slot, place, prior, moment, out)
 
 
 @compiled
@@ -361,38 +387,41 @@ def _read_of_one(
     which: int,
     row: int,
     rates: npt.NDArray[np.float32],
-    now_ms: int,
+    moment: Moment,
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Write the statistics of the user or of the item where it has a row."""
+    """Write the statistics of the user or of the item where it has a row; exposures are those before its page."""
     at = OF_ONE * which
     if row >= 0:
-        parts = cross.embedded.parts[row]
+        parts, seen_ms = cross.embedded.parts[row], cross.embedded.seen_ms[row]
+        is_counted = cross.embedded.page[row] == moment.page
+        shown = cross.embedded.before[row] if is_counted else parts[SHOWN]
         out[at] = rates[2 * which]
         out[at + 1] = parts[LABELS]
-        if parts[SHOWN] > 0.0:
-            out[at + 2] = log(1.0 + float64(parts[SHOWN]))
-            out[at + 3] = _log_seconds(now_ms - cross.embedded.seen_ms[row, LAST])
-            out[at + 4] = _log_seconds(now_ms - cross.embedded.seen_ms[row, FIRST])
+        if shown > 0.0:
+            out[at + 2] = log(1.0 + float64(shown))
+            out[at + 3] = _log_seconds(moment.now_ms - seen_ms[BEFORE if is_counted else LAST])
+            out[at + 4] = _log_seconds(moment.now_ms - seen_ms[FIRST])
 
 
 @compiled
-def _read_pair(cross: Cross, slot: int, place: int, prior: Prior, out: npt.NDArray[np.float32]) -> None:
+def _read_pair(cross: Cross, slot: int, place: int, prior: Prior, moment: Moment, out: npt.NDArray[np.float32]) -> None:
     """Write the statistics of a pair if it is known, and none behind it took its row."""
     seen = cross.pairs_seen
     pair = int64(seen.row[slot, place])
     if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
-        counts = cross.counts[pair]
+        counts = cross.counted.counts[pair]
+        is_counted = cross.counted.page[pair] == moment.page
         at = 2 * LANES + 2 * place
         out[at] = read_rate(float64(counts[PAIR_KNOWN]), float64(counts[PAIR_ACTED]), prior)
-        out[at + 1] = log(1.0 + float64(counts[PAIR_SHOWN]))
+        out[at + 1] = log(1.0 + float64(counts[PAIR_BEFORE if is_counted else PAIR_SHOWN]))
 
 
 @compiled
 def prefetch_pair(cross: Cross, pair: int) -> None:
     """Ask for what is read of a pair; -1 is none."""
     if pair >= 0:
-        prefetch(cross.counts, pair)
+        prefetch(cross.counted.page, pair)
         prefetch(cross.pairs.key, pair)  # and what else the table has of it
 
 
@@ -409,13 +438,17 @@ def _log_seconds(ms: int) -> float:
 
 
 @compiled
-def count_one(cross: Cross, row: int, now_ms: int) -> None:
-    """Count an exposure of a user or an item, whose row this is."""
+def count_one(cross: Cross, row: int, moment: Moment) -> None:
+    """Count an exposure of a user or an item, whose row this is; the rest of its page does not see it."""
     parts, seen_ms = cross.embedded.parts[row], cross.embedded.seen_ms[row]
+    if cross.embedded.page[row] != moment.page:
+        cross.embedded.page[row] = moment.page
+        cross.embedded.before[row] = parts[SHOWN]
+        seen_ms[BEFORE] = seen_ms[LAST]
     if parts[SHOWN] == 0.0:
-        seen_ms[FIRST] = now_ms
+        seen_ms[FIRST] = moment.now_ms
     parts[SHOWN] += float32(1.0)
-    seen_ms[LAST] = now_ms
+    seen_ms[LAST] = moment.now_ms
 
 
 @compiled
@@ -427,19 +460,24 @@ def see_no_pairs(cross: Cross, slot: int) -> None:
 
 
 @compiled
-def count_shown(cross: Cross, slot: int, rows: npt.NDArray[np.int32], now_ms: int) -> None:
+def count_shown(cross: Cross, slot: int, rows: npt.NDArray[np.int32], moment: Moment) -> None:
     """Count an impression with its user, its item and its pairs; `rows` [values]: user and item first."""
     for which in range(2):
         row = int64(rows[which])
         if row >= 0:
-            count_one(cross, row, now_ms)
+            count_one(cross, row, moment)
     seen = cross.pairs_seen
     for place in range(seen.row.shape[1]):
         pair = int64(seen.row[slot, place])
         if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
-            cross.counts[pair, PAIR_SHOWN] += float32(1.0)
-            if now_ms - cross.pairs.updated_ms[pair] >= UPDATE_MS:
-                table.update_row(cross.pairs, pair, now_ms)
+            counts = cross.counted.counts[pair]
+            if cross.counted.page[pair] != moment.page:
+                cross.counted.page[pair] = moment.page
+                counts[PAIR_BEFORE] = counts[PAIR_SHOWN]
+            counts[PAIR_SHOWN] += float32(1.0)
+            if moment.now_ms - cross.pairs.updated_ms[pair] >= UPDATE_MS:
+                table.update_row(cross.pairs, pair, moment.now_ms)
+                cross.pairs.page[pair] = table.tag_of(moment.page)
 
 
 @compiled
@@ -461,8 +499,8 @@ def count_label(
     for place in range(seen.row.shape[1]):
         pair = int64(seen.row[slot, place])
         if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
-            cross.counts[pair, PAIR_KNOWN] += float32(shown)
-            cross.counts[pair, PAIR_ACTED] += float32(acted)
+            cross.counted.counts[pair, PAIR_KNOWN] += float32(shown)
+            cross.counted.counts[pair, PAIR_ACTED] += float32(acted)
 
 
 @compiled

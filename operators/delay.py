@@ -70,24 +70,24 @@ def end_of(bucket: int) -> int:
 
 @compiled
 def count_delay(delays: Delays, delay_ms: int, now_ms: int, window_ms: int, share: float) -> None:
-    """Count a positive that came `delay_ms` after its impression, and choose the elapsed time again.
+    """Count a positive that came `delay_ms` after its impression; once a minute, first choose the elapsed time again.
 
+    So the order of those that come at one time does not matter.
     `share` is that of the positives by whose coming the elapsed time is chosen; at 1 it never is.
     """
     if share >= 1.0:
         return
     times_ms = delays.times_ms
     if times_ms[Time.BEGAN] == 0:
-        times_ms[Time.BEGAN] = now_ms - max(delay_ms, 0)
+        times_ms[Time.BEGAN] = times_ms[Time.DECAYED] = now_ms
+    if now_ms - times_ms[Time.DECAYED] >= REFRESH_MS:
+        factor = half_life_factor(now_ms - times_ms[Time.DECAYED], HALF_LIFE_MS)
         times_ms[Time.DECAYED] = now_ms
+        for bucket in range(BUCKETS):
+            delays.counts[bucket] *= factor
+        _choose_elapsed(delays, now_ms - times_ms[Time.BEGAN], window_ms, share)
+    times_ms[Time.BEGAN] = min(times_ms[Time.BEGAN], now_ms - max(delay_ms, 0))
     delays.counts[bucket_of(delay_ms)] += 1.0
-    if now_ms - times_ms[Time.DECAYED] < REFRESH_MS:
-        return
-    factor = half_life_factor(now_ms - times_ms[Time.DECAYED], HALF_LIFE_MS)
-    times_ms[Time.DECAYED] = now_ms
-    for bucket in range(BUCKETS):
-        delays.counts[bucket] *= factor
-    _choose_elapsed(delays, now_ms - times_ms[Time.BEGAN], window_ms, share)
 
 
 @compiled

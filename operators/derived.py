@@ -13,6 +13,7 @@ from thalweg.operators.behaviors import Behaviors
 from thalweg.operators.machine.compiled import compiled, uint64
 from thalweg.operators.machine.hashing import cross
 from thalweg.operators.machine.numerics import bits_of
+from thalweg.operators.pages import Moment
 from thalweg.operators.structures import table
 from thalweg.operators.structures.table import Table
 from thalweg.operators.visits import Visits
@@ -67,7 +68,7 @@ def derive(
     behaviors: Behaviors,
     items: Table,
     user: int,
-    now_ms: int,
+    moment: Moment,
     parameters: DerivedParameters,
     values: DerivedValues,
     keys: npt.NDArray[np.uint64],
@@ -75,13 +76,15 @@ def derive(
     """Write an impression's derived values: how long the user was away, how often shown anything, acted on what.
 
     `keys` is what the error memory goes by: first the recent items, then gap and exposures. These two are labels of
-    nothing, so they are never late.
+    nothing, so they are never late. Neither counts its own page.
     """
     values.size[0] = 0
-    shown = visits.shown[user]
+    is_counted = visits.page[user] == moment.page
+    shown = visits.shown_before[user] if is_counted else visits.shown[user]
     gap = DERIVED_BUCKETS - 1
     if shown > 0:
-        gap = log2_bucket((now_ms - visits.shown_ms[user]) / SECOND_MS)
+        last_ms = visits.before_ms[user] if is_counted else visits.shown_ms[user]
+        gap = log2_bucket((moment.now_ms - last_ms) / SECOND_MS)
     of_visits = keys[parameters.recent_items :]
     of_visits[Derived.USER_GAP] = add(values, Derived.USER_GAP, gap)
     of_visits[Derived.USER_EXPOSURES] = add(values, Derived.USER_EXPOSURES, log2_bucket(float(shown)))
@@ -92,15 +95,19 @@ def derive(
     for back in range(min(parameters.recent_items, count, length)):
         place = (count - 1 - back) % length
         row = behaviors.row[user, parameters.acted, place]
-        if table.is_current(items, row, behaviors.generation[user, parameters.acted, place]):
+        if table.is_there(items, row, behaviors.generation[user, parameters.acted, place], moment.gone_ms):
             keys[back] = add(values, Derived.RECENT, items.key[row])
 
 
 @compiled
-def count_exposure(visits: Visits, user: int, item_key: int, now_ms: int) -> None:
-    """Remember that a user was shown an item, whose key this is."""
+def count_exposure(visits: Visits, user: int, item_key: int, moment: Moment) -> None:
+    """Remember that a user was shown an item, whose key this is; the rest of its page does not see it."""
+    if visits.page[user] != moment.page:
+        visits.page[user] = moment.page
+        visits.shown_before[user] = visits.shown[user]
+        visits.before_ms[user] = visits.shown_ms[user]
     visits.shown[user] += 1
-    visits.shown_ms[user] = now_ms
+    visits.shown_ms[user] = moment.now_ms
 
 
 @compiled

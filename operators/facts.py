@@ -20,6 +20,7 @@ from thalweg.operators.features import Given
 from thalweg.operators.machine.compiled import compiled, int64, uint64
 from thalweg.operators.machine.declare import Int32, part, per, side_by_side
 from thalweg.operators.machine.lanes import copy_bytes
+from thalweg.operators.pages import Moment
 from thalweg.operators.structures import index, recency, table, texts
 from thalweg.operators.structures.table import Table
 from thalweg.operators.structures.texts import BLOCK_BYTES, Texts
@@ -268,16 +269,27 @@ def write_item(
         return size, evicted
     if item < 0:
         if table.is_full(facts.items):
-            forget_item(facts, table.oldest_row(facts.items))
-            evicted += 1
+            evicted += evict_items(facts)
         item = table.claim_row(facts.items, key, 0, now_ms)
         if item < 0:
             return NO_ROW, evicted
     while not texts.has_room(facts.of_items.texts, size):
-        forget_item(facts, table.oldest_row(facts.items))
-        evicted += 1
+        evicted += evict_items(facts)
     keep(facts.of_items, item, filling.merged, size)
     return size, evicted
+
+
+@compiled
+def evict_items(facts: Facts) -> int:
+    """Forget the facts that were not used for longest, with those that the same page used last; return of how many."""
+    evicted = int64(0)
+    item = table.oldest_row(facts.items)
+    page = facts.items.page[item]
+    while item >= 0:
+        forget_item(facts, item)
+        evicted += 1
+        item = table.next_of_page(facts.items, 0, page)
+    return evicted
 
 
 @compiled
@@ -345,13 +357,14 @@ def fill(facts: Facts, filling: Filling, given: Given, user: int, item: int) -> 
 
 
 @compiled
-def mark_used(facts: Facts, user: int, item: int, now_ms: int) -> None:
-    """Mark the facts about a user and an item as used now; -1 is none of either."""
+def mark_used(facts: Facts, user: int, item: int, moment: Moment) -> None:
+    """Mark the facts about a user and an item as used on a page; -1 is none of either."""
     if user >= 0 and facts.of_users.length[user] > 0:
         recency.unlink(facts.older, facts.newer, facts.ends, user)
         recency.link(facts.older, facts.newer, facts.ends, user)
     if item >= 0:
-        table.update_row(facts.items, item, now_ms)
+        table.update_row(facts.items, item, moment.now_ms)
+        facts.items.page[item] = table.tag_of(moment.page)
 
 
 @compiled

@@ -14,6 +14,7 @@ from thalweg.operators.admission import Admission, AdmissionParameters
 from thalweg.operators.machine.compiled import compiled, uint64
 from thalweg.operators.machine.declare import Float32, Int32, UInt8, UInt32, per
 from thalweg.operators.machine.hashing import cross
+from thalweg.operators.pages import Moment
 from thalweg.operators.structures import index, ownership, table
 from thalweg.operators.structures.ownership import Owned
 from thalweg.operators.structures.table import Table
@@ -178,7 +179,7 @@ def resolve(
     user_rows: Owned,
     expire_time_ms: npt.NDArray[np.int64],
     value: Value,
-    now_ms: int,
+    moment: Moment,
 ) -> tuple[int, bool, int]:
     """Return the row of a value seen now, or -1 while it is not admitted, whether it is new, and a row freed, or -1.
 
@@ -187,7 +188,7 @@ def resolve(
     """
     freed = table.NONE
     row = index.find(values.lookup, value.key)
-    if row >= 0 and table.is_expired(values, row, now_ms, expire_time_ms):
+    if row >= 0 and table.is_expired(values, row, moment.now_ms, expire_time_ms):
         free_feature(values, user_rows, row)
         values.counts[table.Loss.EXPIRED] += 1
         freed = row
@@ -195,14 +196,16 @@ def resolve(
     if row >= 0:
         return row, False, table.NONE
     if filter_parameters.threshold > 1 and not admission.is_admitted(
-        filter_parameters, value.key, admission.write_sighting(sightings, value.key)
+        filter_parameters, value.key, admission.write_sighting(sightings, value.key, moment.page)
     ):
         return table.NONE, False, freed
     if table.is_full(values):
         freed = table.oldest_row(values)
         free_feature(values, user_rows, freed)
         values.counts[table.Loss.EVICTED] += 1
-    row = table.claim_row(values, value.key, value.field, now_ms)
+    row = table.claim_row(values, value.key, value.field, moment.now_ms)
+    if row >= 0:
+        values.page[row] = table.tag_of(moment.page)
     if row >= 0 and filter_parameters.threshold > 1:
         admission.forget_sightings(sightings, value.key)
     if row >= 0 and value.user >= 0:

@@ -227,9 +227,9 @@ def open_slot(waiting: Waiting, key: int, user_key: int, status: int) -> int:
 
 @compiled
 def wait_until(waiting: Waiting, slot: int, deadline_ms: int, arrival: int) -> None:
-    """Set when a slot is due; `arrival` orders slots of the same deadline."""
-    deadlines.remove_deadline(waiting.deadlines, slot)
-    deadlines.push_deadline(waiting.deadlines, slot, deadline_ms, arrival)
+    """Set when a slot is due; `arrival`, then the key, orders slots of one deadline."""
+    deadlines.remove_deadline(waiting.deadlines, waiting.key, slot)
+    deadlines.push_deadline(waiting.deadlines, waiting.key, slot, deadline_ms, arrival)
 
 
 @compiled
@@ -247,8 +247,8 @@ def is_behind(waiting: Waiting, slot: int, parameters: JoinerParameters) -> bool
 @compiled
 def close_slot(waiting: Waiting, slot: int, now_ms: int) -> None:
     """Close an impression's window; its slot stays for late feedback and for duplicates."""
-    deadlines.remove_deadline(waiting.deadlines, slot)
-    deadlines.remove_deadline(waiting.provisional, slot)
+    deadlines.remove_deadline(waiting.deadlines, waiting.key, slot)
+    deadlines.remove_deadline(waiting.provisional, waiting.key, slot)
     believe(waiting, slot)
     waiting.status[slot] = Status.CLOSED
     waiting.closed_ms[slot] = now_ms
@@ -301,7 +301,7 @@ def find_waiting(
 
     `SEEN_BEFORE` where an impression of the item has this feedback. `search_limit` slots are looked at, newest first.
     """
-    found, latest = int64(NOT_FOUND), int64(-1)
+    found = int64(NOT_FOUND)
     slot = ownership.first_of(waiting.users, user)
     for _ in range(search_limit):
         if slot < 0:
@@ -310,10 +310,19 @@ def find_waiting(
             if knows_feedback(waiting, slot, feedback_key):
                 return SEEN_BEFORE
             is_open = waiting.status[slot] == Status.WAITING and ts_ms <= waiting.ts_ms[slot] + window_ms
-            if is_open and waiting.offset[slot] > latest:
-                found, latest = slot, int64(waiting.offset[slot])
+            if is_open and (found < 0 or is_later(waiting, slot, found)):
+                found = slot
         slot = int64(waiting.users.next[slot]) - 1
     return found
+
+
+@compiled
+def is_later(waiting: Waiting, slot: int, other: int) -> bool:
+    """Return whether a waiting impression arrived behind another one; on one page the larger key is the later."""
+    arrival = waiting.deadlines.arrival
+    if arrival[slot] != arrival[other]:
+        return bool(arrival[slot] > arrival[other])
+    return bool(waiting.key[slot] > waiting.key[other])
 
 
 @compiled
@@ -363,8 +372,8 @@ def drop_slot(waiting: Waiting, slot: int) -> None:
     if waiting.status[slot] == Status.CLOSED:
         recency.unlink(waiting.older, waiting.newer, waiting.ends, slot)
     else:
-        deadlines.remove_deadline(waiting.deadlines, slot)
-        deadlines.remove_deadline(waiting.provisional, slot)
+        deadlines.remove_deadline(waiting.deadlines, waiting.key, slot)
+        deadlines.remove_deadline(waiting.provisional, waiting.key, slot)
         believe(waiting, slot)
     drop_feedback(waiting, slot)
     add_to_share(waiting, slot, 0, -texts.blocks_of(int64(waiting.length[slot])))

@@ -16,6 +16,9 @@ the settings, how far the partition is with each source, and the bytes of a less
 | 4, 4 | float32: the probability that the model served, and the base score or nan |
 | 4 | how long the positive took, ms, or -1 |
 | 4 K | buckets of the error memory by the representation as served |
+| m | a bit for each memory: whether it is in use here and no user's |
+| 2 a bit | halves: the error that each of them foresaw |
+| 2 each | halves: 1024 times the probability before and behind each of them, each place once |
 | p (1 + 2 s) | private values: the place of the field, s halves: weight, vector, the network's weight and embedding |
 | 9 n | other values: the field's place and the key |
 | b | a bit for each eight inputs: whether any of them is not 0 |
@@ -43,6 +46,7 @@ MAGIC, VERSION, NAME_BYTES = 0x4C54, 1, 4
 UNKNOWN = 255
 """The place of a field that a partition has not met."""
 SCALE = 2.0**1008  # between a half's exponent and a float64's
+PROBABILITY_SCALE = 1024.0  # so that a half holds a probability from 6e-8 on
 HALF_LEAST, HALF_MOST = 2.0**-14, 65_504.0
 HALF_SHIFT = 42  # a half has so many bits less of the mantissa
 SIGN = 1 << 15
@@ -146,25 +150,37 @@ class LessonScratch(NamedTuple):
     """Scratch of one lesson.
 
     `places` int64 [fields]: the own place of each field of a lesson, or `UNKNOWN`; `inputs` float32 [inputs, padded]:
-    as the lesson has them; `halves` float32 [1 + d + 9]: a private value's numbers.
+    as the lesson has them; `halves` float32 [1 + d + 9]: a private value's numbers. `memories` uint8 [memories]: which
+    are in a lesson.
     """
 
     places: npt.NDArray[np.int64]
     inputs: npt.NDArray[np.float32]
     halves: npt.NDArray[np.float32]
+    memories: npt.NDArray[np.uint8]
 
 
-def new_lesson_scratch(fields: int, inputs: int, halves: int) -> LessonScratch:
+def new_lesson_scratch(fields: int, inputs: int, halves: int, memories: int) -> LessonScratch:
     """Return scratch for one lesson."""
     whole = -(-inputs // LANES) * LANES
-    return LessonScratch(np.zeros(fields, np.int64), np.zeros(whole, np.float32), np.zeros(halves, np.float32))
+    places, numbers = np.zeros(fields, np.int64), np.zeros(whole, np.float32)
+    return LessonScratch(places, numbers, np.zeros(halves, np.float32), np.zeros(memories, np.uint8))
 
 
-def lesson_bytes(values: int, inputs: int, halves: int, arrays: int) -> int:
+def lesson_bytes(values: int, inputs: int, halves: int, arrays: int, memories: int) -> int:
     """Return the most bytes that a lesson has."""
+    recalled = -(-memories // 8) + HALF_BYTES * (2 * memories + 1)
     blocks = -(-inputs // LANES)
     private = values * (1 + HALF_BYTES * halves)
-    return FIXED_BYTES + 4 * arrays + private + VALUE_BYTES * values + -(-blocks // 8) + blocks * LANES * HALF_BYTES
+    return (
+        FIXED_BYTES
+        + 4 * arrays
+        + recalled
+        + private
+        + VALUE_BYTES * values
+        + -(-blocks // 8)
+        + blocks * LANES * HALF_BYTES
+    )
 
 
 @compiled
@@ -252,6 +268,66 @@ def take_halves(source: npt.NDArray[np.uint8], at: int, numbers: npt.NDArray[np.
     for i in range(numbers.shape[0]):
         numbers[i] = of_half(take(source, at + HALF_BYTES * i, HALF_BYTES))
     return at + HALF_BYTES * int64(numbers.shape[0])
+
+
+@compiled
+def put_memories(
+    out: npt.NDArray[np.uint8],
+    at: int,
+    is_shared: npt.NDArray[np.uint8],
+    before: npt.NDArray[np.float32],
+    estimate: npt.NDArray[np.float32],
+) -> int:
+    """Write what an impression read of the memories that `is_shared` [memories] marks, and return where it ends."""
+    count = is_shared.shape[0]
+    end = at + (count + 7) // 8
+    for place in range(at, end):
+        out[place] = 0
+    for which in range(count):
+        if is_shared[which] != 0:
+            out[at + which // 8] |= np.uint8(1 << (which % 8))
+            put(out, end, half_of(estimate[which]), HALF_BYTES)
+            end += HALF_BYTES
+    for which in range(count + 1):
+        if (which < count and is_shared[which] != 0) or (which > 0 and is_shared[which - 1] != 0):
+            put(out, end, half_of(PROBABILITY_SCALE * float64(before[which])), HALF_BYTES)
+            end += HALF_BYTES
+    return int64(end)
+
+
+@compiled
+def take_memories(
+    source: npt.NDArray[np.uint8],
+    at: int,
+    is_shared: npt.NDArray[np.uint8],
+    before: npt.NDArray[np.float32],
+    estimate: npt.NDArray[np.float32],
+) -> int:
+    """Read what `put_memories` wrote, the rest left as it is, and return where it ends."""
+    count = is_shared.shape[0]
+    end = at + (count + 7) // 8
+    for which in range(count):
+        is_shared[which] = (source[at + which // 8] >> np.uint8(which % 8)) & np.uint8(1)
+        if is_shared[which] != 0:
+            estimate[which] = of_half(take(source, end, HALF_BYTES))
+            end += HALF_BYTES
+    for which in range(count + 1):
+        if (which < count and is_shared[which] != 0) or (which > 0 and is_shared[which - 1] != 0):
+            before[which] = of_half(take(source, end, HALF_BYTES)) / float32(PROBABILITY_SCALE)
+            end += HALF_BYTES
+    return int64(end)
+
+
+@compiled
+def length_of_memories(source: npt.NDArray[np.uint8], at: int, count: int) -> int:
+    """Return the length of what `put_memories` wrote of so many memories, the bits included."""
+    length = int64((count + 7) // 8)
+    was_shared = False
+    for which in range(count + 1):
+        bit = which < count and (source[at + which // 8] >> np.uint8(which % 8)) & np.uint8(1) != 0
+        length += HALF_BYTES * (int64(bit) + int64(bit or was_shared))
+        was_shared = bit
+    return length
 
 
 @compiled

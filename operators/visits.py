@@ -11,3 +11,6 @@ class Visits(NamedTuple):
 
     shown: Annotated[Int64, per("users", "impressions ever")]
     shown_ms: Annotated[Int64, per("users", "when the last one was, stream time")]
+    page: Annotated[Int64, per("users", "the page that counted last")]
+    shown_before: Annotated[Int64, per("users", "impressions before it")]
+    before_ms: Annotated[Int64, per("users", "when the last one before it was, stream time")]

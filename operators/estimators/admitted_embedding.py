@@ -11,6 +11,7 @@ from thalweg.operators.features import Value, resolve, sweep_feature
 from thalweg.operators.ftrl import Coordinates, Part, descend_vector, new_coordinates, rate
 from thalweg.operators.machine.hashing import Key, uniform
 from thalweg.operators.machine.numerics import sigmoid
+from thalweg.operators.pages import Moment
 from thalweg.operators.structures.ownership import new_owned
 from thalweg.operators.structures.table import NONE, find_row, new_table, update_row
 
@@ -131,7 +132,7 @@ class AdmittedEmbedding(base.Transformer):
         never = np.iinfo(np.int64).max
         self._expire_time = np.full(len(fields), never if expire_time is None else expire_time, np.int64)
         self._rate = rate(alpha, l2=l2)
-        self._now = 0
+        self._now = self._learned = 0
 
     @property
     def _supervised(self) -> bool:
@@ -157,6 +158,7 @@ class AdmittedEmbedding(base.Transformer):
         now = time_of(x, self.time, self._now)
         keys = self._keys(x)
         self._now = now  # whatever is refused is refused before anything is learned
+        self._learned += 1
         for _ in range(2):  # faster than one example can make new ones outlive theirs
             sweep_feature(self._table, self._private, self._expire_time, self._now)
         rows = [row for place, key in keys if (row := self._seen(place, key)) != NONE]
@@ -230,7 +232,7 @@ class AdmittedEmbedding(base.Transformer):
             self._private,
             self._expire_time,
             Value(key, place, NOBODY),
-            self._now,
+            Moment(self._now, self._learned, 0),
         )
         if row == NONE:
             return NONE

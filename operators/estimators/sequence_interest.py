@@ -220,7 +220,7 @@ class SequenceInterest(base.Transformer):
         user = NONE if name is None else find_row(self._users, self._key(self.user, name), self._learned, NEVER)
         direction[:] = self._vector_of.read(x)
         if user != NONE and direction.any():
-            gather_recent(self._behaviors, self._items, self._vectors, user, self._gathered)
+            gather_recent(self._behaviors, self._items, self._vectors, user, NONE, self._gathered)
             attend(self._gathered, KIND, direction, self.tau, short)
             history = find_history(self._behaviors, user, KIND)
             if history != NONE:

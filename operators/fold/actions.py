@@ -1,6 +1,6 @@
 """A feedback that names no impression arrives: one that waits is found for it, or it is a behaviour by itself."""
 
-from thalweg.operators import cross, features, joiner
+from thalweg.operators import cross, features, joiner, seen
 from thalweg.operators.behaviors import Behavior
 from thalweg.operators.features import Value
 from thalweg.operators.fold import fates, feedback, learning, reading, room, users
@@ -60,7 +60,7 @@ def behave(
     A closed slot remembers the behaviour by its `own` key until the late window is over. So one sent twice is known,
     and a user has no more of them than the share allows.
     """
-    now_ms = state.clock.stream_time_ms[0]
+    moment = reading.moment_on(state, parameters, state.clock.arrivals[0])  # a page by itself
     if not room.make_own_room(state, parameters, columns.user[event], int64(1), int64(0)):
         dead_letter(state, emitted, event, fates.TOO_MANY_FEEDBACKS)
         return
@@ -68,16 +68,17 @@ def behave(
     user = users.ensure_user(state, parameters, columns.user[event])
     slot = int64(-1)
     if user >= 0:
-        slot = joiner.open_closed(state.waiting, own, columns.user[event], now_ms)
+        slot = joiner.open_closed(state.waiting, own, columns.user[event], moment.now_ms)
     if slot < 0:
         dead_letter(state, emitted, event, fates.NO_ROOM)
         return
     users.own_slot(state, user, slot)
     cross.see_no_pairs(state.cross, slot)
     value = Value(columns.item[event], int64(features.ITEM), int64(-1))
-    item = reading.ensure_row(state, parameters, value)
+    item = reading.ensure_row(state, parameters, value, moment)
     if item >= 0 and cross.is_on(state.cross):
-        cross.count_one(state.cross, item, now_ms)
+        cross.count_one(state.cross, item, moment)
     behavior = Behavior(user, parameters.acted, item, columns.ts_ms[event])
     learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+    seen.remember(state.seen_items, user, columns.item[event], parameters.seen_length)
     set_fate(state, emitted, event, Fate.BEHAVIOUR)

@@ -157,10 +157,10 @@ def refuse_inconsistent(state: State, configuration: Configuration) -> None:
     refuse_owned("impressions", waiting.users, known, in_use)
     require(equal(waiting.users.owner != 0, in_use), "owners of impressions")
     due = (waiting.status == Status.EARLY) | (waiting.status == Status.WAITING)
-    refuse_deadlines("deadlines", waiting.deadlines, np.flatnonzero(due))
+    refuse_deadlines("deadlines", waiting.deadlines, waiting.key, np.flatnonzero(due))
     provisional = waiting.provisional.place > 0
     require(not np.any(provisional & (waiting.status != Status.WAITING)), "provisional deadlines")
-    refuse_deadlines("provisional deadlines", waiting.provisional, np.flatnonzero(provisional))
+    refuse_deadlines("provisional deadlines", waiting.provisional, waiting.key, np.flatnonzero(provisional))
     closed, ends = waiting.status == Status.CLOSED, waiting.ends
     refuse_lists("closed impressions", (ends[:1], ends[1:]), (waiting.newer, waiting.older), closed)
     doubted, ends = waiting.doubted_turn != 0, waiting.doubted
@@ -229,7 +229,7 @@ def refuse_owned(what: str, owned: Owned, has_owner: Array, members: Array) -> N
     require(equal(owned.held, np.bincount(owner[theirs] - 1, minlength=len(has_owner))), f"counts of owned {what}")
 
 
-def refuse_deadlines(what: str, deadlines: Deadlines, due: Array) -> None:
+def refuse_deadlines(what: str, deadlines: Deadlines, key: Array, due: Array) -> None:
     """Raise InconsistentError where the heap is not one of exactly the impressions that are due."""
     size, slots = int(deadlines.size[0]), len(deadlines.place)
     require(size == len(due), what)
@@ -241,7 +241,8 @@ def refuse_deadlines(what: str, deadlines: Deadlines, due: Array) -> None:
     children = np.arange(1, size)
     child, parent = heap[children], heap[(children - 1) // 2]
     ms, arrival = deadlines.deadline_ms, deadlines.arrival
-    later = (ms[child] > ms[parent]) | ((ms[child] == ms[parent]) & (arrival[child] >= arrival[parent]))
+    later = np.where(arrival[child] == arrival[parent], key[child] > key[parent], arrival[child] > arrival[parent])
+    later = np.where(ms[child] == ms[parent], later, ms[child] > ms[parent])
     require(np.all(later), f"the order of {what}")
 
 

@@ -10,7 +10,7 @@ from thalweg.operators.configuration import Configuration
 from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold import fates
 from thalweg.operators.fold.fates import Fate
-from thalweg.operators.fold.layout import half_count, value_count
+from thalweg.operators.fold.layout import error_memories, half_count, value_count
 from thalweg.operators.fold.state import State
 from thalweg.operators.lessons import lesson_bytes
 from thalweg.operators.machine.compiled import compiled, int64
@@ -173,9 +173,8 @@ def room_for_lessons(configuration: Configuration, inputs: int) -> int:
     """Return how many bytes of room lessons get; none where they are not made."""
     if not configuration.lessons.enabled:
         return 0
-    most = lesson_bytes(
-        value_count(configuration), inputs, half_count(configuration), configuration.error_memory.arrays
-    )
+    arrays, memories = configuration.error_memory.arrays, len(error_memories(configuration).first)
+    most = lesson_bytes(value_count(configuration), inputs, half_count(configuration), arrays, memories)
     return LESSONS_AT_ONCE_BYTES + LESSONS_MARGIN * most
 
 

@@ -1,6 +1,6 @@
 """A feedback arrives: it joins its impression and extends the user's sequence."""
 
-from thalweg.operators import delay, joiner
+from thalweg.operators import delay, joiner, seen
 from thalweg.operators.behaviors import Behavior
 from thalweg.operators.fold import fates, learning, releases, room, users
 from thalweg.operators.fold.columns import Columns
@@ -75,6 +75,7 @@ def take_feedback(
     item = table.find_row(state.features, columns.item[event], now_ms, parameters.expire_time_ms)
     behavior = Behavior(user, parameters.acted, int64(item), columns.ts_ms[event])
     learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+    seen.remember(state.seen_items, user, columns.item[event], parameters.seen_length)
 
 
 @compiled

@@ -1,6 +1,7 @@
 """The fold: (state, events) -> (state, outputs). One partition is one deterministic fold over its log.
 
-Every event but a request first moves stream time, then releases what has waited long enough, then is processed itself:
+Every event but a request first moves stream time, then releases what has waited long enough, then is processed itself.
+The impressions of one page (`pages`) do so once, with the first of them.
 
 - impression: resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
 - feedback: join -> set the label -> extend the user's sequence
@@ -15,7 +16,7 @@ Every event but a request first moves stream time, then releases what has waited
 Nothing here reads a clock, a file or chance, and nothing depends on how the log was cut into batches.
 """
 
-from thalweg.operators import admission, clock
+from thalweg.operators import admission, clock, delay, pages
 from thalweg.operators.fold import (
     actions,
     feedback,
@@ -25,6 +26,7 @@ from thalweg.operators.fold import (
     prefetching,
     ranking,
     releases,
+    room,
     scoring,
     users,
 )
@@ -141,6 +143,9 @@ def fold_events(
         if columns.reason[event] != 0:
             dead_letter(state, emitted, event, columns.reason[event])
             continue
+        is_further = continues_page(state, columns, event)
+        if not is_further and columns.kind[event] != Kind.REQUEST and columns.kind[event] != Kind.ITEM:
+            pages.end(state.page)
         if columns.kind[event] == Kind.REQUEST:
             ranking.on_request(state, parameters, scratch, columns, emitted, event)
             continue
@@ -148,15 +153,18 @@ def fold_events(
             if not merging.on_merge(state, parameters, columns, emitted, event):
                 return event
             continue
-        begin_event(state, parameters, columns, event)
+        begin_event(state, parameters, columns, event, is_further)
         if columns.kind[event] == Kind.ITEM:  # comes to every partition, from no user: it moves no time
             knowing.on_item(state, scratch, columns, emitted, event)
             continue
-        if not releases.release_due(state, parameters, scratch, emitted):
-            return event
-        users.sweep_users(state, parameters)
-        users.sweep_values(state, parameters)
+        if not is_further:
+            if not releases.release_due(state, parameters, scratch, emitted):
+                return event
+            users.sweep_users(state, parameters)
+            users.sweep_values(state, parameters)
         if columns.kind[event] == Kind.IMPRESSION:
+            if not is_further:
+                begin_page(state, columns, event)
             slot = impressions.on_impression(state, parameters, scratch, columns, emitted, event)
             if slot >= 0 and parameters.learner.is_replaced:
                 emitted.counts[Made.UNSCORED] = slot + 1
@@ -194,21 +202,44 @@ def complete_unscored(
 @compiled
 def close_windows(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted) -> bool:
     """Close every window, state and all by reference."""
+    pages.end(state.page)
     end_ms = deadlines.last_deadline(state.waiting.deadlines) + 1
     state.clock.stream_time_ms[0] = max(state.clock.stream_time_ms[0], end_ms)
     return releases.release_due(state, parameters, scratch, emitted)
 
 
 @compiled
-def begin_event(state: State, parameters: Parameters, columns: Columns, event: int) -> None:
-    """Let an event move stream time, and start counting what it causes, unless the event is resumed."""
+def continues_page(state: State, columns: Columns, event: int) -> bool:
+    """Return whether an event is one more row of a page."""
+    return columns.kind[event] == Kind.IMPRESSION and pages.continues(
+        state.page, columns.user[event], columns.ts_ms[event]
+    )
+
+
+@compiled
+def begin_event(state: State, parameters: Parameters, columns: Columns, event: int, is_further: bool) -> None:
+    """Let an event move stream time, and start counting what it causes, unless the event is resumed.
+
+    One further row of a page moves no time.
+    """
     if state.clock.offset[0] != columns.offset[event]:
         state.clock.offset[0] = columns.offset[event]
         clear(state.clock.ordinals)
         state.clock.arrivals[0] += 1
+        if is_further:
+            state.page.further[0] += 1
+            return
         if columns.kind[event] != Kind.ITEM:
             clock.advance(state.clock, columns.ts_ms[event], columns.user[event])
             releases.confirm_windows(state, parameters)
+
+
+@compiled
+def begin_page(state: State, columns: Columns, event: int) -> None:
+    """Begin a page with an impression that continues none, and make room for what is new on it."""
+    elapsed_ms = state.delays.times_ms[delay.Time.ELAPSED]
+    pages.begin(state.page, columns.user[event], columns.ts_ms[event], state.clock.arrivals[0], elapsed_ms)
+    room.make_page_room(state)
 
 
 @compiled

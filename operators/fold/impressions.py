@@ -1,6 +1,6 @@
 """An impression arrives: it is scored, emitted, and waits for its outcome."""
 
-from thalweg.operators import clock, cross, delay, derived, joiner
+from thalweg.operators import clock, cross, derived, joiner
 from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold import fates, feedback, reading, room, scoring, teaching, users
 from thalweg.operators.fold.columns import Columns
@@ -28,7 +28,8 @@ def on_impression(
         set_fate(state, emitted, event, Fate.DUPLICATE)
         return -1
     is_new = slot < 0 or waiting.user_key[slot] != columns.user[event]
-    length = reading.gather_values(state, parameters, scratch, columns, event)
+    moment = reading.moment_on(state, parameters, state.page.arrival[0])
+    length = reading.gather_values(state, parameters, scratch, columns, event, moment)
     is_kept = room.make_own_room(state, parameters, columns.user[event], int64(is_new), length)
     length = length if is_kept else int64(0)
     slot = open_impression(state, parameters, columns, emitted, event, length)
@@ -36,10 +37,10 @@ def on_impression(
         dead_letter(state, emitted, event, fates.NO_ROOM)
         return -1
     keep_text(state, scratch.filling, columns, event, slot, length)
-    reading.resolve_values(state, parameters, scratch, slot, reading.KEPT if is_kept else reading.FOUND)
+    reading.resolve_values(state, parameters, scratch, slot, reading.KEPT if is_kept else reading.FOUND, moment)
     teaching.keep_keys(state, scratch.given, slot)
-    reading.gather_recent(state, scratch, users.owner_of(state, slot))
-    reading.read_features(state, parameters, scratch, slot)
+    reading.gather_recent(state, scratch, users.owner_of(state, slot), moment)
+    reading.read_features(state, parameters, scratch, slot, moment)
     scoring.score_slot(state, parameters, scratch, slot)
     return slot
 
@@ -68,10 +69,10 @@ def complete_impression(
         users.release_slot(state, slot)
         return
     user = users.owner_of(state, slot)
-    now_ms = state.clock.stream_time_ms[0]
-    derived.count_exposure(state.visits, user, columns.item[event], now_ms)
+    moment = reading.moment_on(state, parameters, state.page.arrival[0])
+    derived.count_exposure(state.visits, user, columns.item[event], moment)
     if cross.is_on(state.cross):
-        cross.count_shown(state.cross, slot, state.features_seen.row[slot], now_ms)
+        cross.count_shown(state.cross, slot, state.features_seen.row[slot], moment)
     if waiting.label[slot] == 1:
         feedback.take_positive(state, parameters, slot)
 
@@ -102,10 +103,11 @@ def open_impression(
     waiting.scores[slot, Score.BASE] = columns.base_score[event]
     # a user whose clock is behind, or whose records come late, has a whole window from now on
     begins_ms = max(columns.ts_ms[event], state.clock.apparent_time_ms[0])
-    joiner.wait_until(waiting, slot, begins_ms + parameters.joiner.attribution_window_ms, state.clock.arrivals[0])
-    elapsed_ms = state.delays.times_ms[delay.Time.ELAPSED]
+    arrival = state.page.arrival[0]
+    joiner.wait_until(waiting, slot, begins_ms + parameters.joiner.attribution_window_ms, arrival)
+    elapsed_ms = state.page.elapsed_ms[0]
     if elapsed_ms > 0:
-        deadlines.push_deadline(waiting.provisional, slot, begins_ms + elapsed_ms, state.clock.arrivals[0])
+        deadlines.push_deadline(waiting.provisional, waiting.key, slot, begins_ms + elapsed_ms, arrival)
     if clock.is_doubtful(state.clock, columns.ts_ms[event]):
         joiner.doubt(waiting, slot, state.clock.turns[0])
     return slot

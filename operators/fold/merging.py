@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import cross, delay, derived, error_memory, features, ftrl, joiner, lessons
+from thalweg.operators import cross, delay, derived, error_memory, features, ftrl, joiner, lessons, pages
 from thalweg.operators.features import Value
 from thalweg.operators.fold import fates, layout, learning, prefetching, ranking, reading, scoring
 from thalweg.operators.fold.columns import Columns
@@ -21,6 +21,7 @@ from thalweg.operators.joiner import Score
 from thalweg.operators.lessons import UNKNOWN, At, Flag, Head
 from thalweg.operators.machine.compiled import clear, compiled, float64, int64, uint64
 from thalweg.operators.machine.lanes import LANES
+from thalweg.operators.pages import Moment
 from thalweg.operators.structures import index, table
 
 BEGINS = -1
@@ -107,7 +108,7 @@ def learn_lessons(state: State, parameters: Parameters, scratch: Scratch, column
             if number > state.lessons.learned[source]:
                 if number != state.lessons.learned[source] + 1:
                     return int64(Learned.MISSING)
-                learn_lesson(state, parameters, scratch, data, place)
+                learn_lesson(state, parameters, scratch, data, place, page_of(state, source, number))
                 state.lessons.learned[source] = number
             place += length
             number += 1
@@ -138,7 +139,12 @@ def length_of_lesson(state: State, scratch: Scratch, data: npt.NDArray[np.uint8]
     private, shared = lessons.take(data, at + At.PRIVATE, 1), lessons.take(data, at + At.SHARED, 2)
     each = 1 + lessons.HALF_BYTES * scratch.lessons.halves.shape[0]
     blocks = scratch.lessons.inputs.shape[0] // LANES
-    bits = At.END + 4 * state.memory_reads.near.shape[1] + private * each + shared * lessons.VALUE_BYTES
+    recalled = At.END + 4 * state.memory_reads.near.shape[1]
+    memories = scratch.lessons.memories.shape[0]
+    if at + recalled + (memories + 7) // 8 > end:
+        return int64(-1)
+    bits = recalled + lessons.length_of_memories(data, at + recalled, memories)
+    bits += private * each + shared * lessons.VALUE_BYTES
     whole = bits + (blocks + 7) // 8
     if whole > length or at + length > end or private + shared > state.features_seen.row.shape[1]:
         return int64(-1)
@@ -160,6 +166,7 @@ def prefetch_batches(state: State, scratch: Scratch, data: npt.NDArray[np.uint8]
             return
         each = 1 + lessons.HALF_BYTES * scratch.lessons.halves.shape[0]
         values = place + At.END + 4 * state.memory_reads.near.shape[1]
+        values += lessons.length_of_memories(data, values, scratch.lessons.memories.shape[0])
         values += lessons.take(data, place + At.PRIVATE, 1) * each
         for value in range(lessons.take(data, place + At.SHARED, 2)):
             key = lessons.take_key(data, values + lessons.VALUE_BYTES * value + 1, 8)
@@ -191,8 +198,16 @@ def find_places(
 
 
 @compiled
-def learn_lesson(state: State, parameters: Parameters, scratch: Scratch, data: npt.NDArray[np.uint8], at: int) -> None:
-    """Learn one lesson, whose bytes are whole."""
+def page_of(state: State, source: int, number: int) -> int:
+    """Return what stands for the page of a lesson: below all arrivals, and no other's."""
+    return int64(pages.NO_PAGE - 1 - source - number * state.lessons.learned.shape[0])
+
+
+@compiled
+def learn_lesson(
+    state: State, parameters: Parameters, scratch: Scratch, data: npt.NDArray[np.uint8], at: int, page: int
+) -> None:
+    """Learn one lesson, whose bytes are whole; its exposure is a page by itself."""
     slot = ranking.spare_slot(state)
     scores, now_ms = state.waiting.scores[slot], lessons.take(data, at + At.TIME, 8)
     flags, learned = lessons.take(data, at + At.FLAGS, 1), lessons.take_float(data, at + At.LEARNED)
@@ -201,11 +216,11 @@ def learn_lesson(state: State, parameters: Parameters, scratch: Scratch, data: n
     state.waiting.users.owner[slot] = 0
     state.waiting.learned[slot] = learned
     is_first = learned == joiner.UNLEARNED and flags & Flag.LATE == 0
-    end = read_memory(state, slot, data, at + At.END)
-    end = read_values(state, parameters, scratch, data, at, end, is_first)
+    end = read_memory(state, parameters, scratch, slot, data, at + At.END)
+    end = read_values(state, parameters, scratch, data, at, end, page if is_first else int64(pages.NO_PAGE))
     lessons.take_inputs(data, end, scratch.lessons.inputs)
     place_inputs(state, scratch, slot)
-    resolve_rest(state, parameters, scratch, slot, now_ms, is_first)
+    resolve_rest(state, parameters, scratch, slot, Moment(now_ms, page, int64(0)), is_first)
     delay_ms = lessons.take(data, at + At.DELAY, 4)
     if delay_ms < 1 << 31:
         window_ms, share = parameters.joiner.attribution_window_ms, parameters.joiner.provisional_share
@@ -224,12 +239,20 @@ def learn_lesson(state: State, parameters: Parameters, scratch: Scratch, data: n
 
 
 @compiled
-def read_memory(state: State, slot: int, data: npt.NDArray[np.uint8], at: int) -> int:
-    """Read the buckets by the representation as they were served, and return where they end."""
+def read_memory(
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, data: npt.NDArray[np.uint8], at: int
+) -> int:
+    """Read what the teacher read of its error memory when it served the impression, and return where it ends."""
     reads, most = state.memory_reads, state.memory.buckets.shape[1] - 1
     for k in range(reads.near.shape[1]):
         reads.near[slot, k] = min(lessons.take(data, at + 4 * k, 4), most)
-    return at + 4 * int64(reads.near.shape[1])
+    before, estimate = reads.before[slot], reads.estimate[slot]
+    clear(estimate)
+    base = scoring.base_of(state, parameters, slot)
+    for which in range(before.shape[0]):
+        before[which] = base
+    end = at + 4 * int64(reads.near.shape[1])
+    return lessons.take_memories(data, end, scratch.lessons.memories, before, estimate)
 
 
 @compiled
@@ -240,12 +263,13 @@ def read_values(
     data: npt.NDArray[np.uint8],
     at: int,
     place: int,
-    is_first: bool,
+    page: int,
 ) -> int:
     """Read the values of a lesson that begins `at`, its values at `place`, into the spare slot; return where they end.
 
     The user is the first and the item the second, as in any slot. Others have a row where they are admitted; they are
-    seen where the lesson `is_first` of its impression. `scratch.keys` gets the keys that the error memory goes by.
+    seen on a `page` where the lesson is the first of its impression. `scratch.keys` gets the keys that the error memory
+    goes by.
     """
     slot, seen, fields = ranking.spare_slot(state), state.features_seen, scratch.lessons.places.shape[0]
     private, shared = lessons.take(data, at + At.PRIVATE, 1), lessons.take(data, at + At.SHARED, 2)
@@ -270,7 +294,7 @@ def read_values(
         own = scratch.lessons.places[field] if field < fields else int64(UNKNOWN)
         row = int64(table.NONE)
         if own != UNKNOWN and key != uint64(0):
-            row = row_of(state, parameters, Value(key, own, int64(-1)), is_first)
+            row = row_of(state, parameters, Value(key, own, int64(-1)), page)
             recent = keep_key(state, parameters, scratch.keys, own, key, recent)
         put_row(state, slot, count, own if own != UNKNOWN else int64(features.ITEM), row)
         count += 1
@@ -288,12 +312,12 @@ def put_row(state: State, slot: int, place: int, field: int, row: int) -> None:
 
 
 @compiled
-def row_of(state: State, parameters: Parameters, value: Value, is_first: bool) -> int:
-    """Return the row of a value that others have seen: one more sighting where `is_first`; -1 while not admitted."""
-    if is_first:
-        return reading.ensure_row(state, parameters, value)
-    now_ms = state.clock.stream_time_ms[0]
-    return int64(table.find_row(state.features, value.key, now_ms, parameters.expire_time_ms))
+def row_of(state: State, parameters: Parameters, value: Value, page: int) -> int:
+    """Return the row of a value that others have seen: one more sighting on a page, if any; -1 while not admitted."""
+    moment = reading.moment_on(state, parameters, page)
+    if page != pages.NO_PAGE:
+        return reading.ensure_row(state, parameters, value, moment)
+    return int64(table.find_row(state.features, value.key, moment.now_ms, parameters.expire_time_ms))
 
 
 @compiled
@@ -358,16 +382,14 @@ def place_inputs(state: State, scratch: Scratch, slot: int) -> None:
 
 @compiled
 def resolve_rest(
-    state: State, parameters: Parameters, scratch: Scratch, slot: int, now_ms: int, is_first: bool
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, moment: Moment, is_first: bool
 ) -> None:
     """Find the item's pairs and what the error memory has of the lesson; where it `is_first`, count the exposure."""
     rows = state.features_seen.row[slot]
     if cross.is_on(state.cross):
         cross.see_no_pairs(state.cross, slot)
-        cross.resolve_shared_pairs(state.cross, scratch.cross, slot, rows, scratch.keys, now_ms, is_first)
+        cross.resolve_shared_pairs(state.cross, scratch.cross, slot, rows, scratch.keys, moment, is_first)
         if is_first:
-            cross.count_shown(state.cross, slot, rows, now_ms)
+            cross.count_shown(state.cross, slot, rows, moment)
     base = scoring.base_of(state, parameters, slot)
     error_memory.locate_keyed(state.memory, state.memory_reads, slot, parameters.memory, scratch.keys, base)
-    near = scratch.memory.near
-    error_memory.read_error(state.memory, state.memory_reads, slot, base, now_ms, parameters.memory, near)

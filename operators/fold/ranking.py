@@ -6,7 +6,7 @@ get (`reading.FORESEEN`).
 """
 
 import numpy as np
-from thalweg.operators import facts, features
+from thalweg.operators import facts, features, pages, seen
 from thalweg.operators.fold import fates, layout, prefetching, reading, scoring, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Ranked, dead_letter, set_fate
@@ -31,11 +31,12 @@ def on_request(
     if user < 0:
         user = table.spare_row(state.users, 0)  # of one who did nothing
     slot = spare_slot(state)
+    moment = reading.moment_on(state, parameters, page_of(state, columns, event))
     state.waiting.users.owner[slot] = user + 1
     state.waiting.scores[slot, Score.BASE] = np.nan
     own = columns.candidate_start[event]  # the values that all candidates have
     end = columns.candidate_start[event + 1]
-    reading.gather_history(state, parameters, scratch, user)
+    reading.gather_history(state, parameters, scratch, user, moment)
     is_alike = False
     for candidate in range(own + 1, end):
         prefetching.prefetch_candidates(state, columns, candidate, end)
@@ -43,25 +44,35 @@ def on_request(
         brings_none = columns.candidate_value_start[candidate] == columns.candidate_value_start[candidate + 1]
         is_plain = brings_none and item < 0
         if is_alike and is_plain:
-            reading.replace_item(state, parameters, scratch, slot, columns.candidate_item[candidate])
+            reading.replace_item(state, parameters, scratch, slot, columns.candidate_item[candidate], moment)
         else:
             reading.forget_foreseen(state, slot)
             facts.begin(scratch.filling, gather_candidate(scratch.given, columns, own, candidate), int64(0))
             facts.fill(state.facts, scratch.filling, scratch.given, user, item)
-            reading.resolve_values(state, parameters, scratch, slot, reading.FORESEEN)
-            reading.read_features(state, parameters, scratch, slot)
+            reading.resolve_values(state, parameters, scratch, slot, reading.FORESEEN, moment)
+            reading.read_features(state, parameters, scratch, slot, moment)
             is_alike = is_plain and not crosses_item(parameters.crosses)
         scoring.score_slot(state, parameters, scratch, slot)
         scoring.correct_slot(state, parameters, scratch, slot)
         write_ranked(state, emitted, slot, candidate)
         row = int64(state.features_seen.row[slot, features.ITEM])
-        emitted.ranked_seen[candidate] = acted_on(state, parameters, user, row)
+        is_seen = acted_on(state, parameters, user, row)
+        emitted.ranked_seen[candidate] = is_seen or seen.has_seen(state.seen_items, user, scratch.keys[features.ITEM])
         for cap in range(columns.capped.shape[1]):
             place = int64(columns.capped[event, cap]) - 1
             emitted.ranked_keys[candidate, cap] = scratch.keys[place] if place >= 0 else uint64(0)
     reading.forget_foreseen(state, slot)
     state.waiting.users.owner[slot] = 0
     set_fate(state, emitted, event, Fate.RANKED)
+
+
+@compiled
+def page_of(state: State, columns: Columns, event: int) -> int:
+    """Return the page of a request: that which an impression would continue, if there is one."""
+    page = int64(pages.NO_PAGE)
+    if pages.continues(state.page, columns.user[event], columns.ts_ms[event]):
+        page = int64(state.page.arrival[0])
+    return page
 
 
 @compiled

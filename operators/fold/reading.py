@@ -22,6 +22,7 @@ from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State, wipe_value
 from thalweg.operators.machine.compiled import clear, compiled, float32, int64, uint64
 from thalweg.operators.machine.numerics import log
+from thalweg.operators.pages import Moment
 from thalweg.operators.rates import Odds, Prior, RatesScratch, Sum
 from thalweg.operators.structures import table
 
@@ -30,22 +31,30 @@ FOUND, KEPT, FORESEEN = range(3)
 
 
 @compiled
-def gather_values(state: State, parameters: Parameters, scratch: Scratch, columns: Columns, event: int) -> int:
+def moment_on(state: State, parameters: Parameters, page: int) -> Moment:
+    """Return the moment of what is seen now, on a page."""
+    now_ms = state.clock.stream_time_ms[0]
+    return Moment(now_ms, page, now_ms - parameters.expire_time_ms[features.ITEM])
+
+
+@compiled
+def gather_values(
+    state: State, parameters: Parameters, scratch: Scratch, columns: Columns, event: int, moment: Moment
+) -> int:
     """Write an impression's values to `given`, facts where it brings none, and return the bytes of text to be kept.
 
     Facts about the user come before facts about the item.
     """
     given, filling = scratch.given, scratch.filling
-    now_ms = state.clock.stream_time_ms[0]
     given.size[0] = 0
     for value in range(columns.value_start[event], columns.value_start[event + 1]):
         features.give(given, int64(columns.value_field[value]), columns.value_key[value])
     length = columns.text_end[event] - columns.text_start[event]
     facts.begin(filling, columns.brought[event], length)
-    user = table.find_row(state.users, columns.user[event], now_ms, parameters.user_expire_time_ms)
+    user = table.find_row(state.users, columns.user[event], moment.now_ms, parameters.user_expire_time_ms)
     item = facts.find_item(state.facts, columns.item[event])
     facts.fill(state.facts, filling, given, user, item)
-    facts.mark_used(state.facts, user, item, now_ms)
+    facts.mark_used(state.facts, user, item, moment)
     state.tallies[Tallied.FACTS_LEFT_OUT] += filling.sizes[Size.LEFT_OUT]
     if filling.sizes[Size.TEXT] == 0:
         return length  # type: ignore[no-any-return]
@@ -53,7 +62,9 @@ def gather_values(state: State, parameters: Parameters, scratch: Scratch, column
 
 
 @compiled
-def resolve_values(state: State, parameters: Parameters, scratch: Scratch, slot: int, making: int) -> None:
+def resolve_values(
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, making: int, moment: Moment
+) -> None:
     """Resolve the values given, crosses and derived values to rows, and remember them in a slot.
 
     `making`: what becomes of those without a row. `scratch.keys` gets the key of each field's first value.
@@ -66,50 +77,49 @@ def resolve_values(state: State, parameters: Parameters, scratch: Scratch, slot:
         field, key = given.field[value], given.key[value]
         if keys[field] == 0:
             keys[field] = key
-        add_value(state, parameters, given, slot, Value(key, field, user if field == features.USER else -1), making)
+        owner = user if field == features.USER else -1
+        add_value(state, parameters, given, slot, Value(key, field, owner), making, moment)
     crosses = parameters.crosses
     for which in range(crosses.field.shape[0]):
         key = features.cross_keys(crosses, which, keys)
         if key != uint64(0):
             is_private = crosses.first[which] == features.USER or crosses.second[which] == features.USER
-            add_value(
-                state, parameters, given, slot, Value(key, crosses.field[which], user if is_private else -1), making
-            )
-    now_ms = state.clock.stream_time_ms[0]
+            owner = user if is_private else -1
+            add_value(state, parameters, given, slot, Value(key, crosses.field[which], owner), making, moment)
     first = layout.first_derived(state.learner)
     values = scratch.derived
     derived.derive(
-        state.visits, state.behaviors, state.features, user, now_ms, parameters.derived, values, keys[first:]
+        state.visits, state.behaviors, state.features, user, moment, parameters.derived, values, keys[first:]
     )
     for value in range(values.size[0]):
-        add_value(
-            state, parameters, given, slot, Value(values.key[value], first + values.field[value], int64(-1)), making
-        )
+        added = Value(values.key[value], first + values.field[value], int64(-1))
+        add_value(state, parameters, given, slot, added, making, moment)
     if cross.is_on(state.cross):
         rows = state.features_seen.row[slot]
-        cross.resolve_pairs(state.cross, scratch.cross, slot, rows, keys, user, now_ms, making == KEPT)
+        cross.resolve_pairs(state.cross, scratch.cross, slot, rows, keys, user, moment, making == KEPT)
 
 
 @compiled
-def add_value(state: State, parameters: Parameters, given: Given, slot: int, added: Value, making: int) -> None:
+def add_value(
+    state: State, parameters: Parameters, given: Given, slot: int, added: Value, making: int, moment: Moment
+) -> None:
     """Add one value to an impression; one that is not admitted has no row. `making`: which get one."""
     place = int64(state.features_seen.counts[slot])
-    put_value(state, parameters, given, slot, place, added, making)
+    put_value(state, parameters, given, slot, place, added, making, moment)
     state.features_seen.counts[slot] = place + 1
 
 
 @compiled
 def put_value(
-    state: State, parameters: Parameters, given: Given, slot: int, place: int, added: Value, making: int
+    state: State, parameters: Parameters, given: Given, slot: int, place: int, added: Value, making: int, moment: Moment
 ) -> None:
     """Put a value into its place among an impression's."""
     if making == KEPT:
-        row = ensure_row(state, parameters, added)
+        row = ensure_row(state, parameters, added, moment)
     else:
-        now_ms = state.clock.stream_time_ms[0]
-        row = table.find_row(state.features, added.key, now_ms, parameters.expire_time_ms)
+        row = table.find_row(state.features, added.key, moment.now_ms, parameters.expire_time_ms)
         if making == FORESEEN and row < 0:
-            row, is_new = foresee_row(state, parameters, given, slot, place, added)
+            row, is_new = foresee_row(state, parameters, given, slot, place, added, moment)
             if is_new:
                 start_row(state, parameters, row, added.key)
     prefetching.prefetch_value(state, row)
@@ -121,7 +131,7 @@ def put_value(
 
 
 @compiled
-def ensure_row(state: State, parameters: Parameters, added: Value) -> int:
+def ensure_row(state: State, parameters: Parameters, added: Value, moment: Moment) -> int:
     """Return the row of a value that is seen now, made where it has none; -1 while it is not admitted."""
     row, is_new, freed = features.resolve(
         state.features,
@@ -130,7 +140,7 @@ def ensure_row(state: State, parameters: Parameters, added: Value) -> int:
         state.user_rows,
         parameters.expire_time_ms,
         added,
-        state.clock.stream_time_ms[0],
+        moment,
     )
     if freed >= 0:
         wipe_value(state, freed)
@@ -150,21 +160,18 @@ def start_row(state: State, parameters: Parameters, row: int, key: int) -> None:
 
 @compiled
 def foresee_row(
-    state: State, parameters: Parameters, given: Given, slot: int, place: int, added: Value
+    state: State, parameters: Parameters, given: Given, slot: int, place: int, added: Value, moment: Moment
 ) -> tuple[int, bool]:
     """Return the row that a value without one would get, a spare one, and whether it was not given to it just now.
 
     -1 where the value would not be admitted. What the spare row holds is forgotten by `forget_foreseen`.
     """
     seen = state.features_seen
-    sightings = int64(1)
     for value in range(place):
-        if given.resolved[value] == uint64(added.key):
-            if seen.row[slot, value] >= 0:
-                return int64(seen.row[slot, value]), False
-            sightings += 1
+        if given.resolved[value] == uint64(added.key) and seen.row[slot, value] >= 0:
+            return int64(seen.row[slot, value]), False
     if parameters.admission.threshold > 1:
-        sightings += admission.read_sightings(state.admission, added.key)
+        sightings = admission.read_sightings(state.admission, added.key, moment.page)
         if not admission.is_admitted(parameters.admission, added.key, sightings):
             return table.NONE, False
     return table.spare_row(state.features, place), True
@@ -186,7 +193,7 @@ def forget_foreseen_row(state: State, row: int) -> None:
 
 
 @compiled
-def replace_item(state: State, parameters: Parameters, scratch: Scratch, slot: int, key: int) -> None:
+def replace_item(state: State, parameters: Parameters, scratch: Scratch, slot: int, key: int, moment: Moment) -> None:
     """Resolve and read another item in place of a candidate's, all else being equal.
 
     The result is that of `resolve_values` and `read_features`, bit for bit, where no cross has the item.
@@ -194,17 +201,9 @@ def replace_item(state: State, parameters: Parameters, scratch: Scratch, slot: i
     seen = state.features_seen
     forget_foreseen_row(state, int64(seen.row[slot, features.ITEM]))
     scratch.keys[features.ITEM] = key
-    put_value(
-        state,
-        parameters,
-        scratch.given,
-        slot,
-        int64(features.ITEM),
-        Value(key, int64(features.ITEM), int64(-1)),
-        FORESEEN,
-    )
-    now_ms = state.clock.stream_time_ms[0]
-    prior = rates.overall_prior(state.learner.rates, now_ms, parameters.learner.rates)
+    added = Value(key, int64(features.ITEM), int64(-1))
+    put_value(state, parameters, scratch.given, slot, int64(features.ITEM), added, FORESEEN, moment)
+    prior = rates.overall_prior(state.learner.rates, moment.now_ms, parameters.learner.rates)
     rows, inputs = seen.row[slot], seen.inputs[slot]
     if cross.is_on(state.cross):
         cross.resolve_item_pairs(state.cross, scratch.cross, slot, rows, scratch.keys)
@@ -213,7 +212,7 @@ def replace_item(state: State, parameters: Parameters, scratch: Scratch, slot: i
     if cross.is_on(state.cross):
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
         of_both = inputs[: 2 * (features.ITEM + 1)]
-        cross.read_item_statistics(state.cross, slot, rows, of_both, prior, now_ms, statistics)
+        cross.read_item_statistics(state.cross, slot, rows, of_both, prior, moment, statistics)
 
 
 @compiled
@@ -237,17 +236,16 @@ def read_item_rates(state: State, parameters: Parameters, slot: int, prior: Prio
 
 
 @compiled
-def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
+def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: int, moment: Moment) -> None:
     """Read all numbers that the learner is to see of an impression into its slot: rates, interests, statistics."""
     read_rates(state, parameters, scratch.rates, slot)
     read_interests(state, parameters, scratch, slot, users.owner_of(state, slot))
     if cross.is_on(state.cross):
-        now_ms = state.clock.stream_time_ms[0]
         inputs, rows = state.features_seen.inputs[slot], state.features_seen.row[slot]
-        prior = rates.overall_prior(state.learner.rates, now_ms, parameters.learner.rates)
+        prior = rates.overall_prior(state.learner.rates, moment.now_ms, parameters.learner.rates)
         of_both = inputs[: 2 * (features.ITEM + 1)]
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
-        cross.read_statistics(state.cross, slot, rows, of_both, prior, now_ms, statistics)
+        cross.read_statistics(state.cross, slot, rows, of_both, prior, moment, statistics)
 
 
 @compiled
@@ -291,18 +289,18 @@ def read_rates(state: State, parameters: Parameters, scratch: RatesScratch, slot
 
 
 @compiled
-def gather_recent(state: State, scratch: Scratch, user: int) -> None:
+def gather_recent(state: State, scratch: Scratch, user: int, moment: Moment) -> None:
     """Gather what a user did last, of which `read_interests` reads the short interests."""
     scratch.sdim.is_directed[0] = 0
     if has_interests(scratch):
         vectors = state.learner.features[:, ftrl.Part.WEIGHT, 1:]
-        behaviors.gather_recent(state.behaviors, state.features, vectors, user, scratch.gathered)
+        behaviors.gather_recent(state.behaviors, state.features, vectors, user, moment.gone_ms, scratch.gathered)
 
 
 @compiled
-def gather_history(state: State, parameters: Parameters, scratch: Scratch, user: int) -> None:
+def gather_history(state: State, parameters: Parameters, scratch: Scratch, user: int, moment: Moment) -> None:
     """Gather what a user did last, and all before it: many candidates are to read of both, and none is shown yet."""
-    gather_recent(state, scratch, user)
+    gather_recent(state, scratch, user, moment)
     if has_interests(scratch):
         oldest_ms = sdim.oldest_of(parameters.sdim.window, state.clock.stream_time_ms[0])
         for kind in range(state.behaviors.counts.shape[1]):

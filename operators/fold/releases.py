@@ -13,7 +13,7 @@ from thalweg.operators.structures import deadlines, table
 
 @compiled
 def release_due(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted) -> bool:
-    """Release all whose deadline lies before stream time, by (deadline, arrival); False where `emitted` is full.
+    """Release all whose deadline lies before stream time, by (deadline, arrival, key); False where `emitted` is full.
 
     What is to be learned of them provisionally is learned in between, in the same order.
     """
@@ -60,8 +60,8 @@ def restart_window(state: State, parameters: Parameters, slot: int) -> None:
     waiting = state.waiting
     joiner.believe(waiting, slot)
     by_ms = state.clock.apparent_time_ms[0] - joiner.begins_ms(waiting, slot, parameters.joiner)
-    deadlines.move_deadline(waiting.deadlines, slot, by_ms)
-    deadlines.move_deadline(waiting.provisional, slot, by_ms)
+    deadlines.move_deadline(waiting.deadlines, waiting.key, slot, by_ms)
+    deadlines.move_deadline(waiting.provisional, waiting.key, slot, by_ms)
 
 
 @compiled
@@ -80,7 +80,7 @@ def learn_due(state: State, parameters: Parameters, scratch: Scratch, emitted: E
         if slot < 0 or waiting.provisional.deadline_ms[slot] >= min(now_ms, waiting.deadlines.deadline_ms[closing] + 1):
             prefetching.prefetch_slot(state, slot)
             return
-        deadlines.remove_deadline(waiting.provisional, slot)
+        deadlines.remove_deadline(waiting.provisional, waiting.key, slot)
         prefetching.prefetch_rows(state, slot)
         label = float(waiting.label[slot])
         if label == 0.0:

@@ -61,8 +61,10 @@ from thalweg.operators.lessons import (
 )
 from thalweg.operators.machine.declare import Int64, UInt8, made, part, per, wiper
 from thalweg.operators.machine.hashing import field_seed
+from thalweg.operators.pages import Page
 from thalweg.operators.rates import RatesScratch, new_rates_scratch
 from thalweg.operators.sdim import SdimParameters, SdimScratch, new_sdim_scratch, projections, sdim_parameters
+from thalweg.operators.seen import SeenItems
 from thalweg.operators.structures.names import write_name
 from thalweg.operators.structures.ownership import Owned
 from thalweg.operators.structures.table import Table
@@ -76,6 +78,7 @@ class State(NamedTuple):
 
     names: Annotated[UInt8, per("places 256", "the fields in their places")]
     clock: Annotated[Clock, part()]
+    page: Annotated[Page, part()]
     fates: Annotated[
         Int64, per("13", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
     ]
@@ -89,6 +92,7 @@ class State(NamedTuple):
     delays: Annotated[Delays, part()]
     users: Annotated[Table, part(rows="users", rows_limit="users_limit", lists=1)]
     visits: Annotated[Visits, part()]
+    seen_items: Annotated[SeenItems, part()]
     behaviors: Annotated[Behaviors, part()]
     user_rows: Annotated[Owned, part(owners="users", members="values")]
     waiting: Annotated[Waiting, part()]
@@ -122,6 +126,7 @@ class Parameters(NamedTuple):
     lessons: LessonsParameters
     acted: int
     skipped: int
+    seen_length: int
 
 
 class Scratch(NamedTuple):
@@ -231,6 +236,7 @@ def parameters_of(configuration: Configuration, names: list[str], partition: int
         lessons_parameters(c, names, partition),
         acted,
         skipped,
+        c.behaviors.seen_length,
     )
 
 
@@ -250,6 +256,6 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_gradients(fields, interests, size),
         new_cross_scratch(cross_rank(c), c.features.places()),
         new_error_memory_scratch(c.error_memory, len(error_memories(c).first)),
-        new_lesson_scratch(fields, input_count(c), half_count(c)),
+        new_lesson_scratch(fields, input_count(c), half_count(c), len(error_memories(c).first)),
         np.zeros(2, np.int64),
     )

@@ -2,7 +2,8 @@
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import clock, cross, ftrl, joiner, lessons
+from thalweg.operators import clock, cross, features, ftrl, joiner, lessons
+from thalweg.operators.error_memory import Keyed, Memories
 from thalweg.operators.features import Given
 from thalweg.operators.fold import learning
 from thalweg.operators.fold.emitted import Emitted, Made
@@ -98,6 +99,9 @@ def write_values(state: State, parameters: Parameters, scratch: Scratch, slot: i
     for k in range(reads.near.shape[1]):
         lessons.put(out, at, reads.near[slot, k], 4)
         at += 4
+    is_shared = scratch.lessons.memories
+    mark_shared(parameters.memory.memories, reads.keyed[slot], is_shared)
+    at = lessons.put_memories(out, at, is_shared, reads.before[slot], reads.estimate[slot])
     private, shared = int64(0), int64(0)
     for value in range(seen.counts[slot]):
         row = int64(seen.row[slot, value])
@@ -116,6 +120,15 @@ def write_values(state: State, parameters: Parameters, scratch: Scratch, slot: i
     lessons.put(out, At.PRIVATE, private, 1)
     lessons.put(out, At.SHARED, shared, 2)
     return at
+
+
+@compiled
+def mark_shared(memories: Memories, keyed: npt.NDArray[np.int32], out: npt.NDArray[np.uint8]) -> None:
+    """Mark the memories that an impression is in and that no user keys [memories]."""
+    for which in range(out.shape[0]):
+        first, second = memories.first[which], memories.second[which]
+        is_in = keyed[which] > 0 or first == Keyed.REPRESENTATION
+        out[which] = np.uint8(is_in and first != features.USER and second != features.USER)
 
 
 @compiled

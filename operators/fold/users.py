@@ -108,8 +108,13 @@ def sweep_users(state: State, parameters: Parameters) -> None:
 
 @compiled
 def sweep_values(state: State, parameters: Parameters) -> None:
-    """Free at most two rows of values whose time is over: faster than one event can make new ones outlive theirs."""
-    for _ in range(2):
+    """Free at most two rows of values whose time is over: faster than one event can make new ones outlive theirs.
+
+    The rows of a page behind its first one free theirs with the next event.
+    """
+    due = 2 + 2 * state.page.further[0]
+    state.page.further[0] = 0
+    for _ in range(due):
         row = features.sweep_feature(
             state.features, state.user_rows, parameters.expire_time_ms, state.clock.stream_time_ms[0]
         )

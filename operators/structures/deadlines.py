@@ -1,9 +1,16 @@
-"""What is due next: a binary heap of slots in the order of (deadline, arrival)."""
+"""What is due next: a binary heap of slots in the order of (deadline, arrival, key).
+
+The key decides between the rows of one page, which arrive as one.
+"""
 
 from typing import Annotated, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.declare import Int32, Int64, made, per, side_by_side
+
+Keys = npt.NDArray[np.uint64]
 
 
 @side_by_side()
@@ -14,7 +21,7 @@ class Deadlines(NamedTuple):
     size: Annotated[Int64, per("1", "slots in the heap", digest=False)]
     place: Annotated[Int32, per("slots", "where the slot is in the heap + 1", digest=False)]
     deadline_ms: Annotated[Int64, per("slots", "when it is due, stream time")]
-    arrival: Annotated[Int64, per("slots", "what orders slots of one deadline")]
+    arrival: Annotated[Int64, per("slots", "what orders slots of one deadline, before their keys")]
 
 
 def new_deadlines(slots: int) -> Deadlines:
@@ -23,10 +30,12 @@ def new_deadlines(slots: int) -> Deadlines:
 
 
 @compiled
-def _before(deadlines: Deadlines, a: int, b: int) -> bool:
+def _before(deadlines: Deadlines, keys: Keys, a: int, b: int) -> bool:
     if deadlines.deadline_ms[a] != deadlines.deadline_ms[b]:
         return bool(deadlines.deadline_ms[a] < deadlines.deadline_ms[b])
-    return bool(deadlines.arrival[a] < deadlines.arrival[b])
+    if deadlines.arrival[a] != deadlines.arrival[b]:
+        return bool(deadlines.arrival[a] < deadlines.arrival[b])
+    return bool(keys[a] < keys[b])
 
 
 @compiled
@@ -36,11 +45,11 @@ def _set(deadlines: Deadlines, place: int, slot: int) -> None:
 
 
 @compiled
-def _rise(deadlines: Deadlines, place: int, slot: int) -> None:
+def _rise(deadlines: Deadlines, keys: Keys, place: int, slot: int) -> None:
     while place > 0:
         parent = (place - 1) // 2
         above = deadlines.heap[parent]
-        if not _before(deadlines, slot, above):
+        if not _before(deadlines, keys, slot, above):
             break
         _set(deadlines, place, above)
         place = parent
@@ -48,13 +57,13 @@ def _rise(deadlines: Deadlines, place: int, slot: int) -> None:
 
 
 @compiled
-def _sink(deadlines: Deadlines, place: int, slot: int) -> None:
+def _sink(deadlines: Deadlines, keys: Keys, place: int, slot: int) -> None:
     size = deadlines.size[0]
     while 2 * place + 1 < size:
         child = 2 * place + 1
-        if child + 1 < size and _before(deadlines, deadlines.heap[child + 1], deadlines.heap[child]):
+        if child + 1 < size and _before(deadlines, keys, deadlines.heap[child + 1], deadlines.heap[child]):
             child += 1
-        if not _before(deadlines, deadlines.heap[child], slot):
+        if not _before(deadlines, keys, deadlines.heap[child], slot):
             break
         _set(deadlines, place, deadlines.heap[child])
         place = child
@@ -62,23 +71,23 @@ def _sink(deadlines: Deadlines, place: int, slot: int) -> None:
 
 
 @compiled
-def push_deadline(deadlines: Deadlines, slot: int, deadline_ms: int, arrival: int) -> None:
-    """Let a slot wait for its deadline."""
+def push_deadline(deadlines: Deadlines, keys: Keys, slot: int, deadline_ms: int, arrival: int) -> None:
+    """Let a slot wait for its deadline; `keys` [slots] decide between those that came together."""
     deadlines.deadline_ms[slot] = deadline_ms
     deadlines.arrival[slot] = arrival
     place = deadlines.size[0]
     deadlines.size[0] += 1
-    _rise(deadlines, place, slot)
+    _rise(deadlines, keys, place, slot)
 
 
 @compiled
 def next_due(deadlines: Deadlines) -> int:
-    """Return the slot with the smallest (deadline, arrival), or -1."""
+    """Return the slot with the smallest (deadline, arrival, key), or -1."""
     return int64(deadlines.heap[0]) if deadlines.size[0] > 0 else int64(-1)
 
 
 @compiled
-def remove_deadline(deadlines: Deadlines, slot: int) -> None:
+def remove_deadline(deadlines: Deadlines, keys: Keys, slot: int) -> None:
     """Let a slot wait no longer."""
     place = int64(deadlines.place[slot]) - 1
     if place < 0:
@@ -89,18 +98,18 @@ def remove_deadline(deadlines: Deadlines, slot: int) -> None:
     deadlines.heap[deadlines.size[0]] = 0
     if last == slot:
         return
-    if place > 0 and _before(deadlines, last, deadlines.heap[(place - 1) // 2]):
-        _rise(deadlines, place, last)
+    if place > 0 and _before(deadlines, keys, last, deadlines.heap[(place - 1) // 2]):
+        _rise(deadlines, keys, place, last)
     else:
-        _sink(deadlines, place, last)
+        _sink(deadlines, keys, place, last)
 
 
 @compiled
-def move_deadline(deadlines: Deadlines, slot: int, by_ms: int) -> None:
+def move_deadline(deadlines: Deadlines, keys: Keys, slot: int, by_ms: int) -> None:
     """Let a slot wait so much longer, or shorter, if it waits at all."""
     if deadlines.place[slot] != 0:
-        remove_deadline(deadlines, slot)
-        push_deadline(deadlines, slot, deadlines.deadline_ms[slot] + by_ms, deadlines.arrival[slot])
+        remove_deadline(deadlines, keys, slot)
+        push_deadline(deadlines, keys, slot, deadlines.deadline_ms[slot] + by_ms, deadlines.arrival[slot])
 
 
 @compiled

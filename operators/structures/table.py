@@ -2,7 +2,9 @@
 
 Two different keys never share a row. A list keeps its rows in the order of their last update. So expiry and, at the
 limit, eviction take the least recently updated one. A freed row's generation increases: an operator that remembers
-(row, generation) reads zero from then on. A row costs 36 bytes here and at most 14.2 in the index, besides its values.
+(row, generation) reads zero from then on. A row costs 32 bytes here and at most 14.2 in the index, besides its values.
+
+The rows of a page (`pages`) may come in any order. So those that one page updated last are evicted together.
 
 Arrays may have rows beyond the limit. No key gets one: they show what a new row would hold (`spare_row`).
 """
@@ -13,12 +15,25 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.machine.compiled import compiled, int64, wrapping
-from thalweg.operators.machine.declare import Int32, Int64, UInt8, UInt32, UInt64, made, part, per, side_by_side, wiper
+from thalweg.operators.machine.declare import (
+    Int32,
+    Int64,
+    UInt8,
+    UInt16,
+    UInt32,
+    UInt64,
+    made,
+    part,
+    per,
+    side_by_side,
+    wiper,
+)
 from thalweg.operators.structures import index, pool, recency
 from thalweg.operators.structures.index import Index
 from thalweg.operators.structures.pool import Pool
 
 NONE = -1
+TAGS = 65_535
 
 
 class Loss(IntEnum):
@@ -37,6 +52,7 @@ class Table(NamedTuple):
     key: Annotated[UInt64, per("rows", "0: free")]
     list_of: Annotated[UInt8, per("rows", "the list, a field, whose expiry the row follows", below="lists")]
     updated_ms: Annotated[Int64, per("rows", "stream time of the last update")]
+    page: Annotated[UInt16, per("rows", "`tag_of` the page that updated it last; 0: what did is no page's row")]
     linked: Annotated[UInt8, per("rows", "whether it is in its list: a pinned row is not", below=2)]
     counts: Annotated[Int64, per("3", "`Loss`")]
     generation: Annotated[UInt32, per("rows", "how often the row was freed", digest=False, keeps=True)]
@@ -76,6 +92,12 @@ def is_current(table: Table, row: int, generation: int) -> bool:
 
 
 @compiled
+def is_there(table: Table, row: int, generation: int, gone_ms: int) -> bool:
+    """Return whether a remembered row is its key's still, and was updated behind `gone_ms`: else its time is over."""
+    return row >= 0 and table.generation[row] == generation and table.updated_ms[row] > gone_ms
+
+
+@compiled
 def pin_row(table: Table, row: int) -> None:
     """Take a row out of the order of updates: it neither expires nor is evicted."""
     if table.linked[row] == 1:
@@ -96,6 +118,7 @@ def update_row(table: Table, row: int, now_ms: int) -> None:
     pin_row(table, row)
     _link_row(table, row)
     table.updated_ms[row] = now_ms
+    table.page[row] = 0
 
 
 @compiled
@@ -149,6 +172,19 @@ def oldest_row(table: Table) -> int:
         if row >= 0 and (found < 0 or table.updated_ms[row] < table.updated_ms[found]):
             found = row
     return found
+
+
+@compiled
+def tag_of(page: int) -> int:
+    """Return what tells the rows of a page from those of the pages around it, in 16 bits."""
+    return page % TAGS + 1
+
+
+@compiled
+def next_of_page(table: Table, list_of: int, page: int) -> int:
+    """Return the oldest row of a list if the page, which updated one that was just freed, updated it too; else -1."""
+    row = recency.oldest(table.ends[list_of])
+    return row if row >= 0 and page != 0 and table.page[row] == page else int64(NONE)
 
 
 @compiled

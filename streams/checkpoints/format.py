@@ -383,8 +383,10 @@ def header_of(
 
 
 def plain(configuration: Configuration) -> dict[str, Any]:
-    """Return a configuration as JSON has it."""
+    """Return a configuration as JSON has it, without what no result follows from."""
     converted: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(configuration, order="sorted"))
+    for name in NO_RESULT:
+        del converted["lessons"][name]
     return converted
 
 

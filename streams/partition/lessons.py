@@ -95,7 +95,7 @@ class Lessons:
         self._source = source
 
     def serve(self, fold: Fold, block: Block, event: int) -> None:
-        """Bring what the merge waits for at which the fold stopped. Raises Refusal where that is not there."""
+        """Bring what the merge waits for at which the fold stopped. Raises Refusal where it is not there."""
         entry = int(fold.emitted.counts[Made.MERGE])
         fold.emitted.counts[Made.MERGE] = 0
         if entry == BEGINS:

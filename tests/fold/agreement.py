@@ -1,14 +1,16 @@
 """Whether the fold agrees with its specification: shared by the comparison and by the planted bugs."""
 
 import json
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators.edges.columnizer import Columnizer
 from thalweg.operators.edges.contexts import field_names
 from thalweg.operators.fold.state import new_state
-from thalweg.schemas.records import LogRecord, Outputs
+from thalweg.schemas.records import LogRecord, Outputs, no_outputs
+from thalweg.streams.partition.lessons import LessonBook
 from thalweg.streams.partition.partition import Partition
 
 from tests.fold.configurations import configurations
@@ -44,6 +46,38 @@ def of_the_specification(records: list[LogRecord], name: str) -> Outcome:
     plain = Plain(configuration, field_names(names))
     plain.run(columns)
     return Outcome(np.array(plain.scored), plain.labels)
+
+
+def taught(
+    teacher: list[LogRecord], learner: list[LogRecord], name: str, at: int, **more: Any
+) -> tuple[Outcome, Outcome]:
+    """Return what the fold and its specification make of the learner's log, with the teacher's lessons before `at`."""
+    configuration = configurations()[name]
+    configuration = replace(configuration, lessons=replace(configuration.lessons, enabled=True, **more))
+    book = LessonBook()
+    made = Partition(configuration, partition=1, lessons=book).process(teacher)
+    book.add(output.value or b"" for output in made.lessons)
+    fold = Partition(configuration, lessons=book)
+    first, last = book.last(1) // 2, book.last(1)
+    outputs = [fold.process(learner[:at])]
+    fold.merge({1: first})
+    fold.merge({1: last})
+    outputs.append(fold.process(learner[at:]))
+    whole = no_outputs()
+    for each in outputs:
+        whole.scores.extend(each.scores)
+        whole.examples.extend(each.examples)
+    names = new_state(configuration).names
+    columnizer = Columnizer(configuration, names, 0, 0)
+    theirs = columnizer.columns(teacher).columns
+    ours = [columnizer.columns(part).columns for part in (learner[:at], learner[at:])]
+    plains = [Plain(configuration, field_names(names)) for _ in range(2)]
+    plains[0].run(theirs)
+    assert len(plains[0].lessons) == last
+    plains[1].run(ours[0])
+    plains[1].merge(plains[0].lessons)
+    plains[1].run(ours[1])
+    return outcome_of(whole), Outcome(np.array(plains[1].scored), plains[1].labels)
 
 
 def apart(found: Outcome, expected: Outcome) -> npt.NDArray[np.float64]:

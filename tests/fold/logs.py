@@ -29,7 +29,7 @@ def kuairand(events: int = EVENTS) -> list[LogRecord]:
 
 @cache
 def _generated() -> tuple[LogRecord, ...]:
-    chance, facts = random.Random(7), random.Random(8)
+    chance, facts, pages = (random.Random(seed) for seed in (7, 8, 9))
     lines = [json.loads(line) for log, _ in Generator(STREAM).blocks() for line in log.splitlines()]
     events = []
     for event in lines:
@@ -42,6 +42,8 @@ def _generated() -> tuple[LogRecord, ...]:
         elif chance.random() < 0.2:
             event["action"] = chance.choice(["like", "buy"])
         events.append(event)
+        if event["type"] == "impression" and pages.random() < 0.12:
+            events += _further_rows(pages, event)
         if chance.random() < 0.01:
             events.append(chance.choice(events[-40:]))  # sent twice
         if event["type"] == "feedback" and chance.random() < 0.1:
@@ -60,6 +62,16 @@ def _generated() -> tuple[LogRecord, ...]:
     return tuple(LogRecord(n, json.dumps(event).encode()) for n, event in enumerate(events))
 
 
+def _further_rows(chance: random.Random, event: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return further rows of the page of an impression, sometimes of its item, sometimes in another context."""
+    rows = []
+    for number in range(chance.randrange(1, 4)):
+        item = chance.choice([event["item"], f"i{chance.randrange(90)}"])
+        context = event["context"] | ({"device": "watch"} if chance.random() < 0.3 else {})
+        rows.append(event | {"id": f"{event['id']}.{number}", "item": item, "context": context})
+    return rows
+
+
 def _facts(chance: random.Random, event: dict[str, Any], number: int) -> dict[str, Any]:
     """Return facts about an event's item or user: fields that impressions have only sometimes, or never."""
     of = chance.choice(["item", "user"])
@@ -74,7 +86,7 @@ def _facts(chance: random.Random, event: dict[str, Any], number: int) -> dict[st
 
 
 def generated(events: int = EVENTS) -> list[LogRecord]:
-    """Return events that are made up: lists, missing fields and base scores, clicks early, late and twice, erasures."""
+    """Return events that are made up: pages, lists, missing fields, base scores, erasures, clicks early and late."""
     found = list(_generated()[:events])
     assert len(found) == events
     return found

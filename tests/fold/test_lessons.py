@@ -26,7 +26,7 @@ from thalweg.streams.refusal import Refusal
 from tests.fold.logs import generated
 from tests.streams.logs_for_tests import small
 
-EVENTS = 700
+EVENTS = 150
 FIRST = -1_000
 """Stands for where a batch's first lesson begins."""
 TEACHER, LEARNER = 3, 1
@@ -35,7 +35,8 @@ TEACHER, LEARNER = 3, 1
 def configured(**given: Any) -> Configuration:
     c = small(rows=1 << 12, users=1 << 12, waiting=1 << 11)
     crossed = replace(c.features, crosses=(("user", "device"), ("item", "device")))
-    return replace(c, features=crossed, lessons=replace(c.lessons, **given))
+    soon = replace(c.joiner, attribution_window_ms=60_000)
+    return replace(c, features=crossed, joiner=soon, lessons=replace(c.lessons, **given))
 
 
 C = configured()
@@ -70,7 +71,7 @@ def learner(batches: Sequence[bytes] | None = None, configuration: Configuration
     return Partition(configuration, partition=LEARNER, lessons=LessonBook(taught() if batches is None else batches))
 
 
-def own_log(*merges: tuple[int, bytes], events: int = 250) -> list[LogRecord]:
+def own_log(*merges: tuple[int, bytes], events: int = 70) -> list[LogRecord]:
     """Return the learner's log: other events than the teacher's, with merges before these places."""
     records: list[bytes | None] = [record.value for record in generated(2_000)[1_000 : 1_000 + events]]
     for place, value in sorted(merges, reverse=True):
@@ -99,7 +100,7 @@ def test_each_learning_step_makes_one_lesson_and_changes_no_other_output() -> No
     assert causes == sorted(set(causes)) == [each.cause for each in batches]
     assert with_lessons.lessons[0].headers == (("thalweg.cause", b"interactions-3-%d:%d" % causes[0]),)
     assert {each.source for each in batches} == {TEACHER}
-    assert last() >= len(with_lessons.examples) > 200
+    assert last() >= len(with_lessons.examples) > 80
 
 
 def test_lessons_are_small() -> None:
@@ -113,7 +114,7 @@ def test_lessons_are_small() -> None:
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_cuts_change_nothing(batch: int) -> None:
     """However the logs are cut, outputs and digest of teacher and learner are the same bytes."""
-    log = own_log((40, merge({TEACHER: 30})), (41, merge({TEACHER: 31})), (200, merge({TEACHER: last()})))
+    log = own_log((40, merge({TEACHER: 30})), (41, merge({TEACHER: 31})), (60, merge({TEACHER: last()})))
     whole, cut = learner(), learner()
     assert fed(whole, log) == fed(cut, log, batch)
     assert whole.digest() == cut.digest()
@@ -158,8 +159,8 @@ def test_lessons_make_scores_better() -> None:
 
 def test_numbers_never_fall() -> None:
     """A smaller number, the same again, and the learner's own do nothing; what they name need not be there."""
-    log = own_log((50, merge({TEACHER: 30})), (60, merge({TEACHER: 20, LEARNER: 99})), (61, merge({TEACHER: 30})))
-    plain = own_log((50, merge({TEACHER: 30})), (60, b"{}"), (61, b"{}"))
+    log = own_log((30, merge({TEACHER: 30})), (40, merge({TEACHER: 20, LEARNER: 99})), (41, merge({TEACHER: 30})))
+    plain = own_log((30, merge({TEACHER: 30})), (40, b"{}"), (41, b"{}"))
     one, other = learner(), learner()
     assert [o.value for o in fed(one, log).examples] == [o.value for o in fed(other, plain).examples]
     assert one.state.lessons.learned[TEACHER] == other.state.lessons.learned[TEACHER] == 30
@@ -169,7 +170,7 @@ def test_numbers_never_fall() -> None:
 def test_steps_are_the_same_in_one_merge_and_in_many() -> None:
     """Learned one by one or all at once, between the same events, lessons leave the same state but for the fates."""
     one, many = learner(), learner()
-    events = [record.value for record in generated(2_000)[1_000:1_100]]
+    events = [record.value for record in generated(2_000)[1_000:1_030]]
     fed(one, numbered([*events, merge({TEACHER: 40})]))
     fed(many, numbered([*events, *(merge({TEACHER: upto}) for upto in range(1, 41))]))
     for state in (one.state, many.state):
@@ -187,12 +188,12 @@ def test_a_source_can_be_passed_over() -> None:
 
 def test_a_partition_resumes_between_merges() -> None:
     """From a snapshot behind a merge, the next one is learned from where that one ended."""
-    log = own_log((40, merge({TEACHER: 30})), (200, merge({TEACHER: last()})))
+    log = own_log((40, merge({TEACHER: 30})), (60, merge({TEACHER: last()})))
     whole, first = learner(), learner()
     fed(whole, log)
-    first.process(log[:100])
+    first.process(log[:50])
     second = Partition(C, partition=LEARNER, lessons=LessonBook(taught()), arrays=first.snapshot())
-    second.process(log[100:])
+    second.process(log[50:])
     assert second.digest() == whole.digest()
 
 
@@ -247,7 +248,7 @@ def test_damaged_bytes_reach_no_array(at: int) -> None:
 
 def test_fields_are_met_by_their_names() -> None:
     """Where fields have other places, their values and inputs go to the places that the learner has for them."""
-    c = small(rows=1 << 12, users=1 << 12, waiting=1 << 11)
+    c = small(rows=1 << 12, users=1 << 12, waiting=1 << 11, base=replace(C, features=Configuration().features))
     teacher = Partition(c, partition=TEACHER, lessons=LessonBook())
     book = LessonBook(output.value or b"" for output in fed(teacher, generated(EVENTS)).lessons)
     names = field_names(teacher.state.names)[2:]
@@ -270,9 +271,9 @@ def test_sampled_negatives_count_for_the_others() -> None:
     whole.process(numbered([merge({TEACHER: last()})]))
     part.process(numbered([merge({TEACHER: read_batch(taught("sampled")[-1]).last})]))
     shown, acted = (np.array([p.state.learner.rates.overall[0, n] for p in (whole, part)]) for n in range(2))
-    assert acted[1] == pytest.approx(acted[0], rel=0.1)
-    assert shown[1] == pytest.approx(shown[0], rel=0.15)
-    assert read_batch(taught("sampled")[-1]).last < last() / 2
+    assert acted[1] == pytest.approx(acted[0], rel=0.2)
+    assert shown[1] == pytest.approx(shown[0], rel=0.4)
+    assert read_batch(taught("sampled")[-1]).last < 0.7 * last()
 
 
 def test_erase_stays_where_the_user_is() -> None:
@@ -312,6 +313,17 @@ def test_the_header_is_where_the_wire_has_it() -> None:
     assert (lessons.VERSION, lessons.NAME_BYTES, int(Head.END)) == (VERSION, NAME_BYTES, HEADER_BYTES)
 
 
+def test_a_gap_is_refused() -> None:
+    """Lessons that begin behind the next number are not learned, wherever they come from."""
+
+    class Gap(LessonBook):
+        def read(self, source: int, first: int, upto: int) -> bytes:
+            return taught()[3]
+
+    with pytest.raises(LessonsMissingError, match="begins or ends elsewhere"):
+        Partition(C, partition=LEARNER, lessons=Gap()).process(numbered([merge({TEACHER: 9})]))
+
+
 def test_a_batch_of_another_partition_is_not_taken() -> None:
     """Bytes that name another partition than was asked for are refused."""
 
@@ -332,10 +344,10 @@ def test_a_new_partition_begins_with_anothers_shared_part() -> None:
     c = replace(c, features=replace(c.features, context=("device", "category")))
     teacher = Partition(c, partition=TEACHER, lessons=LessonBook())
     book = LessonBook(output.value or b"" for output in fed(teacher, generated(EVENTS)).lessons)
-    book.states["interactions-3-700"] = teacher.snapshot()
-    rest = fed(teacher, [LogRecord(EVENTS + n, each.value) for n, each in enumerate(generated(900)[EVENTS:])])
+    book.states["interactions-3-150"] = teacher.snapshot()
+    rest = fed(teacher, [LogRecord(EVENTS + n, each.value) for n, each in enumerate(generated(220)[EVENTS:])])
     book.add(output.value or b"" for output in rest.lessons)
-    begun = merge({TEACHER: book.last(TEACHER)}, start="interactions-3-700")
+    begun = merge({TEACHER: book.last(TEACHER)}, start="interactions-3-150")
     partition = Partition(c, partition=LEARNER, lessons=book)
     fed(partition, own_log((20, begun), (30, begun)), 7)
     state = partition.state
@@ -351,7 +363,7 @@ def test_a_new_partition_begins_with_anothers_shared_part() -> None:
     again = Partition(c, partition=LEARNER, lessons=book, arrays=partition.snapshot())
     assert again.digest() == partition.digest()
     other = Partition(c, partition=LEARNER, lessons=LessonBook())
-    with pytest.raises(Refusal, match="there is no state at interactions-3-700"):
+    with pytest.raises(Refusal, match="there is no state at interactions-3-150"):
         other.process(own_log((20, begun)))
     learned = Partition(C, partition=LEARNER, lessons=book)
     with pytest.raises(Refusal, match="can't be begun with"):

@@ -7,6 +7,7 @@ from thalweg.operators import derived  # of the copy
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.digest import digest
 from thalweg.operators.fold.snapshot import restore, snapshot
+from thalweg.operators.pages import NO_PAGE, Moment
 from thalweg.streams.driver import START_MS, Driver
 
 MINUTE_MS = 60_000
@@ -23,7 +24,7 @@ def main() -> None:
         within = {
             item for at, item in enumerate(items[: number + 1]) if now_ms - (START_MS + 20 * MINUTE_MS * at) < 3_600_000
         }
-        assert derived.items_last_hour(state.visits, 0, now_ms) == len(within)
+        assert derived.items_last_hour(state.visits, 0, Moment(now_ms, NO_PAGE, 0)) == len(within)
     assert "items_last_hour" in derived.DERIVED
     sys.stdout.write("counted\n")
     before = digest(state)

@@ -18,6 +18,7 @@ from thalweg.operators.admission import (
     forget_sightings,
     is_admitted,
     new_admission,
+    read_sightings,
     write_sighting,
 )
 from thalweg.operators.configuration import TableConfiguration
@@ -29,8 +30,8 @@ KEYS = 40_000
 @compiled
 def _sight(admission: Admission, key: int, times: int) -> int:
     count = 0
-    for _ in range(times):
-        count = write_sighting(admission, key)
+    for page in range(times):
+        count = write_sighting(admission, key, page)
     return count
 
 
@@ -39,7 +40,7 @@ def _first_counts(admission: Admission, keys: npt.NDArray[np.uint64]) -> int:
     """Return how many keys, each seen once, were taken for another."""
     wrong = 0
     for i in range(keys.shape[0]):
-        wrong += write_sighting(admission, keys[i]) != 1
+        wrong += write_sighting(admission, keys[i], i) != 1
     return wrong
 
 
@@ -48,10 +49,10 @@ def _lost_counts(admission: Admission, keys: npt.NDArray[np.uint64], others: int
     """See a key twice with `others` keys between, again and again; return how often its first sighting was lost."""
     lost = 0
     for first in range(0, keys.shape[0] - others, others + 1):
-        write_sighting(admission, keys[first])
+        write_sighting(admission, keys[first], first)
         for i in range(first + 1, first + 1 + others):
-            write_sighting(admission, keys[i])
-        lost += write_sighting(admission, keys[first]) == 1
+            write_sighting(admission, keys[i], i)
+        lost += write_sighting(admission, keys[first], first + others + 1) == 1
     return lost
 
 
@@ -92,9 +93,9 @@ def test_counts_are_exact_up_to_the_most_that_a_counter_holds() -> None:
     """The n-th sighting counts n up to 65 535, and stays there."""
     admission = new_admission(AdmissionConfiguration(filter_cells=64))
     key = np.uint64(0xABCDEF0123456789)
-    assert [write_sighting(admission, key) for _ in range(300)] == list(range(1, 301))
+    assert [write_sighting(admission, key, page) for page in range(1, 301)] == list(range(1, 301))
     assert _sight(admission, key, COUNT_MAX - 301) == COUNT_MAX - 1
-    assert [write_sighting(admission, key) for _ in range(3)] == [COUNT_MAX] * 3
+    assert [write_sighting(admission, key, page) for page in range(-3, 0)] == [COUNT_MAX] * 3
 
 
 @pytest.mark.parametrize("mode", ["count", "linear", "geometric"])
@@ -171,10 +172,10 @@ def test_one_id_is_taken_for_another_no_more_often_than_stated() -> None:
 def test_an_id_whose_tag_and_set_agree_is_taken_for_the_other() -> None:
     """The stated confusion exists: keys that agree in their set and their upper 32 bits share a count."""
     admission = new_admission(AdmissionConfiguration(filter_cells=64))
-    assert write_sighting(admission, np.uint64(7 << 32 | 3)) == 1
-    assert write_sighting(admission, np.uint64(7 << 32 | 3 + 8)) == 2
-    assert write_sighting(admission, np.uint64(7 << 32 | 4)) == 1
-    assert write_sighting(admission, np.uint64(8 << 32 | 3)) == 1
+    assert write_sighting(admission, np.uint64(7 << 32 | 3), 1) == 1
+    assert write_sighting(admission, np.uint64(7 << 32 | 3 + 8), 2) == 2
+    assert write_sighting(admission, np.uint64(7 << 32 | 4), 3) == 1
+    assert write_sighting(admission, np.uint64(8 << 32 | 3), 4) == 1
 
 
 @pytest.mark.parametrize("a_set", [1, 2, 4])
@@ -193,12 +194,13 @@ def test_a_count_is_lost_no_more_often_than_stated(a_set: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 5),
-    st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["see", "see", "see", "see", "forget"])), max_size=300),
+    st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["see", "see", "see", "turn", "forget"])), max_size=300),
 )
 def test_a_set_loses_what_was_not_seen_for_longest(sets: int, steps: list[tuple[int, str]]) -> None:
     """Each set of 8 cells is a least-recently-seen memory: counts equal those of an ordered dictionary a set."""
     admission = new_admission(AdmissionConfiguration(filter_cells=sets * SET_CELLS))
     model: list[OrderedDict[int, int]] = [OrderedDict() for _ in range(sets)]
+    page, counted = 1, dict[int, int]()
     for number, action in steps:
         key = (number * 0x9E3779B97F4A7C15 + 1) & (2**64 - 1)
         counts = model[key % sets]
@@ -206,10 +208,15 @@ def test_a_set_loses_what_was_not_seen_for_longest(sets: int, steps: list[tuple[
             counts.pop(key, None)
             forget_sightings(admission, np.uint64(key))
             continue
-        counts[key] = counts.pop(key, 0) + 1
+        page += action == "turn"
+        expected = read_sightings(admission, np.uint64(key), page)
+        is_counted = key in counts and counted[key] == page
+        counts[key] = counts.pop(key, 0) + (not is_counted)
+        counted[key] = page
         if len(counts) > SET_CELLS:
             counts.popitem(last=False)
-        assert write_sighting(admission, np.uint64(key)) == counts[key]
+        assert write_sighting(admission, np.uint64(key), page) == expected == counts[key]
     for cells, counts in zip(admission.counts, model, strict=True):
         assert [int(count) for count in cells if count] == list(reversed(counts.values()))
         assert not admission.tags[admission.counts == 0].any()
+        assert not admission.pages[admission.counts == 0].any()

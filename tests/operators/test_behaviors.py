@@ -30,7 +30,7 @@ from thalweg.operators.sdim import (
     signature,
     window_of,
 )
-from thalweg.operators.structures.table import Table, claim_row, new_table, release_row
+from thalweg.operators.structures.table import Table, claim_row, new_table, release_row, update_row
 
 Vectors = npt.NDArray[np.float32]
 GROUPS, TAU, SIZE = 16, 3, 8
@@ -71,9 +71,9 @@ class World:
         signs = self.scratch.signs
         _extend_all(self.behaviors, self.items, self.vectors, self.parameters, signs, user, sequence)
 
-    def short(self, user: int, candidate: int) -> npt.NDArray[np.float64]:
+    def short(self, user: int, candidate: int, gone_ms: int = -1) -> npt.NDArray[np.float64]:
         out = np.full(SIZE, 9, np.float32)
-        gather_recent(self.behaviors, self.items, self.vectors, user, self.gathered)
+        gather_recent(self.behaviors, self.items, self.vectors, user, gone_ms, self.gathered)
         attend(self.gathered, 0, self.vectors[candidate], TAU, out)
         return out.astype(float)
 
@@ -166,6 +166,16 @@ def test_a_stale_generation_reads_zero_and_never_reaches_the_buckets() -> None:
     assert int(world.behaviors.histories.lengths[0].sum()) == 2
     world.extend(0, np.array([5, 8, 8, 8, 8]))
     assert int(world.behaviors.histories.lengths[0].sum()) == 7
+
+
+def test_an_item_whose_time_is_over_reads_zero_before_its_row_is_freed() -> None:
+    """Items that were updated at that time or before are left out of the ring, whether a sweep has come by or not."""
+    world = World(short_length=4)
+    world.extend(0, np.array([5, 6, 7, 8]))
+    update_row(world.items, 6, 40)
+    update_row(world.items, 8, 41)
+    expected = exact_short(world.vectors[[8]], world.vectors[9])
+    np.testing.assert_allclose(world.short(0, 9, 40), expected, atol=2e-6)
 
 
 def test_a_user_of_stale_behaviours_only_reads_zero() -> None:

@@ -72,14 +72,14 @@ def test_pairs_of_a_user_go_with_the_user_and_the_limit_holds() -> None:
             str(n), user=f"user-{n % 7}", item=f"item-{n}", ts=START_MS + n * 1_000, context={"tab": str(n % 300)}
         )
     cross = driver.partition.state.cross
-    assert cross.pairs.pool.counts[Stock.EVER_USED] == 1_024
+    assert 1_024 * 7 // 8 < cross.pairs.pool.counts[Stock.EVER_USED] <= 1_024  # an eighth is kept for a page
     assert cross.pairs.counts[Loss.EVICTED] > 3_000
     owned = cross.owners.held.sum()
     assert owned > 0
     driver.erase("user-3", ts=START_MS + 3_000_000)
     assert cross.owners.held.sum() < owned
     rows = np.flatnonzero(cross.pairs.key == 0)
-    assert not cross.counts[rows].any()
+    assert not cross.counted.counts[rows].any()
     assert cross.owners.held.sum() == np.count_nonzero(cross.owners.owner)
 
 
@@ -99,7 +99,7 @@ def test_statistics_wrong_by_many_times_do_not_make_it_diverge() -> None:
         if n == 600:
             state = driver.partition.state
             state.learner.rates.sums[:, 1] *= 17.0
-            state.cross.counts[:, 1] *= 17.0
+            state.cross.counted.counts[:, 1] *= 17.0
     cross = driver.partition.state.cross
     for array in (cross.matrices, cross.weights, cross.embedded.parts, cross.moments, cross.mix):
         assert np.isfinite(array).all()

@@ -80,13 +80,13 @@ def test_nothing_is_provisional_before_it_is_known() -> None:
 
 
 def test_delays_of_long_ago_are_forgotten() -> None:
-    """A day counts half a day later: what positives take today decides."""
+    """What was counted weighs half a day later, before today's is counted."""
     delays = new_delays()
     for number in range(1_000):
         count_delay(delays, 500_000, START_MS + number * REFRESH_MS, WINDOW_MS, 0.9)
     before = delays.counts.sum()
     count_delay(delays, 1_000, START_MS + 999 * REFRESH_MS + int(HALF_LIFE_MS), WINDOW_MS, 0.9)
-    assert delays.counts.sum() == pytest.approx((before + 1.0) / 2.0)
+    assert delays.counts.sum() == pytest.approx(before / 2.0 + 1.0)
 
 
 def test_a_provisional_label_is_the_chance_of_a_positive_that_is_still_to_come() -> None:

@@ -12,6 +12,7 @@ from thalweg.operators.admission import (
 )
 from thalweg.operators.features import Value, resolve, sweep_feature
 from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.pages import Moment
 from thalweg.operators.structures.index import Size
 from thalweg.operators.structures.ownership import Owned, new_owned
 from thalweg.operators.structures.pool import Stock
@@ -33,8 +34,8 @@ class World:
         self.filter, self.parameters = new_admission(configuration), admission_parameters(configuration)
         self.user_rows = new_owned(USERS, rows)
 
-    def resolve(self, key: int, field: int, now_ms: int) -> tuple[int, bool, int]:
-        """Return the row of a value seen now, whether it is new, and a row that was freed."""
+    def resolve(self, key: int, field: int, now_ms: int, page: int = 0) -> tuple[int, bool, int]:
+        """Return the row of a value seen now, on a page, whether it is new, and a row that was freed."""
         return resolve(
             self.table,
             self.filter,
@@ -42,7 +43,7 @@ class World:
             self.user_rows,
             EXPIRE_TIME_MS,
             Value(np.uint64(key), field, -1),
-            now_ms,
+            Moment(now_ms, page or now_ms, 0),
         )
 
     def size(self) -> tuple[int, int]:
@@ -66,8 +67,9 @@ def _see_each_twice(
         now_ms = first_ms + i // 10
         for _ in range(2):
             sweep_feature(table, user_rows, expire_time_ms, now_ms)
-        resolve(table, admission, parameters, user_rows, expire_time_ms, Value(keys[i], 0, -1), now_ms)
-        row, _, _ = resolve(table, admission, parameters, user_rows, expire_time_ms, Value(keys[i], 0, -1), now_ms)
+        for turn in range(2):
+            moment = Moment(now_ms, 2 * i + turn, 0)
+            row, _, _ = resolve(table, admission, parameters, user_rows, expire_time_ms, Value(keys[i], 0, -1), moment)
         without += row < 0
     return without
 
@@ -89,8 +91,8 @@ def test_a_value_starts_anew_at_exactly_its_fields_time(field: int) -> None:
 def test_a_value_whose_time_is_over_must_be_seen_often_enough_again() -> None:
     """An expired id must pass the filter from the start, and its row is freed for others at once."""
     world = World(8, threshold=3)
-    assert [world.resolve(7, 0, 1_000)[0] for _ in range(3)] == [-1, -1, 0]
-    assert [world.resolve(7, 0, 2_000)[0] for _ in range(3)] == [-1, -1, 0]
+    assert [world.resolve(7, 0, 1_000, page)[0] for page in (1, 2, 2, 3)] == [-1, -1, -1, 0]
+    assert [world.resolve(7, 0, 2_000, page)[0] for page in (4, 5, 6)] == [-1, -1, 0]
     assert int(world.table.counts[Loss.EXPIRED]) == 1
 
 

@@ -1,14 +1,18 @@
 """The rules for impressions and feedback told again, plainly: what fate each has, with limits for all and per user.
 
-Written from docs and docstrings: lists that are searched from end to end, and nothing imported of what it verifies.
+Written from docs and docstrings: lists that are searched from end to end, and nothing imported of what it verifies
+but keys.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 
+from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.schemas.events import Feedback, Impression
 
 from tests.fold.plain.clock import Doubts, PlainClock
+
+SEED = field_seed("impression", 0)
 
 
 @dataclass
@@ -43,7 +47,8 @@ class PlainJoiner:
     fates: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     clock: PlainClock = field(default_factory=PlainClock)
-    arrivals: int = 0
+    arrivals: int = 0  # of pages, and of all that is none
+    page: tuple[str, int] | None = None
     closings: int = 0
 
     def __post_init__(self) -> None:
@@ -52,15 +57,20 @@ class PlainJoiner:
 
     def process(self, event: Impression | Feedback) -> None:
         """Give the next event its fate, and others theirs."""
-        self.clock.advance(event.ts, event.user)
-        self.arrivals += 1
-        for name in self.doubts.decided():
-            self._known_surely(name).due_ms = self.clock.apparent_ms + self.window_ms
-        self._release()
+        page = (event.user, event.ts) if isinstance(event, Impression) else None
+        if page is None or page != self.page:
+            self.page, self.arrivals = page, self.arrivals + 1
+            self._move_time(event)
         if isinstance(event, Impression):
             self._impression(event)
         else:
             self._feedback(event)
+
+    def _move_time(self, event: Impression | Feedback) -> None:
+        self.clock.advance(event.ts, event.user)
+        for name in self.doubts.decided():
+            self._known_surely(name).due_ms = self.clock.apparent_ms + self.window_ms
+        self._release()
 
     def _release(self) -> None:
         for kept in self._by_deadline():
@@ -151,7 +161,7 @@ class PlainJoiner:
 
     def _by_deadline(self) -> list[Kept]:
         due = [kept for kept in self.kept if kept.status != "closed"]
-        return sorted(due, key=lambda kept: (kept.due_ms, kept.arrival))
+        return sorted(due, key=lambda kept: (kept.due_ms, kept.arrival, key_of(kept.id, SEED)))
 
     def _forget(self, kept: Kept) -> None:
         if kept.status == "early":

@@ -40,7 +40,7 @@ def private_state(state: State) -> dict[str, Any]:
     cross = state.cross
     # How often each was shown is the user's; what was learned of it follows provisional labels, which all share.
     owned = np.flatnonzero(cross.owners.owner)
-    pairs = cross.pairs.key[owned].tolist(), cross.counts[owned, 2].tolist()
+    pairs = cross.pairs.key[owned].tolist(), cross.counted.counts[owned, 2].tolist()
     found["pairs"] = sorted(zip(_owners(state, cross.owners.owner[owned]), *pairs, strict=True))
     facts = state.facts.of_users
     kept = np.zeros(int(facts.length[users].sum()), np.uint8)
@@ -66,7 +66,7 @@ def _waiting(state: State) -> dict[str, Any]:
     }
     found["owner"] = state.users.key[waiting.users.owner[slots] - 1].tolist()
     found["deadline"] = np.where(closed, 0, waiting.deadlines.deadline_ms[slots]).tolist()
-    found["order"] = np.argsort(waiting.deadlines.arrival[slots]).tolist()
+    found["order"] = np.argsort(waiting.deadlines.arrival[slots], kind="stable").tolist()
     found["texts"] = [text_of(state, waiting.text[slot], waiting.length[slot]) for slot in slots]
     found["feedback"] = []
     for slot in slots:

@@ -60,13 +60,13 @@ class Behaviours:
         kept[-1][1] += 1
         kept[-1][2][np.arange(c.groups), self.bucket(vector)] += vector
 
-    def short(self, user: int, kind: str, candidate: Vector) -> Vector:
+    def short(self, user: int, kind: str, candidate: Vector, is_there: Any) -> Vector:
         """Exact attention over the ring, of length 1: the weight of a behaviour is the chance that it would collide."""
         total = np.zeros(self.size)
         for item, _ in self.rings.get((user, kind), []):
             s = item.latent.w
             lengths = np.linalg.norm(s) * np.linalg.norm(candidate)
-            if item.is_alive and lengths > 0:
+            if is_there(item) and lengths > 0:
                 total += (1 - math.acos(min(max(s @ candidate / lengths, -1.0), 1.0)) / math.pi) ** self.sdim.tau * s
         return unit(total)
 

@@ -54,9 +54,7 @@ class Cross:
     def of(self, value: Any) -> Member:
         return self.members.setdefault(value, Member(value.key, self.seed))
 
-    def read(
-        self, present: Any, keys: dict[int, int], owner: int, rates: Vector, overall: float, now_ms: int
-    ) -> Statistics:
+    def read(self, present: Any, keys: Any, owner: int, rates: Vector, overall: float, now_ms: int) -> Statistics:
         """What is known of user, item and pairs; `rates` are (rate, residual) of each field, `owner` is the user."""
         out, pairs = np.zeros(self.size), list[Any]()
         p = 1 / (1 + math.exp(-overall))
@@ -66,9 +64,8 @@ class Cross:
                 out[at : at + 2] = rates[2 * which], of.labels
                 if of.shown:
                     out[at + 2] = math.log(1 + of.shown)
-                    out[at + 3 : at + 5] = [
-                        math.log(1 + max(now_ms - ms, 0) / 1_000) for ms in (of.last_ms, of.first_ms)
-                    ]
+                    passed = [max(now_ms - ms, 0) / 1_000 for ms in (of.last_ms, of.first_ms)]
+                    out[at + 3 : at + 5] = np.log1p(passed)
         for place in range(2 * (self.fields - 2)):
             field, which = 2 + place // 2, place % 2
             pair = None
@@ -80,6 +77,10 @@ class Cross:
                 out[16 + 2 * place : 18 + 2 * place] = math.log(odds) - overall, math.log(1 + pair.shown)
             pairs.append(pair)
         return out, pairs
+
+    def pair(self, key: int, is_kept: bool) -> Pair | None:
+        """A pair of the item, made where it is kept."""
+        return self.pairs.setdefault(key, Pair(None)) if is_kept else self.pairs.get(key)
 
     def expose(self, present: Any, pairs: list[Any], now_ms: int) -> None:
         for _, value in present[:2]:
@@ -96,7 +97,7 @@ class Cross:
         for _, value in present[:2]:
             if value is not None and value.is_alive:
                 of = self.of(value)
-                of.labels += 0.1 * (acted - shown * (of.labels + mean))
+                of.labels += 0.1 / (1 + 0.1 * max(shown - 1, 0)) * (acted - shown * (of.labels + mean))
         for pair in pairs:
             if pair is not None and pair.is_alive:
                 pair.known, pair.acted = pair.known + shown, pair.acted + acted

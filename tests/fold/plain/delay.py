@@ -11,22 +11,24 @@ class Delays:
     """Positives by delay, half of them forgotten a day."""
 
     def __init__(self, configuration: Configuration) -> None:
-        self.share, self.window_ms = (
-            configuration.joiner.provisional_share,
-            max(configuration.joiner.windows_ms().values()),
-        )
+        joiner = configuration.joiner
+        self.share, self.window_ms = joiner.provisional_share, max(joiner.windows_ms().values())
         self.counts, self.within = np.zeros(48), np.zeros(48)
         self.began_ms = self.decayed_ms = self.elapsed_ms = 0
 
     def count(self, delay_ms: int, now_ms: int) -> None:
-        """Count a positive; once a minute, look anew at what is known."""
+        """Count a positive; once a minute, first look at what is known."""
         if self.share >= 1:
             return
         if self.began_ms == 0:
-            self.began_ms, self.decayed_ms = now_ms - max(delay_ms, 0), now_ms
+            self.began_ms = self.decayed_ms = now_ms
+        if now_ms - self.decayed_ms >= 60_000:
+            self.look(now_ms)
+        self.began_ms = min(self.began_ms, now_ms - max(delay_ms, 0))
         self.counts[bucket_of(delay_ms)] += 1
-        if now_ms - self.decayed_ms < 60_000:
-            return
+
+    def look(self, now_ms: int) -> None:
+        """See what is known of delays."""
         self.counts *= kept(now_ms - self.decayed_ms)
         self.decayed_ms = now_ms
         log_ms = now_ms - self.began_ms

@@ -18,6 +18,7 @@ from tests.fold.plain.cross import Cross
 from tests.fold.plain.delay import Delays
 from tests.fold.plain.ids import Values, cross, uniform
 from tests.fold.plain.learner import Learner, log_odds, sigmoid
+from tests.fold.plain.lessons import Lesson, learn, teach
 from tests.fold.plain.memory import Memory
 from tests.fold.plain.rates import Rates
 
@@ -43,16 +44,19 @@ class Slot:
         self.key, self.user, self.status = key, user, "early"
         self.label, self.learned = 0, None  # type: tuple[int, float | None]
         self.feedback: list[tuple[int, int, bool, int]] = []  # key, ts, positive, window
-        self.due: tuple[int, int] = (0, 0)  # when its window closes, and in which order
-        self.provisional: tuple[int, int] | None = None
-        self.ts_ms = self.begins_ms = self.closed_ms = self.item = self.arrival = 0
+        self.due: tuple[int, ...] = (0, 0, key)  # when its window closes, and in which order
+        self.provisional: tuple[int, ...] | None = None
+        self.ts_ms = self.begins_ms = self.closed_ms = self.item = 0
         self.present: list[tuple[int, Any]] = []
         self.numbers = self.interests = np.zeros(0)  # rates and residuals, the machine's logit; interests [I, d]
         self.overall = self.model = 0.0
         self.recalled: Any = None
         self.crossed: Any = None
-        self.corrects = False  # whether the memory corrects the event's own score
-        self.parts = np.zeros(2)  # logits: the dense level's, the cross network's
+        self.base_score = 0.0
+        self.sampled: bool | None = None  # None: by its key
+        self.keyed: list[tuple[int, int, int | None]] = []  # field, key and owner of each value
+        # logits: the dense level's, the cross network's; whether the memory corrects the event's own score
+        self.parts, self.corrects = np.zeros(2), False
 
 
 class User:
@@ -84,21 +88,28 @@ class Plain:
         self.clock = PlainClock()
         self.doubts = Doubts(self.clock)
         self.now_ms = self.arrivals = 0
+        self.page: tuple[int, int] | None = None  # user and ts of the impressions that came last
+        self.shown: list[tuple[Slot, User]] = []  # on that page
+        self.page_arrival = self.page_elapsed_ms = self.further = 0
         self.scored: list[tuple[float, float]] = []
         self.labels: list[tuple[int, int]] = []  # (label, revision) of each example
+        self.lessons: list[Lesson] = []
 
     def run(self, columns: Columns) -> None:
         for event in range(len(columns.kind)):
             if columns.reason[event] or columns.kind[event] == Kind.REQUEST:
                 continue  # who asks changes nothing
-            if columns.kind[event] == Kind.ITEM:
-                self.arrivals += 1
+            self.arrivals += 1
+            kind, user, ts_ms = columns.kind[event], int(columns.user[event]), int(columns.ts_ms[event])
+            if kind == Kind.ITEM:
                 know(self.facts.setdefault(int(columns.item[event]), {}), columns, event)
                 continue
-            self.hear(int(columns.ts_ms[event]), int(columns.user[event]))
-            self.release_due()
-            self.sweep()
-            kind, user = columns.kind[event], int(columns.user[event])
+            page = (user, ts_ms) if kind == Kind.IMPRESSION else None
+            self.further += page is not None and page == self.page
+            if page is None or page != self.page:
+                self.end_page()
+                self.move(ts_ms, user)
+                self.page, self.page_arrival, self.page_elapsed_ms = page, self.arrivals, self.delays.elapsed_ms
             if kind == Kind.IMPRESSION:
                 self.on_impression(columns, event, user)
             elif kind == Kind.FEEDBACK:
@@ -113,19 +124,29 @@ class Plain:
 
     # Time: who waits for what
 
-    def hear(self, ts_ms: int, user: int) -> None:
+    def move(self, ts_ms: int, user: int) -> None:
         """Let an event move time; an impression that is not where others are waits from what they reach."""
         self.clock.advance(ts_ms, user)
-        self.now_ms, self.arrivals = self.clock.stream_ms, self.arrivals + 1
+        self.now_ms = self.clock.stream_ms
         for slot in self.doubts.decided():
             self.restart(slot)
+        self.release_due()
+        self.sweep()
+
+    def end_page(self) -> None:
+        """What was shown counts once the page is over."""
+        for slot, user in self.shown:
+            self.cross.expose(slot.present, slot.crossed[1], self.now_ms)
+            user.shown, user.shown_ms = user.shown + 1, self.now_ms
+        self.page, self.shown = None, []
+        self.values.on_page.clear()
 
     def restart(self, slot: Slot) -> None:
         """Let an impression's window begin at apparent time."""
         by_ms = self.clock.apparent_ms - slot.begins_ms
-        slot.begins_ms, slot.due = self.clock.apparent_ms, (slot.due[0] + by_ms, slot.due[1])
+        slot.begins_ms, slot.due = self.clock.apparent_ms, (slot.due[0] + by_ms, *slot.due[1:])
         if slot.provisional:
-            slot.provisional = (slot.provisional[0] + by_ms, slot.provisional[1])
+            slot.provisional = (slot.provisional[0] + by_ms, *slot.provisional[1:])
 
     def release_due(self) -> None:
         """Close the windows that ended before now, each behind the provisional labels that come before it."""
@@ -134,10 +155,12 @@ class Plain:
             first = min(waiting, key=lambda slot: slot.due, default=None)
             until = self.now_ms if first is None else min(self.now_ms, first.due[0] + 1)
             early = [slot for slot in waiting if slot.provisional is not None and slot.provisional[0] < until]
-            for slot in sorted(early, key=lambda slot: slot.provisional or (0, 0)):
+            for slot in sorted(early, key=lambda slot: slot.provisional or ()):
                 slot.provisional = None
                 p = self.delays.provisional(slot.model, self.now_ms - slot.begins_ms)
-                self.take(slot, 1.0 if slot.label else p)
+                label = 1.0 if slot.label else p
+                teach(self, slot, label, "provisional")
+                self.take(slot, label, self.now_ms)
             if first is None or first.due[0] >= self.now_ms:
                 break
             if first.status == "early":
@@ -151,24 +174,26 @@ class Plain:
 
     def close(self, slot: Slot) -> None:
         """An impression's window is over: learn its label; what comes later is late."""
-        self.take(slot, float(slot.label))
+        teach(self, slot, float(slot.label), "final")
+        self.take(slot, float(slot.label), self.now_ms)
         self.labels.append((slot.label, 0))
         item = slot.present[ITEM][1]
         if not slot.label and "skipped" in self.c.behaviors.kinds and item is not None and item.is_alive:
             self.behaviours.extend(slot.user, "skipped", item, slot.ts_ms)
-        if not slot.label and self.has_positive(slot, self.c.joiner.late_window_ms):
+        if not slot.label and self.positives(slot, self.c.joiner.late_window_ms):
             self.take_late(slot)
         slot.status, slot.closed_ms, slot.provisional = "closed", self.now_ms, None
         self.doubts.forget(slot)
         self.closed.append(slot)
 
     def sweep(self) -> None:
-        """Forget one user and two values whose time is over."""
+        """Forget one user and two values whose time is over, and two more for each further row of a page."""
         idle = [(user.updated_ms, key) for key, user in self.users.items() if not user.waiting]
-        expired = [pair for pair in idle if self.now_ms - pair[0] >= self.c.behaviors.expire_time_ms]
-        if expired:
-            self.forget_user(min(expired, key=lambda pair: pair[0])[1])
-        self.values.sweep(self.now_ms)
+        since_ms, oldest = min(idle, key=lambda pair: pair[0], default=(self.now_ms, 0))
+        if self.now_ms - since_ms >= self.c.behaviors.expire_time_ms:
+            self.forget_user(oldest)
+        self.values.sweep(self.now_ms, 2 + 2 * self.further)
+        self.further = 0
 
     def user_of(self, key: int) -> User:
         user = self.users.get(key)
@@ -179,9 +204,8 @@ class Plain:
     def forget_user(self, key: int) -> None:
         for slot in [slot for slot in self.slots.values() if slot.user == key]:
             self.forget_slot(slot)
-        self.values.forget(key)
-        self.cross.forget(key)
-        self.behaviours.forget(key)
+        for part in (self.values, self.cross, self.behaviours):
+            part.forget(key)
         self.facts.pop(key, None)
         self.users.pop(key, None)
 
@@ -210,23 +234,20 @@ class Plain:
             self.forget_slot(self.slots[key])
         slot = self.slots.get(key) or self.open_slot(key, user_key)
         slot.status, slot.ts_ms, slot.begins_ms = "waiting", ts_ms, self.doubts.begin(slot, ts_ms)
-        slot.due = (slot.begins_ms + window_ms, self.arrivals)
-        slot.item, slot.arrival = int(columns.item[event]), self.arrivals
-        slot.label = int(self.has_positive(slot, 0))
-        if self.delays.elapsed_ms:
-            slot.provisional = (slot.begins_ms + self.delays.elapsed_ms, self.arrivals)
+        slot.due = (slot.begins_ms + window_ms, self.page_arrival, key)
+        slot.item, slot.label = int(columns.item[event]), int(bool(self.positives(slot, 0)))
+        if self.page_elapsed_ms:
+            slot.provisional = (slot.begins_ms + self.page_elapsed_ms, self.page_arrival, key)
         keys = self.see(slot, columns, event, user_key, user)
         self.score(slot, keys, float(columns.base_score[event]))
-        self.cross.expose(slot.present, slot.crossed[1], self.now_ms)
-        user.shown, user.shown_ms = user.shown + 1, self.now_ms
+        self.shown.append((slot, user))
         if slot.label:
             self.count_delay(slot)
 
     def on_feedback(self, columns: Columns, event: int, user_key: int) -> None:
         key, item = int(columns.impression[event]), int(columns.item[event])
-        feedback = tuple(
-            int(array[event]) for array in (columns.key, columns.ts_ms, columns.positive, columns.window_ms)
-        )
+        arrays = (columns.key, columns.ts_ms, columns.positive, columns.window_ms)
+        feedback = tuple(int(array[event]) for array in arrays)
         slot = self.slots.get(key)
         if not key:
             self.on_action(feedback, item, user_key)
@@ -235,7 +256,7 @@ class Plain:
             return  # somebody else's, or sent twice
         if slot is None:
             slot = self.open_slot(key, user_key)
-            slot.due = (self.now_ms + self.delays.window_ms, self.arrivals)
+            slot.due = (self.now_ms + self.delays.window_ms, self.arrivals, key)
         self.join(slot, feedback, item)
 
     def on_action(self, feedback: Any, item: int, user_key: int) -> None:
@@ -247,7 +268,7 @@ class Plain:
             return  # sent twice
         waiting = [slot for slot in shown if slot.status == "waiting" and ts_ms <= slot.ts_ms + window_ms]
         if waiting:
-            self.join(max(waiting, key=lambda slot: slot.arrival), feedback, item)
+            self.join(max(waiting, key=lambda slot: slot.due[1:]), feedback, item)
             return
         slot = self.open_slot(own, user_key)
         slot.status, slot.closed_ms = "closed", self.now_ms
@@ -259,10 +280,10 @@ class Plain:
 
     def join(self, slot: Slot, feedback: Any, item: int) -> None:
         slot.feedback.append(feedback)
-        if slot.status == "waiting" and not slot.label and self.has_positive(slot, 0):
+        if slot.status == "waiting" and not slot.label and self.positives(slot, 0):
             slot.label = 1
             self.count_delay(slot)
-        elif slot.status == "closed" and not slot.label and self.has_positive(slot, self.c.joiner.late_window_ms):
+        elif slot.status == "closed" and not slot.label and self.positives(slot, self.c.joiner.late_window_ms):
             self.take_late(slot)
         self.extend(slot.user, self.values.find(item, self.now_ms), feedback[1])
 
@@ -274,17 +295,15 @@ class Plain:
         return [ts_ms for _, ts_ms, positive, window_ms in slot.feedback
                 if positive and ts_ms <= slot.ts_ms + window_ms + grace_ms]  # fmt: skip
 
-    def has_positive(self, slot: Slot, grace_ms: int) -> bool:
-        return bool(self.positives(slot, grace_ms))
-
     def count_delay(self, slot: Slot) -> None:
         self.delays.count(min(self.positives(slot, 0)) - slot.ts_ms, self.now_ms)
 
     def take_late(self, slot: Slot) -> None:
         """A positive that comes too late is one more step of its own; nothing is undone."""
+        teach(self, slot, 1.0, "late")
         slot.label, slot.learned = 1, None
-        self.count(slot, 0.0, 1.0)
-        self.learn(slot, 1.0)
+        self.count(slot, 0.0, 1.0, self.now_ms)
+        self.learn(slot, 1.0, self.now_ms)
         self.labels.append((1, 1))
 
     # One impression
@@ -292,9 +311,10 @@ class Plain:
     def see(self, slot: Slot, columns: Columns, event: int, user_key: int, user: User) -> dict[int, int]:
         """Resolve an impression's values, given, crossed and derived; return the first key of each place."""
         keys: dict[int, int] = {}
-        slot.present = []
+        slot.present, slot.keyed = [], []
 
         def add(field: int, key: int, owner: int | None = None) -> None:
+            slot.keyed.append((field, key, owner))
             slot.present.append((field, self.values.resolve(key, field, owner, self.now_ms)))
 
         own = slice(columns.value_start[event], columns.value_start[event + 1])
@@ -316,7 +336,7 @@ class Plain:
             add(self.places + which, key)
         ring = self.behaviours.rings.get((user_key, "acted"), [])
         for back, (item, _) in enumerate(ring[::-1][:recents]):
-            if item.is_alive:
+            if self.is_there(item):
                 keys[self.places + back] = key = cross(item.key, RECENT, 0xDE)
                 add(self.places + RECENT, key)
         return keys
@@ -327,7 +347,7 @@ class Plain:
         slot.interests = np.zeros((2 * len(self.kinds), self.c.learner.latent_size))
         item = slot.present[ITEM][1]
         for number, kind in enumerate(self.kinds if item is not None else ()):
-            slot.interests[2 * number] = self.behaviours.short(slot.user, kind, item.latent.w)
+            slot.interests[2 * number] = self.behaviours.short(slot.user, kind, item.latent.w, self.is_there)
             slot.interests[2 * number + 1] = self.behaviours.long(slot.user, kind, item.latent.w, self.now_ms)
         slot.numbers = np.append(rates, self.learner.machine(slot.present, slot.interests))
         logit = self.learner.dense_logit(slot.numbers)
@@ -339,34 +359,44 @@ class Plain:
             logit = float(self.cross.mix @ slot.parts)
         slot.model = sigmoid(slot.overall + logit)
         corrects = self.c.correction.base == "base_score" and not math.isnan(base_score)
-        slot.corrects = corrects
+        slot.corrects, slot.base_score = corrects, base_score
         base = base_score if corrects else slot.model
         v, _ = self.learner.vectors(slot.present, slot.interests)
         buckets = self.memory.locate(keys, base, v[USER], v[ITEM])
         score, slot.recalled = self.memory.read(buckets, base, self.now_ms)
         self.scored.append((slot.model, score))
 
+    def is_there(self, value: Any) -> bool:
+        return self.values.find(value.key, self.now_ms) is value
+
     def is_sampled(self, slot: Slot) -> bool:
         rate = self.c.joiner.negative_sample_rate
         return rate >= 1 or uniform(slot.key, 0x5A) < rate
 
-    def take(self, slot: Slot, label: float) -> None:
-        """A label, provisional or for good: it counts, or by how much it changed, and is learned."""
-        self.count(slot, float(slot.learned is None), label - (slot.learned or 0.0))
-        self.learn(slot, label)
+    def merge(self, lessons: list[Lesson]) -> None:
+        """Learn what another partition taught."""
+        for lesson in lessons:
+            learn(self, Slot(0, 0), lesson)
 
-    def count(self, slot: Slot, shown: float, acted: float) -> None:
+    def take(self, slot: Slot, label: float, now_ms: int, weight: float = 1) -> None:
+        """A label, provisional or for good: it counts, or by how much it changed, and is learned."""
+        shown = weight if slot.learned is None else 0.0
+        self.count(slot, shown, weight * label - (slot.learned or 0.0), now_ms)
+        self.learn(slot, label, now_ms, weight)
+
+    def count(self, slot: Slot, shown: float, acted: float, now_ms: int) -> None:
         if shown or acted:
-            self.rates.count(slot.present, shown, acted, slot.model, self.now_ms)
+            self.rates.count(slot.present, shown, acted, slot.model, now_ms)
             self.cross.count(slot.present, slot.crossed[1], shown, acted, self.rates.overall())
 
-    def learn(self, slot: Slot, label: float) -> None:
+    def learn(self, slot: Slot, label: float, now_ms: int, weight: float = 1) -> None:
         """Learn a label, or by how much it differs from the one learned before."""
         if label == slot.learned:
             return
         frozen, moved = self.c.learner.frozen_from_ms, 0.0
-        if not 0 < frozen <= self.now_ms and (label == 1 or self.is_sampled(slot)):
-            learned = slot.learned if self.is_sampled(slot) else None
+        sampled = self.is_sampled(slot) if slot.sampled is None else slot.sampled
+        if not 0 < frozen <= self.now_ms and (label == 1 or sampled):
+            learned = slot.learned if sampled else None
             slot.present = [(field, value if value and value.is_alive else None) for field, value in slot.present]
             machine = self.learner.machine(slot.present, slot.interests)
             base = log_odds(self.rates.overall()) - math.log(self.c.joiner.negative_sample_rate)
@@ -374,7 +404,7 @@ class Plain:
             trust = self.learner.dense.w[2 * self.fields]
             now = served + trust * (machine - slot.numbers[-1])
             if self.cross.rank:
-                crossed = self.learn_cross(slot, label, learned, base)
+                crossed = self.learn_cross(slot, label, learned, base, weight)
                 now = base + float(self.cross.mix @ [now - base, crossed])
             if not slot.corrects:
                 moved = sigmoid(now + math.log(self.c.joiner.negative_sample_rate)) - slot.model
@@ -382,14 +412,14 @@ class Plain:
             if learned is None:
                 dense_error = sigmoid(served) - label
                 error = sigmoid(served + trust * (machine - slot.numbers[-1])) - label
-            self.learner.learn(slot.present, slot.interests, slot.numbers, error, dense_error)
-        self.memory.write(slot.recalled, label, slot.learned, moved, self.now_ms)
+            self.learner.learn(slot.present, slot.interests, slot.numbers, weight * error, weight * dense_error)
+        self.memory.write(slot.recalled, label, slot.learned, moved, now_ms, weight)
         for _, value in slot.present:
-            if value is not None and value.is_alive:
-                self.values.update(value, self.now_ms)
+            if value is not None and value.is_alive and value.key:  # else it is another partition's
+                self.values.update(value, max(now_ms, self.now_ms))
         slot.learned = label
 
-    def learn_cross(self, slot: Slot, label: float, learned: float | None, base: float) -> float:
+    def learn_cross(self, slot: Slot, label: float, learned: float | None, base: float, weight: float) -> float:
         """A step of the cross network, and of how far it and the machine are trusted; what it gave before."""
         error = mix_error = (learned or 0.0) - label
         statistics = slot.crossed[0]
@@ -397,10 +427,10 @@ class Plain:
         if learned is None:
             error = sigmoid(base + crossed) - label
             mix_error = sigmoid(base + float(self.cross.mix @ slot.parts)) - label
-        self.cross.learn(slot.present, statistics, error)
+        self.cross.learn(slot.present, statistics, weight * error)
         if learned is None:
             self.cross.learn_moments(slot.present, statistics)
-        self.cross.learn_mix(slot.parts, mix_error)
+        self.cross.learn_mix(slot.parts, weight * mix_error)
         return crossed
 
 

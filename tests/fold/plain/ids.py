@@ -52,6 +52,7 @@ class Values:
         self.expire_ms = {place: by_name[name] for place, name in enumerate(names) if name in by_name}
         self.lists: dict[int, dict[int, Value]] = defaultdict(dict)
         self.sightings: dict[int, int] = defaultdict(int)
+        self.on_page: set[int] = set()
         self.rows: dict[int, Value] = {}
 
     def find(self, key: int, now_ms: int) -> Value | None:
@@ -75,18 +76,17 @@ class Values:
         return value
 
     def is_admitted(self, key: int) -> bool:
-        """Count a sighting; whether it is the one at which the value gets its row. Its count is dropped then."""
+        """Count one sighting a page; whether the value gets its row with it. Its count is dropped then."""
         table = self.configuration.table
         threshold = table.occurrence_threshold
         if threshold <= 1:
             return True
-        self.sightings[key] += 1
+        self.sightings[key] += key not in self.on_page
+        self.on_page.add(key)
         seen, chance = self.sightings[key], uniform(key, 0xAD)
-        is_in = {
-            "count": seen >= threshold,
-            "linear": seen > chance * threshold,
-            "geometric": 1 - math.exp(math.log(0.05) / threshold * seen) > chance,
-        }[table.admission]
+        geometric = 1 - math.exp(math.log(0.05) / threshold * seen)
+        shares = {"count": seen >= threshold, "linear": seen / threshold, "geometric": geometric}
+        is_in = shares[table.admission] > chance
         if is_in:
             del self.sightings[key]
         return is_in
@@ -100,9 +100,9 @@ class Values:
         value.is_alive = False
         del self.rows[value.key], self.lists[value.field][value.key]
 
-    def sweep(self, now_ms: int) -> None:
-        """Free up to two values whose time is over, the oldest of the first field that has any."""
-        for _ in range(2):
+    def sweep(self, now_ms: int, most: int) -> None:
+        """Free up to so many values whose time is over, the oldest of the first field that has any."""
+        for _ in range(most):
             oldest = (next(iter(self.lists[field].values())) for field in sorted(self.lists) if self.lists[field])
             expired = next((value for value in oldest if self.is_expired(value, now_ms)), None)
             if expired is None:

@@ -82,9 +82,11 @@ class Memory:
         score = min(max(sigmoid(logit), 0.1 * base, 1e-6), 1 - 0.1 * (1 - base), 1 - 1e-6)
         return score, (buckets, before, estimates)
 
-    def write(self, recalled: Recalled, label: float, learned: float | None, moved: float, now_ms: int) -> None:
+    def write(
+        self, recalled: Recalled, label: float, learned: float | None, moved: float, now_ms: int, impressions: float = 1
+    ) -> None:
         """Remember a label and what is predicted, `moved` since, or how a label changed, and learn whom to believe."""
-        weight = self.weight(now_ms)
+        weight = impressions * self.weight(now_ms)
         change = label if learned is None else label - learned
         buckets, before, estimates = recalled
         for which, (places, estimate) in enumerate(zip(buckets, estimates, strict=True)):

@@ -54,4 +54,5 @@ class Rates:
         """Count an outcome, or by how much it differs from the one counted before, beside the model's `score`."""
         for holder in (self, *(value for _, value in present if value is not None and value.is_alive)):
             sums = self.decayed(holder, now_ms)
-            sums += np.array([shown, acted, shown, acted, shown * score])
+            lately = 2.0 ** (-(holder.at_ms - now_ms) / self.half_life_ms)  # below 1 for what is behind
+            sums += np.array([shown, acted, lately * shown, lately * acted, lately * shown * score])

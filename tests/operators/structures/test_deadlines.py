@@ -1,4 +1,4 @@
-"""What is due next comes in the order of (deadline, arrival), whatever came and went in between."""
+"""What is due next comes in the order of (deadline, arrival, key), whatever came and went in between."""
 
 import heapq
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from thalweg.operators.structures.deadlines import (
     last_deadline,
+    move_deadline,
     new_deadlines,
     next_due,
     push_deadline,
@@ -15,6 +16,7 @@ from thalweg.operators.structures.deadlines import (
 )
 
 SLOTS = 12
+NO_KEYS = np.zeros(200, np.uint64)
 
 
 class DeadlinesAgainstDictionary(RuleBasedStateMachine):
@@ -23,33 +25,39 @@ class DeadlinesAgainstDictionary(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.deadlines = new_deadlines(SLOTS)
-        self.model: dict[int, tuple[int, int]] = {}
-        self.arrival = 0
+        self.model: dict[int, tuple[int, int, int]] = {}
+        self.keys = np.random.default_rng(SLOTS).permutation(SLOTS).astype(np.uint64)
 
-    @rule(slot=st.integers(0, SLOTS - 1), deadline_ms=st.integers(0, 5))
-    def push(self, slot: int, deadline_ms: int) -> None:
+    @rule(slot=st.integers(0, SLOTS - 1), deadline_ms=st.integers(0, 5), arrival=st.integers(0, 2))
+    def push(self, slot: int, deadline_ms: int, arrival: int) -> None:
         if slot not in self.model:
-            self.arrival += 1
-            push_deadline(self.deadlines, slot, deadline_ms, self.arrival)
-            self.model[slot] = (deadline_ms, self.arrival)
+            push_deadline(self.deadlines, self.keys, slot, deadline_ms, arrival)
+            self.model[slot] = (deadline_ms, arrival, int(self.keys[slot]))
+
+    @rule(slot=st.integers(0, SLOTS - 1), by_ms=st.integers(-2, 2))
+    def move(self, slot: int, by_ms: int) -> None:
+        move_deadline(self.deadlines, self.keys, slot, by_ms)
+        if slot in self.model:
+            due_ms, *rest = self.model[slot]
+            self.model[slot] = (due_ms + by_ms, *rest)
 
     @rule(slot=st.integers(0, SLOTS - 1))
     def remove(self, slot: int) -> None:
-        remove_deadline(self.deadlines, slot)
+        remove_deadline(self.deadlines, self.keys, slot)
         self.model.pop(slot, None)
 
     @precondition(lambda self: self.model)
     @rule()
     def remove_next(self) -> None:
         slot = next_due(self.deadlines)
-        remove_deadline(self.deadlines, slot)
+        remove_deadline(self.deadlines, self.keys, slot)
         del self.model[slot]
 
     @invariant()
     def next_and_last_agree(self) -> None:
         expected = min(self.model, key=lambda slot: self.model[slot]) if self.model else -1
         assert next_due(self.deadlines) == expected
-        assert last_deadline(self.deadlines) == max((due for due, _ in self.model.values()), default=-1)
+        assert last_deadline(self.deadlines) == max((-1, *(due for due, *_ in self.model.values())))
 
     @invariant()
     def every_slot_knows_its_place(self) -> None:
@@ -73,27 +81,27 @@ def test_slots_leave_in_the_order_of_a_heap(due_ms: list[int]) -> None:
     expected: list[tuple[int, int, int]] = []
     slots = np.random.default_rng(len(due_ms)).permutation(len(due_ms)).tolist()
     for arrival, (slot, deadline_ms) in enumerate(zip(slots, due_ms, strict=True)):
-        push_deadline(deadlines, slot, deadline_ms, arrival)
+        push_deadline(deadlines, NO_KEYS, slot, deadline_ms, arrival)
         heapq.heappush(expected, (deadline_ms, arrival, slot))
     while expected:
         slot = next_due(deadlines)
         assert slot == heapq.heappop(expected)[2]
-        remove_deadline(deadlines, slot)
+        remove_deadline(deadlines, NO_KEYS, slot)
     assert next_due(deadlines) == -1
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 120))
 def test_slots_taken_from_the_middle_leave_the_order_of_the_rest(seed: int, count: int) -> None:
-    """After any slots stopped waiting, the others still leave by (deadline, arrival)."""
+    """After any slots stopped waiting, the others still leave by (deadline, arrival, key)."""
     rng = np.random.default_rng(seed)
     deadlines = new_deadlines(count)
     due = {slot: (int(rng.integers(0, 1_000)), arrival) for arrival, slot in enumerate(rng.permutation(count).tolist())}
     for slot, (deadline_ms, arrival) in due.items():
-        push_deadline(deadlines, slot, deadline_ms, arrival)
+        push_deadline(deadlines, NO_KEYS, slot, deadline_ms, arrival)
     for slot in rng.permutation(count)[: count // 2].tolist():
-        remove_deadline(deadlines, slot)
+        remove_deadline(deadlines, NO_KEYS, slot)
         del due[slot]
     for expected in sorted(due, key=lambda slot: due[slot]):
         assert next_due(deadlines) == expected
-        remove_deadline(deadlines, expected)
+        remove_deadline(deadlines, NO_KEYS, expected)
