@@ -31,7 +31,8 @@ def command(
     """Print an output topic as JSON lines, each record once.
 
     Records whose `cause` is not above the highest seen in their partition are dropped: a worker that was paused while
-    its partitions moved may have written them twice. On a terminal, what is not printable is escaped.
+    its partitions moved may have written them twice. On a terminal, what is not printable is escaped. The topic of
+    lessons is binary: it gives a file for `thalweg replay --lessons`.
 
     \b
     Example:
@@ -42,6 +43,8 @@ def command(
     partitions = check(kafka, topics, [name])
     if partition is not None and partition >= partitions:
         raise click.BadParameter(f"{name} has partitions 0 to {partitions - 1}", param_hint="--partition")
+    if name == topics.lessons and sys.stdout.isatty():
+        raise click.UsageError(f"{name} is binary: write it to a file, for `thalweg replay --lessons`")
     reader = Reader()
     records = consume(kafka, name, partition=partition, from_beginning=from_beginning, follow=follow, reader=reader)
     out = sys.stdout.buffer
@@ -50,7 +53,10 @@ def command(
         for record in itertools.islice(records, limit):
             count += 1
             value = record.value or b""
-            out.write((printable_bytes(value) if out.isatty() else value) + b"\n")
+            if name == topics.lessons:
+                out.write(value)  # batches one behind the other are a file of lessons
+            else:
+                out.write((printable_bytes(value) if out.isatty() else value) + b"\n")
             if follow:
                 out.flush()
         out.flush()

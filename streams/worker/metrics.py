@@ -24,6 +24,7 @@ from thalweg.operators.structures.pool import Pool, Stock
 from thalweg.streams.configuration.loading import MetricsSection
 from thalweg.streams.kafka.partition_run import PartitionProgress
 from thalweg.streams.refusal import Refusal
+from thalweg.streams.worker.lessons import SharedLessons
 from thalweg.streams.worker.worker import AssignedPartition, Scoring
 
 Metric = CounterMetricFamily | GaugeMetricFamily
@@ -76,6 +77,8 @@ class WorkerCollector(Collector):
         partitions = [each for _, each in sorted(self._scoring.partitions.copy().items())]
         yield from _of_events(partitions)
         yield from _of_checkpoints(partitions)
+        if self._scoring.lessons is not None:
+            yield from _of_lessons(self._scoring.lessons, partitions)
         yield from _of_progress(self._consumer, self._scoring.delivery.committed)
         yield _of_questions(self._answered)
 
@@ -133,6 +136,25 @@ def _of_checkpoints(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]
             size.add_metric([str(each.number)], each.checkpoint_bytes)
         behind.add_metric([str(each.number)], each.events_since_checkpoint)
     yield from (age, size, behind)
+
+
+def _of_lessons(lessons: SharedLessons, partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
+    behind = GaugeMetricFamily(
+        "thalweg_lessons_behind",
+        "Lessons of a source that the partition furthest behind has not learned yet.",
+        labels=["source"],
+    )
+    for source, count in lessons.behind().items():
+        behind.add_metric([str(source)], count)
+    age = GaugeMetricFamily("thalweg_merge_age_seconds", "Since a merge was folded last.", labels=["partition"])
+    for each in partitions:
+        if each.merged_at is not None:
+            age.add_metric([str(each.number)], max(0.0, time.time() - each.merged_at))
+    refused = CounterMetricFamily(
+        "thalweg_lessons_refused", "Records on the topic of lessons that are none, or that others are missing before."
+    )
+    refused.add_metric([], lessons.refused)
+    yield from (behind, age, refused)
 
 
 def _of_progress(consumer: Consumer, committed: Callable[[int], int | None]) -> Iterator[Metric]:

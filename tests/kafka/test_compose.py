@@ -23,11 +23,19 @@ def compose() -> dict[str, Any]:
 def test_services_start_in_order(compose: dict[str, Any]) -> None:
     """The worker waits for topics that were created, and these for a broker that answers."""
     services = compose["services"]
-    assert set(services) == {"broker", "topics", "worker"}
+    assert set(services) == {"broker", "topics", "worker", "second-worker"}
     assert re.fullmatch(r"\$\{KAFKA_IMAGE:-apache/kafka:\d+\.\d+\.\d+\}", services["broker"]["image"])
     assert "kafka-broker-api-versions.sh" in services["broker"]["healthcheck"]["test"][1]
     assert services["topics"]["depends_on"] == {"broker": {"condition": "service_healthy"}}
     assert services["worker"]["depends_on"] == {"topics": {"condition": "service_completed_successfully"}}
+
+
+def test_the_second_worker_is_another_of_the_first_ones_kind(compose: dict[str, Any]) -> None:
+    """It starts with its profile only, in the same group and over the same checkpoints."""
+    services = compose["services"]
+    assert services["second-worker"] == services["worker"] | {"profiles": ["two"]}
+    assert "profiles" not in services["worker"]
+    assert services["topics"]["environment"]["THALWEG_TOPICS__PARTITIONS"] == "${THALWEG_PARTITIONS:-1}"
 
 
 def test_commands_and_configuration_are_ours(compose: dict[str, Any]) -> None:
@@ -35,7 +43,8 @@ def test_commands_and_configuration_are_ours(compose: dict[str, Any]) -> None:
     for name in ("topics", "worker"):
         service = compose["services"][name]
         assert service["command"][0] in COMMANDS
-        loaded = load(None, environment=service["environment"], flags=())
+        filled = {key: re.sub(r"\$\{\w+:-(\w*)\}", r"\1", text) for key, text in service["environment"].items()}
+        loaded = load(None, environment=filled, flags=())
         assert loaded.kafka.bootstrap_servers == "broker:29092"
     assert load(None, environment=service["environment"], flags=()).checkpoint.directory == "/var/lib/thalweg"
     assert "checkpoints:/var/lib/thalweg" in service["volumes"]

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import msgspec
 import pytest
@@ -15,7 +16,9 @@ from thalweg.streams.kafka.lessons_topic import Placed
 from thalweg.streams.partition.lessons import LessonsLayoutError, LessonsMissingError
 from thalweg.streams.refusal import Refusal
 from thalweg.streams.worker.lessons import MergeSettings, SharedLessons, merges_in
+from thalweg.streams.worker.metrics import Metric, _of_lessons
 from thalweg.streams.worker.shelf import Marks, Shelf
+from thalweg.streams.worker.worker import AssignedPartition
 
 LAYOUT = 7
 SETTINGS = MergeSettings("lessons", LAYOUT, 10, (), 1 << 20, 200, 1 << 30)
@@ -319,3 +322,21 @@ def test_a_block_gets_what_its_merges_name_and_no_more_than_there_is_room_for() 
     assert second == [2, 3, 4, 5]
     assert third[:600] == list(range(301, 900))
     assert waited == list(range(1, 50))
+
+
+def test_a_worker_tells_how_far_its_partitions_are_behind() -> None:
+    """By source the lessons that are not learned, by partition the age of its last merge, and what was no lesson."""
+    topic = Topic([batch(0, 1, 3)], [b"junk", batch(1, 1, 7)])
+
+    async def use(shared: SharedLessons) -> list[Metric]:
+        shared.attach(0, lambda: [0, 2])
+        shared.attach(1, lambda: [3, 0])
+        assigned = SimpleNamespace(number=1, merged_at=time.time() - 60.0)
+        return list(_of_lessons(shared, [cast(AssignedPartition, assigned)]))
+
+    behind, age, refused = sharing(topic, use)
+    assert {sample.labels["source"]: sample.value for sample in behind.samples} == {"0": 0, "1": 5}
+    [sample] = age.samples
+    assert sample.labels == {"partition": "1"}
+    assert 60 <= sample.value < 90
+    assert [(sample.name, sample.value) for sample in refused.samples] == [("thalweg_lessons_refused_total", 1)]
