@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.fates import FATES, TALLIES
+from thalweg.operators.fold.room import has_page_room
 from thalweg.operators.fold.snapshot import state_bytes
 from thalweg.operators.fold.state import State
 from thalweg.operators.structures.index import Size
@@ -95,10 +96,12 @@ def overfull(count: int) -> Iterator[LogRecord]:
 def full(state: State) -> set[str]:
     """Return the names of the limits that are reached right now."""
     waiting, histories = state.waiting, state.behaviors.histories
-    pools = {"rows": state.features.pool, "users": state.users.pool, "waiting": waiting.pool}
+    pools = {"users": state.users.pool, "waiting": waiting.pool}
     pools |= {"feedback": waiting.feedbacks.pool, "histories": histories.pool}
-    pools["pairs"] = state.cross.pairs.pool
     found = {name for name, pool in pools.items() if available(pool) == 0}
+    # What is free of these is kept for a page that begins; behind its rows there is less.
+    tables = {"rows": state.features, "pairs": state.cross.pairs}
+    found |= {name for name, table in tables.items() if not has_page_room(table)}
     # Of text there is always less free than the longest record needs.
     found |= {"text"} if available(waiting.texts.pool) < 1_024 else set()
     found |= {"names"} if state.names[-1].any() else set()

@@ -157,7 +157,7 @@ def lengthen_text(arrays: Arrays) -> None:
         (put("features.lookup.size", 5), "index and keys of features"),
         (put("users.lookup.size", 5, 64, 48), "sizes of the index of users"),
         (put("features.lookup.rows", *range(4_000, 4_008)), "index and keys of features"),
-        (put("features.list_of", *[200] * 1_000), r"features\.list_of has numbers outside of 0 to"),
+        (put("features.list_of", *[200] * 800), r"features\.list_of has numbers outside of 0 to"),
         (put("features.ends", 1 << 30), "lists of features"),
         (point_at_itself("features.newer", lambda a: a["features.linked"] == 1), "lists of features"),
         (point_at_itself("user_rows.next", lambda a: a["user_rows.owner"]), "lists of owned rows"),
