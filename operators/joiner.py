@@ -156,6 +156,7 @@ class Waiting(NamedTuple):
     users: Annotated[Owned, part(owners="users", members="slots")]
     deadlines: Annotated[Deadlines, part()]
     provisional: Annotated[Deadlines, part(SOME_WAIT)]
+    pending: Annotated[Owned, part(owners="users", members="slots")]
     learned: Annotated[Float64, per("slots", "the label learned from so far, or `UNLEARNED`")]
     offset: Annotated[Int64, per("slots", over="scored")]
     item_key: Annotated[UInt64, per("slots", over="scored")]
@@ -245,10 +246,35 @@ def is_behind(waiting: Waiting, slot: int, parameters: JoinerParameters) -> bool
 
 
 @compiled
+def await_label(waiting: Waiting, user: int, slot: int, deadline_ms: int, arrival: int) -> None:
+    """Let a user's impression wait for a provisional label."""
+    deadlines.push_deadline(waiting.provisional, waiting.key, slot, deadline_ms, arrival)
+    ownership.attach(waiting.pending, user, slot)
+
+
+@compiled
+def await_no_label(waiting: Waiting, slot: int) -> None:
+    """Let an impression wait for no provisional label, if it does."""
+    deadlines.remove_deadline(waiting.provisional, waiting.key, slot)
+    ownership.detach(waiting.pending, slot)
+
+
+@compiled
+def hasten_labels(waiting: Waiting, user: int, ts_ms: int, elapsed_ms: int, now_ms: int) -> None:
+    """Let those labels of a user be due at `now_ms` that are so by the user's clock, which is at `ts_ms`."""
+    slot = ownership.last_of(waiting.pending, user)
+    while slot >= 0 and ts_ms - waiting.ts_ms[slot] > elapsed_ms:
+        late_ms = waiting.provisional.deadline_ms[slot] - now_ms
+        if late_ms >= 0:
+            deadlines.move_deadline(waiting.provisional, waiting.key, slot, -late_ms - 1)
+        slot = int64(waiting.pending.previous[slot]) - 1
+
+
+@compiled
 def close_slot(waiting: Waiting, slot: int, now_ms: int) -> None:
     """Close an impression's window; its slot stays for late feedback and for duplicates."""
     deadlines.remove_deadline(waiting.deadlines, waiting.key, slot)
-    deadlines.remove_deadline(waiting.provisional, waiting.key, slot)
+    await_no_label(waiting, slot)
     believe(waiting, slot)
     waiting.status[slot] = Status.CLOSED
     waiting.closed_ms[slot] = now_ms
@@ -373,7 +399,7 @@ def drop_slot(waiting: Waiting, slot: int) -> None:
         recency.unlink(waiting.older, waiting.newer, waiting.ends, slot)
     else:
         deadlines.remove_deadline(waiting.deadlines, waiting.key, slot)
-        deadlines.remove_deadline(waiting.provisional, waiting.key, slot)
+        await_no_label(waiting, slot)
         believe(waiting, slot)
     drop_feedback(waiting, slot)
     add_to_share(waiting, slot, 0, -texts.blocks_of(int64(waiting.length[slot])))

@@ -160,6 +160,7 @@ def refuse_inconsistent(state: State, configuration: Configuration) -> None:
     refuse_deadlines("deadlines", waiting.deadlines, waiting.key, np.flatnonzero(due))
     provisional = waiting.provisional.place > 0
     require(not np.any(provisional & (waiting.status != Status.WAITING)), "provisional deadlines")
+    refuse_owned("pending labels", waiting.pending, known, provisional)
     refuse_deadlines("provisional deadlines", waiting.provisional, waiting.key, np.flatnonzero(provisional))
     closed, ends = waiting.status == Status.CLOSED, waiting.ends
     refuse_lists("closed impressions", (ends[:1], ends[1:]), (waiting.newer, waiting.older), closed)

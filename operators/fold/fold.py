@@ -232,6 +232,8 @@ def begin_event(state: State, parameters: Parameters, columns: Columns, event: i
         if columns.kind[event] != Kind.ITEM:
             clock.advance(state.clock, columns.ts_ms[event], columns.user[event])
             releases.confirm_windows(state, parameters)
+        if columns.kind[event] == Kind.IMPRESSION:
+            releases.hasten_own(state, columns.user[event], columns.ts_ms[event])
 
 
 @compiled

@@ -9,7 +9,6 @@ from thalweg.operators.fold.fates import Fate, Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score, Status
 from thalweg.operators.machine.compiled import compiled, int64
-from thalweg.operators.structures import deadlines
 
 
 @compiled
@@ -107,7 +106,7 @@ def open_impression(
     joiner.wait_until(waiting, slot, begins_ms + parameters.joiner.attribution_window_ms, arrival)
     elapsed_ms = state.page.elapsed_ms[0]
     if elapsed_ms > 0:
-        deadlines.push_deadline(waiting.provisional, waiting.key, slot, begins_ms + elapsed_ms, arrival)
+        joiner.await_label(waiting, user, slot, begins_ms + elapsed_ms, arrival)
     if clock.is_doubtful(state.clock, columns.ts_ms[event]):
         joiner.doubt(waiting, slot, state.clock.turns[0])
     return slot

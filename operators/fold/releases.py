@@ -8,7 +8,7 @@ from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score, Status
 from thalweg.operators.machine.compiled import compiled, int64
-from thalweg.operators.structures import deadlines, table
+from thalweg.operators.structures import deadlines, index, table
 
 
 @compiled
@@ -55,6 +55,18 @@ def confirm_windows(state: State, parameters: Parameters) -> None:
 
 
 @compiled
+def hasten_own(state: State, user_key: int, ts_ms: int) -> None:
+    """Let labels of a user be due that are so by the user's clock, whatever it shows: it moves no time of others.
+
+    Else who is alone for a while would learn nothing of what was just done.
+    """
+    user = index.find(state.users.lookup, user_key)
+    elapsed_ms = state.delays.times_ms[delay.Time.ELAPSED]
+    if user >= 0 and elapsed_ms > 0:
+        joiner.hasten_labels(state.waiting, user, ts_ms, elapsed_ms, state.clock.stream_time_ms[0])
+
+
+@compiled
 def restart_window(state: State, parameters: Parameters, slot: int) -> None:
     """Let a doubted impression's window begin at apparent time, for good."""
     waiting = state.waiting
@@ -80,11 +92,12 @@ def learn_due(state: State, parameters: Parameters, scratch: Scratch, emitted: E
         if slot < 0 or waiting.provisional.deadline_ms[slot] >= min(now_ms, waiting.deadlines.deadline_ms[closing] + 1):
             prefetching.prefetch_slot(state, slot)
             return
-        deadlines.remove_deadline(waiting.provisional, waiting.key, slot)
+        joiner.await_no_label(waiting, slot)
         prefetching.prefetch_rows(state, slot)
         label = float(waiting.label[slot])
         if label == 0.0:
-            elapsed_ms = now_ms - joiner.begins_ms(waiting, slot, parameters.joiner)
+            by_the_clock_ms = now_ms - joiner.begins_ms(waiting, slot, parameters.joiner)
+            elapsed_ms = max(by_the_clock_ms, state.delays.times_ms[delay.Time.ELAPSED])
             label = delay.provisional_label(state.delays, waiting.scores[slot, Score.MODEL], elapsed_ms)
         teaching.teach(state, parameters, scratch, emitted, slot, label, teaching.PROVISIONAL)
         learning.take_label(state, parameters, scratch, slot, learning.own_step(state, parameters, slot, label))

@@ -108,7 +108,7 @@ class Plain:
             self.further += page is not None and page == self.page
             if page is None or page != self.page:
                 self.end_page()
-                self.move(ts_ms, user)
+                self.move(ts_ms, user, is_shown=kind == Kind.IMPRESSION)
                 self.page, self.page_arrival, self.page_elapsed_ms = page, self.arrivals, self.delays.elapsed_ms
             if kind == Kind.IMPRESSION:
                 self.on_impression(columns, event, user)
@@ -124,14 +124,24 @@ class Plain:
 
     # Time: who waits for what
 
-    def move(self, ts_ms: int, user: int) -> None:
+    def move(self, ts_ms: int, user: int, *, is_shown: bool) -> None:
         """Let an event move time; an impression that is not where others are waits from what they reach."""
         self.clock.advance(ts_ms, user)
         self.now_ms = self.clock.stream_ms
         for slot in self.doubts.decided():
             self.restart(slot)
+        if is_shown and self.delays.elapsed_ms:
+            self.hasten(ts_ms, user)
         self.release_due()
         self.sweep()
+
+    def hasten(self, ts_ms: int, user: int) -> None:
+        """Let labels be due that are so by the user's own clock, which moves no time of others."""
+        own = [slot for slot in self.slots.values() if slot.user == user and slot.provisional is not None]
+        for slot in sorted(own, key=lambda slot: (slot.provisional or ())[1:]):
+            if ts_ms - slot.ts_ms <= self.delays.elapsed_ms:
+                break
+            slot.provisional = (min((slot.provisional or ())[0], self.now_ms - 1), *(slot.provisional or ())[1:])
 
     def end_page(self) -> None:
         """What was shown counts once the page is over."""
@@ -157,7 +167,7 @@ class Plain:
             early = [slot for slot in waiting if slot.provisional is not None and slot.provisional[0] < until]
             for slot in sorted(early, key=lambda slot: slot.provisional or ()):
                 slot.provisional = None
-                p = self.delays.provisional(slot.model, self.now_ms - slot.begins_ms)
+                p = self.delays.provisional(slot.model, max(self.now_ms - slot.begins_ms, self.delays.elapsed_ms))
                 label = 1.0 if slot.label else p
                 teach(self, slot, label, "provisional")
                 self.take(slot, label, self.now_ms)
