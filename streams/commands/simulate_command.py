@@ -16,7 +16,8 @@ import click
     type=click.Choice(["suppress", "transactional", "changing"]),
     help="How outputs are delivered, or now one way and now the other. Without it each seed draws one.",
 )
-def command(seed: int, runs: int, processes: int, mode: Any) -> None:
+@click.option("--lessons", is_flag=True, help="With partitions that learn from each other; in one process.")
+def command(seed: int, runs: int, processes: int, mode: Any, lessons: bool) -> None:
     """Run workers through crashes, losses of power, rebalances and bad disks, and compare with the undisturbed fold.
 
     It needs no Kafka: brokers, disk and time are simulated, the worker's code is the real one. The same seed always
@@ -28,9 +29,14 @@ def command(seed: int, runs: int, processes: int, mode: Any) -> None:
     """
     from thalweg.streams.refusal import Refusal
     from thalweg.streams.simulation.run import simulate_all
+    from thalweg.streams.simulation.teaching import simulate_teaching
 
+    if lessons and (mode == "changing" or processes > 1):
+        raise click.UsageError("--lessons needs one process and one mode, suppress or transactional")
+    seeds = range(seed, seed + runs)
+    worlds = (simulate_teaching(each, mode) for each in seeds) if lessons else simulate_all(seeds, processes, mode)
     deaths = done = 0
-    for simulated in simulate_all(range(seed, seed + runs), processes, mode):
+    for simulated in worlds:
         done += 1
         deaths += simulated.deaths
         if simulated.wrong:

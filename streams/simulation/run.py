@@ -52,11 +52,12 @@ class Simulated(NamedTuple):
     points: dict[str, int]
     deaths: int
     seconds: float
+    has_lessons: bool = False
 
     @property
     def message(self) -> str:
         """Return the first fault, and the command that repeats it."""
-        again = f"thalweg simulate --seed {self.seed} --mode {self.mode}"
+        again = f"thalweg simulate --seed {self.seed} --mode {self.mode}" + " --lessons" * self.has_lessons
         return f"seed {self.seed}: {self.wrong[0]}; `{again}` repeats it"
 
 

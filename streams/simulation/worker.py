@@ -63,7 +63,15 @@ class SimulatedWorker(Owner):
         self._awake = asyncio.Event()
         self._awake.set()
         self._calls_when_awake: list[Callable[[], None]] = []
-        ports = Ports(_Brokers(self), _delivery(self), _Disk(self), _Clock(self), self.in_thread, world.new_fold)
+        ports = Ports(
+            _Brokers(self),
+            _delivery(self),
+            _Disk(self),
+            _Clock(self),
+            self.in_thread,
+            world.new_fold,
+            lessons=world.lessons_of(self),
+        )
         self.scoring = Scoring(world.loaded, log=_Silent(), ports=ports)
 
     def __repr__(self) -> str:

@@ -19,6 +19,7 @@ from thalweg.streams.simulation.topic import SimulatedRecord
 from thalweg.streams.simulation.verdict import Causes, Verdict
 from thalweg.streams.simulation.wire import Request
 from thalweg.streams.simulation.worker import SimulatedWorker
+from thalweg.streams.worker.ports import LessonsTopic
 
 STOPPING_S = 30.0
 ROOMS: Rooms = [None, None]
@@ -59,7 +60,7 @@ class World:
         self.verdict = Verdict(self, causes, known or Known())
         self.faults = Faults(self)
         self.on_wire: dict[int, Request] = {}
-        self._logs = logs
+        self._logs: Sequence[Sequence[SimulatedRecord]] = logs
         self._made = self._sent = 0
         self._is_changing = False
 
@@ -88,6 +89,10 @@ class World:
         """Delete the states of folds at once: worlds are full of cycles, which are collected late."""
         for worker in self._everybody:
             worker.scoring.partitions.clear()
+
+    def lessons_of(self, worker: SimulatedWorker) -> LessonsTopic | None:
+        """Return what a worker reads lessons from; None: partitions learn nothing from each other."""
+        return None
 
     def fetch(self, partition: int, position: int, count: int) -> list[SimulatedRecord]:
         """Return so many records from an offset on that have arrived."""

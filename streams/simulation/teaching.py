@@ -1,0 +1,253 @@
+"""Partitions that learn from each other, in the simulation: `merge` records come to their logs while workers run.
+
+What is to come of a log is known at its end only: it is the fold over what the log became, with the lessons that the
+topic has in the end. Since the lessons of each partition are compared as well, one wrong lesson shows at its source.
+"""
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from random import Random
+from typing import TYPE_CHECKING
+
+import msgspec
+from thalweg.schemas.events import encode_event
+from thalweg.schemas.lessons import BadLessonsError
+from thalweg.streams.configuration.loading import Loaded
+from thalweg.streams.kafka.consume import Reader
+from thalweg.streams.kafka.lessons_topic import Placed
+from thalweg.streams.partition.lessons import LessonBook
+from thalweg.streams.partition.partition import Partition, Rooms
+from thalweg.streams.refusal import Refusal
+from thalweg.streams.simulation.chance import Mode, Setting
+from thalweg.streams.simulation.logs import make_log
+from thalweg.streams.simulation.loop import NOBODY, DeadlockError, run
+from thalweg.streams.simulation.run import Simulated, differences, drawn_setting, loaded_for
+from thalweg.streams.simulation.topic import SimulatedRecord
+from thalweg.streams.simulation.verdict import Causes
+from thalweg.streams.simulation.world import World
+from thalweg.streams.worker.lessons import merges_in, settled
+
+if TYPE_CHECKING:
+    from thalweg.streams.simulation.worker import SimulatedWorker
+
+ROOMS: Rooms = [None, None]
+NEWEST_RECORDS = 3
+PAGE_RECORDS = 5
+REPEAT_S = 3.0
+SOURCES = 4
+
+OnPoint = Callable[[World, "SimulatedWorker", str], None]
+
+
+class SimulatedLessons:
+    """The topic of lessons and the way into the input, as one worker has them."""
+
+    def __init__(self, world: "TeachingWorld", worker: "SimulatedWorker") -> None:
+        """Reach a world's brokers."""
+        self._world, self._worker = world, worker
+        self._at: list[int] = []
+
+    async def follow(self, sources: int) -> None:
+        """Read on from near the end of each source."""
+        await self._worker.pass_time(0.02)
+        self._at = [max(0, self._world.lessons_end(source) - NEWEST_RECORDS) for source in range(sources)]
+
+    async def poll(self, wait_s: float) -> dict[int, list[Placed]]:
+        """Return what came since the last time."""
+        await self._worker.pass_time(min(wait_s, 0.2))
+        found = {source: records for source, at in enumerate(self._at) if (records := self._from(source, at))}
+        for source, records in found.items():
+            self._at[source] = records[-1].offset + 1
+        if not found:
+            await self._worker.pass_time(min(wait_s, 0.2))
+        return found
+
+    async def bounds(self, source: int) -> tuple[int, int]:
+        """Return the first offset of a source, and its end."""
+        await self._worker.pass_time(0.01)
+        return 0, self._world.lessons_end(source)
+
+    async def read(self, source: int, offset: int) -> tuple[list[Placed], int]:
+        """Return some records from an offset on, and where to read on."""
+        await self._worker.pass_time(0.01)
+        records = self._from(source, offset)[:PAGE_RECORDS]
+        end = self._world.lessons_end(source)
+        return records, records[-1].offset + 1 if records else max(offset, end)
+
+    async def append(self, partition: int, value: bytes) -> None:
+        """Append a merge, whose answer may be lost, or itself."""
+        self._worker.point("before merge")
+        await self._worker.pass_time(0.02)
+        lost = self._world.chance.faults_happen(self._world.setting.lost_requests)
+        if not (lost and self._world.chance.happens(0.5)):
+            self._world.append(partition, value)
+        self._worker.point("after merge")
+        if lost:
+            raise OSError("no answer")
+
+    async def stop(self) -> None:
+        """Nothing was connected."""
+
+    def _from(self, source: int, offset: int) -> list[Placed]:
+        log = self._world.brokers.log(self._world.topics.lessons, source)
+        return [Placed(record.offset, record.value or b"") for record, _ in log.committed(offset)]
+
+
+class TeachingWorld(World):
+    """A world whose logs grow by the merges that workers append, and by copies of these."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        setting: Setting,
+        logs: Sequence[Sequence[SimulatedRecord]],
+        random: Random,
+        on_point: OnPoint | None = None,
+    ) -> None:
+        """Make it, within a running loop; the records of `logs` come at their times, behind what is there then."""
+        # what is there below an offset is compared at the end: the log is not known before
+        causes: list[Causes] = [tuple([] for _ in loaded.topics.outputs) for _ in logs]
+        super().__init__(loaded, setting, logs, random, causes, on_point)
+        self.verdict.on_transaction = lambda partition, offset: None  # type: ignore[method-assign]
+        self.new_fold = partial(Partition, rooms=ROOMS)
+        self._coming = [list(zip(log, times, strict=True)) for log, times in zip(logs, setting.arrivals, strict=True)]
+        self._arrived: list[list[SimulatedRecord]] = [[] for _ in logs]
+
+    def lessons_of(self, worker: "SimulatedWorker") -> SimulatedLessons:
+        """Return what a worker reads lessons from."""
+        return SimulatedLessons(self, worker)
+
+    def lessons_end(self, source: int) -> int:
+        """Return the end of what is decided of a source."""
+        return self.brokers.log(self.topics.lessons, source).stable_end
+
+    def log(self, partition: int) -> list[SimulatedRecord]:
+        """Return what has come to a partition so far."""
+        log, coming = self._arrived[partition], self._coming[partition]
+        while coming and coming[0][1] <= self.loop.time():
+            self._place(partition, coming.pop(0)[0])
+        return log
+
+    def append(self, partition: int, value: bytes) -> None:
+        """Append a record of a worker's; with faults one comes again later, or one that names the partition itself."""
+        self.log(partition)
+        self._place(partition, SimulatedRecord(0, value, partition=partition))
+        if self.chance.faults_happen(0.2):
+            [merge] = merges_in([SimulatedRecord(0, value)])
+            if self.chance.happens(0.5):
+                merge = msgspec.structs.replace(merge, upto=merge.upto | {partition: 1 << 40})
+            again = SimulatedRecord(0, encode_event(merge), partition=partition)
+            at_s = self.loop.time() + self.chance.random.uniform(0.0, REPEAT_S)
+            insort(self._coming[partition], (again, at_s), key=lambda each: each[1])
+
+    def fetch(self, partition: int, position: int, count: int) -> list[SimulatedRecord]:
+        """Return so many records from an offset on that have come."""
+        return self.log(partition)[position : position + count]
+
+    def end(self, partition: int) -> int:
+        """Return the end offset of what has come."""
+        return len(self.log(partition))
+
+    def value_at(self, partition: int, offset: int) -> bytes | None:
+        """Return the value of the input's record at an offset."""
+        return self._arrived[partition][offset].value
+
+    def checkpointed(self, partition: int) -> int:
+        """Return how far a partition's newest checkpoint is."""
+        return self._checkpointed(partition)
+
+    def _place(self, partition: int, record: SimulatedRecord) -> None:
+        self._arrived[partition].append(record._replace(offset=len(self._arrived[partition])))
+
+    def _is_done(self) -> bool:
+        return not any(self._coming) and all(
+            self._checkpointed(number) == self.end(number) for number in range(len(self._arrived))
+        )
+
+
+def simulate_teaching(seed: int, mode: Mode | None = None) -> Simulated:
+    """Run the world of a seed in which partitions learn from each other, with faults of all kinds mixed."""
+    random = Random(seed)
+    drawn: Mode = random.choice(("suppress", "transactional"))
+    partitions = random.choice((2, 2, 3))
+    counts = [random.randint(15, 40) for _ in range(partitions)]
+    logs = [make_log(random, number, partitions, counts[number], 0.0) for number in range(partitions)]
+    setting = drawn_setting(random, counts, mode or drawn)
+    loaded = teaching(partitions, random.choice((300, 1_000, 4_000)), random.choice((4, 20, 1_000)))
+    world = run_teaching(loaded, setting, logs, random)
+    wrong, deaths = world.verdict.wrong, world.faults.deaths
+    return Simulated(seed, mode or drawn, wrong, world.points, deaths, world.loop.time(), has_lessons=True)
+
+
+def run_teaching(
+    loaded: Loaded,
+    setting: Setting,
+    logs: Sequence[Sequence[SimulatedRecord]],
+    random: Random,
+    on_point: OnPoint | None = None,
+) -> TeachingWorld:
+    """Run a world of one's own making, and return it with what is `wrong` in it."""
+    worlds: list[TeachingWorld] = []
+
+    async def live() -> None:
+        worlds.append(TeachingWorld(loaded, setting, logs, random, on_point))
+        await worlds[0].live()
+
+    try:
+        run(live())
+    except DeadlockError as error:
+        worlds[0].verdict.wrong.append(str(error))
+    finally:
+        NOBODY.tasks.clear()
+    world = worlds[0]
+    world.release_states()
+    if not world.verdict.wrong:
+        world.verdict.wrong += verify(world)
+    return world
+
+
+def verify(world: TeachingWorld) -> list[str]:
+    """Return what is not as the fold over each log, with the lessons on the topic, makes it."""
+    topics, wrong = world.topics, list[str]()
+    count = world.setting.partitions
+    book = LessonBook()
+    try:
+        for number in range(count):
+            read = (record for record, _ in world.brokers.log(topics.lessons, number).committed())
+            book.add(record.value or b"" for record in Reader().new(read))
+        for number in range(count):
+            fold = Partition(
+                settled(world.loaded.configuration, count),
+                topic=topics.interactions,
+                partition=number,
+                partitions=count,
+                rooms=ROOMS,
+                lessons=book,
+            )
+            log, checkpointed = world.log(number), world.checkpointed(number)
+            outputs = fold.process(log[:checkpointed])
+            if world.verdict.newest_digest(number) != fold.digest():
+                wrong.append(f"the newest checkpoint of partition {number} holds another state than the replay")
+            for made, more in zip(outputs, fold.process(log[checkpointed:]), strict=True):
+                made.extend(more)
+            for topic, due in zip(topics.outputs, outputs, strict=True):
+                has_rule = world.setting.mode == "suppress"
+                wrong += differences(f"{topic}-{number}", world.brokers.log(topic, number), due, has_rule)
+    except (BadLessonsError, Refusal) as error:
+        wrong.append(f"the logs can't be replayed with the lessons: {error}")
+    return wrong
+
+
+@cache
+def teaching(partitions: int, merge_every_ms: int, lessons_max: int) -> Loaded:
+    """Return a configuration for a run: the smallest state, and merges as often and as large as that."""
+    loaded = loaded_for(partitions, 2, 1_000, 20)
+    c = loaded.configuration
+    lessons = replace(c.lessons, enabled=True, merge_every_ms=merge_every_ms, sources_limit=SOURCES)
+    return replace(
+        loaded,
+        configuration=replace(c, lessons=lessons),
+        worker=msgspec.structs.replace(loaded.worker, merge_lessons_max=lessons_max),
+    )

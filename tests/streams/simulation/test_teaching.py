@@ -1,0 +1,163 @@
+"""Partitions that learn from each other in a made-up world: every output is what a replay of the log makes of it."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from thalweg.operators.machine.reference import held
+from thalweg.schemas.lessons import read_batch
+from thalweg.streams.commands import main
+from thalweg.streams.simulation.chance import Mode, Setting
+from thalweg.streams.simulation.logs import make_log
+from thalweg.streams.simulation.teaching import TeachingWorld, run_teaching, simulate_teaching, teaching
+from thalweg.streams.worker.lessons import PartitionLessons, merges_in
+from thalweg.streams.worker.shelf import Shelf
+from thalweg.streams.worker.worker import AssignedPartition
+
+from tests.soak import sized
+
+Patch = pytest.MonkeyPatch
+Mutation = Callable[[Patch], None]
+WHOLE = 1_000
+SEEDS = sized(12, WHOLE)
+EVERY = sized(41, 1)
+RECORDS = 16
+
+
+@pytest.mark.soak(SEEDS, WHOLE, "seeds of partitions that learn from each other")
+def test_seeds_with_lessons_lose_double_and_change_nothing() -> None:
+    """Crashes, pauses, rebalances, lost requests, and merges that come again, late or for the wrong partition."""
+    deaths = merges = 0
+    for seed in range(SEEDS):
+        simulated = simulate_teaching(seed)
+        assert not simulated.wrong, simulated.message
+        deaths += simulated.deaths
+        merges += simulated.points.get("after merge", 0)
+    assert deaths > SEEDS
+    assert merges > 3 * SEEDS
+
+
+def small_world(mode: Mode, on_point: Any = None) -> TeachingWorld:
+    """Return a world without chance but for its timing: two partitions of few records, and two workers."""
+    logs = [make_log(Random(60 + number), number, 2, RECORDS, 0.0) for number in range(2)]
+    # the last ones come behind the first merges
+    arrivals = ((*(0.2 * n for n in range(RECORDS - 3)), 6.0, 6.2, 6.4),) * 2
+    setting = Setting(partitions=2, workers=2, arrivals=arrivals, mode=mode)
+    return run_teaching(teaching(2, 300, 1_000), setting, logs, Random(1), on_point)
+
+
+@pytest.mark.parametrize("mode", ["suppress", "transactional"])
+def test_a_death_at_any_step_changes_nothing(mode: Mode) -> None:
+    """A worker dies once, at each point that one passes in a small world; every one of them in a soak."""
+    undisturbed = small_world(mode)
+    assert not undisturbed.verdict.wrong
+    assert all(len(merges_in(undisturbed.log(number))) > 1 for number in range(2))
+    for at in range(0, sum(undisturbed.points.values()), EVERY):
+        passed = [0]
+
+        def die(world: Any, worker: Any, name: str, at: int = at, passed: list[int] = passed) -> None:
+            passed[0] += 1
+            if passed[0] == at + 1:
+                worker.kill()
+
+        wrong = small_world(mode, die).verdict.wrong
+        assert not wrong, (mode, at, wrong[0])
+
+
+def name_what_is_not_there(patch: Patch) -> None:
+    """Name a lesson that its source has not taught yet: before it is durable."""
+    original: Any = Shelf.last
+    patch.setattr(Shelf, "last", lambda self, source: original(self, source) + bool(original(self, source)))
+
+
+def moved(by: int) -> Mutation:
+    """Return a mutation that moves what a partition has learned before a block."""
+
+    def mutation(patch: Patch) -> None:
+        async def make_ready(self: Any, records: Any) -> bool:
+            learned = self.fold.state.lessons.learned
+            for merge in merges_in(records):
+                for source, upto in merge.upto.items():
+                    if source != self.number and upto > learned[source] > 0:
+                        learned[source] += by
+            return bool(await original(self, records))
+
+        original: Any = AssignedPartition.make_ready
+        patch.setattr(AssignedPartition, "make_ready", make_ready)
+
+    return mutation
+
+
+def apply_in_another_order(patch: Patch) -> None:
+    """Swap what two lessons of a source say."""
+
+    def read(self: Any, source: int, first: int, upto: int) -> bytes:
+        data: bytes = original(self, source, first, upto)
+        batch = read_batch(data)
+        if batch.lessons == 1 and batch.length < len(data):
+            following = read_batch(data, batch.length)
+            if following.lessons == 1 and following.length == batch.length and following.names == batch.names:
+                head = 44 + 4 * len(batch.names)
+                one, two = data[: batch.length], data[batch.length : 2 * batch.length]
+                return one[:head] + two[head:] + two[:head] + one[head:] + data[2 * batch.length :]
+        return data
+
+    original: Any = PartitionLessons.read
+    patch.setattr(PartitionLessons, "read", read)
+
+
+def apply_own_lessons(patch: Patch) -> None:
+    """Take one's own lessons for another partition's."""
+
+    def __init__(self: Any, *given: Any, **named: Any) -> None:  # noqa: N807
+        original(self, *given, **named)
+        parameters = self.fold._parameters
+        self.fold.__dict__["_parameters"] = held(
+            parameters._replace(lessons=parameters.lessons._replace(own=parameters.lessons.own + 100))
+        )
+
+    original: Any = AssignedPartition.__init__
+    patch.setattr(AssignedPartition, "__init__", __init__)
+
+
+def mix_layouts(patch: Patch) -> None:
+    """Take lessons of another layout from the topic."""
+
+    def read(self: Any, source: int, first: int, upto: int) -> bytes:
+        data: bytes = original(self, source, first, upto)
+        return data[:24] + bytes(8) + data[32:]
+
+    original: Any = PartitionLessons.read
+    patch.setattr(PartitionLessons, "read", read)
+
+
+PLANTED: dict[str, Mutation] = {
+    "apply before durable": name_what_is_not_there,
+    "apply twice": moved(-1),
+    "lose one": moved(1),
+    "wrong order": apply_in_another_order,
+    "own lessons applied": apply_own_lessons,
+    "layout mixed": mix_layouts,
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_bug_planted_into_lessons_is_found(name: str, monkeypatch: Patch) -> None:
+    """Within a hundred seeds something must go wrong, or the simulator looks past the bug."""
+    PLANTED[name](monkeypatch)
+    assert any(simulate_teaching(seed).wrong for seed in range(100))
+
+
+def test_the_command_names_the_seed_of_a_failure_with_lessons(monkeypatch: Patch) -> None:
+    """What went wrong is one line, with the command that repeats it."""
+    assert CliRunner().invoke(main, ["simulate", "--lessons", "--seed", "4"]).exit_code == 0
+    mix_layouts(monkeypatch)
+    failed = CliRunner().invoke(main, ["simulate", "--lessons", "--seed", "1", "--runs", "9"])
+    assert failed.exit_code == 1
+    command = failed.output.split("`")[-2].split()
+    assert command[-1] == "--lessons"
+    assert CliRunner().invoke(main, command[1:]).output == failed.output
+    assert CliRunner().invoke(main, ["simulate", "--lessons", "--processes", "2"]).exit_code == 2
