@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from thalweg.schemas.events import Merge
 from thalweg.schemas.lessons import read_batch
 from thalweg.streams.checkpoints.format import read
 from thalweg.streams.commands import main
+from thalweg.streams.partition.lessons import lessons_in
 from thalweg.streams.worker.lessons import merges_in
 
 from examples.live.events import events
@@ -78,13 +79,25 @@ def test_a_kill_and_a_rebalance_change_no_output(broker: str, unique: Unique, tm
             assert min(len(written[0]), len(written[1])) > EVENTS // 20
             assert len(merges(workers, number)) > 3  # as many as a slow machine writes
         rebuilt(workers)
+        consumed(workers, tmp_path / "lessons.bin")
 
 
 def rebuilt(workers: Workers) -> None:
     """Rebuild all states from the logs and the topic of lessons: they are those of the workers, bit for bit."""
-    command = ["checkpoint", "rebuild", "--set", "checkpoint.generation=1"]
-    run = CliRunner().invoke(main, command, env=workers.environ, catch_exceptions=False)
+
+    def rebuild(generation: int, *more: str) -> Result:
+        command = ["checkpoint", "rebuild", "--from-generation", "0", "--set", f"checkpoint.generation={generation}"]
+        return CliRunner().invoke(main, [*command, *more], env=workers.environ, catch_exceptions=False)
+
+    run = rebuild(1)
     assert run.exit_code == 0, run.output
+    other = ("--set", "seed=5", "--partition", "0")
+    run = rebuild(2, *other)
+    assert run.exit_code == 1
+    assert "has lessons of the layout" in run.output
+    assert rebuild(2, *other, "--without-lessons").exit_code == 0
+    passed_over = read(max((workers.folder / "checkpoints/generation-2").glob("*-0/*.checkpoint"))).part("")
+    assert passed_over["lessons.learned"][:PARTITIONS].tolist() == [0, *last_lessons(workers)[1:]]
     folder = workers.folder / "checkpoints"
     for number in range(PARTITIONS):
         old, new = (
@@ -92,3 +105,15 @@ def rebuilt(workers: Workers) -> None:
             for each in (folder, folder / "generation-1")
         )
         assert (old.next_offset, old.digest) == (new.next_offset, new.digest)
+
+
+def consumed(workers: Workers, path: Path) -> None:
+    """Write the topic to a file: it is one that a replay learns from."""
+    topic = workers.loaded.topics.lessons
+    run = CliRunner().invoke(main, ["consume", "--topic", topic], env=workers.environ, catch_exceptions=False)
+    assert run.exit_code == 0, run.output
+    path.write_bytes(run.stdout_bytes)
+    book, expected = lessons_in([str(path)]), workers.lessons()
+    for number, last in enumerate(last_lessons(workers)):
+        assert book.read(number, 1, last) == expected.read(number, 1, last)
+        assert book.last(number) == last
