@@ -321,7 +321,9 @@ def test_a_gap_is_refused() -> None:
             return taught()[3]
 
     with pytest.raises(LessonsMissingError, match="begins or ends elsewhere"):
-        Partition(C, partition=LEARNER, lessons=Gap()).process(numbered([merge({TEACHER: 9})]))
+        Partition(C, partition=LEARNER, lessons=Gap()).process(
+            numbered([merge({TEACHER: read_batch(taught()[3]).last})])
+        )
 
 
 def test_a_batch_of_another_partition_is_not_taken() -> None:
