@@ -269,6 +269,8 @@ class SharedLessons:
         `oldest` keeps, by source, the first lesson that the topic still has. A partition that has not learned the one
         before begins with it.
         """
+        if partition not in self._partitions:
+            return  # it was given up while another one's merge was on its way
         learned, named = self._partitions[partition](), self._named[partition]
         upto: dict[int, int] = {}
         exclude = []

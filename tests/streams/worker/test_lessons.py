@@ -185,6 +185,25 @@ def test_what_can_not_be_appended_is_named_later() -> None:
     assert [merge.upto for _, merge in topic.appended] == [{1: 4}]
 
 
+def test_a_partition_may_be_given_up_while_merges_are_written() -> None:
+    """The others' merges come all the same."""
+    topic = Topic([], [batch(1, 1, 4)], [])
+
+    async def use(shared: SharedLessons) -> None:
+        async def append(partition: int, value: bytes) -> None:
+            shared.detach(2)
+            await original(partition, value)
+
+        original, topic.append = topic.append, append  # type: ignore[method-assign]
+        shared.attach(0, lambda: [0, 0, 0])
+        shared.attach(2, lambda: [0, 0, 0])
+        await asyncio.sleep(0.05)
+        shared.raise_failure()
+
+    sharing(topic, use)
+    assert [(partition, merge.upto) for partition, merge in topic.appended] == [(0, {1: 4})]
+
+
 def test_excluded_sources_are_passed_over_through_the_log() -> None:
     """The log says so, so that a replay knows; their layout is of no interest."""
     topic = Topic([], [batch(1, 1, 4, layout=8)], [batch(2, 1, 2)])
