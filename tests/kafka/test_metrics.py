@@ -74,7 +74,7 @@ def test_a_worker_tells_its_figures(broker: str, unique: Unique, tmp_path: Path)
             )
 
         workers.wait(is_settled, "all folded, in a checkpoint and acknowledged")
-        scores, examples, letters, _ = workers.expected(0)
+        scores, examples, letters, *_ = workers.expected(0)
         fates = found["thalweg_events_total"]
         assert {place for place, _ in fates} == {"0"}
         assert fates["0", "scored"] == len(scores)
