@@ -112,6 +112,7 @@ class Handler:
     """What of a worker's handler the metrics of its progress ask."""
 
     partitions: ClassVar[dict[int, Any]] = {}
+    lessons = None
 
     class delivery:  # noqa: N801
         committed = staticmethod(lambda partition: None)
