@@ -44,7 +44,7 @@ class FactsConfiguration:
     not used for longest make room.
     """
 
-    items_limit: Annotated[int, within(1, ROWS_MAX)] = 1 << 20
+    items_limit: Annotated[int, within(2, ROWS_MAX)] = 1 << 20
     owner_bytes: Annotated[int, within(BLOCK_BYTES, 1 << 16)] = 2_048
     items_bytes: Annotated[int, within(1 << 16, ROWS_MAX * BLOCK_BYTES)] = 1 << 29
     users_bytes: Annotated[int, within(1 << 16, ROWS_MAX * BLOCK_BYTES)] = 1 << 29

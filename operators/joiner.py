@@ -71,7 +71,7 @@ class JoinerConfiguration:
     negative_sample_rate: Annotated[float, within(SHARE_MIN, 1.0)] = 1.0
     waiting_limit: Annotated[int, within(1, ROWS_MAX)] = 1 << 20
     provisional_share: Annotated[float, within(SHARE_MIN, 1.0)] = 0.9
-    feedback_limit: Annotated[int, within(1, ROWS_MAX)] = 1 << 20
+    feedback_limit: Annotated[int, within(2, ROWS_MAX)] = 1 << 20
     feedbacks_per_impression: Annotated[int, within(1, 1 << 20)] = 64
     text_bytes: Annotated[int, within(1 << 18, ROWS_MAX * BLOCK_BYTES)] = 1 << 29
     user_share: Annotated[float, within(SHARE_MIN, 1.0)] = 1 / 16

@@ -16,6 +16,7 @@ from thalweg.streams.partition import memory
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.refusal import Refusal
 
+from tests.operators.fold.test_layout import DEFAULT, TYPE_OF
 from tests.streams.logs_for_tests import sample
 
 EVENTS = 60
@@ -73,6 +74,7 @@ def run(flags: list[str]) -> str:
         outputs.examples.extend(partition.close_all().examples)
     except (ConfigurationError, Refusal) as error:
         return str(error)
+    assert TYPE_OF(partition.state) == DEFAULT[0], f"{flags}: all is compiled anew"
     assert int(partition.state.fates.sum()) == EVENTS
     for output in outputs.scores:
         score: Score = decode_score(output.value or b"")
