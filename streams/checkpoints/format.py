@@ -537,24 +537,13 @@ def refuse_other(path: Any, header: Header, identity: Identity) -> None:
             "users have moved between partitions, so rebuild from the log into another folder"
         )
     ours = plain(identity.configuration)
-    if header.configuration != ours:
-        changed = list(differences(without_merging(header.configuration), without_merging(ours)))
-    else:
-        changed = []
+    changed = [] if header.configuration == ours else list(differences(header.configuration, ours))
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise CheckpointError(
             f"{path} was made with {said(changed[0])}{more}: set it back, or rebuild from the log into another "
             "checkpoint.generation"
         )
-
-
-def without_merging(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration without the settings of how a worker writes merges: no result follows from them."""
-    lessons = configuration.get("lessons")
-    if not isinstance(lessons, dict):
-        return configuration
-    return configuration | {"lessons": {name: lessons[name] for name in lessons if name not in NO_RESULT}}
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -237,7 +237,7 @@ def rebuild_command(
     """
     from thalweg.streams.checkpoints.folders import partitions_at, store_at
     from thalweg.streams.kafka.topics import check
-    from thalweg.streams.worker.lessons import settled
+    from thalweg.streams.partition.lessons import settled
     from thalweg.streams.worker.rebuild import lessons_on_topic, rebuild
 
     section = loaded.checkpoint
@@ -251,7 +251,7 @@ def rebuild_command(
     topic = loaded.topics.interactions
     reached = dataclasses.replace(loaded, kafka=loaded.kafka.reached_at(bootstrap_servers))
     partitions = check(reached.kafka, reached.topics, [topic])
-    learns = bool(settled(loaded.configuration, partitions).lessons.enabled) and not without_lessons
+    learns = bool(settled(loaded.configuration, has_others=partitions > 1).lessons.enabled) and not without_lessons
     with refusing(), lessons_on_topic(reached, partitions) if learns else nullcontext() as lessons_of:
         there = [each for each in partitions_at(old, topic) if partition in (None, each)]
         if not there:

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import click
+from thalweg.streams.commands.columns import among, names, split_of
 from thalweg.streams.configuration.loading import Loaded, configuration_options
 from thalweg.streams.logs.compression import STANDARD_STREAM
 from thalweg.streams.logs.errors import LogError
@@ -51,7 +52,6 @@ def command(
       thalweg facts videos.csv --item video_id --fields author=author_id,tag --split tag:, --text author_id \\
         --log events.jsonl.zst --out with_facts.jsonl.zst
     """
-    from thalweg.streams.commands.import_command import among, names, split_of
     from thalweg.streams.logs.fact_tables import FactColumns, FactTable, occurring_in
     from thalweg.streams.logs.tables import TableError
 

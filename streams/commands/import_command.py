@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from thalweg.streams.commands.columns import among, names, split_of
 from thalweg.streams.configuration.loading import Loaded, configuration_options
 from thalweg.streams.logs.errors import LogError
 from thalweg.streams.logs.writer import LogWriter
@@ -192,27 +193,3 @@ def _progress(source: _Source) -> Iterator[Iterator[bytes]]:
                 progress.advance(task, block.count(b"\n"))
 
         yield counted()
-
-
-def names(options: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names in options that take several, each once."""
-    return tuple(dict.fromkeys(name.strip() for each in options for name in each.split(",") if name.strip()))
-
-
-def among(options: tuple[str, ...], fields: tuple[str, ...], option: str, of: str = "--context") -> tuple[str, ...]:
-    """Return the names in options that take several; each is to be among the `fields` of the option `of`."""
-    found = names(options)
-    for name in found:
-        if name not in fields:
-            raise click.BadParameter(f"{name!r} is not among {of}", param_hint=option)
-    return found
-
-
-def split_of(text: str, fields: tuple[str, ...], of: str = "--context") -> tuple[str, str]:
-    """Return a column, one of the `fields` of the option `of`, and what separates the members of its lists."""
-    name, _, separator = text.partition(":")
-    if not separator:
-        raise click.BadParameter(f"{text!r}: give it as COLUMN:SEPARATOR, for instance tag:,", param_hint="--split")
-    if name not in fields:
-        raise click.BadParameter(f"{name!r} is not among {of}", param_hint="--split")
-    return name, separator

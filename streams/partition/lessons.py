@@ -27,10 +27,11 @@ from thalweg.streams.refusal import Refusal
 
 AT_ONCE_BYTES = 1 << 20
 SHARED = (
-    *("learner.", "memory.", "delays.", "cross.embedded.", "cross.counts", "cross.matrices", "cross.weights"),
+    *("learner.", "memory.", "delays.", "cross.embedded.", "cross.counted.", "cross.matrices", "cross.weights"),
     *("cross.squares", "cross.moments", "cross.learned", "cross.mix"),
 )
-"""What a partition takes over that begins with another's state."""
+"""What a partition takes over that begins with another's state, but for the stamps of the other's pages."""
+STAMPS = ".page"
 
 Rows = npt.NDArray[np.int64]
 
@@ -67,12 +68,12 @@ class LessonsLayoutError(Refusal):
     """Lessons of partitions whose configuration has another shape."""
 
 
-def merging_configuration(configuration: Configuration, source: LessonSource | None) -> Configuration:
-    """Return a configuration in which it is decided whether lessons are made: by default where there are some to learn.
+def settled(configuration: Configuration, *, has_others: bool) -> Configuration:
+    """Return a configuration in which it is decided whether lessons are made: by default where there are others.
 
     Another model than the built-in one makes none.
     """
-    if configuration.lessons.enabled is not None or source is None or configuration.learner.model != BUILT_IN:
+    if configuration.lessons.enabled is not None or not has_others or configuration.learner.model != BUILT_IN:
         return configuration
     return replace(configuration, lessons=replace(configuration.lessons, enabled=True))
 
@@ -173,7 +174,7 @@ def adopt(fold: Fold, other: State) -> None:
         "cross_pairs": claimed(fold, other.cross.pairs, other.cross.owners, is_pairs=True),
     }
     for each in walk(other):
-        if each.path.startswith(SHARED):
+        if each.path.startswith(SHARED) and not each.path.endswith(STAMPS):
             at, to = rows.get(str(each.field.shape[0]), (slice(None), slice(None)))
             attrgetter(each.path)(fold.state)[to] = each.array[at]
 

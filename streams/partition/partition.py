@@ -25,7 +25,7 @@ from thalweg.operators.structures.names import field_names
 from thalweg.schemas.records import Outputs, Record, no_outputs
 from thalweg.streams.mapping.reading import reader
 from thalweg.streams.partition.findings import Finding, Noticed, findings
-from thalweg.streams.partition.lessons import Fold, Lessons, LessonSource, merging_configuration
+from thalweg.streams.partition.lessons import Fold, Lessons, LessonSource, settled
 from thalweg.streams.partition.memory import refusing_memory
 from thalweg.streams.partition.questions import ANSWER_TIMEOUT_S, Position, Questions
 from thalweg.streams.partition.river_model import RiverModel, without_model
@@ -74,7 +74,7 @@ class Partition:
         Raises ValueError where a snapshot does not fit the configuration, Refusal where there is no such model, or no
         memory for such a state.
         """
-        configuration = merging_configuration(configuration, lessons)
+        configuration = settled(configuration, has_others=lessons is not None)
         self.configuration = configuration
         self._lessons = Lessons(configuration, lessons)
         self.topic = topic

@@ -17,7 +17,7 @@ from thalweg.schemas.lessons import BadLessonsError
 from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.kafka.consume import Reader
 from thalweg.streams.kafka.lessons_topic import Placed
-from thalweg.streams.partition.lessons import LessonBook
+from thalweg.streams.partition.lessons import LessonBook, settled
 from thalweg.streams.partition.partition import Partition, Rooms
 from thalweg.streams.refusal import Refusal
 from thalweg.streams.simulation.chance import Mode, Setting
@@ -27,7 +27,7 @@ from thalweg.streams.simulation.run import Simulated, differences, drawn_setting
 from thalweg.streams.simulation.topic import SimulatedRecord
 from thalweg.streams.simulation.verdict import Causes
 from thalweg.streams.simulation.world import World
-from thalweg.streams.worker.lessons import merges_in, settled
+from thalweg.streams.worker.lessons import merges_in
 
 if TYPE_CHECKING:
     from thalweg.streams.simulation.worker import SimulatedWorker
@@ -219,7 +219,7 @@ def verify(world: TeachingWorld) -> list[str]:
             book.add(record.value or b"" for record in Reader().new(read))
         for number in range(count):
             fold = Partition(
-                settled(world.loaded.configuration, count),
+                settled(world.loaded.configuration, has_others=count > 1),
                 topic=topics.interactions,
                 partition=number,
                 partitions=count,

@@ -12,14 +12,11 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy.typing as npt
-from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.layout import layout_of
-from thalweg.operators.learner import BUILT_IN
 from thalweg.schemas.events import Merge, encode_event
 from thalweg.schemas.lessons import BadLessonsError, Batch, read_batch
 from thalweg.schemas.origin import parse_origin
@@ -42,14 +39,6 @@ StateAt = Callable[[str], Arrays]
 """Returns the arrays of the state before the record with an origin. Raises Refusal where there is none."""
 
 _decode = msgspec.json.Decoder(Merge).decode
-
-
-def settled(configuration: Configuration, partitions: int) -> Configuration:
-    """Return a configuration in which it is decided whether lessons are made: by default with several partitions."""
-    c = configuration
-    if c.lessons.enabled is not None or partitions < 2 or c.learner.model != BUILT_IN:
-        return c
-    return replace(c, lessons=replace(c.lessons, enabled=True))
 
 
 def state_at(checkpoint: CheckpointSection, disk: Disk, start: str) -> Arrays:

@@ -34,11 +34,11 @@ from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.kafka.lessons_topic import KafkaLessons
 from thalweg.streams.kafka.refusals import refusing
 from thalweg.streams.kafka.security import KafkaSection, kafka_python_arguments
-from thalweg.streams.partition.lessons import LessonSource
+from thalweg.streams.partition.lessons import LessonSource, settled
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.seal import seal_of
 from thalweg.streams.refusal import Refusal
-from thalweg.streams.worker.lessons import MergeSettings, PartitionLessons, SharedLessons, merges_in, settled, state_at
+from thalweg.streams.worker.lessons import MergeSettings, PartitionLessons, SharedLessons, merges_in, state_at
 
 READ_TIMEOUT_S = 60.0
 BLOCK_RECORDS = 10_000
@@ -88,7 +88,7 @@ class Rebuilding:
         self._before = before
         self._passes_over = lessons is None
         self._interval_events = loaded.checkpoint.interval_events
-        configuration = settled(loaded.configuration, partitions)
+        configuration = settled(loaded.configuration, has_others=partitions > 1)
         self._identity = Identity(topic, partition, configuration, partitions)
         try:
             self._store = store_at(loaded.checkpoint, topic, partition)

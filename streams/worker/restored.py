@@ -8,10 +8,10 @@ from thalweg.schemas.reasons import Reason
 from thalweg.streams.checkpoints.folders import folder_of, partitions_at, store_at
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, Identity, Store
 from thalweg.streams.configuration.loading import CheckpointSection, Loaded
+from thalweg.streams.partition.lessons import settled
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.printable import printable, redacted
 from thalweg.streams.refusal import Refusal
-from thalweg.streams.worker.lessons import settled
 
 
 def restored_partition(loaded: Loaded, section: CheckpointSection, user: str) -> Partition:
@@ -55,8 +55,8 @@ def _newest(loaded: Loaded, store: Store, number: int) -> tuple[Checkpoint, Conf
     """
     topic = loaded.topics.interactions
     refused: CheckpointError | None = None
-    for partitions in (1, 2):
-        configuration = settled(loaded.configuration, partitions)
+    for has_others in (False, True):
+        configuration = settled(loaded.configuration, has_others=has_others)
         try:
             checkpoint = store.load(Identity(topic, number, configuration))
         except CheckpointError as error:

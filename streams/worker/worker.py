@@ -32,6 +32,7 @@ from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, Head
 from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.kafka.delivery import Tail
 from thalweg.streams.kafka.partition_run import LogBounds, TakenOverError
+from thalweg.streams.partition.lessons import settled
 from thalweg.streams.partition.seal import seal_of
 from thalweg.streams.refusal import Refusal
 from thalweg.streams.worker.lessons import (
@@ -39,7 +40,6 @@ from thalweg.streams.worker.lessons import (
     PartitionLessons,
     SharedLessons,
     merges_in,
-    settled,
     state_at,
 )
 from thalweg.streams.worker.ports import Ports, ports_of
@@ -81,7 +81,9 @@ class AssignedPartition:
         topic = loaded.topics.interactions
         self.number = partition
         self.name = f"{topic}-{partition}"
-        configuration = loaded.configuration if lessons is None else settled(loaded.configuration, partitions)
+        configuration = (
+            loaded.configuration if lessons is None else settled(loaded.configuration, has_others=partitions > 1)
+        )
         self._identity = Identity(topic, partition, configuration, partitions)
         self.lessons = lessons
         self.merged_at: float | None = None
@@ -351,7 +353,7 @@ class Scoring:
     async def _lessons(self, partition: int, partitions: int) -> PartitionLessons | None:
         """Return where a partition's lessons come from; None where partitions learn nothing from each other."""
         topic = self._ports.lessons
-        if topic is None or not settled(self._loaded.configuration, partitions).lessons.enabled:
+        if topic is None or not settled(self._loaded.configuration, has_others=partitions > 1).lessons.enabled:
             return None
         if self.lessons is None:
             self.lessons = SharedLessons(topic, MergeSettings.of(self._loaded), self._ports.clock, self._log)

@@ -8,18 +8,21 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from thalweg.operators import lessons
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.fates import FATES
 from thalweg.operators.fold.layout import layout_of
 from thalweg.operators.lessons import Head
+from thalweg.operators.machine.declare import walk
 from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.structures.names import field_names
+from thalweg.operators.structures.table import Table
 from thalweg.schemas.events import Erase, Merge, encode_event
 from thalweg.schemas.lessons import HEADER, HEADER_BYTES, NAME_BYTES, VERSION, encode_batch, read_batch
 from thalweg.schemas.records import Cause, LogRecord, Outputs, no_outputs
-from thalweg.streams.partition.lessons import LessonBook, LessonsLayoutError, LessonsMissingError
+from thalweg.streams.partition.lessons import SHARED, LessonBook, LessonsLayoutError, LessonsMissingError
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.refusal import Refusal
 
@@ -370,6 +373,40 @@ def test_a_new_partition_begins_with_anothers_shared_part() -> None:
     learned = Partition(C, partition=LEARNER, lessons=book)
     with pytest.raises(Refusal, match="can't be begun with"):
         learned.process(own_log((20, begun)))
+
+
+def test_all_that_is_shared_is_taken_over() -> None:
+    """Each array by its key: of items, context values and their pairs; stamps of the other's pages are not."""
+    c = configured()
+    c = replace(c, features=replace(c.features, context=("device", "category")))
+    teacher = Partition(c, partition=TEACHER, lessons=LessonBook())
+    book = LessonBook(output.value or b"" for output in fed(teacher, generated(EVENTS)).lessons)
+    book.states["interactions-3-150"] = teacher.snapshot()
+    partition = Partition(c, partition=LEARNER, lessons=book)
+    partition.process([LogRecord(0, merge({TEACHER: book.last(TEACHER)}, start="interactions-3-150"))])
+    theirs, ours = teacher.state, partition.state
+    rows = {
+        "values": common(theirs.features, theirs.user_rows.owner, ours.features),
+        "cross_pairs": common(theirs.cross.pairs, theirs.cross.owners.owner, ours.cross.pairs),
+    }
+    found = {each.path: each.array for each in walk(ours)}
+    taken = [each for each in walk(theirs) if each.path.startswith(SHARED)]
+    assert all(any(each.path.startswith(prefix) for each in taken) for prefix in SHARED)
+    for each in taken:
+        at, to = rows.get(str(each.field.shape[0]), (slice(None), slice(None)))
+        if each.path.endswith(".page"):
+            assert not found[each.path][to].any(), each.path
+        else:
+            assert np.array_equal(found[each.path][to], each.array[at]), each.path
+    assert ours.cross.counted.counts[rows["cross_pairs"][1]].any()
+
+
+def common(theirs: Table, owner: npt.NDArray[np.int32], ours: Table) -> tuple[npt.NDArray[np.int64], ...]:
+    """Return the rows of all keys that are no user's, there and here."""
+    at = np.flatnonzero((theirs.key != 0) & (owner == 0))
+    places = {int(key): row for row, key in enumerate(ours.key.tolist()) if key}
+    assert len(at) > 10
+    return at, np.array([places[int(key)] for key in theirs.key[at]])
 
 
 def test_batches_carry_the_names_of_learned_fields() -> None:
