@@ -14,7 +14,7 @@ SILENT_S = 1.5
 REDRAWN_S = 0.25
 REPEATED_S = 10.0
 COMPILING = (
-    "Compiling the fold, once for this version and processor: 20 to 40 seconds of processor time, which is a minute or "
+    "Compiling the fold, once for this version and processor: 40 to 60 seconds of processor time, which is a minute or "
     "two on a busy machine. Later runs load it within 3 seconds; `thalweg warm-up` does it beforehand."
 )
 
