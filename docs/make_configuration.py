@@ -18,7 +18,7 @@ from thalweg.operators.configuration import Configuration
 from thalweg.schemas.bounds import bounds, shown_number
 from thalweg.streams.commands.config_command import _toml_value as toml_value
 from thalweg.streams.configuration.loading import io_sections
-from thalweg.streams.configuration.sections import Member, is_tree, members
+from thalweg.streams.configuration.sections import Member, bare, free, is_tree, members
 
 PAGE = Path(__file__).parent / "configuration.md"
 HEAD = """\
@@ -97,7 +97,13 @@ def section(name: str, form: type) -> str:
     first = re.sub(r"^(The section|Section) `\[\w+\]`[:;] (.)", lambda found: found[2].upper(), first)
     for base in form.__mro__[1:]:
         told = meanings(collapsed((inspect.getdoc(base) or "").partition("\n\n")[2])) | told
-    return f"## `[{name}]`\n\n{first}\n\n{table(members(form), f'{name}.', told)}"
+    keys = {key: member for key, member in members(form).items() if key != free(form)}
+    text = f"## `[{name}]`\n\n{first}\n\n{table(keys, f'{name}.', told)}"
+    if (rest := free(form)) is not None:
+        inner = get_args(bare(members(form)[rest].form))[1]
+        its = meanings(collapsed((inspect.getdoc(inner) or "").partition("\n\n")[2]))
+        text += f"\n{told['NAME']}\n\n{table(members(inner), f'{name}.NAME.', its)}"
+    return text
 
 
 def table(keys: dict[str, Member], prefix: str = "", told: dict[str, str] | None = None) -> str:

@@ -11,6 +11,7 @@ from thalweg.operators.features import FeaturesConfiguration
 from thalweg.operators.joiner import JoinerConfiguration
 from thalweg.operators.learner import BUILT_IN, LearnerConfiguration
 from thalweg.operators.lessons import LessonsConfiguration
+from thalweg.operators.objectives import ObjectivesConfiguration
 from thalweg.operators.policies import RankingConfiguration
 from thalweg.operators.sdim import SdimConfiguration
 from thalweg.operators.structures.texts import BLOCK_BYTES
@@ -47,6 +48,7 @@ class Configuration:
     behaviors: BehaviorsConfiguration = field(default_factory=BehaviorsConfiguration)
     sdim: SdimConfiguration = field(default_factory=SdimConfiguration)
     joiner: JoinerConfiguration = field(default_factory=JoinerConfiguration)
+    objectives: ObjectivesConfiguration = field(default_factory=ObjectivesConfiguration)
     learner: LearnerConfiguration = field(default_factory=LearnerConfiguration)
     error_memory: ErrorMemoryConfiguration = field(default_factory=ErrorMemoryConfiguration)
     correction: CorrectionConfiguration = field(default_factory=CorrectionConfiguration)
@@ -58,6 +60,13 @@ class Configuration:
     def __post_init__(self) -> None:
         """Raise ValueError where sections contradict each other."""
         check(self)
+        object.__setattr__(self, "joiner", self.objectives.joined(self.joiner))
+        if self.objectives.heads and self.learner.model != BUILT_IN:
+            raise ValueError(
+                "objectives: several need the built-in model (learner.model), another one learns one label"
+            )
+        if self.objectives.heads and self.lessons.enabled:
+            raise ValueError("lessons.enabled needs a single objective: lessons carry one label")
         if self.behaviors.users_limit <= self.joiner.waiting_limit:
             raise ValueError(
                 "behaviors.users_limit must be above joiner.waiting_limit: every waiting impression keeps its user"

@@ -130,6 +130,9 @@ class Cross(NamedTuple):
     pairs: Annotated[Table, part(rows="cross_pairs", rows_limit="cross_pairs", lists=1)]
     owners: Annotated[Owned, part(owners="users", members="cross_pairs")]
     counted: Annotated[Counted, part()]
+    of_heads: Annotated[
+        Float32, per("cross_pairs heads 2", "of further objectives: exposures with a known outcome, positives")
+    ]
     pairs_seen: Annotated[PairsSeen, part()]
 
 
@@ -159,18 +162,20 @@ class CrossScratch(NamedTuple):
     keys: npt.NDArray[np.uint64]
 
 
-def statistics_count(rank: int, fields: int) -> int:
+def statistics_count(rank: int, fields: int, of_heads: int = 0) -> int:
     """Return how many statistics an impression of so many fields has, in whole blocks; none where there is no network.
+
+    `of_heads`: those of further objectives, which are the last.
 
     >>> statistics_count(8, 2), statistics_count(8, 5), statistics_count(0, 5)
     (16, 32, 0)
     """
-    return 0 if rank == 0 else 2 * LANES + LANES * (-(-(fields - 2) // 2))
+    return 0 if rank == 0 else 2 * LANES + LANES * (-(-(fields - 2) // 2)) + of_heads
 
 
-def cross_sizes(rank: int, pairs_limit: int, fields: int) -> dict[str, Any]:
+def cross_sizes(rank: int, pairs_limit: int, fields: int, of_heads: int = 0) -> dict[str, Any]:
     """Return the sizes of the network's arrays for so many fields; next to nothing at rank 0."""
-    statistics = statistics_count(rank, fields)
+    statistics = statistics_count(rank, fields, of_heads)
     inputs = fields * LANES + statistics if rank else 0
     return {
         "cross_inputs": inputs,
@@ -196,9 +201,9 @@ def start_network(cross: Cross, fields: int, seed: int) -> None:
     cross.mix[0] = MIX_INITIAL
 
 
-def new_cross_scratch(rank: int, fields: int) -> CrossScratch:
+def new_cross_scratch(rank: int, fields: int, of_heads: int = 0) -> CrossScratch:
     """Return scratch for one impression."""
-    blocks = fields + statistics_count(rank, fields) // LANES
+    blocks = fields + statistics_count(rank, fields, of_heads) // LANES
     coordinates = ("x0", "x1", "z1", "z2", "gradient", "gx", "gz", "step")
     return CrossScratch(
         **{name: np.zeros(blocks * LANES, np.float32) for name in coordinates},
@@ -537,7 +542,8 @@ def _gather_inputs(
                 x0[f * LANES + i] += EMBEDDING_SCALE * share * of_row[i]
     for block in range(statistics.shape[0] // LANES):
         first = 2 + 2 * (block - 2)
-        if block < 2 or values[first] > 0 or (first + 1 < fields and values[first + 1] > 0):
+        is_one = block < 2 or first >= fields  # behind the pairs are those of further objectives
+        if is_one or values[first] > 0 or (first + 1 < fields and values[first + 1] > 0):
             present[blocks] = fields + block
             blocks += 1
             for i in range(block * LANES, (block + 1) * LANES):
@@ -607,16 +613,16 @@ def learn_cross(
         spread_lanes(p.gradient, at, cross.matrices[V1], block * size, p.hidden[2], rank)
         for i in range(at, at + LANES):
             p.gradient[i] += cross.weights[i] + p.z2[i] + p.gx[i] * (p.z1[i] + float32(1.0))
-    _step_matrix(cross, p, V1, p.x0, p.hidden[2], error)
-    _step_matrix(cross, p, U1, p.gz, p.hidden[0], error)
-    _step_matrix(cross, p, V2, p.x1, p.hidden[3], error)
-    _step_matrix(cross, p, U2, p.x0, p.hidden[1], error)
-    _step_weights(cross, p, error)
-    _step_rows(cross, p, count, field, rows, error)
+    step_matrix(cross, p, V1, p.x0, p.hidden[2], error)
+    step_matrix(cross, p, U1, p.gz, p.hidden[0], error)
+    step_matrix(cross, p, V2, p.x1, p.hidden[3], error)
+    step_matrix(cross, p, U2, p.x0, p.hidden[1], error)
+    step_weights(cross, p, error)
+    step_rows(cross, p, count, field, rows, error, error)
 
 
 @compiled
-def _step_matrix(
+def step_matrix(
     cross: Cross,
     scratch: CrossScratch,
     matrix: int,
@@ -643,7 +649,8 @@ def _step_matrix(
 
 
 @compiled
-def _step_weights(cross: Cross, scratch: CrossScratch, error: float) -> None:
+def step_weights(cross: Cross, scratch: CrossScratch, error: float) -> None:
+    """Step w against `error` times x0."""
     p = scratch
     change = float32(0.0)
     for place in range(p.blocks[0]):
@@ -657,24 +664,26 @@ def _step_weights(cross: Cross, scratch: CrossScratch, error: float) -> None:
 
 
 @compiled
-def _step_rows(
+def step_rows(
     cross: Cross,
     scratch: CrossScratch,
     count: int,
     field: npt.NDArray[np.uint8],
     rows: npt.NDArray[np.int32],
     error: float,
+    whole: float,
 ) -> None:
-    """Step the embedding and the weight of each value."""
+    """Step the weight of each value against `error`, and its embedding against `whole` times the gradient."""
     for value in range(count):
         f = int64(field[value])
         if f < scratch.values.shape[0] and rows[value] >= 0:
             of_row = cross.embedded.parts[rows[value]]
             share = error / float32(scratch.values[f])
+            both = whole / float32(scratch.values[f])
             of_row[LIN_SQUARES] += share * share
             of_row[LIN] -= RATE * share / float32(math.sqrt(ROW_FLOOR + of_row[LIN_SQUARES]))
             for i in range(LANES):
-                g = share * EMBEDDING_SCALE * scratch.gradient[f * LANES + i]
+                g = both * EMBEDDING_SCALE * scratch.gradient[f * LANES + i]
                 squares = of_row[SQUARES_AT + i] + g * g
                 of_row[SQUARES_AT + i] = squares
                 of_row[i] -= RATE * g / np.sqrt(ROW_FLOOR + squares)

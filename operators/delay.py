@@ -111,6 +111,13 @@ def _choose_elapsed(delays: Delays, log_ms: int, window_ms: int, share: float) -
 
 
 @compiled
+def has_come(delays: Delays, elapsed_ms: int, share: float) -> bool:
+    """Return whether so large a share of the positives comes within an elapsed time."""
+    bucket = bucket_of(elapsed_ms) - 1
+    return bool(bucket >= 0 and delays.within[bucket] >= share)
+
+
+@compiled
 def provisional_label(delays: Delays, probability: float, elapsed_ms: int) -> float:
     """Return the chance that an impression scored `probability`, without a positive so far, still gets one."""
     bucket = bucket_of(elapsed_ms) - 1

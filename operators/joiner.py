@@ -5,6 +5,7 @@ window closes, `CLOSED` until the late window is over too, and then free. The sl
 impression: its text, the features that it was scored with, the ids of its feedback. Freeing the slot forgets it all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Annotated, Any, NamedTuple
@@ -101,11 +102,14 @@ class JoinerConfiguration:
 class JoinerParameters(NamedTuple):
     """The configuration as the compiled code takes it.
 
-    `attribution_window_ms` is the longest of the positive actions' windows; `log_rate` is ln(negative_sample_rate);
+    `window_ms` int64 [objectives]: the window of each; `closing_ms` int64: the different ones, rising. The first, which
+    is `attribution_window_ms`, is the longest of the positive actions' windows; `log_rate` is ln(negative_sample_rate);
     `slots_per_user`, `feedbacks_per_user` and `blocks_per_user` are one user's share of impressions, feedback and
     blocks of text.
     """
 
+    window_ms: npt.NDArray[np.int64]
+    closing_ms: npt.NDArray[np.int64]
     attribution_window_ms: int
     late_window_ms: int
     negative_sample_rate: float
@@ -125,7 +129,7 @@ class Feedbacks(NamedTuple):
     key: Annotated[UInt64, per("nodes", "of its id")]
     offset: Annotated[Int64, per("nodes")]
     ts_ms: Annotated[Int64, per("nodes")]
-    positive: Annotated[UInt8, per("nodes", "whether its action makes a label positive")]
+    positive: Annotated[UInt8, per("nodes", "a bit for each objective that its action is a positive of")]
     window_ms: Annotated[Int64, per("nodes", "its action's attribution window")]
     length: Annotated[Int32, per("nodes", "bytes of its record", text="text", upto="kept_bytes")]
     text: Annotated[Int32, per("nodes", "first block + 1 of its record while it is early", digest=False)]
@@ -152,6 +156,8 @@ class Waiting(NamedTuple):
     user_key: Annotated[UInt64, per("slots")]
     status: Annotated[UInt8, per("slots", "`Status`", below=len(Status))]
     label: Annotated[UInt8, per("slots", below=2)]
+    labels: Annotated[UInt8, per("slots heads", "those of the other objectives", below=2, apart=True)]
+    closings: Annotated[UInt8, per("slots stages", "windows that have closed", upto="objectives", apart=True)]
     closed_ms: Annotated[Int64, per("slots", where=lambda slots: slots.status == Status.CLOSED)]
     users: Annotated[Owned, part(owners="users", members="slots")]
     deadlines: Annotated[Deadlines, part()]
@@ -181,14 +187,20 @@ class Waiting(NamedTuple):
 wipe_slot = wiper(Waiting, "slots")
 
 
-def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
-    """Return what the compiled code needs of the configuration: a share is at least one of each."""
+def joiner_parameters(configuration: JoinerConfiguration, heads_ms: Sequence[int] = ()) -> JoinerParameters:
+    """Return what the compiled code needs of the configuration: a share is at least one of each.
+
+    `heads_ms`: the windows of further objectives.
+    """
     limits = (configuration.waiting_limit, configuration.feedback_limit, configuration.text_bytes // BLOCK_BYTES)
     # a whole share is no limit: nobody gets to twice what there is
     part = configuration.user_share if configuration.user_share < 1.0 else 2.0
     shares = (max(1, int(limit * part)) for limit in limits)
+    first_ms = max(configuration.windows_ms().values())
     return JoinerParameters(
-        max(configuration.windows_ms().values()),
+        np.array([first_ms, *heads_ms], np.int64),
+        np.array(sorted({first_ms, *heads_ms}), np.int64),
+        first_ms,
         configuration.late_window_ms,
         configuration.negative_sample_rate,
         float(log(configuration.negative_sample_rate)),
@@ -200,8 +212,8 @@ def joiner_parameters(configuration: JoinerConfiguration) -> JoinerParameters:
 
 
 def new_waiting(configuration: JoinerConfiguration, users: int) -> Waiting:
-    """Return a joiner that has seen nothing, for at most `users` users."""
-    return made(Waiting, users=users, **configuration.sizes())
+    """Return a joiner that has seen nothing, for at most `users` users and one objective."""
+    return made(Waiting, users=users, heads=0, stages=0, **configuration.sizes())
 
 
 @compiled
@@ -235,8 +247,73 @@ def wait_until(waiting: Waiting, slot: int, deadline_ms: int, arrival: int) -> N
 
 @compiled
 def begins_ms(waiting: Waiting, slot: int, parameters: JoinerParameters) -> int:
-    """Return when the window of a waiting impression begins: mostly its `ts`."""
-    return waiting.deadlines.deadline_ms[slot] - parameters.attribution_window_ms  # type: ignore[no-any-return]
+    """Return when the windows of a waiting impression begin: mostly at its `ts`."""
+    closing_ms = parameters.closing_ms[closings_of(waiting, slot)]
+    return waiting.deadlines.deadline_ms[slot] - closing_ms  # type: ignore[no-any-return]
+
+
+@compiled
+def closings_of(waiting: Waiting, slot: int) -> int:
+    """Return how many of the different windows of a waiting impression have closed."""
+    return int64(waiting.closings[slot, 0]) if waiting.closings.shape[1] > 0 else int64(0)
+
+
+@compiled
+def is_open(waiting: Waiting, slot: int, objective: int, parameters: JoinerParameters) -> bool:
+    """Return whether an objective's window of an impression is still open."""
+    return bool(
+        waiting.status[slot] == Status.WAITING
+        and parameters.window_ms[objective] >= parameters.closing_ms[closings_of(waiting, slot)]
+    )
+
+
+@compiled
+def is_closing(waiting: Waiting, slot: int, objective: int, parameters: JoinerParameters) -> bool:
+    """Return whether an objective's window is the next of an impression's to close."""
+    return bool(parameters.window_ms[objective] == parameters.closing_ms[closings_of(waiting, slot)])
+
+
+@compiled
+def is_last_closing(waiting: Waiting, slot: int, parameters: JoinerParameters) -> bool:
+    """Return whether an impression waits for no window behind the next one."""
+    return bool(closings_of(waiting, slot) + 1 == parameters.closing_ms.shape[0])
+
+
+@compiled
+def await_closing(waiting: Waiting, slot: int, parameters: JoinerParameters) -> None:
+    """Let an impression wait for the window behind the one that closes."""
+    before_ms = parameters.closing_ms[closings_of(waiting, slot)]
+    waiting.closings[slot, 0] += np.uint8(1)
+    by_ms = parameters.closing_ms[closings_of(waiting, slot)] - before_ms
+    deadlines.move_deadline(waiting.deadlines, waiting.key, slot, by_ms)
+
+
+@compiled
+def last_closing(waiting: Waiting, parameters: JoinerParameters) -> int:
+    """Return when the last window of all closes, or when the last early feedback is given up; -1 where none waits."""
+    last = int64(-1)
+    for place in range(waiting.deadlines.size[0]):
+        slot = int64(waiting.deadlines.heap[place])
+        last_ms = waiting.deadlines.deadline_ms[slot]
+        if waiting.status[slot] == Status.WAITING:
+            last_ms = begins_ms(waiting, slot, parameters) + parameters.closing_ms[-1]
+        last = max(last, last_ms)
+    return last
+
+
+@compiled
+def label_of(waiting: Waiting, slot: int, objective: int) -> int:
+    """Return an objective's label of an impression, as it is so far."""
+    return int64(waiting.label[slot] if objective == 0 else waiting.labels[slot, objective - 1])
+
+
+@compiled
+def set_label(waiting: Waiting, slot: int, objective: int) -> None:
+    """Make an objective's label of an impression positive."""
+    if objective == 0:
+        waiting.label[slot] = 1
+    else:
+        waiting.labels[slot, objective - 1] = 1
 
 
 @compiled
@@ -439,7 +516,7 @@ def can_remember(waiting: Waiting, slot: int, parameters: JoinerParameters) -> b
 
 
 @compiled
-def add_feedback(waiting: Waiting, slot: int, key: int, offset: int, ts_ms: int, positive: bool, window_ms: int) -> int:
+def add_feedback(waiting: Waiting, slot: int, key: int, offset: int, ts_ms: int, positive: int, window_ms: int) -> int:
     """Remember a feedback of an impression, for which there is room, and return its node."""
     node = pool.take(waiting.feedbacks.pool)
     feedbacks = waiting.feedbacks
@@ -463,23 +540,36 @@ def is_in_time(waiting: Waiting, slot: int, node: int, grace_ms: int) -> bool:
 
 
 @compiled
-def has_positive(waiting: Waiting, slot: int, grace_ms: int) -> bool:
+def is_positive(
+    waiting: Waiting, slot: int, node: int, objective: int, grace_ms: int, parameters: JoinerParameters
+) -> bool:
+    """Return whether a feedback is a positive of an objective, in time or at most `grace_ms` too late for it."""
+    if (waiting.feedbacks.positive[node] >> np.uint8(objective)) & np.uint8(1) == np.uint8(0):
+        return False
+    if parameters.window_ms.shape[0] == 1:
+        return is_in_time(waiting, slot, node, grace_ms)
+    latest_ms = waiting.ts_ms[slot] + parameters.window_ms[objective] + grace_ms
+    return bool(waiting.feedbacks.ts_ms[node] <= latest_ms)
+
+
+@compiled
+def has_positive(waiting: Waiting, slot: int, objective: int, grace_ms: int, parameters: JoinerParameters) -> bool:
     """Return whether any positive feedback of an impression came in time, or at most `grace_ms` too late."""
     node = int64(waiting.feedback[slot])
     while node != 0:
-        if waiting.feedbacks.positive[node - 1] == 1 and is_in_time(waiting, slot, node - 1, grace_ms):
+        if is_positive(waiting, slot, node - 1, objective, grace_ms, parameters):
             return True
         node = int64(waiting.feedbacks.next[node - 1])
     return False
 
 
 @compiled
-def positive_ms(waiting: Waiting, slot: int) -> int:
+def positive_ms(waiting: Waiting, slot: int, objective: int, parameters: JoinerParameters) -> int:
     """Return when the first positive of an impression came in time, by its own `ts`; that of the impression if none."""
     found = int64(-1)
     node = int64(waiting.feedback[slot])
     while node != 0:
-        if waiting.feedbacks.positive[node - 1] == 1 and is_in_time(waiting, slot, node - 1, 0):
+        if is_positive(waiting, slot, node - 1, objective, 0, parameters):
             ts_ms = waiting.feedbacks.ts_ms[node - 1]
             found = min(found, ts_ms) if found >= 0 else ts_ms
         node = int64(waiting.feedbacks.next[node - 1])

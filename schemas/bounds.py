@@ -27,6 +27,8 @@ PSEUDO_COUNT_MAX = 1e9
 """Pseudo-counts."""
 SHARE_MIN = 1e-6
 """Shares and pseudo-counts that something is divided by."""
+FREE_NAMES = "free names"
+"""Annotates the field of a section that takes all keys which are no other field's, each a section by itself."""
 
 
 def within(least: float, most: float) -> msgspec.Meta:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from msgspec.json import Decoder, Encoder
+from msgspec.structs import replace
 from thalweg.schemas.events import PolicyName
 from thalweg.schemas.origin import Origin
 from thalweg.schemas.reasons import Reason
@@ -17,7 +18,9 @@ Feature = int | float | str | list[int | float | str]
 class Score(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """The score of one impression, on the topic `scores`.
 
-    `score` is the final probability, `model_score` the calibrated one before `correction`.
+    `score` is the final probability, `model_score` the calibrated one before `correction`. With several objectives
+    `scores` has the probability of each, `score` is what `objectives.order` makes of them, and `model_score` and
+    `correction` are of the first one.
     """
 
     id: str
@@ -31,12 +34,14 @@ class Score(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     origin: str
     cause: str
     features: dict[str, Feature] | None = None
+    scores: dict[str, float] | None = None
 
 
 class Example(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One impression with its outcome, on the topic `examples`: the features are those that the learner saw.
 
-    `revision` 1 marks a positive that came after its window had closed as a negative.
+    `revision` 1 marks a positive that came after its window had closed as a negative. With several objectives `scores`
+    and `labels` have the probability and the outcome of each; `score` and `label` are of the first one.
     """
 
     id: str
@@ -47,6 +52,8 @@ class Example(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     score: float
     base_score: float | None = None
     label: Annotated[int, Meta(ge=0, le=1)]
+    scores: dict[str, float] | None = None
+    labels: dict[str, Annotated[int, Meta(ge=0, le=1)]] | None = None
     revision: int = 0
     origin: str
     cause: str
@@ -57,7 +64,8 @@ class RankedItem(Struct, frozen=True, gc=False, omit_defaults=True):
 
     `parts`, in log-odds: `overall`, the overall rate; `machine`, the factorisation machine as a part of `linear`, the
     dense level; `cross`, the cross network. Where the policy explores, `probability`: of this item in the first place;
-    `propensity`: of this item in its place, given those before it, where that has a closed form.
+    `propensity`: of this item in its place, given those before it, where that has a closed form. `scores`: the
+    probability of each of several objectives; `score` is what `objectives.order` makes of them.
     """
 
     item: str
@@ -67,6 +75,16 @@ class RankedItem(Struct, frozen=True, gc=False, omit_defaults=True):
     parts: dict[str, float] | None = None
     probability: float | None = None
     propensity: float | None = None
+    scores: dict[str, float] | None = None
+
+
+def with_probabilities(item: RankedItem, scores: dict[str, float]) -> RankedItem:
+    """Return an item with its probability for each objective.
+
+    >>> with_probabilities(RankedItem("v9", 0.5), {"click": 0.5, "hide": 0.0}).scores
+    {'click': 0.5, 'hide': 0.0}
+    """
+    return replace(item, scores=scores)
 
 
 class RefusedCandidate(Struct, frozen=True, gc=False, kw_only=True):
@@ -150,6 +168,7 @@ class _ScoreLine(Struct, gc=False, omit_defaults=True):
     origin: str | None = None
     cause: str | None = None
     features: dict[str, Feature] | None = None
+    scores: dict[str, float] | None = None
 
 
 def encode_scores(*columns: Iterable[Any]) -> list[bytes]:

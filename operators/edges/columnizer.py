@@ -17,6 +17,7 @@ from thalweg.operators.features import HOUR_MS, HOUR_OF_DAY, ITEM, USER
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.machine.hashing import hasher, partitions_of
 from thalweg.operators.machine.plain import find_plain, is_plain
+from thalweg.operators.objectives import Acted, actions_of
 from thalweg.schemas.decode import UNDECODABLE, are_names_over, decode_plain, decoder, is_over, plain
 from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Item, Merge, Request, User
 from thalweg.schemas.kept import KEPT_CLOSING, encode_kept, pack_record
@@ -69,8 +70,8 @@ class Columnizer:
         self._plain = plain(configuration.limits)
         self._hour_shift_ms = features.utc_offset_ms
         self._values_limit = features.values_limit - len(features.crosses)
-        self._windows_ms = configuration.joiner.windows_ms()
-        self._longest_ms = max(self._windows_ms.values())
+        self._actions = actions_of(configuration.joiner, configuration.objectives.heads)
+        self._other = Acted(0, max(each.window_ms for each in self._actions.values()))
         self._partition = partition
         self._partitions = partitions
         self._impression_keys = hasher("impression", configuration.seed)
@@ -225,8 +226,9 @@ class Columnizer:
         columns.impression[at[[event.impression is None for event in feedback]]] = 0
         columns.user[at] = self._user_keys([event.user for event in feedback])
         columns.item[at] = self._item_keys([event.item for event in feedback])
-        columns.positive[at] = [event.action in self._windows_ms for event in feedback]
-        columns.window_ms[at] = [self._windows_ms.get(event.action, self._longest_ms) for event in feedback]
+        acted = [self._actions.get(event.action, self._other) for event in feedback]
+        columns.positive[at] = [each.objectives for each in acted]
+        columns.window_ms[at] = [each.window_ms for each in acted]
         kept = [
             pack_record(each.value, each.key, tuple(each.headers)) for each in map(records.__getitem__, at.tolist())
         ]

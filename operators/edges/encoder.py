@@ -16,7 +16,8 @@ from thalweg.operators.edges.few import FEW
 from thalweg.operators.edges.requests import ranking_of
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
-from thalweg.operators.fold.layout import cross_rank, layout_of, name_hashes
+from thalweg.operators.fold.layout import cross_rank, layout_of, name_hashes, statistics_of_heads
+from thalweg.operators.heads import PAIRS
 from thalweg.operators.joiner import Score
 from thalweg.operators.machine.lanes import LANES
 from thalweg.operators.policies import Policy
@@ -47,6 +48,18 @@ class Taught(NamedTuple):
     names: tuple[int, ...]
 
 
+def ordered(order: Sequence[float], scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return what an order makes of the probabilities [n, objectives]: the sum is taken from the first on.
+
+    >>> ordered((1.0, 20.0), np.array([[0.5, 0.25]])).tolist()
+    [5.5]
+    """
+    total: npt.NDArray[np.float64] = order[0] * scores[:, 0]
+    for objective in range(1, len(order)):
+        total = total + order[objective] * scores[:, objective]
+    return total
+
+
 def scored_events(emitted: Emitted, first: int, last: int) -> npt.NDArray[np.intp]:
     """Return which of the events `first` to `last` of a block were scored."""
     if last - first < FEW:
@@ -60,7 +73,7 @@ def ranking_in(
     emitted: Emitted,
     event: int,
     origin: str,
-    configuration: policies.RankingConfiguration,
+    configuration: Configuration,
     *,
     is_ordered: bool = True,
 ) -> Ranking:
@@ -71,11 +84,19 @@ def ranking_in(
     request: Any = block.events[event]
     starts = block.columns.candidate_start
     entries = slice(int(starts[event]) + 1, int(starts[event + 1]))
-    policy = policies.parameters_of(configuration, request)
+    policy = policies.parameters_of(configuration.ranking, request)
+    asked = block.asked[event]._replace(
+        objectives=objectives_of(configuration), is_score=bool(configuration.objectives.order)
+    )
     if policy.policy == Policy.NONE or not is_ordered:
-        return ranking_of(request, block.asked[event], emitted, entries, origin, is_ordered=is_ordered)
+        return ranking_of(request, asked, emitted, entries, origin, is_ordered=is_ordered)
     keys = block.columns.key[event], block.columns.candidate_item[entries]
-    return explored_ranking_of(request, block.asked[event], emitted, entries, origin, policy, keys)
+    return explored_ranking_of(request, asked, emitted, entries, origin, policy, keys)
+
+
+def objectives_of(configuration: Configuration) -> tuple[str, ...]:
+    """Return the names of several objectives, none where there is one."""
+    return configuration.objectives.names if configuration.objectives.heads else ()
 
 
 class Encoder:
@@ -89,11 +110,14 @@ class Encoder:
         self._prefix_bytes = self._prefix.encode()
         self._configuration = configuration
         self._layout = layout_of(configuration) % 2**64
-        self._ranking = configuration.ranking
         self._emits_features = configuration.features.emit
         self._places = configuration.features.places()
         self._size = configuration.learner.latent_size
-        self._statistics = statistics_count(cross_rank(configuration), self._places)
+        self._objectives = objectives_of(configuration)
+        self._order = configuration.objectives.order_weights()
+        of_heads = statistics_of_heads(configuration)
+        self._statistics = statistics_count(cross_rank(configuration), self._places, of_heads)
+        self._of_heads = of_heads if self._statistics else 0
         kinds = configuration.behaviors.kinds
         self._interests = [f"interest.{kind}.{part}" for kind in kinds for part in ("short", "long")]
         self._rate_names: list[str] = []
@@ -106,6 +130,11 @@ class Encoder:
             return []
         impressions: list[Any] = [block.events[event] for event in chosen.tolist()]
         base, _, model, correction, score = emitted.scores[chosen].T.tolist()
+        scores: list[Any] = [None] * len(score)
+        if self._objectives:
+            every = np.column_stack((emitted.scores[chosen, Score.SCORE], emitted.heads[chosen]))
+            scores = [dict(zip(self._objectives, row, strict=True)) for row in every.tolist()]
+            score = ordered(self._order, every).tolist()
         offsets = block.columns.offset[chosen].tolist()
         origins = [f"{self._prefix}{offset}" for offset in offsets]
         features: list[Any] = [None] * len(origins)
@@ -123,6 +152,7 @@ class Encoder:
             origins,
             [f"{origin}:0" for origin in origins],
             features,
+            scores,
         )
         keys = [impression.user.encode() for impression in impressions]
         return list(map(Output, map(Cause, offsets, repeat(0)), values, keys))
@@ -157,6 +187,10 @@ class Encoder:
             for place, name in enumerate(names[2:]):
                 first = at + 2 * LANES + OF_PAIRS * place
                 features[f"pairs.{name}"] = numbers[first : first + OF_PAIRS]
+            for place, name in enumerate(self._objectives[1:]):
+                size = self._of_heads // (len(self._objectives) - 1)
+                first = len(numbers) - self._of_heads + place * size
+                features[f"statistics.of.{name}"] = numbers[first : first + PAIRS + 2 * (len(names) - 2)]
         return features
 
     def examples(self, emitted: Emitted, names: list[str]) -> list[Output]:
@@ -171,17 +205,22 @@ class Encoder:
             emitted.example_label[:count].tolist(),
             emitted.example_revision[:count].tolist(),
             emitted.example_scores[:count].tolist(),
+            emitted.example_heads[:count].tolist(),
+            emitted.example_labels[:count].tolist(),
             emitted.example_inputs[:count].tolist(),
             emitted.example_text[:count].tolist(),
             strict=True,
         )
         prefix = self._prefix
-        for cause, ordinal, offset, label, revision, scores, inputs, (start, end) in rows:
+        for cause, ordinal, offset, label, revision, scores, others, labels, inputs, (start, end) in rows:
             kept = text[start:end]
             outcome: dict[str, Any] = {"score": scores[Score.SCORE]}
             if scores[Score.BASE] == scores[Score.BASE]:
                 outcome["base_score"] = scores[Score.BASE]
             outcome["label"] = label
+            if self._objectives:
+                outcome["scores"] = dict(zip(self._objectives, (scores[Score.SCORE], *others), strict=True))
+                outcome["labels"] = dict(zip(self._objectives, (label, *labels), strict=True))
             if revision:
                 outcome["revision"] = revision
             outcome["origin"] = f"{prefix}{offset}"
@@ -195,7 +234,7 @@ class Encoder:
         outputs = []
         for event in (first + np.flatnonzero(emitted.fate[first:last] == Fate.RANKED.value)).tolist():
             offset = block.records[event].offset
-            found = ranking_in(block, emitted, event, f"{self._prefix}{offset}", self._ranking)
+            found = ranking_in(block, emitted, event, f"{self._prefix}{offset}", self._configuration)
             outputs.append(Output(Cause(offset, 0), encode_ranking(found), found.user.encode()))
         return outputs
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators import policies
-from thalweg.operators.edges.requests import Asked, parts_of, shown_of
+from thalweg.operators.edges.requests import Asked, parts_of, shown_of, with_scores
 from thalweg.operators.fold.emitted import Emitted, Ranked
 from thalweg.operators.policies import Candidates, Parameters, Policy
 from thalweg.schemas.events import POLICY_NAMES, Request
@@ -24,8 +24,9 @@ def explored_ranking_of(
     shown = np.flatnonzero(shown_of(request, asked, emitted, entries))
     numbers = emitted.ranked[entries][shown]
     items = [asked.items[place] for place in shown.tolist()]
+    scores = np.ascontiguousarray(numbers[:, Ranked.SCORE])
     candidates = Candidates(
-        logits=policies.logits_of(numbers[:, Ranked.SCORE]),
+        logits=scores if asked.is_score else policies.logits_of(scores),
         exposures=np.ascontiguousarray(numbers[:, Ranked.EXPOSURES]),
         keys=keys[1][shown],
         repeats=repeats_of(items),
@@ -50,6 +51,9 @@ def explored_ranking_of(
             propensity=propensity if propensity == propensity else None,
         )
         found.append(item)
+    if asked.objectives:
+        places = shown[chosen.candidate[: chosen.size[0]]]
+        found = with_scores(found, asked, emitted.ranked_scores[entries][places].tolist())
     return Ranking(
         id=request.id,
         user=request.user,

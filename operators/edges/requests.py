@@ -15,7 +15,7 @@ from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.emitted import Emitted, Ranked
 from thalweg.schemas.events import Event, Request
 from thalweg.schemas.limits import LimitsConfiguration
-from thalweg.schemas.outputs import RankedItem, Ranking, RefusedCandidate
+from thalweg.schemas.outputs import RankedItem, Ranking, RefusedCandidate, with_probabilities
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.refusal import candidate_of
 
@@ -23,10 +23,15 @@ KeysOf = Callable[[list[str]], npt.NDArray[np.uint64]]
 
 
 class Asked(NamedTuple):
-    """What a request asks for, of its usable candidates: their items, and those that were refused."""
+    """What a request asks for, of its usable candidates: their items, and those that were refused.
+
+    `objectives`: the names of several, and whether an order of them `is_score`, not the first one's probability.
+    """
 
     items: list[str]
     refused: list[RefusedCandidate]
+    objectives: tuple[str, ...] = ()
+    is_score: bool = False
 
 
 class _Lists(NamedTuple):
@@ -131,6 +136,8 @@ def ranking_of(
         items = list(map(_explained, names, numbers))
     else:
         items = list(map(RankedItem, names, ranked[chosen, Ranked.SCORE].tolist()))
+    if asked.objectives:
+        items = with_scores(items, asked, emitted.ranked_scores[entries][chosen].tolist())
     return Ranking(
         id=request.id,
         user=request.user,
@@ -140,6 +147,12 @@ def ranking_of(
         origin=origin,
         cause=f"{origin}:0",
     )
+
+
+def with_scores(items: list[RankedItem], asked: Asked, scores: list[list[float]]) -> list[RankedItem]:
+    """Return items with their probabilities for each objective."""
+    named = (dict(zip(asked.objectives, each, strict=True)) for each in scores)
+    return [with_probabilities(item, its) for item, its in zip(items, named, strict=True)]
 
 
 def chosen_of(request: Request, asked: Asked, emitted: Emitted, entries: slice) -> list[int]:

@@ -27,7 +27,8 @@ class Columns(NamedTuple):
 
     `kind` uint8; `reason` uint8, why the record cannot be used (0: it can); `offset`, `ts_ms` int64; `key` uint64 of
     the event's id (of the impression it scores or the feedback it is); `impression`, `user`, `item` uint64 keys, 0 for
-    none; `positive` uint8 and `window_ms` int64, whether a feedback's action is positive and its attribution window;
+    none; `positive` uint8, a bit for each objective that a feedback's action is a positive of, and `window_ms` int64,
+    the action's longest window;
     `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an
     impression's values; `brought` uint64, a bit for each field of its context; `text_start`, `text_end` int64 into
     `text` uint8, what is kept of an event that waits, and facts as `facts` packs them.

@@ -12,10 +12,12 @@ from thalweg.operators.fold import fates
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import error_memories, half_count, value_count
 from thalweg.operators.fold.state import State
+from thalweg.operators.heads import SCORE
 from thalweg.operators.lessons import lesson_bytes
 from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.lanes import copy_bytes
 from thalweg.operators.machine.reserve import reserve
+from thalweg.operators.objectives import OBJECTIVES_MAX
 from thalweg.operators.structures import texts
 from thalweg.schemas.events import CAPS_MAX
 
@@ -24,6 +26,7 @@ TEXT_AT_ONCE_BYTES = 1 << 22
 LESSONS_AT_ONCE = 4_096
 LESSONS_AT_ONCE_BYTES = 1 << 20
 LESSONS_MARGIN = 4  # one step makes two at most
+EXAMPLES_MARGIN = 2 * OBJECTIVES_MAX + 1  # a release and a feedback each make one for each objective, and one more
 
 
 class Made(IntEnum):
@@ -57,24 +60,27 @@ class Ranked(IntEnum):
 class Emitted(NamedTuple):
     """Room for what a block of n events makes, as columns.
 
-    For each event: `fate`, `reason` uint8 [n]; `scores` float64 [n, 5] as `joiner.Waiting.scores`; `inputs` float32
-    [n or 0, inputs], the features, where they are asked for. With them `filled_in` int64 [n or 0, 2], where the whole
-    text lies that facts filled in. `counts`
+    For each event: `fate`, `reason` uint8 [n]; `scores` float64 [n, 5] as `joiner.Waiting.scores`; `heads` float64 [n,
+    heads], the scores of other objectives than the first; `inputs` float32 [n or 0, inputs], the features, where they
+    are asked for. With them `filled_in` int64 [n or 0, 2], where the whole text lies that facts filled in. `counts`
     int64 [7] as `Made`. `UNSCORED` is of an impression that another model than the built-in one is to score. `MERGE` is
     of the entry in `Columns.merge_source` at which a merge waits for lessons. Examples, [e]: `example_cause`,
     `example_ordinal`, `example_offset` int64, `example_label`, `example_revision`, `example_learned` uint8,
-    `example_scores`, `example_inputs`, `example_text` int64 [e, 2], where its text lies. Dead letters of earlier
-    records, [k]: `letter_cause`, `letter_ordinal`,
-    `letter_offset` int64, `letter_reason` uint8, `letter_text` int64 [k, 2]. `text` uint8. Lessons, where they are
-    made: `lesson` int64 [l or 0, 4], cause, ordinal, number, and where it ends in `lesson_text` uint8.
+    `example_scores`, `example_heads`, `example_labels`, `example_inputs`, `example_text` int64 [e, 2], where its text
+    lies. Dead letters of earlier records, [k]: `letter_cause`, `letter_ordinal`, `letter_offset` int64, `letter_reason`
+    uint8, `letter_text` int64 [k, 2]. `text` uint8. Lessons, where they are made: `lesson` int64 [l or 0, 4], cause,
+    ordinal, number, and where it ends in `lesson_text` uint8.
 
     For each entry of `Columns.candidate_item`, [c or more]: `ranked` float64 [c, 8] as `Ranked`. `ranked_keys` uint64
     [c, 4]: the keys of its values in the capped fields, or 0. `ranked_seen` uint8: the user acted on the item lately.
+    `ranked_scores`
+    float64 [c, objectives or 0]: the probability of each of several objectives.
     """
 
     fate: npt.NDArray[np.uint8]
     reason: npt.NDArray[np.uint8]
     scores: npt.NDArray[np.float64]
+    heads: npt.NDArray[np.float64]
     inputs: npt.NDArray[np.float32]
     filled_in: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
@@ -85,6 +91,8 @@ class Emitted(NamedTuple):
     example_revision: npt.NDArray[np.uint8]
     example_learned: npt.NDArray[np.uint8]
     example_scores: npt.NDArray[np.float64]
+    example_heads: npt.NDArray[np.float64]
+    example_labels: npt.NDArray[np.uint8]
     example_inputs: npt.NDArray[np.float32]
     example_text: npt.NDArray[np.int64]
     letter_cause: npt.NDArray[np.int64]
@@ -96,6 +104,7 @@ class Emitted(NamedTuple):
     lesson: npt.NDArray[np.int64]
     lesson_text: npt.NDArray[np.uint8]
     ranked: npt.NDArray[np.float64]
+    ranked_scores: npt.NDArray[np.float64]
     ranked_keys: npt.NDArray[np.uint64]
     ranked_seen: npt.NDArray[np.uint8]
 
@@ -112,7 +121,7 @@ def has_room(emitted: Emitted) -> bool:
     """Return whether everything that one more step can make has room."""
     counts = emitted.counts
     return bool(
-        counts[Made.EXAMPLES] + 1 < emitted.example_cause.shape[0]
+        counts[Made.EXAMPLES] + EXAMPLES_MARGIN < emitted.example_cause.shape[0]
         and 2 * counts[Made.LETTERS] <= emitted.letter_cause.shape[0]
         and counts[Made.TEXT_BYTES] <= TEXT_AT_ONCE_BYTES
         and has_room_for_lessons(emitted)
@@ -138,13 +147,14 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
     emits = events if configuration.features.emit else 0
     examples = EXAMPLES_AT_ONCE
     letters = 2 * feedbacks
-    kept = configuration.limits.kept_bytes
+    kept, heads = configuration.limits.kept_bytes, len(configuration.objectives.heads)
     # One step gives up what is kept of one impression: its feedback, which has no more text than there is room for.
-    text = TEXT_AT_ONCE_BYTES + 3 * kept + min(feedbacks * kept, configuration.joiner.text_bytes)
+    text = TEXT_AT_ONCE_BYTES + (3 + 2 * heads) * kept + min(feedbacks * kept, configuration.joiner.text_bytes)
     return Emitted(
         fate=np.zeros(events, np.uint8),
         reason=np.zeros(events, np.uint8),
         scores=np.zeros((events, 5)),
+        heads=np.zeros((events, heads)),
         inputs=np.zeros((emits, inputs), np.float32),
         filled_in=np.zeros((emits, 2), np.int64),
         counts=np.zeros(len(Made), np.int64),
@@ -155,6 +165,8 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
         example_revision=np.zeros(examples, np.uint8),
         example_learned=np.zeros(examples, np.uint8),
         example_scores=np.zeros((examples, 5)),
+        example_heads=np.zeros((examples, heads)),
+        example_labels=np.zeros((examples, heads), np.uint8),
         example_inputs=np.zeros((examples, inputs), np.float32),
         example_text=np.zeros((examples, 2), np.int64),
         letter_cause=np.zeros(letters, np.int64),
@@ -165,7 +177,7 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
         text=reserve(text, np.uint8),
         lesson=np.zeros((LESSONS_AT_ONCE if configuration.lessons.enabled else 0, 4), np.int64),
         lesson_text=np.zeros(room_for_lessons(configuration, inputs), np.uint8),
-        **room_for_candidates(0),
+        **room_for_candidates(0, heads),
     )
 
 
@@ -178,10 +190,11 @@ def room_for_lessons(configuration: Configuration, inputs: int) -> int:
     return LESSONS_AT_ONCE_BYTES + LESSONS_MARGIN * most
 
 
-def room_for_candidates(candidates: int) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of `Emitted` for so many candidates."""
+def room_for_candidates(candidates: int, heads: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of `Emitted` for so many candidates, and objectives but the first."""
     return {
         "ranked": np.zeros((candidates, len(Ranked))),
+        "ranked_scores": np.zeros((candidates, heads + 1 if heads else 0)),
         "ranked_keys": np.zeros((candidates, CAPS_MAX), np.uint64),
         "ranked_seen": np.zeros(candidates, np.uint8),
     }
@@ -199,6 +212,9 @@ def emit_example(state: State, emitted: Emitted, slot: int, revision: int, is_le
     emitted.example_revision[place] = revision
     emitted.example_learned[place] = is_learned
     copy_row(waiting.scores[slot], emitted.example_scores[place])
+    for head in range(emitted.example_heads.shape[1]):
+        emitted.example_heads[place, head] = state.heads.scores[slot, head, SCORE]
+        emitted.example_labels[place, head] = waiting.labels[slot, head]
     copy_row(state.features_seen.inputs[slot], emitted.example_inputs[place])
     start = emitted.counts[Made.TEXT_BYTES]
     length = int64(waiting.length[slot])

@@ -1,8 +1,8 @@
 """A feedback arrives: it joins its impression and extends the user's sequence."""
 
-from thalweg.operators import delay, joiner, seen
+from thalweg.operators import delay, heads, joiner, seen
 from thalweg.operators.behaviors import Behavior
-from thalweg.operators.fold import fates, learning, releases, room, users
+from thalweg.operators.fold import fates, learning, objectives, releases, room, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, dead_letter, set_fate
 from thalweg.operators.fold.fates import Fate, Tallied
@@ -46,7 +46,7 @@ def on_feedback(
             joiner.wait_until(
                 waiting,
                 slot,
-                state.clock.stream_time_ms[0] + parameters.joiner.attribution_window_ms,
+                state.clock.stream_time_ms[0] + parameters.joiner.closing_ms[-1],
                 state.clock.arrivals[0],
             )
     if slot < 0:
@@ -90,7 +90,6 @@ def join(
 ) -> None:
     """Remember a feedback with its impression and set the label, as the impression's status asks."""
     waiting = state.waiting
-    positive = columns.positive[event] == 1
     node = joiner.add_feedback(
         waiting,
         slot,
@@ -104,24 +103,44 @@ def join(
         joiner.write_early(waiting, slot, node, columns.text, columns.text_start[event], columns.text_end[event])
         set_fate(state, emitted, event, Fate.EARLY)
         return
-    is_first = positive and waiting.label[slot] == 0
-    if waiting.status[slot] == Status.WAITING and joiner.is_in_time(waiting, slot, node, 0):
-        if is_first:
-            waiting.label[slot] = 1
-            take_positive(state, parameters, slot)
-        set_fate(state, emitted, event, Fate.JOINED)
-        return
-    set_fate(state, emitted, event, Fate.LATE)
-    is_closed = waiting.status[slot] == Status.CLOSED
-    if is_first and is_closed and joiner.is_in_time(waiting, slot, node, parameters.joiner.late_window_ms):
-        releases.take_late_positive(state, parameters, scratch, emitted, slot)
+    is_waiting = waiting.status[slot] == Status.WAITING
+    is_joined = is_waiting and joiner.is_in_time(waiting, slot, node, 0)
+    if columns.positive[event] != 0:
+        is_joined = take_positives(state, parameters, scratch, emitted, slot, node)
+    set_fate(state, emitted, event, Fate.JOINED if is_joined else Fate.LATE)
 
 
 @compiled
-def take_positive(state: State, parameters: Parameters, slot: int) -> None:
-    """Count how long an impression's first positive took by its user's own clock."""
-    now_ms = state.clock.stream_time_ms[0]
-    delay_ms = joiner.positive_ms(state.waiting, slot) - state.waiting.ts_ms[slot]
-    delay.count_delay(
-        state.delays, delay_ms, now_ms, parameters.joiner.attribution_window_ms, parameters.joiner.provisional_share
-    )
+def take_positives(
+    state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted, slot: int, node: int
+) -> bool:
+    """Set the label of each objective that a feedback is a positive of; return whether it was in time for any."""
+    waiting, p = state.waiting, parameters.joiner
+    is_joined = False
+    for objective in range(p.window_ms.shape[0]):
+        is_first = joiner.label_of(waiting, slot, objective) == 0
+        if joiner.is_open(waiting, slot, objective, p):
+            if joiner.is_positive(waiting, slot, node, objective, 0, p):
+                is_joined = True
+                if is_first:
+                    joiner.set_label(waiting, slot, objective)
+                    take_positive(state, parameters, slot, objective)
+        elif is_first and joiner.is_positive(waiting, slot, node, objective, p.late_window_ms, p):
+            if p.window_ms.shape[0] == 1:
+                releases.take_late_positive(state, parameters, scratch, emitted, slot)
+            else:
+                is_emitted = waiting.status[slot] == Status.CLOSED
+                objectives.take_late_positive(state, parameters, scratch, emitted, slot, objective, is_emitted)
+    return is_joined
+
+
+@compiled
+def take_positive(state: State, parameters: Parameters, slot: int, objective: int) -> None:
+    """Count how long an impression's first positive of an objective took by its user's own clock."""
+    now_ms, share = state.clock.stream_time_ms[0], parameters.joiner.provisional_share
+    delay_ms = joiner.positive_ms(state.waiting, slot, objective, parameters.joiner) - state.waiting.ts_ms[slot]
+    window_ms = parameters.joiner.window_ms[objective]
+    if objective == 0:
+        delay.count_delay(state.delays, delay_ms, now_ms, window_ms, share)
+    else:
+        delay.count_delay(heads.delays_of(state.heads, objective - 1), delay_ms, now_ms, window_ms, share)

@@ -16,7 +16,7 @@ The impressions of one page (`pages`) do so once, with the first of them.
 Nothing here reads a clock, a file or chance, and nothing depends on how the log was cut into batches.
 """
 
-from thalweg.operators import admission, clock, delay, pages
+from thalweg.operators import admission, clock, delay, joiner, pages
 from thalweg.operators.fold import (
     actions,
     feedback,
@@ -36,7 +36,7 @@ from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.machine.compiled import clear, compiled, int64, uint64
 from thalweg.operators.machine.reference import by_reference
-from thalweg.operators.structures import deadlines, index
+from thalweg.operators.structures import index
 
 FOLD, COMPLETE, CLOSE, LEARN, CLAIM = range(5)
 NO_PROBABILITY = 0.0
@@ -203,7 +203,7 @@ def complete_unscored(
 def close_windows(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted) -> bool:
     """Close every window, state and all by reference."""
     pages.end(state.page)
-    end_ms = deadlines.last_deadline(state.waiting.deadlines) + 1
+    end_ms = joiner.last_closing(state.waiting, parameters.joiner) + 1
     state.clock.stream_time_ms[0] = max(state.clock.stream_time_ms[0], end_ms)
     return releases.release_due(state, parameters, scratch, emitted)
 

@@ -2,11 +2,12 @@
 
 from thalweg.operators import clock, cross, derived, joiner
 from thalweg.operators.facts import Filling, Size
-from thalweg.operators.fold import fates, feedback, reading, room, scoring, teaching, users
+from thalweg.operators.fold import fates, feedback, objectives, reading, room, scoring, teaching, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, copy_row, dead_letter, emit_early_letter, emit_facts, set_fate
 from thalweg.operators.fold.fates import Fate, Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
+from thalweg.operators.heads import SCORE
 from thalweg.operators.joiner import Score, Status
 from thalweg.operators.machine.compiled import compiled, int64
 
@@ -58,6 +59,8 @@ def complete_impression(
     waiting = state.waiting
     scoring.correct_slot(state, parameters, scratch, slot)
     copy_row(waiting.scores[slot], emitted.scores[event])
+    for head in range(emitted.heads.shape[1]):
+        emitted.heads[event, head] = state.heads.scores[slot, head, SCORE]
     if emitted.inputs.shape[0] > 0:
         copy_row(state.features_seen.inputs[slot], emitted.inputs[event])
         emit_facts(emitted, event, scratch.filling)
@@ -72,8 +75,9 @@ def complete_impression(
     derived.count_exposure(state.visits, user, columns.item[event], moment)
     if cross.is_on(state.cross):
         cross.count_shown(state.cross, slot, state.features_seen.row[slot], moment)
-    if waiting.label[slot] == 1:
-        feedback.take_positive(state, parameters, slot)
+    for objective in range(parameters.joiner.window_ms.shape[0]):
+        if joiner.label_of(waiting, slot, objective) == 1:
+            feedback.take_positive(state, parameters, slot, objective)
 
 
 @compiled
@@ -100,10 +104,11 @@ def open_impression(
     waiting.item_key[slot] = columns.item[event]
     waiting.ts_ms[slot] = columns.ts_ms[event]
     waiting.scores[slot, Score.BASE] = columns.base_score[event]
+    objectives.begin_slot(state, slot)
     # a user whose clock is behind, or whose records come late, has a whole window from now on
     begins_ms = max(columns.ts_ms[event], state.clock.apparent_time_ms[0])
     arrival = state.page.arrival[0]
-    joiner.wait_until(waiting, slot, begins_ms + parameters.joiner.attribution_window_ms, arrival)
+    joiner.wait_until(waiting, slot, begins_ms + parameters.joiner.closing_ms[0], arrival)
     elapsed_ms = state.page.elapsed_ms[0]
     if elapsed_ms > 0:
         joiner.await_label(waiting, user, slot, begins_ms + elapsed_ms, arrival)
@@ -139,8 +144,9 @@ def join_early(
             emit_early_letter(state, emitted, node - 1)
         elif joiner.is_in_time(waiting, slot, node - 1, 0):
             state.fates[Fate.JOINED] += 1
-            if feedbacks.positive[node - 1] == 1:
-                waiting.label[slot] = 1
+            for objective in range(parameters.joiner.window_ms.shape[0]):
+                if joiner.is_positive(waiting, slot, node - 1, objective, 0, parameters.joiner):
+                    joiner.set_label(waiting, slot, objective)
         else:
             state.fates[Fate.LATE] += 1
         joiner.write_early(waiting, slot, node - 1, columns.text, 0, 0)

@@ -13,6 +13,7 @@ from thalweg.operators import derived, error_memory
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.cross import Cross, statistics_count
 from thalweg.operators.error_memory import Memories
+from thalweg.operators.heads import head_statistics
 from thalweg.operators.learner import BUILT_IN, Learner
 from thalweg.operators.machine.compiled import compiled
 from thalweg.operators.machine.hashing import field_seed
@@ -53,12 +54,19 @@ def cross_rank(configuration: Configuration) -> int:
     return configuration.learner.cross_rank if configuration.learner.model == BUILT_IN else 0
 
 
+def statistics_of_heads(configuration: Configuration) -> int:
+    """Return how many statistics the cross network has of objectives but the first."""
+    return len(configuration.objectives.heads) * head_statistics(configuration.features.places())
+
+
 def input_count(configuration: Configuration) -> int:
     """Return how many float32 inputs an impression has: rates and residuals by field, two others, interests, the
     cross network's statistics.
     """
     interests = interest_count(configuration) * configuration.learner.latent_size
-    statistics = statistics_count(cross_rank(configuration), configuration.features.places())
+    statistics = statistics_count(
+        cross_rank(configuration), configuration.features.places(), statistics_of_heads(configuration)
+    )
     return 2 * field_count(configuration) + EXTRAS + interests + statistics
 
 

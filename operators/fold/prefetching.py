@@ -48,6 +48,17 @@ def prefetch_value(state: State, row: int) -> None:
         prefetch(state.learner.rates.sums, row)
         prefetch(state.learner.features, row)
         prefetch(state.cross.embedded.parts, row)
+        prefetch_heads(state, row)
+
+
+@compiled
+def prefetch_heads(state: State, row: int) -> None:
+    """Ask for what the heads have of a value."""
+    if state.heads.mix.shape[0] > 0:
+        prefetch(state.heads.rates, row)
+        prefetch(state.heads.rates_at_ms, row)
+        prefetch(state.heads.weights, row)
+        prefetch(state.heads.network, row)
 
 
 @compiled
@@ -89,3 +100,4 @@ def prefetch_learned(state: State, row: int) -> None:
         for part in range(coordinates.shape[0]):
             prefetch(coordinates, part)
         prefetch(state.cross.embedded.parts, row)
+        prefetch_heads(state, row)

@@ -7,12 +7,13 @@ get (`reading.FORESEEN`).
 
 import numpy as np
 from thalweg.operators import facts, features, pages, seen
-from thalweg.operators.fold import fates, layout, prefetching, reading, scoring, users
+from thalweg.operators.fold import fates, head_scoring, layout, prefetching, reading, scoring, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Ranked, dead_letter, set_fate
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import Extra
 from thalweg.operators.fold.state import Parameters, Scratch, State
+from thalweg.operators.heads import SCORE
 from thalweg.operators.joiner import Score
 from thalweg.operators.machine.compiled import compiled, float64, int64, uint64
 from thalweg.operators.rates import Sum
@@ -54,7 +55,7 @@ def on_request(
             is_alike = is_plain and not crosses_item(parameters.crosses)
         scoring.score_slot(state, parameters, scratch, slot)
         scoring.correct_slot(state, parameters, scratch, slot)
-        write_ranked(state, emitted, slot, candidate)
+        write_ranked(state, parameters, emitted, slot, candidate)
         row = int64(state.features_seen.row[slot, features.ITEM])
         is_seen = acted_on(state, parameters, user, row)
         emitted.ranked_seen[candidate] = is_seen or seen.has_seen(state.seen_items, user, scratch.keys[features.ITEM])
@@ -116,11 +117,16 @@ def crosses_item(crosses: features.Crosses) -> bool:
 
 
 @compiled
-def write_ranked(state: State, emitted: Emitted, slot: int, candidate: int) -> None:
-    """Write a candidate's score and its parts."""
+def write_ranked(state: State, parameters: Parameters, emitted: Emitted, slot: int, candidate: int) -> None:
+    """Write a candidate's score and its parts; of several objectives the score is what their order makes of them."""
     scores, inputs, out = state.waiting.scores[slot], state.features_seen.inputs[slot], emitted.ranked[candidate]
     extras = layout.extras_start(state.learner)
     out[Ranked.SCORE], out[Ranked.MODEL] = scores[Score.SCORE], scores[Score.MODEL]
+    if emitted.ranked_scores.shape[1] > 0:
+        out[Ranked.SCORE] = head_scoring.order_of(state, parameters, slot)
+        emitted.ranked_scores[candidate, 0] = scores[Score.SCORE]
+        for head in range(1, emitted.ranked_scores.shape[1]):
+            emitted.ranked_scores[candidate, head] = state.heads.scores[slot, head - 1, SCORE]
     out[Ranked.CORRECTION] = scores[Score.CORRECTION]
     out[Ranked.OVERALL] = float64(inputs[extras + Extra.OVERALL])
     out[Ranked.MACHINE] = float64(inputs[extras + Extra.MACHINE])

@@ -10,20 +10,22 @@ from thalweg.operators import (
     facts,
     features,
     ftrl,
+    heads,
     learner,
     rates,
     sdim,
 )
 from thalweg.operators.facts import Size
 from thalweg.operators.features import Given, Value
-from thalweg.operators.fold import layout, prefetching, users
+from thalweg.operators.fold import head_scoring, layout, prefetching, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State, wipe_value
 from thalweg.operators.machine.compiled import clear, compiled, float32, int64, uint64
+from thalweg.operators.machine.declare import Float32
 from thalweg.operators.machine.numerics import log
 from thalweg.operators.pages import Moment
-from thalweg.operators.rates import Odds, Prior, RatesScratch, Sum
+from thalweg.operators.rates import Odds, Prior, Rates, RatesScratch, Sum
 from thalweg.operators.structures import table
 
 FOUND, KEPT, FORESEEN = range(3)
@@ -207,19 +209,25 @@ def replace_item(state: State, parameters: Parameters, scratch: Scratch, slot: i
     rows, inputs = seen.row[slot], seen.inputs[slot]
     if cross.is_on(state.cross):
         cross.resolve_item_pairs(state.cross, scratch.cross, slot, rows, scratch.keys)
-    read_item_rates(state, parameters, slot, prior)
+    read_item_rates(state, parameters, slot, state.learner.rates, prior, inputs)
+    for head in range(heads.count_of(state.heads)):
+        its, own = heads.rates_of(state.heads, head), state.heads.inputs[slot, head]
+        of_head = rates.overall_prior(its, moment.now_ms, parameters.learner.rates)
+        read_item_rates(state, parameters, slot, its, of_head, own)
     read_interests(state, parameters, scratch, slot, users.owner_of(state, slot))
     if cross.is_on(state.cross):
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
         of_both = inputs[: 2 * (features.ITEM + 1)]
         cross.read_item_statistics(state.cross, slot, rows, of_both, prior, moment, statistics)
+        head_scoring.read_statistics(state, parameters, slot, moment.now_ms)
 
 
 @compiled
-def read_item_rates(state: State, parameters: Parameters, slot: int, prior: Prior) -> None:
-    """Write the rate and the residual of the item alone."""
-    value_rates, now_ms = state.learner.rates, state.clock.stream_time_ms[0]
-    inputs, row = state.features_seen.inputs[slot], int64(state.features_seen.row[slot, features.ITEM])
+def read_item_rates(
+    state: State, parameters: Parameters, slot: int, value_rates: Rates, prior: Prior, inputs: Float32
+) -> None:
+    """Write an objective's rate and residual of the item alone to its `inputs`."""
+    now_ms, row = state.clock.stream_time_ms[0], int64(state.features_seen.row[slot, features.ITEM])
     at = 2 * features.ITEM
     inputs[at + Odds.RATE], inputs[at + Odds.RESIDUAL] = 0.0, 0.0
     if row < 0 or not value_rates.sums[row, Sum.SHOWN] > 0.0:
@@ -238,7 +246,10 @@ def read_item_rates(state: State, parameters: Parameters, slot: int, prior: Prio
 @compiled
 def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: int, moment: Moment) -> None:
     """Read all numbers that the learner is to see of an impression into its slot: rates, interests, statistics."""
-    read_rates(state, parameters, scratch.rates, slot)
+    read_rates(state, parameters, scratch.rates, slot, state.learner.rates, state.features_seen.inputs[slot])
+    for head in range(heads.count_of(state.heads)):
+        own = state.heads.inputs[slot, head]
+        read_rates(state, parameters, scratch.rates, slot, heads.rates_of(state.heads, head), own)
     read_interests(state, parameters, scratch, slot, users.owner_of(state, slot))
     if cross.is_on(state.cross):
         inputs, rows = state.features_seen.inputs[slot], state.features_seen.row[slot]
@@ -246,16 +257,17 @@ def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: 
         of_both = inputs[: 2 * (features.ITEM + 1)]
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
         cross.read_statistics(state.cross, slot, rows, of_both, prior, moment, statistics)
+        head_scoring.read_statistics(state, parameters, slot, moment.now_ms)
 
 
 @compiled
-def read_rates(state: State, parameters: Parameters, scratch: RatesScratch, slot: int) -> None:
-    """Write the rate and the residual of each field, meant over its values, and the overall log-odds."""
+def read_rates(
+    state: State, parameters: Parameters, scratch: RatesScratch, slot: int, value_rates: Rates, inputs: Float32
+) -> None:
+    """Write an objective's rate and residual of each field, meant over its values, and its overall log-odds."""
     seen = state.features_seen
-    value_rates = state.learner.rates
     now_ms = state.clock.stream_time_ms[0]
     fields = state.learner.pairs.shape[0]
-    inputs = seen.inputs[slot]
     for i in range(2 * fields):
         inputs[i] = 0.0
     values = scratch.values

@@ -2,7 +2,7 @@
 
 from thalweg.operators import clock, delay, features, joiner
 from thalweg.operators.behaviors import Behavior
-from thalweg.operators.fold import learning, prefetching, teaching, users
+from thalweg.operators.fold import learning, objectives, prefetching, teaching, users
 from thalweg.operators.fold.emitted import Emitted, emit_example, has_room, has_room_for_lessons
 from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
@@ -31,8 +31,15 @@ def release_due(state: State, parameters: Parameters, scratch: Scratch, emitted:
         elif joiner.is_doubted(waiting, slot) and joiner.is_behind(waiting, slot, parameters.joiner):
             restart_window(state, parameters, slot)  # time has jumped since it arrived
         else:
-            release(state, parameters, scratch, emitted, slot)
-            joiner.close_slot(waiting, slot, now_ms)
+            if parameters.joiner.window_ms.shape[0] == 1:
+                release(state, parameters, scratch, emitted, slot)
+            else:
+                prefetching.prefetch_rows(state, slot)
+                objectives.release(state, parameters, scratch, emitted, slot)
+            if joiner.is_last_closing(waiting, slot, parameters.joiner):
+                joiner.close_slot(waiting, slot, now_ms)
+            else:
+                joiner.await_closing(waiting, slot, parameters.joiner)
     prefetching.prefetch_slot(state, slot)
     slot = joiner.oldest_closed(waiting)
     while slot >= 0 and now_ms - waiting.closed_ms[slot] >= parameters.joiner.late_window_ms:
@@ -94,10 +101,13 @@ def learn_due(state: State, parameters: Parameters, scratch: Scratch, emitted: E
             return
         joiner.await_no_label(waiting, slot)
         prefetching.prefetch_rows(state, slot)
+        by_the_clock_ms = now_ms - joiner.begins_ms(waiting, slot, parameters.joiner)
+        elapsed_ms = max(by_the_clock_ms, state.delays.times_ms[delay.Time.ELAPSED])
+        if parameters.joiner.window_ms.shape[0] > 1:
+            objectives.take_provisional(state, parameters, scratch, slot, elapsed_ms)
+            continue
         label = float(waiting.label[slot])
         if label == 0.0:
-            by_the_clock_ms = now_ms - joiner.begins_ms(waiting, slot, parameters.joiner)
-            elapsed_ms = max(by_the_clock_ms, state.delays.times_ms[delay.Time.ELAPSED])
             label = delay.provisional_label(state.delays, waiting.scores[slot, Score.MODEL], elapsed_ms)
         teaching.teach(state, parameters, scratch, emitted, slot, label, teaching.PROVISIONAL)
         learning.take_label(state, parameters, scratch, slot, learning.own_step(state, parameters, slot, label))
@@ -120,7 +130,8 @@ def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emi
     state.tallies[Tallied.LABELLED] += 1
     state.tallies[Tallied.POSITIVES] += positive
     emit_example(state, emitted, slot, 0, positive or learning.is_sampled(state, parameters, slot))
-    if not positive and joiner.has_positive(state.waiting, slot, parameters.joiner.late_window_ms):
+    grace_ms = parameters.joiner.late_window_ms
+    if not positive and joiner.has_positive(state.waiting, slot, int64(0), grace_ms, parameters.joiner):
         take_late_positive(state, parameters, scratch, emitted, slot)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators import cross, error_memory, learner
-from thalweg.operators.fold import layout
+from thalweg.operators.fold import head_scoring, layout
 from thalweg.operators.fold.layout import Extra
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score
@@ -49,12 +49,14 @@ def score_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
         return
     inputs[extras + Extra.MACHINE] = machine
     logit = linear_logit(state, slot)
+    head_scoring.score_linear(state, scratch, slot)
     if cross.is_on(state.cross):
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
         statistics[cross.OWN] = logit
         crossed = cross_logit(state, scratch, slot)
         statistics[cross.CROSS] = crossed
         logit = cross.mix(state.cross, logit, crossed)
+    head_scoring.score_heads(state, scratch, slot)
     state.waiting.scores[slot, Score.LOGIT] = float64(inputs[extras + Extra.OVERALL]) + logit
 
 
@@ -111,6 +113,7 @@ def correct_slot(state: State, parameters: Parameters, scratch: Scratch, slot: i
     highest = min(1.0 - (1.0 - base) * KEPT_SHARE, 1.0 - SCORE_MIN)
     scores[Score.SCORE] = min(max(score, lowest), highest)
     scores[Score.CORRECTION] = scores[Score.SCORE] - base
+    head_scoring.correct_heads(state, slot, SCORE_MIN)
 
 
 @compiled

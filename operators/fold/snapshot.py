@@ -80,6 +80,8 @@ def restore(configuration: Configuration, arrays: dict[str, npt.NDArray[Any]]) -
     arrays = {renamed(name): array for name, array in arrays.items() if name not in DROPPED}
     state = new_state(configuration)
     reserved = dict(arrays_of(state))
+    of_nothing = {name: array[:0] for name, array in reserved.items() if not array.size}
+    arrays = of_nothing | arrays  # a version that knew of no such arrays saved none
     for name, array in reserved.items():
         saved = arrays.get(name)
         if saved is None:
@@ -95,7 +97,7 @@ def restore(configuration: Configuration, arrays: dict[str, npt.NDArray[Any]]) -
     refuse_sizes(state)
     cut = used(state)
     for name, array in arrays_of(cut):
-        if array.shape != arrays[name].shape:
+        if array.size and array.shape != arrays[name].shape:
             raise ValueError(f"{name} is {arrays[name].shape}, but {array.shape} of it was ever used")
     refuse_inconsistent(cut, configuration)
     return state

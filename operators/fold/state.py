@@ -38,8 +38,10 @@ from thalweg.operators.fold.layout import (
     interest_count,
     layout_of,
     name_hashes,
+    statistics_of_heads,
     value_count,
 )
+from thalweg.operators.heads import Heads, HeadScratch, head_sizes, new_head_scratch, start_heads
 from thalweg.operators.joiner import JoinerParameters, Waiting, joiner_parameters
 from thalweg.operators.learner import (
     BUILT_IN,
@@ -99,6 +101,7 @@ class State(NamedTuple):
     features_seen: Annotated[FeaturesSeen, part()]
     memory_reads: Annotated[MemoryReads, part()]
     lessons: Annotated[Lessons, part()]
+    heads: Annotated[Heads, part()]
 
 
 def without_requests(fates: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -112,7 +115,11 @@ wipe_slot = wiper(State, "slots", but=("waiting",))
 
 
 class Parameters(NamedTuple):
-    """The configuration as compiled code takes it; `acted`, `skipped`: the place of each kind of sequence, or -1."""
+    """The configuration as compiled code takes it.
+
+    `acted`, `skipped`: the place of each kind of sequence, or -1; `order` float64 [objectives]: what each objective's
+    probability is multiplied by.
+    """
 
     expire_time_ms: npt.NDArray[np.int64]
     user_expire_time_ms: npt.NDArray[np.int64]
@@ -124,6 +131,7 @@ class Parameters(NamedTuple):
     sdim: SdimParameters
     derived: DerivedParameters
     lessons: LessonsParameters
+    order: npt.NDArray[np.float64]
     acted: int
     skipped: int
     seen_length: int
@@ -149,6 +157,7 @@ class Scratch(NamedTuple):
     cross: CrossScratch
     memory: ErrorMemoryScratch
     lessons: LessonScratch
+    heads: HeadScratch
     halt: npt.NDArray[np.int64]
 
 
@@ -173,7 +182,8 @@ def sizes_of(configuration: Configuration) -> dict[str, Any]:
         **c.sdim.sizes(),
         **c.joiner.sizes(),
         **learner_sizes(c.learner, field_count(c), interest_count(c)),
-        **cross_sizes(cross_rank(c), c.learner.cross_pairs_limit, c.features.places()),
+        **cross_sizes(cross_rank(c), c.learner.cross_pairs_limit, c.features.places(), statistics_of_heads(c)),
+        **head_sizes(len(c.objectives.heads), field_count(c), cross_rank(c)),
         **error_memory_sizes(c.error_memory, c.correction, memories, cells),
     }
 
@@ -185,6 +195,7 @@ def new_state(configuration: Configuration) -> State:
         write_name(state.names, place, name)
     start_weights(state.learner, configuration.learner)
     start_network(state.cross, configuration.features.places(), configuration.seed)
+    start_heads(state.heads, state.learner)
     return state
 
 
@@ -198,7 +209,7 @@ def lessons_parameters(configuration: Configuration, names: list[str], partition
         private[c.features.declared_fields().index("*".join(c.features.crosses[place]))] = "user" in pair
     hashes = np.zeros(c.features.places(), np.int64)
     hashes[declared : len(names)] = name_hashes(c, names)
-    is_ignored = c.lessons.enabled is False or c.learner.model != BUILT_IN
+    is_ignored = c.lessons.enabled is False or c.learner.model != BUILT_IN or len(c.objectives.heads) > 0
     return LessonsParameters(
         c.lessons.enabled is True,
         is_ignored,
@@ -228,12 +239,13 @@ def parameters_of(configuration: Configuration, names: list[str], partition: int
         np.array([c.behaviors.expire_time_ms], np.int64),
         crosses_of(c.features, salts),
         admission_parameters(c.table),
-        joiner_parameters(c.joiner),
+        joiner_parameters(c.joiner, [head.window_ms for head in c.objectives.heads]),
         learner_parameters(c.learner, c.seed),
         error_memory_parameters(c.error_memory, c.correction, representation, memories),
         sdim_parameters(c.sdim, size, c.seed + PROJECTION_SALT),
         DerivedParameters(acted, c.learner.recent_items),
         lessons_parameters(c, names, partition),
+        np.array(c.objectives.order_weights()),
         acted,
         skipped,
         c.behaviors.seen_length,
@@ -244,6 +256,7 @@ def new_scratch(configuration: Configuration) -> Scratch:
     """Return scratch for one impression."""
     c = configuration
     fields, interests, size = field_count(c), interest_count(c), c.learner.latent_size
+    heads, rank = len(c.objectives.heads), cross_rank(c)
     return Scratch(
         np.zeros(fields + c.learner.recent_items, np.uint64),
         new_given(value_count(c)),
@@ -254,8 +267,9 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_gathered(c.behaviors.sizes()["kinds"], c.behaviors.short_length, size),
         new_pooled(fields, interests, size),
         new_gradients(fields, interests, size),
-        new_cross_scratch(cross_rank(c), c.features.places()),
+        new_cross_scratch(rank, c.features.places(), statistics_of_heads(c)),
         new_error_memory_scratch(c.error_memory, len(error_memories(c).first)),
         new_lesson_scratch(fields, input_count(c), half_count(c), len(error_memories(c).first)),
+        new_head_scratch(heads, fields + interests, size, rank),
         np.zeros(2, np.int64),
     )

@@ -54,7 +54,7 @@ def teach(
     lessons.put_float(out, At.LABEL, label)
     lessons.put_float(out, At.LEARNED, joiner.UNLEARNED if kind == LATE else learned)
     lessons.put_float(out, At.WEIGHT, weight)
-    lessons.put(out, At.DELAY, delay_of(state, slot, label, kind), 4)
+    lessons.put(out, At.DELAY, delay_of(state, parameters, slot, label, kind), 4)
     end = write_values(state, parameters, scratch, slot, out)
     end = lessons.put_inputs(out, end, state.features_seen.inputs[slot])
     lessons.put(out, At.LENGTH, end, 2)
@@ -68,12 +68,14 @@ def teach(
 
 
 @compiled
-def delay_of(state: State, slot: int, label: float, kind: int) -> int:
+def delay_of(state: State, parameters: Parameters, slot: int, label: float, kind: int) -> int:
     """Return how long an impression's first positive in time took, where this label is the first to have it; or -1."""
     waiting = state.waiting
     if label != 1.0 or kind == LATE:
         return int64(-1)
-    return int64(min(max(joiner.positive_ms(waiting, slot) - waiting.ts_ms[slot], 0), (1 << 31) - 1))
+    return int64(
+        min(max(joiner.positive_ms(waiting, slot, 0, parameters.joiner) - waiting.ts_ms[slot], 0), (1 << 31) - 1)
+    )
 
 
 @compiled

@@ -22,6 +22,7 @@ from thalweg.streams.configuration.sections import (
     Member,
     bare,
     child,
+    free,
     from_text,
     is_secret,
     is_table,
@@ -294,6 +295,12 @@ def build(form: Any, default: Any, path: Key, given: Mapping[Key, Assignment]) -
     below = {key for key in given if key[: len(path)] == path}
     values: dict[str, Any] = {}
     for name, member in members(form).items():
+        if name == free(form):
+            inner = get_args(bare(member.form))[1]
+            its = dict.fromkeys(key[len(path)] for key in given if key in below and key[len(path)] not in names(form))
+            if its:
+                values[name] = {key: build(inner, None, (*path, key), given) for key in its}
+            continue
         key = (*path, name)
         inner = bare(member.form)
         if key in below and not (is_tree(inner) or is_table(inner)):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from thalweg.schemas.bounds import FREE_NAMES
 from thalweg.streams.printable import redacted
 
 _SECRET = re.compile(r"(^|_)(passw(or)?d|passphrase|secret|token|credentials?|(api|access|private|hmac)_?key)$")
@@ -26,7 +27,7 @@ class Member(NamedTuple):
 
 def names(form: Any) -> list[str]:
     """Return the keys of a section, or of a whole tree's sections given by name."""
-    return list(form) if isinstance(form, Mapping) else list(members(form))
+    return list(form) if isinstance(form, Mapping) else [name for name in members(form) if name != free(form)]
 
 
 def child(form: Any, name: str) -> Any | None:
@@ -34,8 +35,20 @@ def child(form: Any, name: str) -> Any | None:
     form = form if isinstance(form, Mapping) else bare(form)
     if not isinstance(form, Mapping) and is_table(form):
         return get_args(form)[1]
-    member = (form if isinstance(form, Mapping) else members(form)).get(name)
-    return None if member is None else member.form
+    if isinstance(form, Mapping):
+        return form[name].form if name in form else None
+    its, rest = members(form), free(form)
+    if name in its and name != rest:
+        return its[name].form
+    return None if rest is None else get_args(bare(its[rest].form))[1]
+
+
+def free(form: Any) -> str | None:
+    """Return the field of a section that takes all keys which are no other field's, None where there is none."""
+    for name, member in members(form).items():
+        if get_origin(member.form) is Annotated and FREE_NAMES in member.form.__metadata__:
+            return name
+    return None
 
 
 def members(form: Any) -> dict[str, Member]:
@@ -122,7 +135,11 @@ def leaves(value: Any, path: Key = ()) -> Iterator[tuple[Key, Any]]:
     """Give every effective value of a configuration with its path, in the order of the fields."""
     if is_tree(type(value)):
         for name in members(type(value)):
-            yield from leaves(getattr(value, name), (*path, name))
+            inner = getattr(value, name)
+            if name != free(type(value)):
+                yield from leaves(inner, (*path, name))
+            elif inner:
+                yield from leaves(inner, path)
     elif isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from leaves(inner, (*path, str(name)))

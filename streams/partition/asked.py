@@ -98,7 +98,7 @@ def rows_of(block: Block, emitted: Emitted, first: int, last: int) -> Rows:
     asked = first + np.flatnonzero(fate == Fate.RANKED)
     starts, ends = columns.candidate_start[asked] + 1, columns.candidate_start[asked + 1]
     entries = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)] or [starts])
-    is_positive = (kind == Kind.FEEDBACK) & (columns.positive[first:last] == 1) & (fate != Fate.DEAD_LETTERED)
+    is_positive = (kind == Kind.FEEDBACK) & (columns.positive[first:last] & 1 == 1) & (fate != Fate.DEAD_LETTERED)
     acted = first + np.flatnonzero(is_positive)
     users, items = columns.user.view(np.int64), columns.item.view(np.int64)
     offsets, ts_ms = columns.offset, columns.ts_ms

@@ -71,9 +71,10 @@ class LessonsLayoutError(Refusal):
 def settled(configuration: Configuration, *, has_others: bool) -> Configuration:
     """Return a configuration in which it is decided whether lessons are made: by default where there are others.
 
-    Another model than the built-in one makes none.
+    Another model than the built-in one makes none, and nor do several objectives.
     """
-    if configuration.lessons.enabled is not None or not has_others or configuration.learner.model != BUILT_IN:
+    c = configuration
+    if c.lessons.enabled is not None or not has_others or c.learner.model != BUILT_IN or c.objectives.heads:
         return configuration
     return replace(configuration, lessons=replace(configuration.lessons, enabled=True))
 

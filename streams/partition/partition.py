@@ -276,6 +276,9 @@ class Partition:
             if columns is not None:
                 times_ms = columns.ts_ms[np.searchsorted(columns.offset, closings[:, 1])]
             self.tally.add(labels[first_time], scores[first_time], closings, times_ms)
+            if self.configuration.objectives.heads:
+                others = emitted.example_labels[:count], emitted.example_heads[:count]
+                self.tally.add_others(*(each[first_time] for each in others))
         if count and self._examples:
             outputs.examples.extend(self._encoder.examples(emitted, names))
         self._taught += self._encoder.lessons(emitted, names)
@@ -315,7 +318,8 @@ class Partition:
             room = self._rooms[at] = held(made)
         if len(room.ranked) < candidates:
             with refusing_memory(self.configuration):
-                room = self._rooms[at] = held(room._replace(**room_for_candidates(candidates)))
+                heads = len(self.configuration.objectives.heads)
+                room = self._rooms[at] = held(room._replace(**room_for_candidates(candidates, heads)))
         return room
 
 

@@ -78,7 +78,7 @@ class Questions:
                 if position.names != names:  # an event has brought a new field meanwhile
                     block, _ = self._read(request, is_ordered=is_ordered)
                 fold(self._state, position.parameters, self._scratch, block.columns, emitted, 0)
-            found = ranking_in(block, emitted, 0, "", self._configuration.ranking, is_ordered=is_ordered)
+            found = ranking_in(block, emitted, 0, "", self._configuration, is_ordered=is_ordered)
             return encode_answer(answer_of(found, position.next_offset))
         finally:
             self._one_at_a_time.release()
@@ -105,7 +105,8 @@ class Questions:
         if self._emitted is None:
             self._emitted = held(new_emitted(self._configuration, 1, input_count(self._configuration)))
         if len(self._emitted.ranked) < candidates:
-            self._emitted = held(self._emitted._replace(**room_for_candidates(candidates)))
+            heads = len(self._configuration.objectives.heads)
+            self._emitted = held(self._emitted._replace(**room_for_candidates(candidates, heads)))
         return self._emitted
 
 

@@ -23,6 +23,8 @@ ORIGIN_ARRAYS = {"closings": (np.int64, (2,)), "shown": (np.int64, (4,))}
 BINNED_ARRAYS = {"counts": (np.int64, (2, BINS)), "sums": (np.float64, (2,))}
 
 Arrays = dict[str, npt.NDArray[Any]]
+OTHER = "objective_"
+"""What begins the names of the arrays of further objectives; their number follows."""
 
 
 class Quality(NamedTuple):
@@ -101,6 +103,8 @@ class Tally:
         self._binned: Binned | None = None
         self.curve = Curve()
         self.asked = AskedTally()
+        self.others: list[Tally] = []
+        """Those of further objectives, in the order of their names."""
 
     @property
     def is_exact(self) -> bool:
@@ -128,6 +132,15 @@ class Tally:
         if closings is not None and self._binned is None and len(labels):
             self._closings.append(closings)
         self._add(labels, scores[:, KEPT])
+
+    def add_others(self, labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> None:
+        """Take the labels and scores [n, heads] of further objectives."""
+        while len(self.others) < labels.shape[1]:
+            self.others.append(Tally(self.limit))
+        for head, other in enumerate(self.others):
+            every = np.full((len(labels), len(Score)), np.nan)
+            every[:, Score.SCORE] = scores[:, head]
+            other._add(labels[:, head], every[:, KEPT])
 
     def known(self) -> Known | None:
         """Return the impressions that have a label; None beyond the limit, or where it is not known which they are."""
@@ -169,17 +182,29 @@ class Tally:
 
     def snapshot(self) -> Arrays:
         """Return all of it as arrays by name."""
+        others = {
+            f"{OTHER}{number}_{name}": array
+            for number, other in enumerate(self.others)
+            for name, array in other.snapshot().items()
+        }
         if self._binned is not None:
-            return {"counts": self._binned.counts.copy(), "sums": self._binned.sums.copy()} | self.asked.snapshot()
+            found: Arrays = {"counts": self._binned.counts.copy(), "sums": self._binned.sums.copy()}
+            return found | self.asked.snapshot() | others
         labels, scores = self.arrays()
         closings = _stacked(self._closings, 2)
-        found: Arrays = {"labels": labels, "scores": scores, "closings": closings, "shown": self.shown()}
-        return found | self.asked.snapshot()
+        found = {"labels": labels, "scores": scores, "closings": closings, "shown": self.shown()}
+        return found | self.asked.snapshot() | others
 
     @classmethod
     def restored(cls, arrays: Arrays) -> Self:
         """Return the tally that a snapshot was taken of. Raises ValueError where it is none."""
         tally = cls()
+        own = {name: array for name, array in arrays.items() if not name.startswith(OTHER)}
+        for number in sorted({int(name[len(OTHER) :].partition("_")[0]) for name in arrays.keys() - own.keys()}):
+            start = f"{OTHER}{number}_"
+            its = {name[len(start) :]: array for name, array in arrays.items() if name.startswith(start)}
+            tally.others.append(cls.restored(its))
+        arrays = own
         tally.asked.restore({name: array for name, array in arrays.items() if name.startswith("asked_")})
         arrays = {name: array for name, array in arrays.items() if not name.startswith("asked_")}
         binned = "counts" in arrays

@@ -18,15 +18,25 @@ from thalweg.streams.replay.regret import Regret
 NONE = "–"
 
 
+class ObjectiveFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The quality of one objective's scores, over the impressions whose windows have all closed."""
+
+    positives: int
+    auc: float | None
+    log_loss: float | None
+    calibration: float | None
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The counts of a partition since its log's beginning, and the quality of its scores; None is undefined.
 
     The fates sum to `events`. `waiting`: impressions whose window is open. `calibration`: mean score over mean label.
     `auc_by_user`, `auc_by_page`: AUC within users and within pages; `calibration_error`: expected calibration error in
-    20 bins. `baselines`: the figures of plain rates, by name, over the same impressions under the same rules.
-    `rankings`: the figures of the orders of requests' candidates, see `thalweg.streams.replay.rankings`; None without
-    requests. `seconds`, `events_per_second`: of this run, without compilation. `state_bytes`: the part of the state
-    ever used. `warnings`: what the log's owner should look at, see `thalweg.streams.partition.findings`.
+    20 bins. `objectives`: the figures of each of several objectives by name; all others are of the first. `baselines`:
+    the figures of plain rates, by name, over the same impressions under the same rules. `rankings`: the figures of the
+    orders of requests' candidates, see `thalweg.streams.replay.rankings`; None without requests. `seconds`,
+    `events_per_second`: of this run, without compilation. `state_bytes`: the part of the state ever used. `warnings`:
+    what the log's owner should look at, see `thalweg.streams.partition.findings`.
     """
 
     events: int
@@ -64,6 +74,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     base_auc_by_user: float | None
     base_auc_by_page: float | None
     base_calibration_error: float | None
+    objectives: dict[str, ObjectiveFigures] | msgspec.UnsetType = msgspec.UNSET
     baselines: dict[str, Figures]
     rankings: Rankings | None
     digest: str
@@ -130,6 +141,7 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
         base_auc_by_user=by_group[2].auc_by_user,
         base_auc_by_page=by_group[2].auc_by_page,
         base_calibration_error=by_group[2].calibration_error,
+        objectives=objectives_of(partition, tally),
         baselines=plain,
         rankings=rankings_at(partition, tally),
         digest=partition.digest(),
@@ -138,6 +150,20 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
         state_bytes=state_bytes(state),
         warnings=tuple(finding.message for finding in partition.findings(letters)),
     )
+
+
+def objectives_of(partition: Partition, tally: Tally) -> dict[str, ObjectiveFigures] | msgspec.UnsetType:
+    """Return the figures of each of several objectives by its name."""
+    objectives = partition.configuration.objectives
+    if not objectives.heads:
+        return msgspec.UNSET
+    found = {}
+    for name, each in zip(objectives.names, (tally, *tally.others), strict=False):
+        final = each.qualities()[0]
+        found[name] = ObjectiveFigures(
+            positives=each.positives, auc=final.auc, log_loss=final.log_loss, calibration=each.calibration()
+        )
+    return found
 
 
 def rankings_at(partition: Partition, tally: Tally) -> Rankings | None:
@@ -200,6 +226,7 @@ def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:
         ("  base score", number(s.base_log_loss), ""),
         ("calibration", number(s.calibration), "mean score / mean label"),
         ("calibration error", number(s.calibration_error), "expected, in 20 bins"),
+        *objective_rows(s),
         *(
             (f"AUC of {name}", number(plain.auc), f"baseline, log loss {number(plain.log_loss)}{beats(plain, s)}")
             for name, plain in s.baselines.items()
@@ -209,6 +236,20 @@ def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:
         ("events/s", NONE if s.events_per_second is None else f"{s.events_per_second:,.0f}", f"{s.seconds:.1f} s"),
         ("resident state", f"{s.state_bytes / (1 << 20):,.1f} MiB", ""),
         ("digest", s.digest[:16], "of the state"),
+    ]
+
+
+def objective_rows(summary: Summary) -> list[tuple[str, str, str]]:
+    """Return a row of the table for each of several objectives."""
+    if isinstance(summary.objectives, msgspec.UnsetType):
+        return []
+    return [
+        (
+            f"AUC of {name}",
+            number(its.auc),
+            f"objective, log loss {number(its.log_loss)}, calibration {number(its.calibration)}, {its.positives:,}",
+        )
+        for name, its in summary.objectives.items()
     ]
 
 

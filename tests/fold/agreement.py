@@ -15,13 +15,14 @@ from thalweg.streams.partition.partition import Partition
 
 from tests.fold.configurations import configurations
 from tests.fold.plain.fold import Plain
+from tests.fold.plain.objectives import Several
 
 
 class Outcome(NamedTuple):
-    """(model score, score) of each impression, and (label, revision) of each example."""
+    """(model score, score) of each impression, and (label, revision) of each example; of several objectives all."""
 
     scores: npt.NDArray[np.float64]
-    labels: list[tuple[int, int]]
+    labels: list[tuple[Any, int]]
 
 
 def of_the_fold(records: list[LogRecord], name: str) -> Outcome:
@@ -33,9 +34,9 @@ def outcome_of(outputs: Outputs) -> Outcome:
     """Return what outputs state."""
     scores = [json.loads(output.value or b"") for output in outputs.scores]
     examples = [json.loads(output.value or b"") for output in outputs.examples]
-    labels = [(example["label"], example.get("revision", 0)) for example in examples]
-    pairs = [(score["model_score"], score["score"]) for score in scores]
-    return Outcome(np.array(pairs).reshape(-1, 2), labels)
+    labels = [(example.get("labels", example["label"]), example.get("revision", 0)) for example in examples]
+    rows = [(score["model_score"], score["score"], *score.get("scores", {}).values()) for score in scores]
+    return Outcome(np.array(rows).reshape(-1, len(rows[0]) if rows else 2), labels)
 
 
 def of_the_specification(records: list[LogRecord], name: str) -> Outcome:
@@ -43,7 +44,7 @@ def of_the_specification(records: list[LogRecord], name: str) -> Outcome:
     configuration = configurations()[name]
     names = new_state(configuration).names
     columns = Columnizer(configuration, names, 0, 0).columns(records).columns
-    plain = Plain(configuration, field_names(names))
+    plain = (Several if configuration.objectives.heads else Plain)(configuration, field_names(names))
     plain.run(columns)
     return Outcome(np.array(plain.scored), plain.labels)
 

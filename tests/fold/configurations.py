@@ -1,9 +1,10 @@
-"""Eight configurations that between them switch on all that a score is made of."""
+"""Nine configurations that between them switch on all that a score is made of."""
 
 from dataclasses import replace
 from functools import cache
 
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.objectives import ObjectiveConfiguration, ObjectivesConfiguration
 
 from tests.streams.logs_for_tests import shipped, small
 
@@ -53,6 +54,18 @@ def configurations() -> dict[str, Configuration]:
                 attribution_window_ms_by_action={"buy": 30_000},
                 positive_actions=("click", "buy"),
             ),
+        ),
+        "objectives": replace(
+            base,
+            objectives=ObjectivesConfiguration(
+                order="click + 20 * buy - 0.5 * like",
+                named={
+                    "click": ObjectiveConfiguration(actions=("click",), window_ms=300_000),
+                    "like": ObjectiveConfiguration(actions=("like", "click"), window_ms=300_000),
+                    "buy": ObjectiveConfiguration(actions=("buy",), window_ms=420_000),
+                },
+            ),
+            behaviors=both,
         ),
         "no interests": replace(
             base,

@@ -44,7 +44,7 @@ def test_lessons_are_learned_as_specified(name: str, more: dict[str, float]) -> 
 
 
 def test_the_specification_stays_short_enough_to_be_read() -> None:
-    """At most 1 070 lines of code in all, blank lines and docstrings aside."""
+    """At most 1 070 lines of code, blank lines and docstrings aside, and 300 more for several objectives."""
     lines = 0
     for path in sorted((Path(__file__).parent / "plain").glob("*.py")):
         tree = ast.parse(path.read_text())
@@ -55,4 +55,4 @@ def test_the_specification_stays_short_enough_to_be_read() -> None:
         within = {line for node in docstrings for line in range(node.lineno, (node.end_lineno or 0) + 1)}
         texts = enumerate(path.read_text().splitlines(), 1)
         lines += sum(bool(text.strip()) and number not in within for number, text in texts)
-    assert lines <= 1_070
+    assert lines <= 1_370

@@ -29,15 +29,19 @@ class Pair:
     def __init__(self, owner: int | None) -> None:
         self.owner, self.known, self.acted, self.shown = owner, 0.0, 0.0, 0
         self.is_alive = True
+        self.of_heads: dict[int, tuple[float, float]] = {}  # of further objectives: known outcomes, positives
 
 
 class Cross:
-    """`fields` F without the derived ones; coordinates are 8 of each field's embedding, then the statistics."""
+    """`fields` F without the derived ones; coordinates are 8 of each field's embedding, then the statistics.
 
-    def __init__(self, configuration: Configuration, fields: int) -> None:
+    `more`: statistics of further objectives, which are the last.
+    """
+
+    def __init__(self, configuration: Configuration, fields: int, more: int = 0) -> None:
         c = configuration
         self.fields, self.seed, self.rank, self.prior = fields, c.seed, c.learner.cross_rank, c.learner.rate_prior
-        self.size = 16 + 8 * math.ceil((fields - 2) / 2)
+        self.more, self.size = more, 16 + 8 * math.ceil((fields - 2) / 2) + more
         n, r = 8 * fields + self.size, self.rank
         bound = 0.5 / math.sqrt(0.8 * fields + self.size + 1) * math.sqrt(3)
         self.m = np.zeros((4, n, r))  # V1, U1, V2, U2
@@ -109,7 +113,7 @@ class Cross:
     def inputs(self, present: Any, statistics: Vector) -> tuple[Vector, Vector]:
         """x0, and which of the statistics it takes."""
         x0, taken = np.zeros(8 * self.fields + self.size), np.zeros(self.size, bool)
-        taken[:16] = True
+        taken[:16] = taken[self.size - self.more :] = True
         for field, members in by_field(present).items():
             if field < self.fields:
                 x0[8 * field : 8 * field + 8] = 4 * sum(self.of(value).e for value in members) / len(members)

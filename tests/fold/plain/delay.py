@@ -39,10 +39,14 @@ class Delays:
                  if 4 * end <= log_ms and end < self.window_ms and share >= self.share]  # fmt: skip
         self.elapsed_ms = known[0] if known else 0
 
+    def come(self, elapsed_ms: int) -> float:
+        """The share of the positives that comes within an elapsed time."""
+        bucket = bucket_of(elapsed_ms) - 1
+        return float(self.within[bucket]) if bucket >= 0 else 0.0
+
     def provisional(self, p: float, elapsed_ms: int) -> float:
         """The chance that a positive still comes, where none has come so far."""
-        bucket = bucket_of(elapsed_ms) - 1
-        come = self.within[bucket] if bucket >= 0 else 0.0
+        come = self.come(elapsed_ms)
         return 0.0 if come >= 0.99 else float(p * (1 - come) / (p * (1 - come) + 1 - p))
 
 

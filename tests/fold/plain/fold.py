@@ -77,6 +77,7 @@ class Plain:
         self.kinds = c.behaviors.kinds if c.learner.interests else ()
         self.values, self.rates = Values(c, names), Rates(c)
         self.behaviours, self.delays, self.memory = Behaviours(c), Delays(c), Memory(c)
+        self.closing_ms = [self.delays.window_ms]
         self.learner = Learner(c, self.fields, 2 * len(self.kinds))
         self.cross = Cross(c, self.places)
         salts = np.array([field_seed(name, c.seed) for name in names], np.uint64)
@@ -91,8 +92,8 @@ class Plain:
         self.page: tuple[int, int] | None = None  # user and ts of the impressions that came last
         self.shown: list[tuple[Slot, User]] = []  # on that page
         self.page_arrival = self.page_elapsed_ms = self.further = 0
-        self.scored: list[tuple[float, float]] = []
-        self.labels: list[tuple[int, int]] = []  # (label, revision) of each example
+        self.scored: list[tuple[float, ...]] = []
+        self.labels: list[tuple[Any, int]] = []  # (label, revision) of each example
         self.lessons: list[Lesson] = []
 
     def run(self, columns: Columns) -> None:
@@ -167,10 +168,7 @@ class Plain:
             early = [slot for slot in waiting if slot.provisional is not None and slot.provisional[0] < until]
             for slot in sorted(early, key=lambda slot: slot.provisional or ()):
                 slot.provisional = None
-                p = self.delays.provisional(slot.model, max(self.now_ms - slot.begins_ms, self.delays.elapsed_ms))
-                label = 1.0 if slot.label else p
-                teach(self, slot, label, "provisional")
-                self.take(slot, label, self.now_ms)
+                self.foresee(slot, max(self.now_ms - slot.begins_ms, self.delays.elapsed_ms))
             if first is None or first.due[0] >= self.now_ms:
                 break
             if first.status == "early":
@@ -182,16 +180,30 @@ class Plain:
         while self.closed and self.now_ms - self.closed[0].closed_ms >= self.c.joiner.late_window_ms:
             self.forget_slot(self.closed[0])
 
+    def foresee(self, slot: Slot, elapsed_ms: int) -> None:
+        """Learn a provisional label."""
+        label = 1.0 if slot.label else self.delays.provisional(slot.model, elapsed_ms)
+        teach(self, slot, label, "provisional")
+        self.take(slot, label, self.now_ms)
+
     def close(self, slot: Slot) -> None:
         """An impression's window is over: learn its label; what comes later is late."""
         teach(self, slot, float(slot.label), "final")
         self.take(slot, float(slot.label), self.now_ms)
         self.labels.append((slot.label, 0))
-        item = slot.present[ITEM][1]
-        if not slot.label and "skipped" in self.c.behaviors.kinds and item is not None and item.is_alive:
-            self.behaviours.extend(slot.user, "skipped", item, slot.ts_ms)
+        if not slot.label:
+            self.skip(slot)
         if not slot.label and self.positives(slot, self.c.joiner.late_window_ms):
             self.take_late(slot)
+        self.end(slot)
+
+    def skip(self, slot: Slot) -> None:
+        item = slot.present[ITEM][1]
+        if "skipped" in self.c.behaviors.kinds and item is not None and item.is_alive:
+            self.behaviours.extend(slot.user, "skipped", item, slot.ts_ms)
+
+    def end(self, slot: Slot) -> None:
+        """An impression waits for nothing more."""
         slot.status, slot.closed_ms, slot.provisional = "closed", self.now_ms, None
         self.doubts.forget(slot)
         self.closed.append(slot)
@@ -236,7 +248,7 @@ class Plain:
     # Events
 
     def on_impression(self, columns: Columns, event: int, user_key: int) -> None:
-        key, ts_ms, window_ms = int(columns.key[event]), int(columns.ts_ms[event]), self.delays.window_ms
+        key, ts_ms, window_ms = int(columns.key[event]), int(columns.ts_ms[event]), self.closing_ms[0]
         if key in self.slots and self.slots[key].status != "early":
             return  # sent twice
         user = self.user_of(user_key)
@@ -266,7 +278,7 @@ class Plain:
             return  # somebody else's, or sent twice
         if slot is None:
             slot = self.open_slot(key, user_key)
-            slot.due = (self.now_ms + self.delays.window_ms, self.arrivals, key)
+            slot.due = (self.now_ms + self.closing_ms[-1], self.arrivals, key)
         self.join(slot, feedback, item)
 
     def on_action(self, feedback: Any, item: int, user_key: int) -> None:

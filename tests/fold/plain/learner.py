@@ -72,17 +72,23 @@ class Learner:
 
     def learn(self, present: Any, interests: Vector, numbers: Vector, error: float, dense_error: float) -> None:
         """One step of all that an impression touches."""
+        for latent, gradient in self.learn_apart(present, interests, numbers, error, dense_error):
+            latent.step(gradient)
+
+    def learn_apart(self, present: Any, interests: Vector, numbers: Vector, error: float, dense_error: float) -> Any:
+        """One step of all but the latent vectors: return each of them with its gradient."""
         v, _ = self.vectors(present, interests)
         r = self.above * self.pairs.w
         gradient = r @ v
         gradient += (r.T @ v[: self.fields])[: self.fields]
         has = np.abs(v).any(axis=1)
         self.pairs.step(error * self.above * (v[: self.fields] @ v.T) * np.outer(has[: self.fields], has))
-        for field, members in by_field(present).items():
+        for members in by_field(present).values():
             for member in members:
                 member.weight.step(np.array([error / len(members)]))
-                member.latent.step(gradient[field] * error / len(members))
         self.dense.step(dense_error * np.append(numbers, 1.0))
+        groups = by_field(present).items()
+        return [(each.latent, gradient[f] * error / len(members)) for f, members in groups for each in members]
 
 
 def by_field(present: Any) -> dict[int, list[Any]]:

@@ -1,0 +1,339 @@
+"""Several objectives of one impression are learned together.
+
+With one objective nothing here runs. An impression waits for the longest window. Each objective's label closes with its
+own, and those that close together are learned in one step.
+"""
+
+from thalweg.operators import cross, delay, features, ftrl, heads, joiner, learner, rates
+from thalweg.operators.behaviors import Behavior
+from thalweg.operators.fold import head_scoring, layout, learning, scoring, users
+from thalweg.operators.fold.emitted import Emitted, emit_example
+from thalweg.operators.fold.fates import Tallied
+from thalweg.operators.fold.layout import Extra
+from thalweg.operators.fold.learning import Step
+from thalweg.operators.fold.state import Parameters, Scratch, State
+from thalweg.operators.joiner import Score
+from thalweg.operators.machine.compiled import compiled, float32, float64, int64
+from thalweg.operators.machine.numerics import log, sigmoid
+from thalweg.operators.structures import table
+
+
+@compiled
+def learned_of(state: State, slot: int, objective: int) -> float:
+    """Return the label that an objective has learned of an impression so far, or `UNLEARNED`."""
+    if objective == 0:
+        return float64(state.waiting.learned[slot])
+    return float64(state.heads.learned[slot, objective - 1])
+
+
+@compiled
+def model_score_of(state: State, slot: int, objective: int) -> float:
+    """Return the probability that the model gave an impression for an objective."""
+    if objective == 0:
+        return float64(state.waiting.scores[slot, Score.MODEL])
+    return float64(state.heads.scores[slot, objective - 1, heads.MODEL])
+
+
+@compiled
+def begin_slot(state: State, slot: int) -> None:
+    """Note that nothing is learned of an impression that begins to wait."""
+    for head in range(heads.count_of(state.heads)):
+        state.heads.learned[slot, head] = joiner.UNLEARNED
+
+
+@compiled
+def take_provisional(state: State, parameters: Parameters, scratch: Scratch, slot: int, elapsed_ms: int) -> None:
+    """Learn a provisional label of each objective that is open and has learned none, all in one step.
+
+    A head whose positives mostly come later waits for its window.
+    """
+    p, share = scratch.heads, parameters.joiner.provisional_share
+    for objective in range(p.takes.shape[0]):
+        is_due = joiner.is_open(state.waiting, slot, objective, parameters.joiner)
+        if objective > 0:
+            is_due &= delay.has_come(heads.delays_of(state.heads, objective - 1), elapsed_ms, share)
+        p.takes[objective] = is_due and learned_of(state, slot, objective) == joiner.UNLEARNED
+        p.labels[objective] = float64(joiner.label_of(state.waiting, slot, objective))
+        if p.labels[objective] == 0.0:
+            probability = model_score_of(state, slot, objective)
+            p.labels[objective] = provisional_label(state, objective, probability, elapsed_ms)
+    take_labels(state, parameters, scratch, slot)
+
+
+@compiled
+def provisional_label(state: State, objective: int, probability: float, elapsed_ms: int) -> float:
+    """Return the chance that a positive of an objective still comes."""
+    if objective == 0:
+        return delay.provisional_label(state.delays, probability, elapsed_ms)
+    return delay.provisional_label(heads.delays_of(state.heads, objective - 1), probability, elapsed_ms)
+
+
+@compiled
+def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emitted, slot: int) -> None:
+    """Take the labels whose window closes; with the last of them, emit the example."""
+    waiting, p = state.waiting, scratch.heads
+    for objective in range(p.takes.shape[0]):
+        p.takes[objective] = joiner.is_closing(waiting, slot, objective, parameters.joiner)
+        p.labels[objective] = float64(joiner.label_of(waiting, slot, objective))
+    take_labels(state, parameters, scratch, slot)
+    if joiner.is_closing(waiting, slot, int64(0), parameters.joiner) and waiting.label[slot] == 0:
+        skip_item(state, parameters, scratch, slot)
+    is_last = joiner.is_last_closing(waiting, slot, parameters.joiner)
+    if is_last:
+        state.tallies[Tallied.LABELLED] += 1
+        state.tallies[Tallied.POSITIVES] += waiting.label[slot] == 1
+        is_learned = waiting.label[slot] == 1 or learning.is_sampled(state, parameters, slot)
+        emit_example(state, emitted, slot, 0, is_learned)
+    for objective in range(p.takes.shape[0]):
+        is_negative = joiner.label_of(waiting, slot, objective) == 0
+        if is_negative and joiner.is_closing(waiting, slot, objective, parameters.joiner):
+            grace_ms = parameters.joiner.late_window_ms
+            if joiner.has_positive(waiting, slot, objective, grace_ms, parameters.joiner):
+                take_late_positive(state, parameters, scratch, emitted, slot, objective, is_last)
+
+
+@compiled
+def skip_item(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
+    """Extend the user's sequence of items that were shown and not acted on."""
+    seen = state.features_seen
+    item = int64(seen.row[slot, features.ITEM])
+    if table.is_current(state.features, item, seen.generation[slot, features.ITEM]):  # no other item has its row
+        behavior = Behavior(users.owner_of(state, slot), parameters.skipped, item, state.waiting.ts_ms[slot])
+        learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+
+
+@compiled
+def take_late_positive(
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    emitted: Emitted,
+    slot: int,
+    objective: int,
+    is_emitted: bool,
+) -> None:
+    """Learn a positive of an objective whose window has closed: one more step, no undo.
+
+    Where the example `is_emitted` already, it comes once more.
+    """
+    joiner.set_label(state.waiting, slot, objective)
+    state.tallies[Tallied.LATE_POSITIVES] += 1
+    p = scratch.heads
+    for other in range(p.takes.shape[0]):
+        p.takes[other] = other == objective
+    p.labels[objective] = 1.0
+    count_outcome(state, parameters, slot, objective, 0.0, 1.0)
+    if objective == 0:
+        state.waiting.learned[slot] = joiner.UNLEARNED
+    else:
+        state.heads.learned[slot, objective - 1] = joiner.UNLEARNED
+    learn_labels(state, parameters, scratch, slot)
+    if is_emitted:
+        emit_example(state, emitted, slot, 1, True)
+
+
+@compiled
+def take_labels(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
+    """Take the labels of the objectives that `scratch.heads` marks: they count in the rates, and are learned.
+
+    A label taken before counts already: only the difference is added.
+    """
+    p = scratch.heads
+    for objective in range(p.takes.shape[0]):
+        if p.takes[objective] != 0:
+            taken, label = learned_of(state, slot, objective), p.labels[objective]
+            if taken == joiner.UNLEARNED:
+                count_outcome(state, parameters, slot, objective, 1.0, label)
+            elif taken != label:
+                count_outcome(state, parameters, slot, objective, 0.0, label - taken)
+    learn_labels(state, parameters, scratch, slot)
+
+
+@compiled
+def count_outcome(state: State, parameters: Parameters, slot: int, objective: int, shown: float, acted: float) -> None:
+    """Count an objective's outcome in the rates of all values, as `learning.count_outcome` does the first one's."""
+    now_ms = int64(state.clock.stream_time_ms[0])
+    if objective == 0:
+        learning.count_outcome(state, parameters, slot, shown, acted, now_ms)
+        return
+    head, seen, p = objective - 1, state.features_seen, parameters.learner.rates
+    own = heads.rates_of(state.heads, head)
+    expected = shown * model_score_of(state, slot, objective)
+    lately = rates.decay(own.overall, own.overall_at_ms, 0, now_ms, p)
+    rates.add_outcome(own.overall, 0, shown, acted, expected, lately)
+    heads.floor_lately(own.overall, 0)
+    for value in range(seen.counts[slot]):
+        row = seen.row[slot, value]
+        if row >= 0 and table.is_current(state.features, row, seen.generation[slot, value]):
+            lately = rates.decay(own.sums, own.at_ms, row, now_ms, p)
+            rates.add_outcome(own.sums, row, shown, acted, expected, lately)
+            heads.floor_lately(own.sums, row)
+        else:
+            seen.row[slot, value] = table.NONE
+    if cross.is_on(state.cross):
+        mean = rates.overall_prior(own, now_ms, p).mean
+        heads.count_label(state.heads, state.cross, slot, seen.row[slot], head, shown, acted, mean)
+
+
+@compiled
+def learn_labels(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
+    """Learn the labels of the objectives that `scratch.heads` marks, in one step, and remember their errors."""
+    p, now_ms = scratch.heads, int64(state.clock.stream_time_ms[0])
+    frozen_from_ms = parameters.learner.frozen_from_ms
+    is_frozen = frozen_from_ms > 0 and now_ms >= frozen_from_ms
+    is_sampled = learning.is_sampled(state, parameters, slot)
+    is_any, is_learned = False, False
+    for objective in range(p.takes.shape[0]):
+        label, learned = p.labels[objective], learned_of(state, slot, objective)
+        p.takes[objective] = p.takes[objective] != 0 and learned != label
+        p.now[objective] = model_score_of(state, slot, objective)
+        p.learned[objective] = learned
+        is_any |= p.takes[objective] != 0
+        steps = p.takes[objective] != 0 and not is_frozen and (is_sampled or label == 1.0)
+        if not is_sampled:
+            p.learned[objective] = joiner.UNLEARNED  # what was provisional of it was not learned
+        p.errors[objective] = 1.0 if steps else 0.0
+        is_learned |= steps
+    if not is_any:
+        return
+    if is_learned:
+        learn_slot(state, parameters, scratch, slot, now_ms)
+    for objective in range(p.takes.shape[0]):
+        if p.takes[objective] != 0:
+            moved = p.now[objective] - model_score_of(state, slot, objective)
+            remember(state, parameters, slot, objective, p.labels[objective], moved, now_ms)
+    learning.update_rows(state, slot, now_ms)
+
+
+@compiled
+def remember(
+    state: State, parameters: Parameters, slot: int, objective: int, label: float, moved: float, now_ms: int
+) -> None:
+    """Remember the error of an objective's label, and that it is learned."""
+    if objective == 0:
+        learning.remember_error(state, parameters, slot, Step(label, now_ms, 1.0, True), moved)
+        state.waiting.learned[slot] = label
+    else:
+        state.heads.learned[slot, objective - 1] = label
+
+
+@compiled
+def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int, now_ms: int) -> None:
+    """Take one step of the objectives whose `errors` are not 0: the formulas of `learning.learn_slot` for each.
+
+    `now` gets the probability that the model gave just before.
+    """
+    p, pooled, seen = scratch.heads, scratch.pooled, state.features_seen
+    field, row, count = seen.field[slot], seen.row[slot], int64(seen.counts[slot])
+    p.machines[0] = scoring.machine_logit(state, pooled, scratch.gradients.weighted, slot)
+    for head in range(heads.count_of(state.heads)):
+        model = heads.learner_of(state.learner, state.heads, head)
+        machine = heads.sum_weights(state.heads, pooled, count, field, row, head)
+        p.machines[head + 1] = machine + learner.score_pairs(model, pooled, scratch.gradients.weighted)
+    if cross.is_on(state.cross):
+        score_layers(state, scratch, slot)
+    for objective in range(p.takes.shape[0]):
+        p.cross_errors[objective], p.dense_errors[objective] = float32(0.0), float32(0.0)
+        if p.errors[objective] != 0.0:
+            p.errors[objective] = measure(state, parameters, scratch, slot, objective, now_ms)
+    if cross.is_on(state.cross):
+        if p.cross_errors[0] != 0.0 and p.learned[0] == joiner.UNLEARNED:
+            statistics = seen.inputs[slot][head_scoring.statistics_start(state) :]
+            cross.learn_moments(state.cross, scratch.cross, statistics)
+        heads.learn_cross(state.heads, state.cross, scratch.cross, p.rights, count, field, row, p.cross_errors)
+    learn_machines(state, parameters, scratch, slot)
+
+
+@compiled
+def score_layers(state: State, scratch: Scratch, slot: int) -> None:
+    """Write the network's logit of each objective as it is now."""
+    p, seen = scratch.heads, state.features_seen
+    count = int64(seen.counts[slot])
+    p.crossed[0] = scoring.cross_logit(state, scratch, slot)
+    heads.gather_products(state.cross, scratch.cross)
+    for head in range(heads.count_of(state.heads)):
+        crossed = heads.score_cross(state.heads, scratch.cross, count, seen.field[slot], seen.row[slot], head)
+        p.crossed[head + 1] = crossed
+
+
+@compiled
+def measure(state: State, parameters: Parameters, scratch: Scratch, slot: int, objective: int, now_ms: int) -> float:
+    """Return the error that an objective's machine steps against, and write those of its other parts; step its mix."""
+    p, end = scratch.heads, 2 * state.learner.pairs.shape[0]
+    label, learned = p.labels[objective], p.learned[objective]
+    if objective == 0:
+        first = state.features_seen.inputs[slot]
+        at = layout.extras_start(state.learner) + Extra.MACHINE
+        mean = rates.overall_prior(state.learner.rates, now_ms, parameters.learner.rates).mean
+        linear = float64(learner.score_dense(state.learner, first[: at + 1]))
+        served_machine, trust = float64(first[at]), float64(state.learner.dense[0, ftrl.Part.WEIGHT, end])
+    else:
+        head = objective - 1
+        inputs = state.heads.inputs[slot, head]
+        model = heads.learner_of(state.learner, state.heads, head)
+        mean = rates.overall_prior(model.rates, now_ms, parameters.learner.rates).mean
+        linear = float64(learner.score_dense(model, inputs[: end + 1]))
+        served_machine, trust = float64(inputs[end]), float64(model.dense[0, ftrl.Part.WEIGHT, end])
+    base = log(mean / (1.0 - mean)) - parameters.joiner.log_rate
+    moved = trust * (p.machines[objective] - served_machine)
+    logit = linear + moved
+    if cross.is_on(state.cross):
+        logit = measure_cross(state, scratch, slot, objective, base, logit)
+    p.now[objective] = sigmoid(base + parameters.joiner.log_rate + logit)
+    error = learned - label
+    if learned == joiner.UNLEARNED:
+        error = sigmoid(base + linear + moved) - label
+        p.dense_errors[objective] = float32(sigmoid(base + linear) - label)
+    else:
+        p.dense_errors[objective] = float32(error)
+    return float64(error)
+
+
+@compiled
+def measure_cross(state: State, scratch: Scratch, slot: int, objective: int, base: float, logit: float) -> float:
+    """Write the error of an objective's part of the network, step its mix, and return its whole logit as it is now."""
+    p, end = scratch.heads, 2 * state.learner.pairs.shape[0]
+    label, learned, crossed = p.labels[objective], p.learned[objective], p.crossed[objective]
+    error = learned - label
+    mix_error = error
+    if objective == 0:
+        statistics = state.features_seen.inputs[slot][head_scoring.statistics_start(state) :]
+        own, served = float64(statistics[cross.OWN]), float64(statistics[cross.CROSS])
+        if learned == joiner.UNLEARNED:
+            mix_error = sigmoid(base + cross.mix(state.cross, own, served)) - label
+        cross.learn_mix(state.cross, own, served, mix_error)
+        logit = cross.mix(state.cross, logit, crossed)
+    else:
+        inputs = state.heads.inputs[slot, objective - 1]
+        own, served = float64(inputs[end + heads.LINEAR]), float64(inputs[end + heads.CROSSED])
+        if learned == joiner.UNLEARNED:
+            mix_error = sigmoid(base + heads.mix(state.heads, objective - 1, own, served)) - label
+        heads.learn_mix(state.heads, objective - 1, own, served, mix_error)
+        logit = heads.mix(state.heads, objective - 1, logit, crossed)
+    if learned == joiner.UNLEARNED:
+        error = sigmoid(base + crossed) - label
+    p.cross_errors[objective] = float32(error)
+    return logit
+
+
+@compiled
+def learn_machines(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
+    """Step machines and dense levels of all objectives; each latent vector once, against the sum of its gradients."""
+    p, pooled, gradients, seen = scratch.heads, scratch.pooled, scratch.gradients, state.features_seen
+    end = 2 * state.learner.pairs.shape[0]
+    heads.clear_gradients(pooled, p.vectors)
+    for objective in range(p.takes.shape[0]):
+        error, dense_error = p.errors[objective], p.dense_errors[objective]
+        if error == 0.0 and dense_error == 0.0:
+            continue
+        if objective == 0:
+            learner.learn_pairs(state.learner, pooled, gradients, error, parameters.learner)
+            dense = seen.inputs[slot][: end + 1]
+            learner.learn_dense(state.learner, gradients.dense, dense, dense_error, parameters.learner)
+        else:
+            model = heads.learner_of(state.learner, state.heads, objective - 1)
+            learner.learn_pairs(model, pooled, gradients, error, parameters.learner)
+            dense = state.heads.inputs[slot, objective - 1][: end + 1]
+            learner.learn_dense(model, gradients.dense, dense, dense_error, parameters.learner)
+        heads.add_gradients(pooled, gradients.vectors, error, p.vectors)
+    heads.learn_rows(state.heads, state.learner, pooled, p.vectors, seen, slot, p.errors, parameters.learner)

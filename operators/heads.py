@@ -1,0 +1,433 @@
+"""Heads: what each objective but the first has for itself, beside what it shares with the first.
+
+Shared are rows and their latent vectors, embeddings, interests, exposures, and the layers of the cross network. A head
+has rates of its own action, weights of values, of pairs of fields and of the dense level, and reads the network's
+layers in its own way (Ma et al., Modeling Task Relationships in Multi-task Learning, 2018, call such a network shared-
+bottom):
+
+    crossed = w x0 + u x1 + sum of lin + sum_k a_k (U2' x0)_k (V2' x1)_k
+
+The first objective reads the sum of the products, a_k = 1, and x0 alone. One step of all objectives moves a shared
+coordinate once, against the sum of their gradients.
+"""
+
+import math
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from thalweg.operators import cross, ftrl
+from thalweg.operators.cross import Cross, CrossScratch
+from thalweg.operators.delay import Delays
+from thalweg.operators.features import FeaturesSeen
+from thalweg.operators.ftrl import Coordinates, Part
+from thalweg.operators.learner import Learner, LearnerParameters, Pooled
+from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
+from thalweg.operators.machine.declare import Float32, Float64, Int64, per
+from thalweg.operators.machine.lanes import LANES, dot_lanes, gather_lanes, padded, spread_lanes, weigh_lanes
+from thalweg.operators.rates import Prior, Rates, Sum, read_rate
+from thalweg.operators.structures import table
+
+MACHINE, OVERALL, LINEAR, CROSSED = range(4)
+OWN_INPUTS = 4
+"""A head's inputs behind its rates and residuals, as served: the machine's logit, the overall log-odds, the dense
+level's logit, the network's."""
+LOGIT, MODEL, SCORE = range(3)
+LIN, LIN_SQUARES, LABELS = range(3)
+OF_X0, OF_X1 = range(2)
+USER_RATE, ITEM_RATE, USER_LABELS, ITEM_LABELS, OWN, PAIRS = range(6)
+"""A head's statistics in x0; rates of pairs come last."""
+KNOWN, ACTED = range(2)
+
+
+class Heads(NamedTuple):
+    """What the heads have learned and counted, and what each waiting impression was scored with."""
+
+    rates: Annotated[Float64, per("values heads 5", "`Sum` of each value")]
+    rates_at_ms: Annotated[Int64, per("values heads", "until when those with a half-life are decayed")]
+    overall: Annotated[Float64, per("heads 1 5", "`Sum`, of all")]
+    overall_at_ms: Annotated[Int64, per("heads 1", "until when those with a half-life are decayed")]
+    weights: Annotated[
+        Coordinates, per("values 5 heads", "weight of each value", seen_as=lambda values: ftrl.learned(values.weights))
+    ]
+    network: Annotated[Float32, per("values heads 3", "lin, its squares, running mean of labels")]
+    pairs: Annotated[Coordinates, per("heads fields 5 pairs", "as `learner.pairs`")]
+    dense: Annotated[Coordinates, per("heads 1 5 dense", "as `learner.dense`")]
+    linear: Annotated[Float32, per("heads 2 cross_inputs", "w and u")]
+    linear_squares: Annotated[Float32, per("heads 2 cross_inputs", "sums of their squared gradients")]
+    products: Annotated[Float32, per("heads 2 cross_rank", "a, and the sums of its squared gradients")]
+    mix: Annotated[Float64, per("heads 2 2", "as `cross.mix`")]
+    delays: Annotated[Float64, per("heads 2 48", "as `delays.counts` and `delays.within`")]
+    delays_ms: Annotated[Int64, per("heads 3", "as `delays.times_ms`")]
+    inputs: Annotated[
+        Float32, per("slots heads head_inputs", "rates and residuals, what is behind them", over="scored")
+    ]
+    scores: Annotated[Float64, per("slots heads 3", "raw logit, model score, score", over="scored")]
+    learned: Annotated[Float64, per("slots heads", "the label learned from so far, or `UNLEARNED`", over="scored")]
+
+
+class HeadScratch(NamedTuple):
+    """Scratch of one step of all objectives.
+
+    [objectives]: `takes` uint8, whether an objective takes its label, and `labels` float64, which; `learned` float64,
+    the label it is a correction of, or `UNLEARNED`; `machines`, `crossed`, `now` float64: logits as they are now, and
+    the probability; `errors`, `dense_errors`, `cross_errors` float32: what each part steps against, or 0.
+
+    `vectors` float32 [fields + interests, d]: the sum of the gradients of latent vectors; `rights` float32 [2, rank].
+    """
+
+    takes: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.float64]
+    learned: npt.NDArray[np.float64]
+    machines: npt.NDArray[np.float64]
+    crossed: npt.NDArray[np.float64]
+    now: npt.NDArray[np.float64]
+    errors: npt.NDArray[np.float32]
+    dense_errors: npt.NDArray[np.float32]
+    cross_errors: npt.NDArray[np.float32]
+    vectors: npt.NDArray[np.float32]
+    rights: npt.NDArray[np.float32]
+
+
+def head_sizes(heads: int, fields: int, rank: int) -> dict[str, Any]:
+    """Return the sizes of the arrays of so many heads, for so many fields and a network of this rank."""
+    inputs = 2 * fields + OWN_INPUTS
+    stages = int(heads > 0)
+    return {"heads": heads, "stages": stages, "objectives": heads, "head_inputs": inputs, "cross_rank": rank}
+
+
+def head_statistics(fields: int) -> int:
+    """Return how many statistics each head adds to x0, in whole blocks, for so many fields without the derived ones.
+
+    >>> head_statistics(7)
+    16
+    """
+    return padded(PAIRS + 2 * (fields - 2))
+
+
+def start_heads(heads: Heads, learner: Learner) -> None:
+    """Write the weights of heads that have learned nothing, as those of the first objective begin."""
+    heads.pairs[:] = learner.pairs
+    heads.dense[:] = learner.dense
+    heads.products[:, 0] = 1.0
+    heads.mix[:, 0] = cross.MIX_INITIAL
+
+
+def new_head_scratch(heads: int, places: int, size: int, rank: int) -> HeadScratch:
+    """Return scratch for so many heads, places of fields and interests, coordinates of a vector, and ranks."""
+    count = heads + 1
+    return HeadScratch(
+        takes=np.zeros(count, np.uint8),
+        labels=np.zeros(count),
+        learned=np.zeros(count),
+        machines=np.zeros(count),
+        crossed=np.zeros(count),
+        now=np.zeros(count),
+        errors=np.zeros(count, np.float32),
+        dense_errors=np.zeros(count, np.float32),
+        cross_errors=np.zeros(count, np.float32),
+        vectors=np.zeros((places, size), np.float32),
+        rights=np.zeros((2, rank), np.float32),
+    )
+
+
+@compiled
+def count_of(heads: Heads) -> int:
+    """Return how many heads there are."""
+    return heads.mix.shape[0]  # type: ignore[no-any-return]
+
+
+@compiled
+def rates_of(heads: Heads, head: int) -> Rates:
+    """Return a head's rates."""
+    return Rates(heads.rates[:, head], heads.rates_at_ms[:, head], heads.overall[head], heads.overall_at_ms[head])
+
+
+@compiled
+def floor_lately(sums: Float64, row: int) -> None:
+    """Keep the positives with a half-life at 0 or more: what was provisional of them may have decayed."""
+    sums[row, Sum.LATELY_ACTED] = max(sums[row, Sum.LATELY_ACTED], 0.0)
+
+
+@compiled
+def delays_of(heads: Heads, head: int) -> Delays:
+    """Return the delays of a head's positives."""
+    return Delays(heads.delays[head, 0], heads.delays[head, 1], heads.delays_ms[head])
+
+
+@compiled
+def learner_of(learner: Learner, heads: Heads, head: int) -> Learner:
+    """Return a head's machine and dense level, over the shared rows."""
+    return Learner(learner.features, rates_of(heads, head), heads.pairs[head], heads.dense[head])
+
+
+@compiled
+def sum_weights(
+    heads: Heads, pooled: Pooled, count: int, field: npt.NDArray[np.uint8], row: npt.NDArray[np.int32], head: int
+) -> float:
+    """Return the sum of the fields' mean weights, behind `learner.pool_fields` of the same values."""
+    total = float32(0.0)
+    for value in range(count):
+        if row[value] >= 0:
+            share = float32(1.0) / float32(pooled.values[field[value]])
+            total += heads.weights[row[value], Part.WEIGHT, head] * share
+    return total
+
+
+@compiled
+def statistics_at(cross_state: Cross, heads: Heads, head: int) -> int:
+    """Return where a head's statistics begin among all."""
+    count = count_of(heads)
+    return cross_state.moments.shape[1] - (count - head) * head_size(cross_state)  # type: ignore[no-any-return]
+
+
+@compiled
+def head_size(cross_state: Cross) -> int:
+    """Return how many statistics a head has, in whole blocks."""
+    return -(-(PAIRS + cross_state.pairs_seen.row.shape[1]) // LANES) * LANES  # type: ignore[no-any-return]
+
+
+@compiled
+def read_statistics(
+    heads: Heads,
+    cross_state: Cross,
+    slot: int,
+    rows: npt.NDArray[np.int32],
+    prior: Prior,
+    head: int,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write a head's statistics of an impression to `out` [statistics], behind its rates; its logit comes later."""
+    at = statistics_at(cross_state, heads, head)
+    inputs, seen = heads.inputs[slot, head], cross_state.pairs_seen
+    for which in range(2):
+        row = int64(rows[which])
+        out[at + USER_RATE + which] = inputs[2 * which]
+        out[at + USER_LABELS + which] = heads.network[row, head, LABELS] if row >= 0 else float32(0.0)
+    for place in range(seen.row.shape[1]):
+        pair = int64(seen.row[slot, place])
+        rate = 0.0
+        if table.is_current(cross_state.pairs, pair, seen.generation[slot, place]):
+            counts = cross_state.of_heads[pair, head]
+            rate = read_rate(float64(counts[KNOWN]), float64(counts[ACTED]), prior)
+        out[at + PAIRS + place] = rate
+
+
+@compiled
+def count_label(
+    heads: Heads,
+    cross_state: Cross,
+    slot: int,
+    rows: npt.NDArray[np.int32],
+    head: int,
+    shown: float,
+    acted: float,
+    overall: float,
+) -> None:
+    """Count a head's outcome with user, item and pairs, as `cross.count_label` does the first one's."""
+    for which in range(2):
+        row = int64(rows[which])
+        if row >= 0:
+            its = heads.network[row, head]
+            its[LABELS] += cross.RECENT_SHARE * float32(acted - shown * (float64(its[LABELS]) + overall))
+    seen = cross_state.pairs_seen
+    for place in range(seen.row.shape[1]):
+        pair = int64(seen.row[slot, place])
+        if table.is_current(cross_state.pairs, pair, seen.generation[slot, place]):
+            cross_state.of_heads[pair, head, KNOWN] += float32(shown)
+            cross_state.of_heads[pair, head, ACTED] += float32(acted)
+
+
+@compiled
+def gather_products(cross_state: Cross, scratch: CrossScratch) -> None:
+    """Leave U2' x0 in the scratch, behind `cross.score_cross`: the heads read the products by their rank."""
+    p = scratch
+    gather_lanes(p.hidden[3], cross_state.matrices[cross.U2], p.x0, p.present, p.blocks[0], p.hidden.shape[1])
+
+
+@compiled
+def score_cross(
+    heads: Heads,
+    scratch: CrossScratch,
+    count: int,
+    field: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int32],
+    head: int,
+) -> float:
+    """Return the network's part of a head's logit, behind `gather_products`."""
+    p = scratch
+    total = float32(0.0)
+    for value in range(count):
+        f = int64(field[value])
+        if f < p.values.shape[0] and rows[value] >= 0:
+            total += heads.network[rows[value], head, LIN] / float32(p.values[f])
+    of_x0, of_x1 = heads.linear[head, OF_X0], heads.linear[head, OF_X1]
+    for place in range(p.blocks[0]):
+        at = p.present[place] * LANES
+        total += dot_lanes(p.x0, at, of_x0, at) + dot_lanes(p.x1, at, of_x1, at)
+    for k in range(p.hidden.shape[1]):
+        total += heads.products[head, 0, k] * p.hidden[3, k] * p.hidden[1, k]
+    return min(max(float64(total), -cross.LOGIT_CLIP), cross.LOGIT_CLIP)
+
+
+@compiled
+def learn_cross(
+    heads: Heads,
+    cross_state: Cross,
+    scratch: CrossScratch,
+    rights: npt.NDArray[np.float32],
+    count: int,
+    field: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int32],
+    errors: npt.NDArray[np.float32],
+) -> None:
+    """Take one step of the network for all objectives, behind `gather_products` of the same impression.
+
+    `errors` [objectives], 0 where one takes no step; `rights` [2, rank] is scratch. The shared layers step against the
+    sum of the gradients, each times its error over the root of their squares.
+    """
+    p = scratch
+    rank, size = p.hidden.shape[1], p.hidden.shape[1] * LANES
+    squares = float32(0.0)
+    for error in errors:
+        squares += error * error
+    if squares == 0.0:
+        return
+    whole = float32(math.sqrt(squares))
+    for k in range(rank):
+        scale = errors[0]
+        for head in range(count_of(heads)):
+            scale += errors[head + 1] * heads.products[head, 0, k]
+        rights[0, k] = scale / whole * p.hidden[3, k]
+        rights[1, k] = scale / whole * p.hidden[1, k]
+    for place in range(p.blocks[0]):
+        block = p.present[place]
+        at = block * LANES
+        spread_lanes(p.gx, at, cross_state.matrices[cross.V2], block * size, rights[0], rank)
+        for i in range(at, at + LANES):
+            for head in range(count_of(heads)):
+                p.gx[i] += errors[head + 1] / whole * heads.linear[head, OF_X1, i]
+            p.gz[i] = p.gx[i] * p.x0[i]
+    gather_lanes(p.hidden[2], cross_state.matrices[cross.U1], p.gz, p.present, p.blocks[0], rank)
+    for place in range(p.blocks[0]):
+        block = p.present[place]
+        at = block * LANES
+        spread_lanes(p.gradient, at, cross_state.matrices[cross.V1], block * size, p.hidden[2], rank)
+        spread_lanes(p.z2, at, cross_state.matrices[cross.U2], block * size, rights[1], rank)
+        for i in range(at, at + LANES):
+            weight = errors[0] / whole * cross_state.weights[i]
+            for head in range(count_of(heads)):
+                weight += errors[head + 1] / whole * heads.linear[head, OF_X0, i]
+            p.gradient[i] += weight + p.z2[i] + p.gx[i] * (p.z1[i] + float32(1.0))
+    for head in range(count_of(heads)):
+        if errors[head + 1] != 0.0:
+            _step_head(heads, p, head, count, field, rows, errors[head + 1])
+    cross.step_matrix(cross_state, p, cross.V1, p.x0, p.hidden[2], whole)
+    cross.step_matrix(cross_state, p, cross.U1, p.gz, p.hidden[0], whole)
+    cross.step_matrix(cross_state, p, cross.V2, p.x1, rights[0], whole)
+    cross.step_matrix(cross_state, p, cross.U2, p.x0, rights[1], whole)
+    if errors[0] != 0.0:
+        cross.step_weights(cross_state, p, errors[0])
+    cross.step_rows(cross_state, p, count, field, rows, errors[0], whole)
+
+
+@compiled
+def _step_head(
+    heads: Heads,
+    scratch: CrossScratch,
+    head: int,
+    count: int,
+    field: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int32],
+    error: float,
+) -> None:
+    """Step what one head reads the layers by."""
+    p = scratch
+    weights, squares = heads.products[head, 0], heads.products[head, 1]
+    for k in range(weights.shape[0]):
+        g = error * p.hidden[3, k] * p.hidden[1, k]
+        squares[k] += g * g
+        weights[k] -= cross.RATE * g / np.sqrt(cross.MATRIX_FLOOR + squares[k])
+    _step_linear(heads, p, head, OF_X0, p.x0, error)
+    _step_linear(heads, p, head, OF_X1, p.x1, error)
+    for value in range(count):
+        f = int64(field[value])
+        if f < p.values.shape[0] and rows[value] >= 0:
+            its, share = heads.network[rows[value], head], error / float32(p.values[f])
+            its[LIN_SQUARES] += share * share
+            its[LIN] -= cross.RATE * share / np.sqrt(cross.ROW_FLOOR + its[LIN_SQUARES])
+
+
+@compiled
+def _step_linear(
+    heads: Heads, scratch: CrossScratch, head: int, which: int, x: npt.NDArray[np.float32], error: float
+) -> None:
+    """Step a head's weights of a layer against `error` times the layer, as `cross.step_weights` does."""
+    p, weights, squares = scratch, heads.linear[head, which], heads.linear_squares[head, which]
+    change = float32(0.0)
+    for place in range(p.blocks[0]):
+        at = p.present[place] * LANES
+        change += weigh_lanes(squares, at, x, at, error * error, cross.MATRIX_FLOOR, p.step)
+    scale = error * cross.RATE / (float32(1.0) + cross.RATE * change)
+    for place in range(p.blocks[0]):
+        at = p.present[place] * LANES
+        for i in range(at, at + LANES):
+            weights[i] -= scale * p.step[i]
+
+
+@compiled
+def mix(heads: Heads, head: int, own: float, crossed: float) -> float:
+    """Return the sum of a head's two logits, as far as each is trusted."""
+    return heads.mix[head, 0, 0] * own + heads.mix[head, 0, 1] * crossed  # type: ignore[no-any-return]
+
+
+@compiled
+def learn_mix(heads: Heads, head: int, own: float, crossed: float, error: float) -> None:
+    """Step a head's trust in both against `error`."""
+    for which in range(2):
+        gradient = error * (own if which == 0 else crossed)
+        heads.mix[head, 1, which] += gradient * gradient
+        step = cross.MIX_RATE * gradient / math.sqrt(cross.MIX_FLOOR + heads.mix[head, 1, which])
+        heads.mix[head, 0, which] -= step
+
+
+@compiled
+def learn_rows(
+    heads: Heads,
+    learner: Learner,
+    pooled: Pooled,
+    vectors: npt.NDArray[np.float32],
+    seen: FeaturesSeen,
+    slot: int,
+    errors: npt.NDArray[np.float32],
+    parameters: LearnerParameters,
+) -> None:
+    """Step each value's weights by their own errors, and its latent vector once, against the sum `vectors`."""
+    field, row = seen.field[slot], seen.row[slot]
+    for value in range(seen.counts[slot]):
+        if row[value] >= 0:
+            share = float32(1.0) / float32(pooled.values[field[value]])
+            if errors[0] != 0.0:
+                ftrl.descend(learner.features, row[value], 0, errors[0] * share, parameters.weight)
+            for head in range(count_of(heads)):
+                if errors[head + 1] != 0.0:
+                    ftrl.descend(heads.weights, row[value], head, errors[head + 1] * share, parameters.weight)
+            ftrl.descend_vector(learner.features, row[value], 1, vectors[field[value]], share, parameters.latent)
+
+
+@compiled
+def add_gradients(
+    pooled: Pooled, gradients: npt.NDArray[np.float32], error: float, out: npt.NDArray[np.float32]
+) -> None:
+    """Add `error` times the gradients of the fields that are present, [places, d] both, to `out`."""
+    for place in range(pooled.counts[0]):
+        f = pooled.present[place]
+        for i in range(out.shape[1]):
+            out[f, i] += error * gradients[f, i]
+
+
+@compiled
+def clear_gradients(pooled: Pooled, out: npt.NDArray[np.float32]) -> None:
+    """Set the rows of the fields that are present to zero."""
+    for place in range(pooled.counts[0]):
+        clear(out[pooled.present[place]])
