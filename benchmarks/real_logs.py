@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from thalweg.operators.configuration import Configuration
+from thalweg.schemas.decode import decode_plain
+from thalweg.schemas.events import Feedback, Impression, encode_event
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.configuration.loading import load
 from thalweg.streams.logs.reader import LogReader
@@ -21,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 BUILD = ROOT / "build" / "benchmarks"
 GLOBO_CLICKS = 400_000
+KUAIRAND_ACTIONS = {"click": "is_click", "long_view": "long_view", "like": "is_like"}
 GLOBO_CONTEXT = ["environment", "deviceGroup", "os", "country", "region", "referrer_type"]
 THALWEG = [sys.executable, "-c", "from thalweg.streams.commands import main; main()"]
 
@@ -57,6 +60,34 @@ def kuairand(data: Path, delay_ms: int = 1_000) -> RealLog | None:
     fields = ["--time", "time_ms:ms", "--context", "tab,author,tag,duration_ms", "--split", "tag:,"]
     make_log(table, log, [*fields, "--feedback-delay-ms", str(delay_ms)])
     return RealLog("KuaiRand", log, ROOT / "examples" / "kuairand" / "thalweg.toml")
+
+
+def kuairand_actions(data: Path, delay_ms: int = 1_000) -> RealLog | None:
+    """Return KuaiRand's log with each of `KUAIRAND_ACTIONS` as a feedback, or None where a table is absent."""
+    plain, table = kuairand(data, delay_ms), data / "kuairand14d" / "actions.parquet"
+    if plain is None or not is_there(table):
+        return None
+    log = BUILD / f"kuairand-actions-{delay_ms}.jsonl"
+    if not log.exists():
+        import pyarrow.parquet
+
+        columns = pyarrow.parquet.read_table(table, columns=list(KUAIRAND_ACTIONS.values()))
+        outcomes = {action: columns[name].to_pylist() for action, name in KUAIRAND_ACTIONS.items()}
+        rows: list[tuple[int, int, int, bytes]] = []
+        shown = (
+            event for record in plain.records() if isinstance(event := decode_plain(record.value or b""), Impression)
+        )
+        for row, event in enumerate(shown):
+            rows.append((event.ts, 0, row, encode_event(event)))
+            for number, (action, labels) in enumerate(outcomes.items(), 1):
+                if labels[row]:
+                    ts = event.ts + delay_ms
+                    acted = Feedback.of(f"{event.id}:{action}", event.id, event.user, event.item, ts, action)
+                    rows.append((ts, number, row, encode_event(acted)))
+        part = log.with_suffix(".part.jsonl")
+        part.write_bytes(b"".join(line + b"\n" for *_, line in sorted(rows)))
+        part.rename(log)
+    return RealLog("KuaiRand's actions", log, plain.config)
 
 
 def movietweetings(data: Path, delay_ms: int = 1_000) -> RealLog | None:
