@@ -2,20 +2,25 @@
 """Named tuples that are unpacked once and passed to compiled code many times.
 
 numba unpacks a named tuple at each call: for a state of 150 arrays that takes 40 microseconds, as long as folding ten
-events. `held` unpacks it once, and what it returns is passed as one pointer. Compiled functions see the reference that
+events. It also compiles code for it, as long as a fifth of the fold takes. `held` writes the tuple once, from Python,
+as compiled code keeps it, and what it returns is passed as one pointer. Compiled functions see the reference that
 `by_reference` makes.
 """
 
-from typing import Any, TypeVar, cast
+from functools import cache
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core.extending import NativeValue, intrinsic, unbox
-from numba.core.types import int64
-from thalweg.operators.machine.compiled import compiled
+from numba.core import types
+from numba.core.extending import NativeValue, unbox
+from numba.core.registry import cpu_target
 from thalweg.operators.machine.lowered_reference import Reference
 
 Target = TypeVar("Target")
+
+ARRAY_WORDS = 5
+"""Words of an array before its shape and strides: two for its owner, its length, its item's bytes, its address."""
 
 
 class Held:
@@ -27,10 +32,11 @@ class Held:
     def __init__(self, target: Any) -> None:
         """Unpack a named tuple of arrays, numbers and such tuples."""
         self.target = target
-        self._numba_type_ = Reference(cast(Any, numba).typeof(target))  # numba looks for this name first
-        self._words = np.zeros(_words_of(target), np.int64)
+        kind = cast(Any, numba).typeof(target)
+        self._numba_type_ = Reference(kind)  # numba looks for this name first
+        self._words = np.zeros(-(-_size_of(kind) // 8), np.int64)
         self.address = self._words.ctypes.data
-        _write(target, self.address)
+        _write(self._words.view(np.uint8), kind, target)
         self.__dict__.update(zip(target._fields, target, strict=True))
 
     def _replace(self, **members: Any) -> Any:
@@ -42,33 +48,63 @@ def held(target: Target) -> Target:
     return cast(Target, Held(target))
 
 
-@intrinsic
-def _size_of(context: Any, target: Any) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        size = context.get_abi_sizeof(context.get_value_type(signature.args[0]))
-        return context.get_constant(int64, size)
+class _Place(NamedTuple):
+    """Where a member of a tuple begins, in bytes, how long it is and what it is aligned to."""
 
-    return int64(target), lower
-
-
-@intrinsic
-def _store(context: Any, target: Any, address: Any) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, number = arguments
-        builder.store(value, builder.inttoptr(number, value.type.as_pointer()))
-        return context.get_constant(int64, 0)
-
-    return int64(target, int64), lower
+    start: int
+    size: int
+    alignment: int
 
 
-@compiled
-def _words_of(target: Any) -> int:
-    return (_size_of(target) + 7) // 8  # type: ignore[call-arg]
+@cache
+def _size_of(kind: Any) -> int:
+    """Return the bytes of a named tuple as LLVM lays it out. Raises TypeError where that is not where members go."""
+    size = _place_of(kind, 0).size
+    context = cpu_target.target_context
+    if size != context.get_abi_sizeof(context.get_value_type(kind)):
+        raise TypeError(f"{kind.instance_class.__name__}: its members are laid out in another way than here")
+    return size
 
 
-@compiled
-def _write(target: Any, address: int) -> int:
-    return _store(target, address)  # type: ignore[call-arg]
+def _place_of(kind: Any, end: int) -> _Place:
+    """Return the place of a member behind one that ends at `end`: each begins at a multiple of its alignment."""
+    if isinstance(kind, types.BaseNamedTuple):
+        places = _places_of(kind)
+        alignment = max((place.alignment for place in places), default=1)
+        inner = places[-1].start + places[-1].size if places else 0
+        size = -(-inner // alignment) * alignment
+    elif isinstance(kind, types.Array):
+        size, alignment = 8 * (ARRAY_WORDS + 2 * kind.ndim), 8
+    elif isinstance(kind, types.Boolean):
+        size = alignment = 1
+    elif isinstance(kind, (types.Integer, types.Float)):
+        size = alignment = kind.bitwidth // 8
+    else:
+        raise TypeError(f"compiled code takes arrays, numbers and named tuples of them, not {kind}")
+    return _Place(-(-end // alignment) * alignment, size, alignment)
+
+
+@cache
+def _places_of(kind: Any) -> tuple[_Place, ...]:
+    """Return the places of a named tuple's members."""
+    places: list[_Place] = []
+    for member in kind.types:
+        places.append(_place_of(member, places[-1].start + places[-1].size if places else 0))
+    return tuple(places)
+
+
+def _write(room: Any, kind: Any, target: Any) -> None:
+    """Write a named tuple's members to their places in `room` [bytes]."""
+    for place, member, value in zip(_places_of(kind), kind.types, target, strict=True):
+        part = room[place.start : place.start + place.size]
+        if isinstance(member, types.BaseNamedTuple):
+            _write(part, member, value)
+        elif isinstance(member, types.Array):
+            # without an owner: no references are counted, and the tuple keeps its arrays
+            words = (0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
+            part.view(np.int64)[:] = words
+        else:
+            part.view(np.bool_ if isinstance(member, types.Boolean) else str(member))[0] = value
 
 
 @unbox(Reference)
