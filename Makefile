@@ -94,20 +94,9 @@ test: $(VENV)/.installed-test
 	$(MAKE) -j2 lint types warm
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-# The fold as plain Python: coverage sees no line of machine code. All configurations over the generated log, then what each
-# operator's own tests reach.
-COVERED := tests/fold/test_plain.py tests/fold/test_facts.py tests/fold/test_actions.py tests/fold/test_state.py
-COVERED += tests/fold/test_lessons.py tests/operators tests/streams/test_driver.py tests/streams/test_exploration.py
-COVERED += tests/test_doctests.py -k "not kuairand and not river_finds_nothing and not of_two_fields_is"
-COVERED += --ignore tests/operators/machine/test_compiled.py --ignore tests/operators/machine/test_cache.py
-COVERED += --ignore tests/operators/estimators/test_river_documentation.py --ignore tests/operators/test_extending.py
-COVERED += --deselect tests/operators/fold/test_consistency.py::test_what_the_fold_leaves_is_consistent
-COVERED += --deselect tests/operators/fold/test_consistency.py::test_crafted_states_end_no_process
-COVERED += -m "not broker and not large"
+# The fold as plain Python: coverage sees no line of machine code.
 coverage: $(VENV)/.installed-test
-	@mkdir -p build
-	THALWEG_INTERPRETED=1 $(BIN)/coverage run -m pytest -q -p no:cacheprovider $(COVERED)
-	$(BIN)/coverage report --skip-covered --fail-under=97
+	$(BIN)/python -m pytest -q tests/fold/test_coverage.py
 
 kuairand: $(VENV)/.installed-test
 	@mkdir -p build/kuairand
