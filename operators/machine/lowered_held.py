@@ -78,7 +78,7 @@ def _place_of(kind: Any, end: int) -> _Place:
     elif isinstance(kind, types.Boolean):
         size = alignment = 1
     elif isinstance(kind, (types.Integer, types.Float)):
-        size = alignment = kind.bitwidth // 8
+        size = alignment = cast(Any, kind).bitwidth // 8
     else:
         raise TypeError(f"compiled code takes arrays, numbers and named tuples of them, not {kind}")
     return _Place(-(-end // alignment) * alignment, size, alignment)
