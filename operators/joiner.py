@@ -166,6 +166,7 @@ class Waiting(NamedTuple):
     learned: Annotated[Float64, per("slots", "the label learned from so far, or `UNLEARNED`")]
     offset: Annotated[Int64, per("slots", over="scored")]
     item_key: Annotated[UInt64, per("slots", over="scored")]
+    request_key: Annotated[UInt64, per("slots", "of the request that it answers; 0: it names none", over="scored")]
     ts_ms: Annotated[Int64, per("slots", over="scored")]
     scores: Annotated[Float64, per("slots 5", "`Score`; a base score of nan is none", over="scored")]
     length: Annotated[Int32, per("slots", "bytes of its record", text="text", upto="kept_bytes")]
@@ -417,6 +418,19 @@ def find_waiting(
                 found = slot
         slot = int64(waiting.users.next[slot]) - 1
     return found
+
+
+@compiled
+def knows_answer(waiting: Waiting, user: int, request_key: int, search_limit: int) -> bool:
+    """Return whether an impression of a user answers a request; `search_limit` slots are looked at, newest first."""
+    slot = ownership.first_of(waiting.users, user)
+    for _ in range(search_limit):
+        if slot < 0:
+            break
+        if waiting.request_key[slot] == uint64(request_key):
+            return True
+        slot = int64(waiting.users.next[slot]) - 1
+    return False
 
 
 @compiled

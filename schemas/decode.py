@@ -76,8 +76,8 @@ def measured(raw: bytes | None, limits: LimitsConfiguration) -> bytes:
 class Plain(NamedTuple):
     """What makes a record plain: ASCII, at most `record_bytes` long, with at most so many commas and brackets.
 
-    A plain record that the JSON decoder takes is within every limit but that of names (`are_names_over`): nothing else
-    of it has to be measured.
+    A plain record that the JSON decoder takes is within every limit but those of names (`are_names_over`) and of what a
+    request takes as shown: nothing else of it has to be measured.
     """
 
     record_bytes: int
@@ -128,12 +128,14 @@ def is_over(event: Event, limits: LimitsConfiguration) -> bool:
         return (
             is_longer(event.item, id_bytes)
             or (event.impression is not None and is_longer(event.impression, id_bytes))
+            or (event.request is not None and is_longer(event.request, id_bytes))
             or is_longer(event.action, limits.name_bytes)
         )
     if isinstance(event, Request):
         return (
             len(event.candidates) > limits.candidates
             or len(event.exclude) > limits.candidates
+            or (event.shown or 0) > limits.shown
             or any(is_longer(item, id_bytes) for item in event.exclude)
             or any(is_longer(name, limits.name_bytes) for name in event.at_most)
             or is_context_over(event.context, limits)

@@ -45,11 +45,13 @@ class Impression(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="t
 class Feedback(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True, tag_field="type", tag="feedback"):
     """What the user did: click, like, purchase.
 
-    Without `impression` it belongs to the user's latest waiting impression of the item, or is a behaviour by itself.
+    `request` instead of `impression`: it belongs to the item as that request took it as shown. Without both it belongs
+    to the user's latest waiting impression of the item, or is a behaviour by itself.
     """
 
     id: Id
     impression: Id | None = None
+    request: Id | None = None
     user: Id
     item: Id
     ts: Milliseconds
@@ -97,11 +99,12 @@ DEVIATION_MIN, DEVIATION_MAX = 0.01, 100.0
 
 
 class Request(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="request"):
-    """Rank these candidates for this user; it changes nothing.
+    """Rank these candidates for this user; it changes nothing, unless it has `shown`.
 
     `top`: how many to answer with, all without. `exclude`: items to leave out. `seen` "drop": leave out what the user
     acted on lately. `at_most`: how many of one value of a field, by the field's name. `explain`: tell the parts of each
     score. `policy`, `epsilon`, `temperature`, `deviation`, `floor`: how the answer explores, in place of `[ranking]`.
+    `shown`: so many, the first of the answer, are shown to the user, and wait for feedback as impressions do.
     """
 
     id: Id
@@ -119,6 +122,7 @@ class Request(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type
     temperature: Annotated[float, Meta(ge=TEMPERATURE_MIN, le=TEMPERATURE_MAX)] | None = None
     deviation: Annotated[float, Meta(ge=DEVIATION_MIN, le=DEVIATION_MAX)] | None = None
     floor: Probability | None = None
+    shown: Count | None = None
 
 
 class Item(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="item"):
@@ -165,6 +169,15 @@ class Merge(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type",
     start: Id | None = None
 
 
+def shown_id(request: str, item: str) -> str:
+    """Return the id of the impression of an item that a request takes as shown: other pairs have other ids.
+
+    >>> shown_id("r8", "v9"), shown_id("r:8", "v%9")
+    ('r8:v9', 'r%3A8:v%9')
+    """
+    return f"{request.replace('%', '%25').replace(':', '%3A')}:{item}"
+
+
 Event = Impression | Feedback | Request | Item | User | Erase | Merge
 
 _ENCODE = json.Encoder().encode
@@ -179,6 +192,8 @@ def encode_event(event: Event) -> bytes:
     b'{"type":"impression","id":"7","user":"u1","item":"v9","ts":1700000000000,"context":{"tab":2}}'
     >>> encode_event(Request("8", "u1", ["v9"], 1_700_000_000_000, {}))
     b'{"type":"request","id":"8","user":"u1","candidates":["v9"],"ts":1700000000000,"context":{}}'
+    >>> encode_event(Feedback(id="9", request="8", user="u1", item="v9", ts=1_700_000_000_000, action="click"))
+    b'{"type":"feedback","id":"9","request":"8","user":"u1","item":"v9","ts":1700000000000,"action":"click"}'
     >>> encode_event(Item("10", "v9", 1_700_000_000_000, {"author": "a3", "length_s": 12.5, "tags": None}))
     b'{"type":"item","id":"10","item":"v9","ts":1700000000000,"fields":{"author":"a3","length_s":12.5,"tags":null}}'
     >>> encode_event(User("11", "u1", 1_700_000_000_000, {"country": "FR"}))

@@ -32,6 +32,8 @@ class LimitsConfiguration:
     """Strings in one list of a context."""
     candidates: Annotated[int, within(1, 1 << 16)] = 1_024
     """Items that one request may ask to rank."""
+    shown: Annotated[int, within(1, 1 << 12)] = 256
+    """Items that one request may take as shown."""
 
     @property
     def kept_bytes(self) -> int:

@@ -23,7 +23,7 @@ from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.mapping import CATEGORY, LEAVE_OUT, REST, MappingConfiguration
 from thalweg.schemas.paths import getter, parse
 from thalweg.schemas.reasons import Reason, Unusable
-from thalweg.schemas.refusal import check_record, kind, shown
+from thalweg.schemas.refusal import check_positive, check_record, kind, shown
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -66,6 +66,9 @@ class Mapper:
         self._has_item = getter(c.item) if c.item else _nothing
         self._of_impression = self._ids("impression", c.impression) if c.impression else None
         self._names_impression = getter(c.impression) if c.impression else _nothing
+        self._of_request = self._ids("request", c.request) if c.request else None
+        self._names_request = getter(c.request) if c.request else _nothing
+        self._shown = getter(c.shown) if c.shown else _nothing
         self._candidates = getter(c.candidates) if c.candidates else None
         self._time = getter(c.time) if c.time else None
         self._milliseconds = milliseconds_of(c.time, c.time_unit)
@@ -102,7 +105,8 @@ class Mapper:
             id_ = origin if self._id is None else self._id(record)
         ts = self._ts(record, timestamp_ms)
         base_score = None if self._base_score is None else _number("base_score", self._base_score(record))
-        event = Impression(id_, self.user(record), self._item(record), ts, self._context(record), base_score)
+        context, request = self._context(record), self._request_of(record)
+        event = Impression(id_, self.user(record), self._item(record), ts, context, base_score, request)
         if not event.item or (base_score is not None and not 0.0 <= base_score <= 1.0):
             raise self._refused(event)
         return self._checked(event)
@@ -115,7 +119,16 @@ class Mapper:
             if self._of_impression is not None and self._names_impression(record) is not None:
                 impression = self._of_impression(record)
             value = None if self._value is None else _number("value", self._value(record))
-            event = Feedback.of(id_, impression, user, item, self._ts(record, timestamp_ms), action, value)
+            event = Feedback(
+                id=id_,
+                impression=impression,
+                request=self._request_of(record),
+                user=user,
+                item=item,
+                ts=self._ts(record, timestamp_ms),
+                action=action,
+                value=value,
+            )
             if not item or impression == "" or (value is not None and not math.isfinite(value)):
                 raise self._refused(event)
             return self._checked(event)
@@ -128,8 +141,24 @@ class Mapper:
         if type(found) is not list:
             raise Unusable(Reason.WRONG_TYPE, f"candidates is {kind(found)}, not a list")
         candidates = [str(each) if type(each) is int else each for each in found]  # a bad one is refused by itself
-        event = Request(id_, self.user(record), candidates, self._ts(record, timestamp_ms), self._context(record))
+        event = Request(
+            id_,
+            self.user(record),
+            candidates,
+            self._ts(record, timestamp_ms),
+            self._context(record),
+            shown=_count("shown", self._shown(record)),
+        )
         return self._checked(event)
+
+    def _request_of(self, record: Any) -> str | None:
+        """Return the id of the request that a record names, None where it names none."""
+        if self._of_request is None or self._names_request(record) is None:
+            return None
+        request = self._of_request(record)
+        if not request:
+            raise Unusable(Reason.ID_EMPTY, "request is empty")
+        return request
 
     def _erase(self, record: Any, origin: str, timestamp_ms: int | None) -> Event:
         id_ = origin if self._id is None else self._id(record)
@@ -279,6 +308,18 @@ def _number(name: str, value: Any) -> float | None:
         except (ValueError, OverflowError):
             pass
     raise Unusable(Reason.WRONG_TYPE, f"{name} is {kind(value)} that is no number")
+
+
+def _count(name: str, value: Any) -> int | None:
+    """Return a count from 1 on, which may be written as a text; None where there is none."""
+    if value is None or value == "":
+        return None
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) < 32:
+        value = int(value)
+    if type(value) is not int:
+        raise Unusable(Reason.WRONG_TYPE, f"{name} is {kind(value)} that is no count")
+    check_positive(name, value)
+    return value
 
 
 def milliseconds_of(path: str, unit: str) -> Callable[[Any], int]:

@@ -54,12 +54,16 @@ class MappingConfiguration:
     """Path of the event's id; empty: it is made from the record's origin."""
     impression: str = ""
     """Path of the impression's id, in feedback and in impressions; one that has nothing there has the `id`."""
+    request: str = ""
+    """Path of the id of the request that an impression answers, or that showed the item of a feedback."""
     user: str = ""
     """Path of the user's id. The mapping is on where this is given."""
     item: str = ""
     """Path of the item's id."""
     candidates: str = ""
     """Path of the list of items in a request."""
+    shown: str = ""
+    """Path of how many items of the answer a request shows; one that has nothing there only asks."""
     time: str = ""
     """Path of the event's time; empty: the Kafka record's own timestamp."""
     time_unit: str = "ms"
@@ -93,8 +97,8 @@ class MappingConfiguration:
 
     def paths(self) -> list[str]:
         """Return the paths of all but the context."""
-        single = (self.type, self.id, self.impression, self.user, self.item, self.candidates, self.time)
-        return [path for path in (*single, self.base_score, self.value) if path]
+        single = (self.type, self.id, self.impression, self.request, self.user, self.item, self.candidates, self.shown)
+        return [path for path in (*single, self.time, self.base_score, self.value) if path]
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value makes no sense."""

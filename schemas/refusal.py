@@ -27,10 +27,10 @@ from thalweg.schemas.reasons import Reason, Unusable
 
 FIELDS = {
     "impression": ("id", "user", "item", "ts", "context", "base_score", "request", "position", "propensity"),
-    "feedback": ("id", "impression", "user", "item", "ts", "action", "value"),
+    "feedback": ("id", "impression", "request", "user", "item", "ts", "action", "value"),
     "request": (
         *("id", "user", "candidates", "ts", "context", "top", "exclude", "seen", "at_most", "explain"),
-        *("policy", "epsilon", "temperature", "deviation", "floor"),
+        *("policy", "epsilon", "temperature", "deviation", "floor", "shown"),
     ),
     "item": ("id", "item", "ts", "fields"),
     "user": ("id", "user", "ts", "fields"),
@@ -39,7 +39,7 @@ FIELDS = {
 }
 OPTIONAL = frozenset({"base_score", "value"})
 ANSWERS = frozenset({"request", "position", "propensity"})
-"""What an impression brings of the request that it answers."""
+"""What an impression, or `request` of it a feedback, brings of the request that it answers."""
 BETWEEN = {
     "epsilon": (0.0, 1.0),
     "temperature": (TEMPERATURE_MIN, TEMPERATURE_MAX),
@@ -48,7 +48,7 @@ BETWEEN = {
 }
 MERGED = frozenset({"exclude", "start"})
 """What a merge may bring besides how far to go."""
-OPTIONS = frozenset({"top", "exclude", "seen", "at_most", "explain", "policy", *BETWEEN})
+OPTIONS = frozenset({"top", "exclude", "seen", "at_most", "explain", "policy", "shown", *BETWEEN})
 COUNT_MAX = 2**31 - 1
 WHOLE = re.compile(r"[1-9][0-9]*|-?0")
 
@@ -242,6 +242,8 @@ def check_option(name: str, value: Any, limits: LimitsConfiguration) -> None:
                 raise Unusable(Reason.BAD_OPTION, f"{name} is not in {least:g} to {most:g}")
     elif value is not None:
         check_positive(name, value)
+        if name == "shown" and value > limits.shown:
+            raise Unusable(Reason.BAD_OPTION, f"shown is {value}, at most {limits.shown}")
 
 
 def check_answer(name: str, value: Any, limits: LimitsConfiguration) -> None:

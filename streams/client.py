@@ -77,8 +77,9 @@ class Client:
     ) -> Answer:
         """Return a user's candidates, from the highest score down.
 
-        `options` are further fields of a request: `top`, `exclude`, `seen`, `at_most`, `explain`, `id`, `ts`. With
-        `log` the request is also appended to the input; a try that is repeated may append it twice, with one id.
+        `options` are further fields of a request: `top`, `exclude`, `seen`, `at_most`, `explain`, `shown`, `id`, `ts`.
+        With `log` the request is also appended to the input; a try that is repeated may append it twice, with one id.
+        `shown` is for that record alone, and takes nothing a second time. Feedback then names `id` and the item.
 
         Raises WorkerError where it is refused, or not answered in time.
         """

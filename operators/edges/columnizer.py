@@ -11,7 +11,7 @@ import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.contexts import Fields, Values, keys_of
 from thalweg.operators.edges.fact_columns import ABOUT, FactColumns, names_of
-from thalweg.operators.edges.few import Few, is_few
+from thalweg.operators.edges.few import Few, impression_of, is_few
 from thalweg.operators.edges.requests import Asked, Requests
 from thalweg.operators.features import HOUR_MS, HOUR_OF_DAY, ITEM, USER
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
@@ -19,7 +19,7 @@ from thalweg.operators.machine.hashing import hasher, partitions_of
 from thalweg.operators.machine.plain import find_plain, is_plain
 from thalweg.operators.objectives import Acted, actions_of
 from thalweg.schemas.decode import UNDECODABLE, are_names_over, decode_plain, decoder, is_over, plain
-from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Item, Merge, Request, User
+from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Item, Merge, Request, User, shown_id
 from thalweg.schemas.kept import KEPT_CLOSING, encode_kept, pack_record
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.records import Record
@@ -91,9 +91,10 @@ class Columnizer:
             events = self._decoded([record.value for record in records], refused)
         else:
             events = self._foreign(self._read, records, refused)
-        has_facts = any(type(event) in ABOUT for event in events)
-        if has_facts:
-            self._fields.add_names(names_of(events))
+        types = set(map(type, events))
+        has_facts = not types.isdisjoint(ABOUT)
+        if has_facts or (Request in types and any(type(event) is Request and event.shown for event in events)):
+            self._fields.add_names(names_of(events, self._limits))
         columns = new_columns(len(records))
         columns.offset[:] = [record.offset for record in records]
         columns.kind[:] = [KINDS[type(event)].value for event in events]
@@ -108,10 +109,10 @@ class Columnizer:
             self._write_others(columns, events)
         if has_facts:
             columns = self._facts.write(columns, events, refused)
-        if any(type(event) is Merge for event in events):
+        if Merge in types:
             columns = with_merges(columns, events)
         asked: dict[int, Asked] = {}
-        if Kind.REQUEST.value in columns.kind.tobytes():
+        if Request in types:
             columns, asked = self._requests.columns(columns, events, self._hours_of_requests(columns), self._item_keys)
         for number, unusable in sorted(refused.items()):
             columns.reason[number] = unusable.reason.code
@@ -119,6 +120,18 @@ class Columnizer:
         if self._partitions > 1:
             self._refuse_wrong_partition(records, events, columns, details)
         return Block(records, events, details, columns, asked)
+
+    def shown(self, offset: int, impressions: list[Impression]) -> Columns:
+        """Return the columns of impressions that the request at an offset takes as shown; its names have places."""
+        columns = new_columns(len(impressions))
+        columns.offset[:] = offset
+        columns.kind[:] = Kind.IMPRESSION.value
+        events: list[Event | None] = [*impressions]
+        return (
+            self._few.write(columns, events, (), {})
+            if is_few(len(events))
+            else self._with_impressions(columns, events, {})
+        )
 
     def _decoded(self, values: Sequence[bytes | None], refused: dict[int, Unusable]) -> list[Event | None]:
         """Return the events of records, None for those that are `refused`."""
@@ -132,7 +145,7 @@ class Columnizer:
             except UNDECODABLE:
                 event = None
             events.append(event or self._measured(number, values[number], refused))
-        for number in self._with_long_names(events):
+        for number in self._over_limits(events):
             events[number] = self._measured(number, values[number], refused)
         return events
 
@@ -165,12 +178,13 @@ class Columnizer:
             refused[number] = unusable
             return None
 
-    def _with_long_names(self, events: Sequence[Event | None]) -> list[int]:
-        """Return which events have a name that is too long. In plain records only names are not measured yet."""
+    def _over_limits(self, events: Sequence[Event | None]) -> list[int]:
+        """Return which events have a name that is too long, or show too much: no plain record is measured for that."""
+        shows_too_much = any(type(event) is Request and (event.shown or 0) > self._limits.shown for event in events)
         names = set[str]().union(*(event.context for event in events if isinstance(event, Impression | Request)))
         names.update(*(event.fields for event in events if isinstance(event, Item | User)))
         names.update(event.action for event in events if type(event) is Feedback)
-        if not are_names_over(names, self._limits):
+        if not shows_too_much and not are_names_over(names, self._limits):
             return []
         return [number for number, event in enumerate(events) if event is not None and is_over(event, self._limits)]
 
@@ -196,6 +210,13 @@ class Columnizer:
         columns.ts_ms[at], columns.user[at], columns.item[at] = ts_ms, user, item
         columns.key[at] = self._impression_keys([event.id for event in impressions])
         columns.base_score[at] = [event.base_score for event in impressions]
+        answering = np.flatnonzero([event.request is not None for event in impressions])
+        if len(answering):
+            answers = [impressions[number] for number in answering.tolist()]
+            columns.request[at[answering]] = self._feedback_keys([event.request for event in answers])
+            columns.impression[at[answering]] = self._impression_keys(
+                [shown_id(event.request, event.item) for event in answers]
+            )
         contexts = self._fields.known(contexts)
         everyone = np.arange(len(at))
         values = [Values(everyone, 1, USER, user), Values(everyone, 1, ITEM, item), *values]
@@ -222,8 +243,9 @@ class Columnizer:
         feedback: list[Any] = [events[number] for number in at.tolist()]
         columns.ts_ms[at] = [event.ts for event in feedback]
         columns.key[at] = self._feedback_keys([event.id for event in feedback])
-        columns.impression[at] = self._impression_keys([event.impression or "" for event in feedback])
-        columns.impression[at[[event.impression is None for event in feedback]]] = 0
+        named = [impression_of(event) for event in feedback]
+        columns.impression[at] = self._impression_keys([each or "" for each in named])
+        columns.impression[at[[each is None for each in named]]] = 0
         columns.user[at] = self._user_keys([event.user for event in feedback])
         columns.item[at] = self._item_keys([event.item for event in feedback])
         acted = [self._actions.get(event.action, self._other) for event in feedback]

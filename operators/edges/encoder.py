@@ -1,6 +1,6 @@
 """What the fold emits, as columns, and these columns as outputs on the wire."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -11,9 +11,9 @@ from thalweg.operators.configuration import Configuration
 from thalweg.operators.cross import CROSS, OF_ONE, OF_PAIRS, OWN, statistics_count
 from thalweg.operators.derived import DERIVED
 from thalweg.operators.edges.columnizer import Block
-from thalweg.operators.edges.explored import explored_ranking_of
+from thalweg.operators.edges.explored import explored_answer_of
 from thalweg.operators.edges.few import FEW
-from thalweg.operators.edges.requests import ranking_of
+from thalweg.operators.edges.requests import Answered, answer_of
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import cross_rank, layout_of, name_hashes, statistics_of_heads
@@ -68,7 +68,7 @@ def scored_events(emitted: Emitted, first: int, last: int) -> npt.NDArray[np.int
     return first + np.flatnonzero((emitted.fate[first:last] == Fate.SCORED.value) & (emitted.reason[first:last] == 0))
 
 
-def ranking_in(
+def answer_in(
     block: Block,
     emitted: Emitted,
     event: int,
@@ -76,7 +76,7 @@ def ranking_in(
     configuration: Configuration,
     *,
     is_ordered: bool = True,
-) -> Ranking:
+) -> Answered:
     """Return the answer to a request of a block, by its policy or the configured one.
 
     Unless it `is_ordered`, it has the scores of all candidates, in the request's order.
@@ -89,9 +89,9 @@ def ranking_in(
         objectives=objectives_of(configuration), is_score=bool(configuration.objectives.order)
     )
     if policy.policy == Policy.NONE or not is_ordered:
-        return ranking_of(request, asked, emitted, entries, origin, is_ordered=is_ordered)
+        return answer_of(request, asked, emitted, entries, origin, is_ordered=is_ordered)
     keys = block.columns.key[event], block.columns.candidate_item[entries]
-    return explored_ranking_of(request, asked, emitted, entries, origin, policy, keys)
+    return explored_answer_of(request, asked, emitted, entries, origin, policy, keys)
 
 
 def objectives_of(configuration: Configuration) -> tuple[str, ...]:
@@ -229,12 +229,18 @@ class Encoder:
             outputs.append(Output(Cause(cause, ordinal), value, kept_user(kept).encode()))
         return outputs
 
-    def rankings(self, block: Block, emitted: Emitted, first: int, last: int) -> list[Output]:
-        """Return the answers to the requests among the events `first` to `last`."""
+    def answer(self, block: Block, emitted: Emitted, event: int) -> Answered:
+        """Return the answer to a request of a block."""
+        return answer_in(block, emitted, event, f"{self._prefix}{block.records[event].offset}", self._configuration)
+
+    def rankings(
+        self, block: Block, emitted: Emitted, first: int, last: int, known: Mapping[int, Ranking]
+    ) -> list[Output]:
+        """Return the answers to the requests among the events `first` to `last`; some are `known` by event."""
         outputs = []
         for event in (first + np.flatnonzero(emitted.fate[first:last] == Fate.RANKED.value)).tolist():
             offset = block.records[event].offset
-            found = ranking_in(block, emitted, event, f"{self._prefix}{offset}", self._configuration)
+            found = known.get(event) or self.answer(block, emitted, event).ranking
             outputs.append(Output(Cause(offset, 0), encode_ranking(found), found.user.encode()))
         return outputs
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators import policies
-from thalweg.operators.edges.requests import Asked, parts_of, shown_of, with_scores
+from thalweg.operators.edges.requests import Answered, Asked, parts_of, shown_of, with_scores
 from thalweg.operators.fold.emitted import Emitted, Ranked
 from thalweg.operators.policies import Candidates, Parameters, Policy
 from thalweg.schemas.events import POLICY_NAMES, Request
@@ -13,9 +13,9 @@ RequestKeys = tuple[int, npt.NDArray[np.uint64]]
 """The key of a request's id, and those of its candidates' items."""
 
 
-def explored_ranking_of(
+def explored_answer_of(
     request: Request, asked: Asked, emitted: Emitted, entries: slice, origin: str, policy: Parameters, keys: RequestKeys
-) -> Ranking:
+) -> Answered:
     """Return the answer under a policy to a request whose candidates are these entries of `emitted`.
 
     What the request excludes, and what it drops because the user acted on it, is no candidate: it has no probability.
@@ -36,7 +36,8 @@ def explored_ranking_of(
     caps = np.fromiter(request.at_most.values(), np.int64, len(request.at_most))
     chosen = policies.choose(policy, keys[0], candidates, top, caps)
     found = []
-    for place, candidate in enumerate(chosen.candidate[: chosen.size[0]].tolist()):
+    order = chosen.candidate[: chosen.size[0]]
+    for place, candidate in enumerate(order.tolist()):
         propensity = float(chosen.propensity[place])
         if policy.policy == Policy.THOMPSON and place == 0:
             propensity = float(chosen.first[candidate])
@@ -52,9 +53,8 @@ def explored_ranking_of(
         )
         found.append(item)
     if asked.objectives:
-        places = shown[chosen.candidate[: chosen.size[0]]]
-        found = with_scores(found, asked, emitted.ranked_scores[entries][places].tolist())
-    return Ranking(
+        found = with_scores(found, asked, emitted.ranked_scores[entries][shown[order]].tolist())
+    ranking = Ranking(
         id=request.id,
         user=request.user,
         ts=request.ts,
@@ -64,6 +64,7 @@ def explored_ranking_of(
         origin=origin,
         cause=f"{origin}:0",
     )
+    return Answered(ranking, shown[order].tolist())
 
 
 def repeats_of(items: list[str]) -> npt.NDArray[np.int64]:

@@ -5,23 +5,27 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.contexts import Fields
+from thalweg.operators.edges.requests import names_shown
 from thalweg.operators.features import HOUR_OF_DAY
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.machine.hashing import field_seed, key_of
-from thalweg.schemas.events import Event, Impression, Item, User
+from thalweg.schemas.events import Event, Impression, Item, Request, User
+from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.reasons import Reason, Unusable
 
-ABOUT = (Item, User)
+ABOUT = {Item, User}
 """The events that bring facts."""
 
 
-def names_of(events: Iterable[Event | None]) -> Iterator[str]:
-    """Yield the names of the fields of contexts and facts, in the order of the log."""
+def names_of(events: Iterable[Event | None], limits: LimitsConfiguration) -> Iterator[str]:
+    """Yield the names of the fields of facts and of contexts of what is shown, in the order of the log."""
     for event in events:
         if isinstance(event, Item | User):
             yield from event.fields
         elif isinstance(event, Impression):
             yield from event.context
+        elif isinstance(event, Request) and event.shown is not None:
+            yield from names_shown(event, limits)
 
 
 class FactColumns:

@@ -13,7 +13,7 @@ from thalweg.operators.features import HOUR_MS, HOUR_OF_DAY, ITEM, USER
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.objectives import Acted, actions_of
-from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request
+from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request, shown_id
 from thalweg.schemas.kept import begin_example, pack_record
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.records import Record
@@ -25,6 +25,13 @@ FEW = 8
 def is_few(events: int) -> bool:
     """Return whether a block of so many events is written event by event; an empty one loads what large ones need."""
     return 0 < events < FEW
+
+
+def impression_of(feedback: Feedback) -> str | None:
+    """Return the id of the impression that a feedback names, by itself or by its request; None where it names none."""
+    if feedback.impression is None and feedback.request is not None:
+        return shown_id(feedback.request, feedback.item)
+    return feedback.impression
 
 
 class Few:
@@ -102,6 +109,9 @@ class Few:
         columns.ts_ms[number] = event.ts
         columns.key[number] = key_of(event.id, self._impression_salt)
         columns.user[number], columns.item[number] = user, item
+        if event.request is not None:
+            columns.request[number] = key_of(event.request, self._feedback_salt)
+            columns.impression[number] = key_of(shown_id(event.request, event.item), self._impression_salt)
         if event.base_score is not None:
             columns.base_score[number] = event.base_score
         return begin_example(event, context)
@@ -117,8 +127,8 @@ class Few:
             raise Unusable(Reason.TOO_LARGE, detail)
         columns.ts_ms[number] = event.ts
         columns.key[number] = key_of(event.id, self._feedback_salt)
-        if event.impression is not None:
-            columns.impression[number] = key_of(event.impression, self._impression_salt)
+        if (impression := impression_of(event)) is not None:
+            columns.impression[number] = key_of(impression, self._impression_salt)
         columns.user[number] = key_of(event.user, self._user_salt)
         columns.item[number] = key_of(event.item, self._item_salt)
         acted = self._actions.get(event.action, self._other)

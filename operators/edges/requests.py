@@ -4,7 +4,8 @@ The columns of a request have its own values first, then those of its candidates
 refused in the answer, and the others are ranked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from thalweg.operators.edges.contexts import Fields
 from thalweg.operators.features import USER
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.emitted import Emitted, Ranked
-from thalweg.schemas.events import Event, Request
+from thalweg.schemas.events import Context, Event, Impression, Request, shown_id
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.outputs import RankedItem, Ranking, RefusedCandidate, with_probabilities
 from thalweg.schemas.reasons import Reason, Unusable
@@ -23,13 +24,15 @@ KeysOf = Callable[[list[str]], npt.NDArray[np.uint64]]
 
 
 class Asked(NamedTuple):
-    """What a request asks for, of its usable candidates: their items, and those that were refused.
+    """What a request asks for, of its usable candidates: their items and contexts, and those that were refused.
 
-    `objectives`: the names of several, and whether an order of them `is_score`, not the first one's probability.
+    `contexts` is empty where no candidate brings one. `objectives`: the names of several, and whether an order of them
+    `is_score`, not the first one's probability.
     """
 
     items: list[str]
     refused: list[RefusedCandidate]
+    contexts: list[Context]
     objectives: tuple[str, ...] = ()
     is_score: bool = False
 
@@ -74,6 +77,7 @@ class Requests:
             for cap, name in enumerate(request.at_most):
                 field = self._fields.get(name)
                 columns.capped[number, cap] = 0 if field is None else field.place + 1
+            columns.shown[number] = request.shown or 0
         np.cumsum(columns.candidate_start, out=columns.candidate_start)
         return (
             columns._replace(
@@ -87,7 +91,7 @@ class Requests:
 
     def _with_candidates(self, found: _Lists, request: Request, own: list[tuple[int, int]]) -> Asked:
         """Append the candidates of a request whose own values are these, and return what it asks for."""
-        asked = Asked([], [])
+        asked = Asked([], [], [])
         limits, longest = self._limits, self._limits.id_bytes // 4
         given = request.candidates
         is_plain = set(map(type, given)) == {str} and min(map(len, given)) > 0 and max(map(len, given)) <= longest
@@ -112,8 +116,34 @@ class Requests:
                 asked.refused.append(refused)
                 continue
             asked.items.append(candidate.item)
+            asked.contexts.append(candidate.context)
             _append(found, candidate.item, values)
         return asked
+
+
+def names_shown(request: Request, limits: LimitsConfiguration) -> Iterator[str]:
+    """Yield the names of the fields that a request's candidates would bring as impressions."""
+    yield from request.context
+    for position, each in enumerate(request.candidates):
+        if type(each) is dict:
+            with suppress(Unusable):
+                yield from candidate_of(position, each, limits).context
+
+
+def impressions_of(request: Request, asked: Asked, places: Sequence[int]) -> list[Impression]:
+    """Return the impressions that a request shows, where the candidates in these places are the answer."""
+    contexts = asked.contexts
+    return [
+        Impression(
+            id=shown_id(request.id, asked.items[place]),
+            user=request.user,
+            item=asked.items[place],
+            ts=request.ts,
+            context=request.context | (contexts[place] if contexts else {}),
+            request=request.id,
+        )
+        for place in places[: request.shown]
+    ]
 
 
 def _append(found: _Lists, item: str, values: Sequence[tuple[int, int]]) -> None:
@@ -124,9 +154,16 @@ def _append(found: _Lists, item: str, values: Sequence[tuple[int, int]]) -> None
     found.ends.append(len(found.keys))
 
 
-def ranking_of(
+class Answered(NamedTuple):
+    """An answer, and the places of its items among the usable candidates."""
+
+    ranking: Ranking
+    places: list[int]
+
+
+def answer_of(
     request: Request, asked: Asked, emitted: Emitted, entries: slice, origin: str, *, is_ordered: bool = True
-) -> Ranking:
+) -> Answered:
     """Return the answer to a request whose candidates are these entries of `emitted`; ranked, if `is_ordered`."""
     ranked = emitted.ranked[entries]
     chosen = chosen_of(request, asked, emitted, entries) if is_ordered else list(range(len(ranked)))
@@ -138,7 +175,7 @@ def ranking_of(
         items = list(map(RankedItem, names, ranked[chosen, Ranked.SCORE].tolist()))
     if asked.objectives:
         items = with_scores(items, asked, emitted.ranked_scores[entries][chosen].tolist())
-    return Ranking(
+    ranking = Ranking(
         id=request.id,
         user=request.user,
         ts=request.ts,
@@ -147,6 +184,7 @@ def ranking_of(
         origin=origin,
         cause=f"{origin}:0",
     )
+    return Answered(ranking, chosen)
 
 
 def with_scores(items: list[RankedItem], asked: Asked, scores: list[list[float]]) -> list[RankedItem]:

@@ -26,12 +26,14 @@ class Columns(NamedTuple):
     """A block of n events as the fold reads it, [n] unless said otherwise.
 
     `kind` uint8; `reason` uint8, why the record cannot be used (0: it can); `offset`, `ts_ms` int64; `key` uint64 of
-    the event's id (of the impression it scores or the feedback it is); `impression`, `user`, `item` uint64 keys, 0 for
-    none; `positive` uint8, a bit for each objective that a feedback's action is a positive of, and `window_ms` int64,
-    the action's longest window;
-    `base_score` float64 (nan is none); `value_start` int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an
-    impression's values; `brought` uint64, a bit for each field of its context; `text_start`, `text_end` int64 into
-    `text` uint8, what is kept of an event that waits, and facts as `facts` packs them.
+    the event's id (of the impression it scores or the feedback it is); `user`, `item` uint64 keys, 0 for none;
+    `impression` uint64, the key of what a feedback belongs to, or of what an impression's request would show as its
+    item, 0 for none; `request` uint64, the key of the request that an impression answers, 0 for none; `shown` int64,
+    how many candidates a request shows; `positive` uint8, a bit for each objective that a feedback's action is a
+    positive of, and `window_ms` int64, the action's longest window; `base_score` float64 (nan is none); `value_start`
+    int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an impression's values; `brought` uint64, a bit for
+    each field of its context; `text_start`, `text_end` int64 into `text` uint8, what is kept of an event that waits,
+    and facts as `facts` packs them.
 
     Of requests: `candidate_start` int64 [n + 1] into c entries, the first of a request's for itself and the others for
     its candidates. Each has `candidate_item` uint64 [c] and, from `candidate_value_start` int64 [c + 1] on, its values
@@ -49,6 +51,8 @@ class Columns(NamedTuple):
     ts_ms: npt.NDArray[np.int64]
     key: npt.NDArray[np.uint64]
     impression: npt.NDArray[np.uint64]
+    request: npt.NDArray[np.uint64]
+    shown: npt.NDArray[np.int64]
     user: npt.NDArray[np.uint64]
     item: npt.NDArray[np.uint64]
     positive: npt.NDArray[np.uint8]
@@ -85,6 +89,8 @@ def new_columns(events: int) -> Columns:
         ts_ms=np.zeros(events, np.int64),
         key=np.zeros(events, np.uint64),
         impression=np.zeros(events, np.uint64),
+        request=np.zeros(events, np.uint64),
+        shown=np.zeros(events, np.int64),
         user=np.zeros(events, np.uint64),
         item=np.zeros(events, np.uint64),
         positive=np.zeros(events, np.uint8),

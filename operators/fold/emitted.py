@@ -30,7 +30,9 @@ EXAMPLES_MARGIN = 2 * OBJECTIVES_MAX + 1  # a release and a feedback each make o
 
 
 class Made(IntEnum):
-    """What `Emitted.counts` counts. `UNSCORED` is a slot + 1, `MERGE` the place of what is to be learned + 1."""
+    """What `Emitted.counts` counts. `UNSCORED` is a slot + 1, `MERGE` the place of what is to be learned + 1, `SHOWN` 1
+    where a request is to take what it shows.
+    """
 
     EXAMPLES = 0
     LETTERS = 1
@@ -39,6 +41,7 @@ class Made(IntEnum):
     LESSONS = 4
     LESSON_BYTES = 5
     MERGE = 6
+    SHOWN = 7
 
 
 class Ranked(IntEnum):
@@ -63,13 +66,13 @@ class Emitted(NamedTuple):
     For each event: `fate`, `reason` uint8 [n]; `scores` float64 [n, 5] as `joiner.Waiting.scores`; `heads` float64 [n,
     heads], the scores of other objectives than the first; `inputs` float32 [n or 0, inputs], the features, where they
     are asked for. With them `filled_in` int64 [n or 0, 2], where the whole text lies that facts filled in. `counts`
-    int64 [7] as `Made`. `UNSCORED` is of an impression that another model than the built-in one is to score. `MERGE` is
+    int64 [8] as `Made`. `UNSCORED` is of an impression that another model than the built-in one is to score. `MERGE` is
     of the entry in `Columns.merge_source` at which a merge waits for lessons. Examples, [e]: `example_cause`,
-    `example_ordinal`, `example_offset` int64, `example_label`, `example_revision`, `example_learned` uint8,
-    `example_scores`, `example_heads`, `example_labels`, `example_inputs`, `example_text` int64 [e, 2], where its text
-    lies. Dead letters of earlier records, [k]: `letter_cause`, `letter_ordinal`, `letter_offset` int64, `letter_reason`
-    uint8, `letter_text` int64 [k, 2]. `text` uint8. Lessons, where they are made: `lesson` int64 [l or 0, 4], cause,
-    ordinal, number, and where it ends in `lesson_text` uint8.
+    `example_ordinal`, `example_offset` int64, `example_item` uint64, the item's key, `example_label`,
+    `example_revision`, `example_learned` uint8, `example_scores`, `example_heads`, `example_labels`, `example_inputs`,
+    `example_text` int64 [e, 2], where its text lies. Dead letters of earlier records, [k]: `letter_cause`,
+    `letter_ordinal`, `letter_offset` int64, `letter_reason` uint8, `letter_text` int64 [k, 2]. `text` uint8. Lessons,
+    where they are made: `lesson` int64 [l or 0, 4], cause, ordinal, number, and where it ends in `lesson_text` uint8.
 
     For each entry of `Columns.candidate_item`, [c or more]: `ranked` float64 [c, 8] as `Ranked`. `ranked_keys` uint64
     [c, 4]: the keys of its values in the capped fields, or 0. `ranked_seen` uint8: the user acted on the item lately.
@@ -87,6 +90,7 @@ class Emitted(NamedTuple):
     example_cause: npt.NDArray[np.int64]
     example_ordinal: npt.NDArray[np.int64]
     example_offset: npt.NDArray[np.int64]
+    example_item: npt.NDArray[np.uint64]
     example_label: npt.NDArray[np.uint8]
     example_revision: npt.NDArray[np.uint8]
     example_learned: npt.NDArray[np.uint8]
@@ -161,6 +165,7 @@ def new_emitted(configuration: Configuration, events: int, inputs: int) -> Emitt
         example_cause=np.zeros(examples, np.int64),
         example_ordinal=np.zeros(examples, np.int64),
         example_offset=np.zeros(examples, np.int64),
+        example_item=np.zeros(examples, np.uint64),
         example_label=np.zeros(examples, np.uint8),
         example_revision=np.zeros(examples, np.uint8),
         example_learned=np.zeros(examples, np.uint8),
@@ -208,6 +213,7 @@ def emit_example(state: State, emitted: Emitted, slot: int, revision: int, is_le
     emitted.example_cause[place] = state.clock.offset[0]
     emitted.example_ordinal[place] = state.clock.ordinals[clock.Ordinal.EXAMPLES]
     emitted.example_offset[place] = waiting.offset[slot]
+    emitted.example_item[place] = waiting.item_key[slot]
     emitted.example_label[place] = waiting.label[slot]
     emitted.example_revision[place] = revision
     emitted.example_learned[place] = is_learned

@@ -31,7 +31,11 @@ class Fate(IntEnum):
 
 
 class Tallied(IntEnum):
-    """What else is counted."""
+    """What else is counted.
+
+    `SHOWN`: impressions that requests took as shown. `SHOWN_PASSED_OVER`: what they would have taken, but it was taken
+    before, or there was no room.
+    """
 
     CLOSED_UNLEARNED = 0
     LATE_POSITIVES = 1
@@ -42,6 +46,8 @@ class Tallied(IntEnum):
     OVER_USER_SHARE = 6
     FACTS_LEFT_OUT = 7
     FACTS_EVICTED = 8
+    SHOWN = 9
+    SHOWN_PASSED_OVER = 10
 
 
 FATES = tuple(fate.name.lower() for fate in Fate)

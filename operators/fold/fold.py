@@ -1,11 +1,12 @@
 """The fold: (state, events) -> (state, outputs). One partition is one deterministic fold over its log.
 
-Every event but a request first moves stream time, then releases what has waited long enough, then is processed itself.
-The impressions of one page (`pages`) do so once, with the first of them.
+Every event but a request that only asks first moves stream time, then releases what has waited long enough, then is
+processed itself. The impressions of one page (`pages`) do so once, with the first of them.
 
 - impression: resolve ids -> read features -> score -> correct -> emit -> keep it waiting for its outcome
 - feedback: join -> set the label -> extend the user's sequence
 - request: score each candidate as an impression would be, before any time moves, and change nothing
+- request that shows: begin a page -> score each candidate -> take the first ones as impressions of that page
 - feedback without an impression: find the one that waits for it -> join, or extend the user's sequence alone
 - item, user: know these facts from now on
 - erase: forget the user
@@ -28,17 +29,18 @@ from thalweg.operators.fold import (
     releases,
     room,
     scoring,
+    showing,
     users,
 )
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
-from thalweg.operators.fold.emitted import Emitted, Made, dead_letter, set_fate
+from thalweg.operators.fold.emitted import Emitted, Made, dead_letter, has_room, set_fate
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.machine.compiled import clear, compiled, int64, uint64
 from thalweg.operators.machine.reference import by_reference
 from thalweg.operators.structures import index
 
-FOLD, COMPLETE, CLOSE, LEARN, CLAIM = range(5)
+FOLD, COMPLETE, CLOSE, LEARN, CLAIM, SHOW = range(6)
 NO_PROBABILITY = 0.0
 NO_COLUMNS = new_columns(0)
 
@@ -57,7 +59,8 @@ def fold(
     stopped half way through its releases resumes where it stopped. It is fewer also where another thread asks for the
     state between two events (`scratch.halt`); one event at least is folded first. If another model than the built-in
     one scores, it may also be an impression that waits for its score: call `complete` and continue behind it. Or it is
-    a merge that names lessons: call `learn` with these and continue with it.
+    a merge that names lessons: call `learn` with these and continue with it. Or it is a request that shows: call `show`
+    with what it is answered with and continue behind it.
 
     State, parameters, scratch and `emitted` are to be `held`, here and in the functions below.
     """
@@ -96,6 +99,14 @@ def claim(
     run(state, parameters, scratch, columns, emitted, CLAIM, int(is_pairs), NO_PROBABILITY)
 
 
+def show(state: State, parameters: Parameters, scratch: Scratch, columns: Columns, emitted: Emitted, first: int) -> int:
+    """Take what a request shows, as impressions from `first` on, and return the first one not yet taken.
+
+    That is their number, or fewer where `emitted` has no more room: empty it and call again. See `showing.show`.
+    """
+    return run(state, parameters, scratch, columns, emitted, SHOW, first, NO_PROBABILITY)
+
+
 @compiled
 def run(
     state: State,
@@ -112,6 +123,8 @@ def run(
     if task == CLAIM:
         merging.claim_rows(state, read, event)
         return 0
+    if task == SHOW:
+        return showing.show(state, parameters, scratch, read, emitted, event)
     if task == LEARN:
         return merging.learn_lessons(state, parameters, scratch, read)
     if task == CLOSE:
@@ -143,17 +156,18 @@ def fold_events(
         if columns.reason[event] != 0:
             dead_letter(state, emitted, event, columns.reason[event])
             continue
-        is_further = continues_page(state, columns, event)
-        if not is_further and columns.kind[event] != Kind.REQUEST and columns.kind[event] != Kind.ITEM:
+        is_shown = showing.is_shown(parameters, columns, event)
+        is_further = is_shown and showing.continues_page(state, columns, event)
+        if not is_further and (is_shown or not showing.is_between(columns, event)):
             pages.end(state.page)
-        if columns.kind[event] == Kind.REQUEST:
+        if columns.kind[event] == Kind.REQUEST and not is_shown:
             ranking.on_request(state, parameters, scratch, columns, emitted, event)
             continue
         if columns.kind[event] == Kind.MERGE:  # moves no time, and waits for lessons
             if not merging.on_merge(state, parameters, columns, emitted, event):
                 return event
             continue
-        begin_event(state, parameters, columns, event, is_further)
+        begin_event(state, parameters, columns, event, is_shown, is_further)
         if columns.kind[event] == Kind.ITEM:  # comes to every partition, from no user: it moves no time
             knowing.on_item(state, scratch, columns, emitted, event)
             continue
@@ -162,15 +176,17 @@ def fold_events(
                 return event
             users.sweep_users(state, parameters)
             users.sweep_values(state, parameters)
+        elif not has_room(emitted):
+            return event
+        if is_shown and not is_further:
+            begin_page(state, columns, event)
+        if columns.kind[event] == Kind.REQUEST:  # waits for what it shows
+            ranking.on_request(state, parameters, scratch, columns, emitted, event)
+            emitted.counts[Made.SHOWN] = 1
+            return event
         if columns.kind[event] == Kind.IMPRESSION:
-            if not is_further:
-                begin_page(state, columns, event)
-            slot = impressions.on_impression(state, parameters, scratch, columns, emitted, event)
-            if slot >= 0 and parameters.learner.is_replaced:
-                emitted.counts[Made.UNSCORED] = slot + 1
+            if not score_impression(state, parameters, scratch, columns, emitted, event):
                 return event
-            if slot >= 0:
-                impressions.complete_impression(state, parameters, scratch, columns, emitted, event, slot)
         elif columns.kind[event] == Kind.FEEDBACK and columns.impression[event] == uint64(0):
             actions.on_action(state, parameters, scratch, columns, emitted, event)
         elif columns.kind[event] == Kind.FEEDBACK:
@@ -180,6 +196,20 @@ def fold_events(
         else:
             on_erase(state, columns, emitted, event)
     return columns.kind.shape[0]  # type: ignore[no-any-return]
+
+
+@compiled
+def score_impression(
+    state: State, parameters: Parameters, scratch: Scratch, columns: Columns, emitted: Emitted, event: int
+) -> bool:
+    """Take an impression in, and return whether it is done: else it waits for the score of another model."""
+    slot = impressions.on_impression(state, parameters, scratch, columns, emitted, event)
+    if slot >= 0 and parameters.learner.is_replaced:
+        emitted.counts[Made.UNSCORED] = slot + 1
+        return False
+    if slot >= 0:
+        impressions.complete_impression(state, parameters, scratch, columns, emitted, event, slot)
+    return True
 
 
 @compiled
@@ -209,15 +239,9 @@ def close_windows(state: State, parameters: Parameters, scratch: Scratch, emitte
 
 
 @compiled
-def continues_page(state: State, columns: Columns, event: int) -> bool:
-    """Return whether an event is one more row of a page."""
-    return columns.kind[event] == Kind.IMPRESSION and pages.continues(
-        state.page, columns.user[event], columns.ts_ms[event]
-    )
-
-
-@compiled
-def begin_event(state: State, parameters: Parameters, columns: Columns, event: int, is_further: bool) -> None:
+def begin_event(
+    state: State, parameters: Parameters, columns: Columns, event: int, is_shown: bool, is_further: bool
+) -> None:
     """Let an event move stream time, and start counting what it causes, unless the event is resumed.
 
     One further row of a page moves no time.
@@ -232,7 +256,7 @@ def begin_event(state: State, parameters: Parameters, columns: Columns, event: i
         if columns.kind[event] != Kind.ITEM:
             clock.advance(state.clock, columns.ts_ms[event], columns.user[event])
             releases.confirm_windows(state, parameters)
-        if columns.kind[event] == Kind.IMPRESSION:
+        if is_shown:
             releases.hasten_own(state, columns.user[event], columns.ts_ms[event])
 
 

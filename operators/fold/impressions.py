@@ -9,7 +9,10 @@ from thalweg.operators.fold.fates import Fate, Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.heads import SCORE
 from thalweg.operators.joiner import Score, Status
-from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.machine.compiled import compiled, int64, uint64
+
+DUPLICATE, NO_ROOM = -1, -2
+"""In place of a slot: why an impression has none."""
 
 
 @compiled
@@ -21,12 +24,29 @@ def on_impression(
     emitted: Emitted,
     event: int,
 ) -> int:
-    """Read all that an impression is scored by, score it, and return its slot; -1 where it is not to be scored."""
+    """Read all that an impression is scored by, score it, and return its slot; below 0 where it is not to be scored."""
+    slot = take_impression(state, parameters, scratch, columns, emitted, event)
+    if slot == DUPLICATE:
+        set_fate(state, emitted, event, Fate.DUPLICATE)
+    elif slot == NO_ROOM:
+        dead_letter(state, emitted, event, fates.NO_ROOM)
+    return slot
+
+
+@compiled
+def take_impression(
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    columns: Columns,
+    emitted: Emitted,
+    event: int,
+) -> int:
+    """Read all that an impression is scored by, score it, and return its slot, `DUPLICATE` or `NO_ROOM`."""
     waiting = state.waiting
     slot = joiner.find_slot(waiting, columns.key[event])
-    if slot >= 0 and waiting.status[slot] != Status.EARLY:
-        set_fate(state, emitted, event, Fate.DUPLICATE)
-        return -1
+    if (slot >= 0 and waiting.status[slot] != Status.EARLY) or is_shown_already(state, columns, event):
+        return int64(DUPLICATE)
     is_new = slot < 0 or waiting.user_key[slot] != columns.user[event]
     moment = reading.moment_on(state, parameters, state.page.arrival[0])
     length = reading.gather_values(state, parameters, scratch, columns, event, moment)
@@ -34,15 +54,23 @@ def on_impression(
     length = length if is_kept else int64(0)
     slot = open_impression(state, parameters, columns, emitted, event, length)
     if slot < 0:
-        dead_letter(state, emitted, event, fates.NO_ROOM)
-        return -1
+        return int64(NO_ROOM)
     keep_text(state, scratch.filling, columns, event, slot, length)
     reading.resolve_values(state, parameters, scratch, slot, reading.KEPT if is_kept else reading.FOUND, moment)
     teaching.keep_keys(state, scratch.given, slot)
     reading.gather_recent(state, scratch, users.owner_of(state, slot), moment)
     reading.read_features(state, parameters, scratch, slot, moment)
     scoring.score_slot(state, parameters, scratch, slot)
-    return slot
+    return int64(slot)
+
+
+@compiled
+def is_shown_already(state: State, columns: Columns, event: int) -> bool:
+    """Return whether the request that an impression answers took its item as shown."""
+    if columns.impression[event] == uint64(0):
+        return False
+    slot = joiner.find_slot(state.waiting, columns.impression[event])
+    return bool(slot >= 0 and state.waiting.status[slot] != Status.EARLY)
 
 
 @compiled
@@ -55,7 +83,7 @@ def complete_impression(
     event: int,
     slot: int,
 ) -> None:
-    """Correct an impression's score and emit it; it counts, and waits for its outcome, unless its user has no room."""
+    """Correct an impression's score and emit it, and keep it."""
     waiting = state.waiting
     scoring.correct_slot(state, parameters, scratch, slot)
     copy_row(waiting.scores[slot], emitted.scores[event])
@@ -64,8 +92,15 @@ def complete_impression(
     if emitted.inputs.shape[0] > 0:
         copy_row(state.features_seen.inputs[slot], emitted.inputs[event])
         emit_facts(emitted, event, scratch.filling)
-    state.tallies[Tallied.IMPRESSIONS] += 1
     set_fate(state, emitted, event, Fate.SCORED)
+    keep_impression(state, parameters, columns, event, slot)
+
+
+@compiled
+def keep_impression(state: State, parameters: Parameters, columns: Columns, event: int, slot: int) -> None:
+    """Count an impression whose score is corrected; it waits for its outcome, unless its user has no room."""
+    waiting = state.waiting
+    state.tallies[Tallied.IMPRESSIONS] += 1
     if waiting.length[slot] == 0:  # nothing of it is kept
         state.tallies[Tallied.OVER_USER_SHARE] += 1
         users.release_slot(state, slot)
@@ -102,6 +137,7 @@ def open_impression(
     waiting.status[slot] = Status.WAITING
     waiting.offset[slot] = columns.offset[event]
     waiting.item_key[slot] = columns.item[event]
+    waiting.request_key[slot] = columns.request[event]
     waiting.ts_ms[slot] = columns.ts_ms[event]
     waiting.scores[slot, Score.BASE] = columns.base_score[event]
     objectives.begin_slot(state, slot)

@@ -84,7 +84,7 @@ class State(NamedTuple):
     fates: Annotated[
         Int64, per("13", "`Fate`: events by what became of them", seen_as=lambda state: without_requests(state.fates))
     ]
-    tallies: Annotated[Int64, per("9", "`Tallied`: other counts")]
+    tallies: Annotated[Int64, per("11", "`Tallied`: other counts")]
     facts: Annotated[Facts, part()]
     features: Annotated[Table, part(rows="values", rows_limit="values_limit", lists="fields")]
     learner: Annotated[Learner, part()]

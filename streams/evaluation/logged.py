@@ -4,18 +4,19 @@ The log goes through the fold as in a replay. Each request is ranked at its plac
 candidates, with the fold's scores there: no outcome behind it is known yet. So these scores serve as the model of `DR`.
 
 A decision is an impression with `request`, `position` 1 and `propensity`, whose request came before it, of the same
-user. Its reward is its label: a positive action within the window. Only first places count: below them, what was chosen
-depends on what is above.
+user. Or it is the first item that a request with `shown` showed, with the propensity of the policy that chose it. Its
+reward is its label: a positive action within the window. Only first places count: below them, what was chosen depends
+on what is above.
 """
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.policies import RankingConfiguration
 from thalweg.schemas.decode import UNDECODABLE, decode_plain
 from thalweg.schemas.events import Event, Impression, Request, encode_event
@@ -46,6 +47,11 @@ class Answered(NamedTuple):
     value: float
 
 
+SHOWN, ASKED = 0, 1
+"""Where a request is in the log that is folded: as it came where it shows, and behind it for the policy in question."""
+APART = 2
+
+
 class LoggedDecisions:
     """Feed a log's blocks, then take the decisions.
 
@@ -61,7 +67,7 @@ class LoggedDecisions:
     Attributes
     ----------
     passed_over
-        Impressions with `request` that are no decision, by the reason.
+        Impressions with `request`, and requests with `shown`, that are no decision, by the reason.
 
     Raises
     ------
@@ -77,28 +83,38 @@ class LoggedDecisions:
         if configuration.mapping.is_on:
             raise EvaluationError("a log under [mapping] has no propensities: convert it to the events of the wire")
         self._tally = Tally()
-        self.partition = Partition(replace(configuration, ranking=policy), examples=False, tally=self._tally)
+        self._policy = policy
+        self._item_seed = field_seed("item", configuration.seed)
+        self.partition = Partition(configuration, examples=False, tally=self._tally)
         self._unanswered_max = unanswered_max
         self._answers: OrderedDict[str, Answer] = OrderedDict()
-        self._answered: dict[int, Answered] = {}
+        self._answered: dict[tuple[int, int], Answered] = {}
         self.requests = 0
         self.passed_over: Counter[str] = Counter()
 
     def add(self, block: Sequence[LogRecord]) -> None:
         """Fold a block of records."""
         events = [_event_of(record) for record in block]
-        outputs = self.partition.process(
-            [
-                record if type(event) is not Request else record._replace(value=encode_event(_plain(event)))
-                for record, event in zip(block, events, strict=True)
-            ]
-        )
+        records: list[LogRecord] = []
+        for record, event in zip(block, events, strict=True):
+            offset = APART * record.offset
+            if type(event) is not Request or event.shown is not None:
+                records.append(record._replace(offset=offset + SHOWN))
+            if type(event) is Request:
+                plain = encode_event(_plain(event, self._policy))
+                records.append(record._replace(offset=offset + ASKED, value=plain))
+        outputs = self.partition.process(records)
         rankings = {output.cause.offset: decode_ranking(output.value or b"") for output in outputs.rankings}
         for record, event in zip(block, events, strict=True):
-            if type(event) is Request and record.offset in rankings:
-                self._keep(rankings[record.offset])
+            offset = APART * record.offset
+            if type(event) is Request and offset + ASKED in rankings:
+                self.requests += 1
+                if event.shown is None:
+                    self._keep(rankings[offset + ASKED])
+                elif offset + SHOWN in rankings:
+                    self._show(offset + SHOWN, rankings[offset + SHOWN], rankings[offset + ASKED])
             elif type(event) is Impression and event.request is not None:
-                self._take(record.offset, event, event.request)
+                self._take(offset + SHOWN, event, event.request)
 
     def decisions(self) -> Decisions:
         """Return the decisions whose outcome is known.
@@ -107,11 +123,11 @@ class LoggedDecisions:
         """
         if not self._tally.is_exact:
             raise EvaluationError(f"more than {self._tally.limit:,} labelled impressions: take a shorter log")
-        labels, offsets = self._tally.arrays()[0].tolist(), self._tally.snapshot()["closings"][:, 0].tolist()
+        labels, closings = self._tally.arrays()[0].tolist(), self._tally.snapshot()["closings"].tolist()
         rows = [
             (float(label), *answered)
-            for label, offset in zip(labels, offsets, strict=True)
-            if (answered := self._answered.get(offset)) is not None
+            for label, (offset, _, item) in zip(labels, closings, strict=True)
+            if (answered := self._answered.get((offset, item))) is not None
         ]
         self.passed_over["outcome not known"] = len(self._answered) - len(rows)
         if not rows:
@@ -123,18 +139,18 @@ class LoggedDecisions:
 
     def _keep(self, ranking: Ranking) -> None:
         """Keep an answer until its first place is shown."""
-        self.requests += 1
-        chosen: dict[str, tuple[float, float]] = {}
-        value = 0.0
-        for place, item in enumerate(ranking.items):
-            probability = float(place == 0) if item.probability is None else item.probability
-            value += probability * item.score
-            before = chosen.get(item.item)
-            # An item that is a candidate twice is shown by either.
-            chosen[item.item] = (probability, item.score) if before is None else (before[0] + probability, before[1])
-        self._answers[ranking.id] = Answer(ranking.user, chosen, value)
+        self._answers[ranking.id] = _answer_of(ranking)
         if len(self._answers) > self._unanswered_max:
             self._answers.popitem(last=False)
+
+    def _show(self, offset: int, shown: Ranking, asked: Ranking) -> None:
+        """Take the first place of what a request showed, or count why it is no decision."""
+        if not shown.items:
+            self.passed_over["nothing shown"] += 1
+        elif (first := shown.items[0]).propensity is None:
+            self.passed_over["without propensity"] += 1
+        else:
+            self._decide(offset, first.item, first.propensity, _answer_of(asked))
 
     def _take(self, offset: int, impression: Impression, request: str) -> None:
         """Take an impression that names its request, or count why it is no decision."""
@@ -149,9 +165,14 @@ class LoggedDecisions:
             self.passed_over["request not found"] += 1
             return
         del self._answers[request]
+        self._decide(offset, impression.item, impression.propensity, answer)
+
+    def _decide(self, offset: int, item: str, propensity: float, answer: Answer) -> None:
+        """Keep a decision until its outcome is known."""
         # What the policy may not choose, such as an item that it drops as seen, weighs nothing. So needs no score.
-        target, model = answer.chosen.get(impression.item, (0.0, 0.0))
-        self._answered[offset] = Answered(impression.propensity, target, model, answer.value)
+        target, model = answer.chosen.get(item, (0.0, 0.0))
+        key = int(np.uint64(key_of(item, self._item_seed)).view(np.int64))
+        self._answered[offset, key] = Answered(propensity, target, model, answer.value)
 
 
 def decisions_of(
@@ -182,18 +203,32 @@ def _event_of(record: LogRecord) -> Event | None:
         return None
 
 
-def _plain(request: Request) -> Request:
-    """Return a request as the policy in question is to answer it: whole, and by no policy but that."""
+def _answer_of(ranking: Ranking) -> Answer:
+    """Return what the policy in question answers."""
+    chosen: dict[str, tuple[float, float]] = {}
+    value = 0.0
+    for place, item in enumerate(ranking.items):
+        probability = float(place == 0) if item.probability is None else item.probability
+        value += probability * item.score
+        before = chosen.get(item.item)
+        # An item that is a candidate twice is shown by either.
+        chosen[item.item] = (probability, item.score) if before is None else (before[0] + probability, before[1])
+    return Answer(ranking.user, chosen, value)
+
+
+def _plain(request: Request, policy: RankingConfiguration) -> Request:
+    """Return a request as the policy in question is to answer it: whole, by no policy but that, and showing nothing."""
     return msgspec.structs.replace(
         request,
         top=None,
         at_most={},
         explain=False,
-        policy=None,
-        epsilon=None,
-        temperature=None,
-        deviation=None,
-        floor=None,
+        policy=policy.policy,
+        epsilon=policy.epsilon,
+        temperature=policy.temperature,
+        deviation=policy.deviation,
+        floor=policy.floor,
+        shown=None,
     )
 
 

@@ -30,6 +30,7 @@ from thalweg.streams.partition.memory import refusing_memory
 from thalweg.streams.partition.questions import ANSWER_TIMEOUT_S, Position, Questions
 from thalweg.streams.partition.river_model import RiverModel, without_model
 from thalweg.streams.partition.seal import Seal, SignedHeader
+from thalweg.streams.partition.showing import Showing, keys_shown
 from thalweg.streams.partition.tally import Tally
 from thalweg.streams.partition.turns import Turns
 
@@ -240,8 +241,15 @@ class Partition:
             emitted.reason[: len(block)] = 0
             questions = self.questions
             position = questions.position._replace(names=self._names, parameters=self._parameters)
+            showing = Showing(columnised, self._columnizer, self._encoder)
             yield _Folding(
-                self._held_state, self._scratch, columnised, emitted, self._model, questions, position, self._lessons
+                Fold(self._held_state, position.parameters, self._scratch, emitted),
+                columnised,
+                self._model,
+                questions,
+                position,
+                self._lessons,
+                showing,
             )
 
     def _complete(self, folding: "_Folding", outputs: Outputs) -> None:
@@ -259,9 +267,11 @@ class Partition:
             self._noticed.note_reasons(emitted.reason[first:last])
             self._noticed.note_reasons(emitted.letter_reason[: int(emitted.counts[Made.LETTERS])])
         if block.asked:
-            outputs.rankings.extend(self._encoder.rankings(block, emitted, first, last))
+            outputs.rankings.extend(self._encoder.rankings(block, emitted, first, last, folding.showing.answers))
         if self.tally is not None:
             self.tally.show(shown_of(block, emitted, first, last))
+            for shown in folding.showing.take():
+                self.tally.show(shown)
             self.tally.asked.add(block, emitted, first, last)
         self._drain_examples(emitted, folding.names, outputs, block.columns)
         folding.encoded = last
@@ -270,7 +280,8 @@ class Partition:
         count = int(emitted.counts[Made.EXAMPLES])
         if count and self.tally is not None:
             first_time = emitted.example_revision[:count] == 0
-            closings = np.stack((emitted.example_offset[:count], emitted.example_cause[:count]), axis=1)[first_time]
+            of = emitted.example_offset, emitted.example_cause, emitted.example_item.view(np.int64)
+            closings = np.stack([each[:count] for each in of], axis=1)[first_time]
             labels, scores = emitted.example_label[:count], emitted.example_scores[:count]
             times_ms = np.full(len(closings), self.state.clock.stream_time_ms[0])
             if columns is not None:
@@ -328,22 +339,21 @@ class _Folding:
 
     def __init__(
         self,
-        state: State,
-        scratch: Scratch,
+        fold: Fold,
         block: Block,
-        emitted: Emitted,
         model: RiverModel | None,
         questions: Questions,
         position: Position,
         lessons: Lessons,
+        showing: Showing,
     ) -> None:
         self.block = block
-        self.emitted = emitted
+        self.emitted = fold.emitted
+        self.showing = showing
         self.names = position.names
         self.folded = 0
         self.encoded = 0
-        self._state = state
-        self._scratch = scratch
+        self._with = fold
         self._model = model
         self._turns = questions.turns
         self._questions = questions
@@ -372,7 +382,9 @@ class _Folding:
             if not self._is_amid:
                 self._turns.take()
             self._is_amid = False
-            self._fold_some()
+            self._is_amid = not self._fold_some()
+            if self._is_amid:
+                return
             is_done = self.folded == len(self.block.records)
             if not is_done and not self._turns.is_halted:
                 self._is_amid = True  # no more room in the middle of an event: nobody may look at the state
@@ -383,21 +395,27 @@ class _Folding:
             if is_done:
                 return
 
-    def _fold_some(self) -> None:
-        arguments = self._state, self._position.parameters, self._scratch, self.block.columns, self.emitted, self.folded
+    def _fold_some(self) -> bool:
+        """Fold until it stops for more than lessons and what requests show; False: amid the latter, without room."""
+        state, parameters, scratch, emitted = self._with
+        arguments = state, parameters, scratch, self.block.columns, emitted
         if self._model is not None:
-            self.folded = self._model.fold(*arguments, self.names)
-            return
-        self.folded = fold(*arguments)
-        while self.emitted.counts[Made.MERGE]:
-            fold_ = Fold(self._state, self._position.parameters, self._scratch, self.emitted)
-            self._lessons.serve(fold_, self.block, self.folded)
-            self.folded = fold(*arguments[:-1], self.folded)
+            self.folded = self._model.fold(*arguments, self.folded, self.names)
+            return True
+        while True:
+            if self.showing.is_amid:
+                if not self.showing.resume(self._with):
+                    return False
+                self.folded += 1
+            self.folded = fold(*arguments, self.folded)
+            if emitted.counts[Made.MERGE]:
+                self._lessons.serve(self._with, self.block, self.folded)
+            elif emitted.counts[Made.SHOWN]:
+                self.showing.start(self._with, self.folded)
+            else:
+                return True
 
 
 def shown_of(block: Block, emitted: Emitted, first: int, last: int) -> npt.NDArray[np.int64]:
     """Return what a tally keeps of the impressions scored among a block's events `first` to `last`, [n, 4]."""
-    columns = block.columns
-    chosen = scored_events(emitted, first, last)
-    keys = columns.user[chosen].view(np.int64), columns.item[chosen].view(np.int64)
-    return np.stack((columns.offset[chosen], *keys, columns.ts_ms[chosen]), axis=1)
+    return keys_shown(block.columns, scored_events(emitted, first, last))

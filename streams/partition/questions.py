@@ -6,14 +6,15 @@ byte. A question counts no fate, and the names of context fields are those of th
 
 import threading
 import uuid
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import MsgspecError, Raw
 from msgspec.json import Decoder, encode
+from msgspec.structs import replace
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Block, Columnizer
-from thalweg.operators.edges.encoder import DETAILS, ranking_in
+from thalweg.operators.edges.encoder import DETAILS, answer_in
 from thalweg.operators.fold.emitted import Emitted, new_emitted, room_for_candidates
 from thalweg.operators.fold.fold import fold
 from thalweg.operators.fold.layout import input_count
@@ -24,13 +25,13 @@ from thalweg.schemas.decode import decoder, measured
 from thalweg.schemas.events import Request
 from thalweg.schemas.outputs import Answer, Ranking, encode_answer
 from thalweg.schemas.reasons import Reason, Unusable
-from thalweg.schemas.records import LogRecord
+from thalweg.schemas.records import LogRecord, Record
 from thalweg.schemas.refusal import refusal
 from thalweg.streams.partition.turns import BusyError, Turns
 
 ANSWER_TIMEOUT_S = 5.0
-SELECTING = ("top", "exclude", "seen", "at_most", "policy", "epsilon", "temperature", "deviation", "floor")
-"""The options of a request that choose and order candidates."""
+SELECTING = ("top", "exclude", "seen", "at_most", "policy", "epsilon", "temperature", "deviation", "floor", "shown")
+"""The options of a request that choose and order candidates, or take the first of them."""
 _REQUEST = Raw(b'"request"')
 _decode_fields = Decoder(dict[str, Raw]).decode
 
@@ -54,6 +55,7 @@ class Questions:
         self._configuration = configuration
         self.turns = turns
         self._scratch = scratch
+        self._decode = decoder(configuration.limits)
         self._one_at_a_time = threading.Lock()
         self._emitted: Emitted | None = None
         self._columnizer: Columnizer | None = None
@@ -78,8 +80,8 @@ class Questions:
                 if position.names != names:  # an event has brought a new field meanwhile
                     block, _ = self._read(request, is_ordered=is_ordered)
                 fold(self._state, position.parameters, self._scratch, block.columns, emitted, 0)
-            found = ranking_in(block, emitted, 0, "", self._configuration, is_ordered=is_ordered)
-            return encode_answer(answer_of(found, position.next_offset))
+            found = answer_in(block, emitted, 0, "", self._configuration, is_ordered=is_ordered)
+            return encode_answer(answer_at(found.ranking, position.next_offset))
         finally:
             self._one_at_a_time.release()
 
@@ -89,17 +91,22 @@ class Questions:
         if self._columnizer is None or names != self._names:
             known = self._state.names.copy()
             known[len(names) :] = 0
-            self._columnizer, self._names = Columnizer(self._configuration, known, 0, 0), names
+            self._columnizer, self._names = Columnizer(self._configuration, known, 0, 0, self._event), names
         block = self._columnizer.columns([LogRecord(0, request)])
         if block.details:
             raise Unusable(Reason.of_code(int(block.columns.reason[0])), block.details[0])
-        event: Any = block.events[0]
-        if not isinstance(event, Request):
-            raise Unusable(Reason.UNKNOWN_TYPE, "only a request can be asked")
-        given = [name for name in SELECTING if getattr(event, name) not in (None, [], {}, "keep")]
+        given = [name for name in SELECTING if getattr(self._request, name) not in (None, [], {}, "keep")]
         if given and not is_ordered:
             raise Unusable(Reason.BAD_OPTION, f"every candidate is scored: leave out {', '.join(given)}")
         return block, names
+
+    def _event(self, record: Record) -> Request:
+        """Return a question's event: it shows nothing here, since that is for its record in the log."""
+        event = self._decode(record.value)
+        if not isinstance(event, Request):
+            raise Unusable(Reason.UNKNOWN_TYPE, "only a request can be asked")
+        self._request = event
+        return replace(event, shown=None)
 
     def _room(self, candidates: int) -> Emitted:
         if self._emitted is None:
@@ -110,7 +117,7 @@ class Questions:
         return self._emitted
 
 
-def answer_of(found: Ranking, offset: int) -> Answer:
+def answer_at(found: Ranking, offset: int) -> Answer:
     """Return a ranking as the answer to a question that was asked at an offset."""
     return Answer(
         id=found.id,

@@ -19,7 +19,7 @@ LOG_ODDS_LIMIT = 37  # beyond the log-odds of EPSILON
 BINS = 2 * LOG_ODDS_LIMIT * BINS_PER_UNIT
 
 EXACT_ARRAYS = {"labels": (np.uint8, ()), "scores": (np.float64, (len(KEPT),))}
-ORIGIN_ARRAYS = {"closings": (np.int64, (2,)), "shown": (np.int64, (4,))}
+ORIGIN_ARRAYS = {"closings": (np.int64, (3,)), "shown": (np.int64, (4,))}
 BINNED_ARRAYS = {"counts": (np.int64, (2, BINS)), "sums": (np.float64, (2,))}
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -92,7 +92,7 @@ class Tally:
     """Labels with their scores: exact up to `limit` of them, in bins beyond."""
 
     def __init__(self, limit: int = 1 << 22) -> None:
-        """Keep at most `limit` labelled impressions exactly, 73 bytes each."""
+        """Keep at most `limit` labelled impressions exactly, 81 bytes each."""
         self.limit = limit
         self.labelled = 0
         self.positives = 0
@@ -123,9 +123,10 @@ class Tally:
         closings: npt.NDArray[np.int64] | None = None,
         times_ms: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        """Take labels [n], scores [n, 5] as `joiner.Waiting.scores` has them, offsets [n, 2] and times [n].
+        """Take labels [n], scores [n, 5] as `joiner.Waiting.scores` has them, offsets [n, 3] and times [n].
 
-        The offsets are the impression's, and that of the event at which its window closed; the time is that event's.
+        The offsets are the impression's, and that of the event at which its window closed; behind them the item's bits.
+        The time is that event's.
         """
         if times_ms is not None:
             self.curve.add(labels, scores[:, KEPT], times_ms)
@@ -145,13 +146,17 @@ class Tally:
     def known(self) -> Known | None:
         """Return the impressions that have a label; None beyond the limit, or where it is not known which they are."""
         labels, scores = self.arrays()
-        closings, shown = _stacked(self._closings, 2), self.shown()
+        closings, shown = _stacked(self._closings, 3), self.shown()
         if not self.is_exact or len(closings) != len(labels) or not len(labels):
             return None
         shown = shown[np.argsort(shown[:, 0], kind="stable")]
-        place = np.minimum(np.searchsorted(shown[:, 0], closings[:, 0]), len(shown) - 1)
-        if not len(shown) or (shown[place, 0] != closings[:, 0]).any():
-            return None
+        place = np.searchsorted(shown[:, 0], closings[:, 0])
+        other = np.arange(len(place))
+        while len(other):  # one request shows many items
+            if place[other].max() >= len(shown) or (shown[place[other], 0] != closings[other, 0]).any():
+                return None
+            other = other[shown[place[other], 2] != closings[other, 2]]
+            place[other] += 1
         users, items, ts_ms = shown[place, 1], shown[place, 2], shown[place, 3]
         _, pages = np.unique(np.stack((users, ts_ms), axis=1), axis=0, return_inverse=True)
         return Known(labels, scores, users, items, pages.reshape(-1), closings[:, 0], closings[:, 1])
@@ -191,7 +196,7 @@ class Tally:
             found: Arrays = {"counts": self._binned.counts.copy(), "sums": self._binned.sums.copy()}
             return found | self.asked.snapshot() | others
         labels, scores = self.arrays()
-        closings = _stacked(self._closings, 2)
+        closings = _stacked(self._closings, 3)
         found = {"labels": labels, "scores": scores, "closings": closings, "shown": self.shown()}
         return found | self.asked.snapshot() | others
 

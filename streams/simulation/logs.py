@@ -81,7 +81,7 @@ class _Writer:
             (0.77, self._early),
             (0.80, self._facts),
             (0.83, self._erase),
-            (0.87, self._request),
+            (0.88, self._request),
             (0.91, lambda: None),
         ]
 
@@ -126,10 +126,11 @@ class _Writer:
         random = self._random
         shown = of or random.choice(self._shown[-12:] or [self._new_impression()])
         user = random.choice(self._users) if random.random() < 0.05 else shown["user"]
+        by = "request" if shown["type"] == "request" else "impression"
         return {
             "type": "feedback",
             "id": f"f{self._number if random.random() < 0.9 else self._number // 2}",
-            "impression": shown["id"],
+            by: shown["id"],
             "user": user,
             "item": shown["item"],
             "ts": self._ts_ms,
@@ -139,7 +140,7 @@ class _Writer:
     def _action(self) -> dict[str, Any]:
         """Return a feedback without an impression, of an item that was shown or not."""
         event = self._feedback() if self._random.random() < 0.6 else self._feedback(self._new_impression())
-        return {name: value for name, value in event.items() if name != "impression"}
+        return {name: value for name, value in event.items() if name not in ("impression", "request")}
 
     def _early(self) -> dict[str, Any]:
         self._coming.append(self._new_impression())
@@ -157,9 +158,11 @@ class _Writer:
         return {"type": "erase", "id": f"e{self._number}", "user": self._random.choice(self._users), "ts": self._ts_ms}
 
     def _request(self) -> dict[str, Any]:
-        wanted = [f"t{self._random.randint(0, 9)}" for _ in range(self._random.randint(0, 4))]
+        """Return a request, which often shows some of its candidates: then feedback may name one, shown or not."""
+        random = self._random
+        wanted = [f"t{random.randint(0, 9)}" for _ in range(random.randint(0, 4))]
         shown = self._new_impression()
-        return {
+        request = {
             "type": "request",
             "id": f"r{self._number}",
             "user": shown["user"],
@@ -167,6 +170,10 @@ class _Writer:
             "ts": shown["ts"],
             "context": shown["context"],
         }
+        if wanted and random.random() < 0.7:
+            request |= {"shown": random.randint(1, 3)} | random.choice(({}, {}, {"policy": "gumbel"}, {"seen": "drop"}))
+            self._shown.append(request | {"item": random.choice(wanted)})
+        return request
 
     def _bad(self) -> tuple[bytes | None, bytes | None]:
         random = self._random

@@ -35,6 +35,8 @@ UNLEARNED = {"all": Tallied.CLOSED_UNLEARNED, "user": Tallied.OVER_USER_SHARE}
 """What closed or passed over an impression: a limit of all users, or one user's share of it."""
 DROPPED_FACTS = {"left_out": Tallied.FACTS_LEFT_OUT, "evicted": Tallied.FACTS_EVICTED}
 """Facts that an impression had no room for, and items and users whose facts made room for others."""
+SHOWN = {"taken": Tallied.SHOWN, "passed_over": Tallied.SHOWN_PASSED_OVER}
+"""What requests showed: it waits for feedback now, or did so before or had no room."""
 
 
 class Consumer(Protocol):
@@ -102,6 +104,7 @@ def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
         "Facts that an impression left out; owners whose facts were evicted.",
         labels=[*by, "how"],
     )
+    shown = CounterMetricFamily("thalweg_shown_candidates", "Candidates that requests showed.", labels=[*by, "how"])
     stream_time = GaugeMetricFamily(
         "thalweg_stream_time_seconds", "Stream time: what most users heard last have reached, since 1970.", labels=by
     )
@@ -118,11 +121,13 @@ def _of_events(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:
             unlearned.add_metric([number, limit], int(state.tallies[tally]))
         for how, tally in DROPPED_FACTS.items():
             facts.add_metric([number, how], int(state.tallies[tally]))
+        for how, tally in SHOWN.items():
+            shown.add_metric([number, how], int(state.tallies[tally]))
         stream_time.add_metric([number], int(state.clock.stream_time_ms[0]) / 1000)
         for operator, count in rows_of(state).items():
             rows.add_metric([number, operator], count)
         size.add_metric([number], state_bytes(state))
-    yield from (events, letters, suppressed, unlearned, facts, stream_time, rows, size)
+    yield from (events, letters, suppressed, unlearned, facts, shown, stream_time, rows, size)
 
 
 def _of_checkpoints(partitions: Sequence[AssignedPartition]) -> Iterator[Metric]:

@@ -1,14 +1,19 @@
 """Whether the fold agrees with its specification: shared by the comparison and by the planted bugs."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.edges.columnizer import Columnizer
+from thalweg.operators.edges.columnizer import Block, Columnizer
 from thalweg.operators.edges.contexts import field_names
+from thalweg.operators.edges.requests import impressions_of
+from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.state import new_state
+from thalweg.schemas.events import Request
 from thalweg.schemas.records import LogRecord, Outputs, no_outputs
 from thalweg.streams.partition.lessons import LessonBook
 from thalweg.streams.partition.partition import Partition
@@ -39,14 +44,35 @@ def outcome_of(outputs: Outputs) -> Outcome:
     return Outcome(np.array(rows).reshape(-1, len(rows[0]) if rows else 2), labels)
 
 
+def shown_by_the_fold(records: list[LogRecord], name: str) -> Outcome:
+    """Return what the fold makes of a log, with the scores of what requests show in their places."""
+    outputs = Partition(configurations()[name]).process(records)
+    events = [json.loads(record.value or b"") for record in records]
+    scores = {output.cause.offset: [json.loads(output.value or b"")] for output in outputs.scores}
+    for output in outputs.rankings:
+        count = events[output.cause.offset].get("shown", 0)
+        scores[output.cause.offset] = json.loads(output.value or b"")["items"][:count]
+    pairs = [(score["model_score"], score["score"]) for _, each in sorted(scores.items()) for score in each]
+    return Outcome(np.array(pairs), outcome_of(outputs).labels)
+
+
 def of_the_specification(records: list[LogRecord], name: str) -> Outcome:
     """Return what the specification makes of a log."""
     configuration = configurations()[name]
     names = new_state(configuration).names
-    columns = Columnizer(configuration, names, 0, 0).columns(records).columns
+    columnizer = Columnizer(configuration, names, 0, 0)
+    block = columnizer.columns(records)
     plain = (Several if configuration.objectives.heads else Plain)(configuration, field_names(names))
-    plain.run(columns)
+    plain.run(block.columns, dict(candidates_of(block, columnizer)))
     return Outcome(np.array(plain.scored), plain.labels)
+
+
+def candidates_of(block: Block, columnizer: Columnizer) -> Iterator[tuple[int, Columns]]:
+    """Yield the candidates of each request of a block as impressions, by the request's number."""
+    for number, asked in block.asked.items():
+        request = msgspec.structs.replace(cast("Request", block.events[number]), shown=None)
+        impressions = impressions_of(request, asked, range(len(asked.items)))
+        yield number, columnizer.shown(block.records[number].offset, impressions)
 
 
 def taught(

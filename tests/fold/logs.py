@@ -92,4 +92,21 @@ def generated(events: int = EVENTS) -> list[LogRecord]:
     return found
 
 
+def showing(events: int) -> list[LogRecord]:
+    """Return the first of the events that are made up, with requests that show among them, and feedback on these."""
+    chance, found = random.Random(10), []
+    for record in generated(events):
+        event = json.loads(record.value or b"")
+        found.append(event)
+        if event["type"] == "impression" and chance.random() < 0.1:
+            items = chance.sample([f"i{n}" for n in range(90)], 4)
+            own = {name: event[name] for name in ("user", "ts", "context")}
+            asked = {"type": "request", "id": f"r{len(found)}", "candidates": items, "explain": True} | own
+            found.append(asked | {"shown": chance.randrange(1, 4)})
+            if chance.random() < 0.5:
+                click = {"type": "feedback", "id": f"c{len(found)}", "request": asked["id"], "action": "click"}
+                found.append(click | {"user": event["user"], "item": chance.choice(items), "ts": event["ts"] + 9_000})
+    return [LogRecord(n, json.dumps(event).encode()) for n, event in enumerate(found)]
+
+
 LOGS = {"kuairand": kuairand, "generated": generated}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from thalweg.operators.machine.compiled import INTERPRETED
 
-from tests.fold.agreement import apart, of_the_fold, of_the_specification, taught
+from tests.fold.agreement import apart, of_the_fold, of_the_specification, shown_by_the_fold, taught
 from tests.fold.configurations import configurations
-from tests.fold.logs import LOGS
+from tests.fold.logs import LOGS, showing
 from tests.soak import sized
 
 LAST, MEDIAN = 1e-4, 1e-5
@@ -25,6 +25,15 @@ def test_the_fold_scores_as_its_specification_does(log: str, name: str) -> None:
     """Over 3 000 events the last score agrees to 1e-4 of itself, the median one to 1e-5; labels are the same."""
     records = LOGS[log](EVENTS)
     difference = apart(of_the_fold(records, name), of_the_specification(records, name))
+    assert difference[-1].max() <= LAST, difference[-1]
+    assert np.median(difference, axis=0).max() <= MEDIAN, np.median(difference, axis=0)
+
+
+@pytest.mark.parametrize("name", ["shipped", "any context"])
+def test_what_requests_show_is_scored_and_learned_as_specified(name: str) -> None:
+    """The same candidates come first, wait and are learned from; with their scores in place, all scores agree."""
+    records = showing(250)
+    difference = apart(shown_by_the_fold(records, name), of_the_specification(records, name))
     assert difference[-1].max() <= LAST, difference[-1]
     assert np.median(difference, axis=0).max() <= MEDIAN, np.median(difference, axis=0)
 

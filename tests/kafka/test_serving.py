@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 from thalweg.operators.machine.hashing import partition_of
-from thalweg.schemas.events import Request, encode_event
+from thalweg.schemas.events import Feedback, Request, encode_event
 from thalweg.schemas.outputs import decode_answer, decode_ranking
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.client import Client
@@ -167,8 +167,21 @@ def test_a_kill_and_a_rebalance_under_questions(broker: str, unique: Callable[[s
         assert verify(workers, broker, answers[::3], 2) > 100
 
 
+def figure(workers: Workers, name: str, **labels: str) -> float:
+    """Return one figure of partition 0 that the first worker reports."""
+    with urlopen(f"http://{workers.metrics_address(workers.workers[0])}/metrics", timeout=20) as told:
+        text = told.read().decode()
+    labels["partition"] = "0"
+    named = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+    [found] = [line for line in text.splitlines() if line.startswith(f"{name}{{{named}}}")]
+    return float(found.split()[1])
+
+
 def test_a_request_is_logged_and_ranked(broker: str, unique: Callable[[str], str], tmp_path: Path) -> None:
-    """With log=true the request is a record of the input, whose ranking has the items of the answer."""
+    """With log=true the request is a record of the input, whose ranking has the items of the answer.
+
+    With shown as well, its first items are impressions: feedback that names the request finds them.
+    """
     rankings = unique("rankings")
     with Workers(broker, unique, tmp_path / "workers", TOPICS__RANKINGS=rankings) as workers:
         workers.produce([record.value or b"" for record in generated(300)])
@@ -184,3 +197,15 @@ def test_a_request_is_logged_and_ranked(broker: str, unique: Callable[[str], str
         ranking = decode_ranking(record.value)
         assert (ranking.id, ranking.items) == (answer.id, answer.items)
         assert ranking.origin == f"{workers.source}-0-300"
+        with Client(f"http://{address_of(workers, 0)}", deadline_s=60.0) as client:
+            client.rank("u1", WANTED, log=True, shown=2, id="r2", ts=answer.ts)
+        wait_until(lambda: len(records_of(broker, rankings, 0)) == 2, "what the request shows is taken")
+        shown = [each.item for each in decode_ranking(records_of(broker, rankings, 0)[1].value).items[:2]]
+        joined = figure(workers, "thalweg_events_total", fate="joined")
+        named: dict[str, Any] = {"request": "r2", "user": "u1", "ts": answer.ts + 900, "action": "click"}
+        workers.produce([encode_event(Feedback(id=f"{item}:click", item=item, **named)) for item in shown])
+        wait_until(
+            lambda: figure(workers, "thalweg_events_total", fate="joined") == joined + 2,
+            "feedback finds what was shown",
+        )
+        assert figure(workers, "thalweg_shown_candidates_total", how="taken") == 2

@@ -57,6 +57,8 @@ PIECES += [
     b'"user":"",',
     b'"context":{},',
     b'"value":9,',
+    b'"shown":257,',
+    b'"request":7,',
     b'"a":1,' * 70,
     b'"",' * 40,
     b"\xc3\xa9",
@@ -72,7 +74,10 @@ events = (
     | st.builds(
         Feedback.of, texts, st.none() | texts, texts, texts, times, st.just("like"), st.none() | numbers.map(float)
     )
-    | st.builds(Request, texts, texts, st.lists(texts, max_size=40), times, contexts)
+    | st.builds(Feedback, id=texts, request=st.none() | texts, user=texts, item=texts, ts=times, action=st.just("like"))
+    | st.builds(
+        Request, texts, texts, st.lists(texts, max_size=40), times, contexts, shown=st.none() | st.integers(1, 256)
+    )
     | st.builds(Erase, texts, texts, times)
 )
 

@@ -68,6 +68,20 @@ def test_each_value_of_the_type_becomes_its_event() -> None:
     assert mapped({}, **everything) is None
 
 
+SHOWS = TYPES | {"request": "for", "shown": "k"}
+
+
+def test_requests_that_show_and_what_names_them() -> None:
+    """A request brings how many it shows; feedback and impressions name the request, and need not."""
+    record = RECORD | {"id": 5, "for": 8, "k": "3", "items": [{"sku": "a"}]}
+    assert mapped(record | {"event": "rank"}, **SHOWS) == Request("5", "u", ["a"], T, {}, shown=3)
+    assert mapped(record | {"event": "rank", "k": None}, **SHOWS) == Request("5", "u", ["a"], T, {})
+    assert mapped(record | {"event": "view"}, **SHOWS) == Impression("5", "u", "i", T, {}, request="8")
+    named = Feedback(id="5", request="8", user="u", item="i", ts=T, action="purchase")
+    assert mapped(record | {"event": "buy"}, **SHOWS) == named
+    assert mapped(record | {"event": "buy", "for": None}, **SHOWS) == Feedback.of("5", None, "u", "i", T, "purchase")
+
+
 def test_an_action_that_names_no_impression_has_none() -> None:
     """Feedback without an impression's id, or without a path for one, must be feedback without an impression."""
     record = RECORD | {"id": 5, "event": "buy", "of": None}
@@ -250,6 +264,11 @@ def test_contexts_that_are_none(value: Any, reason: Reason) -> None:
         (TYPES, {"event": "buy", "id": "1", "of": "2", "price": float("inf")}, Reason.NOT_FINITE),
         (TYPES, {"event": "rank", "id": "1"}, Reason.WRONG_TYPE),
         (TYPES, {"event": "view"}, Reason.MISSING_FIELD),
+        (SHOWS, {"event": "rank", "id": "1", "items": [], "k": 0}, Reason.BAD_OPTION),
+        (SHOWS, {"event": "rank", "id": "1", "items": [], "k": "257"}, Reason.BAD_OPTION),
+        (SHOWS, {"event": "rank", "id": "1", "items": [], "k": 1.5}, Reason.WRONG_TYPE),
+        (SHOWS, {"event": "buy", "id": "1", "for": ""}, Reason.ID_EMPTY),
+        (SHOWS, {"event": "buy", "id": "1", "for": "x" * 257}, Reason.ID_TOO_LONG),
     ],
 )
 def test_other_fields_that_are_none(keys: dict[str, Any], change: dict[str, Any], reason: Reason) -> None:
@@ -271,13 +290,13 @@ JSON = st.recursive(
 
 
 @given(
-    record=st.dictionaries(st.sampled_from(["who", "what", "at", "event", "x", "of", "id"]), JSON),
+    record=st.dictionaries(st.sampled_from(["who", "what", "at", "event", "x", "of", "id", "for", "k"]), JSON),
     event=st.sampled_from(["view", "buy", "rank", "forget"]),
 )
 def test_whatever_is_mapped_our_own_decoder_takes(record: dict[str, Any], event: str) -> None:
     """Any record must be refused or become an event that reads back equal from its bytes on the wire."""
     whole = RECORD | {"event": event, "id": "1", "of": "2", "items": []} | record
-    keys = TYPES | {"context": ("x", "*"), "nulls": "category"}
+    keys = SHOWS | {"context": ("x", "*"), "nulls": "category"}
     try:
         found = mapped(whole, **keys)
     except Unusable:

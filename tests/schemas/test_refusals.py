@@ -141,6 +141,24 @@ CASES = {
     "candidates that are no list": (request('"v"'), Reason.WRONG_TYPE, "candidates is a string, not a list"),
     "top of 0": (request('["v"],"top":0'), Reason.BAD_OPTION, "top is 0, not in 1 to 2147483647"),
     "top of 1.0": (request('["v"],"top":1.0'), Reason.WRONG_TYPE, "top is a fraction, not an integer"),
+    "shown of 0": (request('["v"],"shown":0'), Reason.BAD_OPTION, "shown is 0, not in 1 to 2147483647"),
+    "shown above its limit": (request('["v"],"shown":257'), Reason.BAD_OPTION, "shown is 257, at most 256"),
+    "shown of another type": (request('["v"],"shown":["v"]'), Reason.WRONG_TYPE, "shown is a list, not an integer"),
+    "feedback of an empty request": (
+        feedback('"impression":"1"', '"request":""'),
+        Reason.ID_EMPTY,
+        "request is empty",
+    ),
+    "feedback of a request by number": (
+        feedback('"impression":"1"', '"request":8'),
+        Reason.WRONG_TYPE,
+        "request is an integer, not a string",
+    ),
+    "feedback of a request too long": (
+        feedback('"impression":"1"', f'"request":"{"r" * 257}"'),
+        Reason.ID_TOO_LONG,
+        "request has 257 bytes, at most 256",
+    ),
     "seen of another kind": (request('["v"],"seen":"x"'), Reason.BAD_OPTION, 'seen is "x", not "keep" or "drop"'),
     "a number excluded": (
         request('["v"],"exclude":["a",1]'),

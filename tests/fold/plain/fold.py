@@ -2,6 +2,7 @@
 
 import math
 import struct
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -96,23 +97,26 @@ class Plain:
         self.labels: list[tuple[Any, int]] = []  # (label, revision) of each example
         self.lessons: list[Lesson] = []
 
-    def run(self, columns: Columns) -> None:
+    def run(self, columns: Columns, asked: dict[int, Columns] | None = None) -> None:
+        """Fold events; `asked` has the candidates of the requests that show, as impressions."""
         for event in range(len(columns.kind)):
-            if columns.reason[event] or columns.kind[event] == Kind.REQUEST:
-                continue  # who asks changes nothing
+            if columns.reason[event] or (columns.kind[event] == Kind.REQUEST and not columns.shown[event]):
+                continue  # who only asks changes nothing
             self.arrivals += 1
             kind, user, ts_ms = columns.kind[event], int(columns.user[event]), int(columns.ts_ms[event])
             if kind == Kind.ITEM:
                 know(self.facts.setdefault(int(columns.item[event]), {}), columns, event)
                 continue
-            page = (user, ts_ms) if kind == Kind.IMPRESSION else None
+            page = (user, ts_ms) if kind in (Kind.IMPRESSION, Kind.REQUEST) else None
             self.further += page is not None and page == self.page
             if page is None or page != self.page:
                 self.end_page()
-                self.move(ts_ms, user, is_shown=kind == Kind.IMPRESSION)
+                self.move(ts_ms, user, is_shown=page is not None)
                 self.page, self.page_arrival, self.page_elapsed_ms = page, self.arrivals, self.delays.elapsed_ms
             if kind == Kind.IMPRESSION:
                 self.on_impression(columns, event, user)
+            elif kind == Kind.REQUEST:
+                self.on_request((asked or {})[event], int(columns.shown[event]), user)
             elif kind == Kind.FEEDBACK:
                 self.on_feedback(columns, event, user)
             elif kind == Kind.USER:
@@ -249,7 +253,7 @@ class Plain:
 
     def on_impression(self, columns: Columns, event: int, user_key: int) -> None:
         key, ts_ms, window_ms = int(columns.key[event]), int(columns.ts_ms[event]), self.closing_ms[0]
-        if key in self.slots and self.slots[key].status != "early":
+        if any(s.key in (key, int(columns.impression[event])) and s.status != "early" for s in self.slots.values()):
             return  # sent twice
         user = self.user_of(user_key)
         if key in self.slots and self.slots[key].user != user_key:
@@ -265,6 +269,16 @@ class Plain:
         self.shown.append((slot, user))
         if slot.label:
             self.count_delay(slot)
+
+    def on_request(self, rows: Columns, count: int, user_key: int) -> None:
+        """The candidates that score best are shown: rows of one page, which do not see each other."""
+        trial = deepcopy(self)
+        for row in range(len(rows.key)):
+            trial.on_impression(rows, row, user_key)
+        scores = [score for _, score in trial.scored[len(self.scored) :]]
+        for place, row in enumerate(sorted(range(len(scores)), key=lambda row: -scores[row])[:count]):
+            self.arrivals, self.further = self.arrivals + (place > 0), self.further + (place > 0)
+            self.on_impression(rows, row, user_key)
 
     def on_feedback(self, columns: Columns, event: int, user_key: int) -> None:
         key, item = int(columns.impression[event]), int(columns.item[event])

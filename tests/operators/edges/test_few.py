@@ -23,7 +23,8 @@ VALUES = st.one_of(
 CONTEXTS = st.dictionaries(st.sampled_from(["a", "b", "c", "h", "a_name_that_is_too_long"]), VALUES, max_size=5)
 SCORES = st.none() | st.floats(0, 1)
 EVENTS = st.one_of(
-    st.builds(Impression, IDS, IDS, IDS, TIMES, CONTEXTS, SCORES),
+    st.builds(Impression, IDS, IDS, IDS, TIMES, CONTEXTS, SCORES, st.none() | IDS),
+    st.builds(Feedback, id=IDS, request=st.none() | IDS, user=IDS, item=IDS, ts=TIMES, action=st.just("click")),
     st.builds(
         Feedback.of,
         IDS,
@@ -34,7 +35,7 @@ EVENTS = st.one_of(
         st.sampled_from(["click", "like", "an_action_that_is_too_long"]),
     ),
     st.builds(Erase, IDS, IDS, TIMES),
-    st.builds(Request, IDS, IDS, st.just(["v"]), TIMES, CONTEXTS),
+    st.builds(Request, IDS, IDS, st.just(["v"]), TIMES, CONTEXTS, shown=st.none() | st.integers(1, 5)),
     st.builds(Item, IDS, IDS, TIMES, CONTEXTS),
     st.builds(User, IDS, IDS, TIMES, CONTEXTS),
     st.sampled_from([None, b"", b"{", b'{"type":"erase","id":"","user":"u","ts":1700000000000}', b"\xff"]),
@@ -49,10 +50,10 @@ CONFIGURATION = Configuration(
         fields_limit=9,
         values_limit=9,
     ),
-    limits=LimitsConfiguration(name_bytes=10),
+    limits=LimitsConfiguration(name_bytes=10, shown=4),
 )
 ALL = (
-    *("kind", "reason", "offset", "ts_ms", "key", "impression", "user", "item"),
+    *("kind", "reason", "offset", "ts_ms", "key", "impression", "request", "shown", "user", "item"),
     *("positive", "window_ms", "base_score", "brought"),
 )
 

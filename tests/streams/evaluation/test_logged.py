@@ -86,6 +86,32 @@ def test_what_is_a_decision_and_what_is_not() -> None:
     }
 
 
+def test_what_a_request_shows_first_is_a_decision() -> None:
+    """Its propensity is the answer's; under the policy that chose it, each weight is 1. Others are counted."""
+    lines = []
+    for number in range(40):
+        options: dict[str, Any] = {"policy": "epsilon", "epsilon": 0.5} if number % 4 else {}
+        lines.append(asked(number, shown=2, **options))
+        own = {"user": "u", "ts": START_MS + number * 60_000 + 900, "action": "click"}
+        lines += [encode_event(Feedback(id=f"c{number}{n}", request=f"r{number}", item=f"v{n}", **own)) for n in (1, 3)]
+    lines += [asked(90, exclude=[f"v{n}" for n in range(5)], shown=1), asked(91, shown=1_000)]
+    policy = RankingConfiguration(policy="epsilon", epsilon=0.5, seed=7)
+    decisions, logged = decisions_of(blocks(lines, 7), configuration(), policy, closes_windows=True)
+    assert logged.requests == 42
+    assert {reason: count for reason, count in logged.passed_over.items() if count} == {
+        "without propensity": 10,
+        "nothing shown": 1,
+    }
+    assert len(decisions.reward) == 30
+    assert decisions.propensity.tolist() == decisions.target.tolist()
+    assert len(set(decisions.propensity.tolist())) == 2
+    assert 0 < decisions.reward.sum() < 30
+    other, _ = decisions_of(blocks(lines), configuration(), UNIFORM, closes_windows=True)
+    assert other.reward.tolist() == decisions.reward.tolist()
+    assert other.propensity.tolist() == decisions.propensity.tolist()
+    np.testing.assert_allclose(other.target, 0.2)
+
+
 def test_options_of_the_logged_request_do_not_choose_the_policy() -> None:
     """`top`, caps and the logged policy must not hide candidates; `exclude` holds under every policy."""
     options: dict[str, Any] = {

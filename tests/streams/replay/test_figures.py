@@ -79,14 +79,26 @@ def test_baselines_see_the_labels_that_were_final() -> None:
 def test_pages_are_one_user_at_one_time() -> None:
     """Impressions of one user with one time are one page, and of others not."""
     tally = Tally()
-    shown = np.array([(0, 7, 1, 100), (1, 7, 2, 100), (2, 7, 3, 101), (3, 8, 3, 100)], np.int64)
+    shown = np.array([(0, 7, 1, 100), (1, 7, 2, 100), (2, 7, 3, 101), (3, 8, 3, 100), (4, 8, 6, 102), (4, 8, 5, 102)])
     tally.show(shown)
-    scores = np.full((4, 5), 0.5)
-    tally.add(np.array([1, 0, 1, 0], np.uint8), scores, np.array([(0, 9), (1, 9), (2, 9), (3, 9)], np.int64))
+    scores = np.full((6, 5), 0.5)
+    closings = np.array([(0, 9, 1), (1, 9, 2), (4, 9, 5), (2, 9, 3), (3, 9, 3), (4, 9, 6)], np.int64)
+    tally.add(np.array([1, 0, 1, 1, 0, 0], np.uint8), scores, closings)
     known = tally.known()
     assert known is not None
     assert known.pages[0] == known.pages[1]
-    assert len(set(known.pages.tolist())) == 3
+    assert known.pages[2] == known.pages[5]
+    assert len(set(known.pages.tolist())) == 4
+    assert known.items.tolist() == [1, 2, 5, 3, 3, 6]  # one request shows many items
+
+
+def test_a_label_of_what_was_never_shown_is_of_no_known_impression() -> None:
+    """Then no figure by user or item can be made, and none is."""
+    for closing in ((1, 9, 2), (4, 9, 4), (9, 9, 1)):
+        tally = Tally()
+        tally.show(np.array([(0, 7, 1, 100), (4, 8, 6, 102), (4, 8, 5, 102)]))
+        tally.add(np.ones(1, np.uint8), np.full((1, 5), 0.5), np.array([closing]))
+        assert tally.known() is None
 
 
 def test_without_origins_nothing_is_known() -> None:
