@@ -61,12 +61,12 @@ class Configuration:
         """Raise ValueError where sections contradict each other."""
         check(self)
         object.__setattr__(self, "joiner", self.objectives.joined(self.joiner))
-        if self.objectives.heads and self.learner.model != BUILT_IN:
+        if self.objectives.is_joint and self.learner.model != BUILT_IN:
             raise ValueError(
                 "objectives: several need the built-in model (learner.model), another one learns one label"
             )
-        if self.objectives.heads and self.lessons.enabled:
-            raise ValueError("lessons.enabled needs a single objective: lessons carry one label")
+        if self.objectives.is_joint and self.lessons.enabled:
+            raise ValueError("lessons.enabled needs a single objective: lessons carry one label, and no value of it")
         if self.behaviors.users_limit <= self.joiner.waiting_limit:
             raise ValueError(
                 "behaviors.users_limit must be above joiner.waiting_limit: every waiting impression keeps its user"

@@ -460,6 +460,20 @@ def amend_label(
 
 
 @compiled
+def amend_weight(
+    memory: ErrorMemory,
+    reads: MemoryReads,
+    slot: int,
+    difference: float,
+    now_ms: int,
+    parameters: ErrorMemoryParameters,
+) -> None:
+    """Let an impression that is remembered already stand for so many more."""
+    weight = float32(_grow_scale(memory, now_ms, parameters)) * float32(difference)
+    _add(memory, reads, slot, weight, float32(0.0), weight, float32(0.0), parameters)
+
+
+@compiled
 def _add(
     memory: ErrorMemory,
     reads: MemoryReads,

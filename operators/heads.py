@@ -69,15 +69,18 @@ class Heads(NamedTuple):
 class HeadScratch(NamedTuple):
     """Scratch of one step of all objectives.
 
-    [objectives]: `takes` uint8, whether an objective takes its label, and `labels` float64, which; `learned` float64,
-    the label it is a correction of, or `UNLEARNED`; `machines`, `crossed`, `now` float64: logits as they are now, and
-    the probability; `errors`, `dense_errors`, `cross_errors` float32: what each part steps against, or 0.
+    [objectives]: `takes` uint8, whether an objective takes its label, and `labels` float64, which; `weights` float64,
+    of how many impressions; `learned`, `before` float64, the label that it is a correction of, or `UNLEARNED`, and its
+    weight; `machines`, `crossed`, `now` float64: logits as they are now, and the probability; `errors`, `dense_errors`,
+    `cross_errors` float32: what each part steps against, or 0.
 
     `vectors` float32 [fields + interests, d]: the sum of the gradients of latent vectors; `rights` float32 [2, rank].
     """
 
     takes: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+    before: npt.NDArray[np.float64]
     learned: npt.NDArray[np.float64]
     machines: npt.NDArray[np.float64]
     crossed: npt.NDArray[np.float64]
@@ -91,9 +94,7 @@ class HeadScratch(NamedTuple):
 
 def head_sizes(heads: int, fields: int, rank: int) -> dict[str, Any]:
     """Return the sizes of the arrays of so many heads, for so many fields and a network of this rank."""
-    inputs = 2 * fields + OWN_INPUTS
-    stages = int(heads > 0)
-    return {"heads": heads, "stages": stages, "objectives": heads, "head_inputs": inputs, "cross_rank": rank}
+    return {"heads": heads, "head_inputs": 2 * fields + OWN_INPUTS, "cross_rank": rank}
 
 
 def head_statistics(fields: int) -> int:
@@ -119,6 +120,8 @@ def new_head_scratch(heads: int, places: int, size: int, rank: int) -> HeadScrat
     return HeadScratch(
         takes=np.zeros(count, np.uint8),
         labels=np.zeros(count),
+        weights=np.zeros(count),
+        before=np.zeros(count),
         learned=np.zeros(count),
         machines=np.zeros(count),
         crossed=np.zeros(count),
@@ -225,11 +228,12 @@ def count_label(
     overall: float,
 ) -> None:
     """Count a head's outcome with user, item and pairs, as `cross.count_label` does the first one's."""
+    share = float32(cross.RECENT_SHARE / (1.0 + cross.RECENT_SHARE * max(shown - 1.0, 0.0)))
     for which in range(2):
         row = int64(rows[which])
         if row >= 0:
             its = heads.network[row, head]
-            its[LABELS] += cross.RECENT_SHARE * float32(acted - shown * (float64(its[LABELS]) + overall))
+            its[LABELS] += share * float32(acted - shown * (float64(its[LABELS]) + overall))
     seen = cross_state.pairs_seen
     for place in range(seen.row.shape[1]):
         pair = int64(seen.row[slot, place])

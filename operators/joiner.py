@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import compiled, int64, uint64
+from thalweg.operators.machine.compiled import compiled, float64, int64, uint64
 from thalweg.operators.machine.declare import Float64, Int32, Int64, UInt8, UInt64, made, part, per, side_by_side, wiper
 from thalweg.operators.machine.numerics import log
 from thalweg.operators.structures import deadlines, index, ownership, pool, recency, texts
@@ -102,14 +102,17 @@ class JoinerConfiguration:
 class JoinerParameters(NamedTuple):
     """The configuration as the compiled code takes it.
 
-    `window_ms` int64 [objectives]: the window of each; `closing_ms` int64: the different ones, rising. The first, which
-    is `attribution_window_ms`, is the longest of the positive actions' windows; `log_rate` is ln(negative_sample_rate);
-    `slots_per_user`, `feedbacks_per_user` and `blocks_per_user` are one user's share of impressions, feedback and
-    blocks of text.
+    `window_ms` int64 [objectives]: the window of each; `closing_ms` int64: the different ones, rising. `weight_max`
+    float64 [objectives]: how much a value weighs at most, 0 where it does not; `is_joint`: there are several
+    objectives, or values that weigh. The first window, which is `attribution_window_ms`, is the longest of the positive
+    actions' windows; `log_rate` is ln(negative_sample_rate); `slots_per_user`, `feedbacks_per_user` and
+    `blocks_per_user` are one user's share of impressions, feedback and blocks of text.
     """
 
     window_ms: npt.NDArray[np.int64]
     closing_ms: npt.NDArray[np.int64]
+    weight_max: npt.NDArray[np.float64]
+    is_joint: bool
     attribution_window_ms: int
     late_window_ms: int
     negative_sample_rate: float
@@ -131,6 +134,7 @@ class Feedbacks(NamedTuple):
     ts_ms: Annotated[Int64, per("nodes")]
     positive: Annotated[UInt8, per("nodes", "a bit for each objective that its action is a positive of")]
     window_ms: Annotated[Int64, per("nodes", "its action's attribution window")]
+    value: Annotated[Float64, per("nodes valued", "its value where that may weigh; nan: none", apart=True)]
     length: Annotated[Int32, per("nodes", "bytes of its record", text="text", upto="kept_bytes")]
     text: Annotated[Int32, per("nodes", "first block + 1 of its record while it is early", digest=False)]
     next: Annotated[Int32, per("nodes", "the impression's next one + 1", digest=False)]
@@ -157,6 +161,7 @@ class Waiting(NamedTuple):
     status: Annotated[UInt8, per("slots", "`Status`", below=len(Status))]
     label: Annotated[UInt8, per("slots", below=2)]
     labels: Annotated[UInt8, per("slots heads", "those of the other objectives", below=2, apart=True)]
+    weights: Annotated[Float64, per("slots weighed", "what the labels learned so far weigh", apart=True)]
     closings: Annotated[UInt8, per("slots stages", "windows that have closed", upto="objectives", apart=True)]
     closed_ms: Annotated[Int64, per("slots", where=lambda slots: slots.status == Status.CLOSED)]
     users: Annotated[Owned, part(owners="users", members="slots")]
@@ -188,10 +193,12 @@ class Waiting(NamedTuple):
 wipe_slot = wiper(Waiting, "slots")
 
 
-def joiner_parameters(configuration: JoinerConfiguration, heads_ms: Sequence[int] = ()) -> JoinerParameters:
+def joiner_parameters(
+    configuration: JoinerConfiguration, heads_ms: Sequence[int] = (), weights_max: Sequence[float] = (0.0,)
+) -> JoinerParameters:
     """Return what the compiled code needs of the configuration: a share is at least one of each.
 
-    `heads_ms`: the windows of further objectives.
+    `heads_ms`: the windows of further objectives; `weights_max`: how much a value weighs for each, or 0.
     """
     limits = (configuration.waiting_limit, configuration.feedback_limit, configuration.text_bytes // BLOCK_BYTES)
     # a whole share is no limit: nobody gets to twice what there is
@@ -201,6 +208,8 @@ def joiner_parameters(configuration: JoinerConfiguration, heads_ms: Sequence[int
     return JoinerParameters(
         np.array([first_ms, *heads_ms], np.int64),
         np.array(sorted({first_ms, *heads_ms}), np.int64),
+        np.array(weights_max, np.float64),
+        len(heads_ms) > 0 or any(weights_max),
         first_ms,
         configuration.late_window_ms,
         configuration.negative_sample_rate,
@@ -214,7 +223,7 @@ def joiner_parameters(configuration: JoinerConfiguration, heads_ms: Sequence[int
 
 def new_waiting(configuration: JoinerConfiguration, users: int) -> Waiting:
     """Return a joiner that has seen nothing, for at most `users` users and one objective."""
-    return made(Waiting, users=users, heads=0, stages=0, **configuration.sizes())
+    return made(Waiting, users=users, heads=0, stages=0, valued=0, weighed=0, **configuration.sizes())
 
 
 @compiled
@@ -575,6 +584,35 @@ def has_positive(waiting: Waiting, slot: int, objective: int, grace_ms: int, par
             return True
         node = int64(waiting.feedbacks.next[node - 1])
     return False
+
+
+@compiled
+def weight_of(waiting: Waiting, slot: int, objective: int, grace_ms: int, parameters: JoinerParameters) -> float:
+    """Return what a positive of an objective weighs: the largest value among those in time, 1 where none has any."""
+    most = parameters.weight_max[objective]
+    if most == 0.0:
+        return 1.0
+    found = -1.0
+    node = int64(waiting.feedback[slot])
+    while node != 0:
+        if is_positive(waiting, slot, node - 1, objective, grace_ms, parameters):
+            value = waiting.feedbacks.value[node - 1, 0]
+            found = max(found, min(value, most) if value == value else 1.0)
+        node = int64(waiting.feedbacks.next[node - 1])
+    return found if found >= 0.0 else 1.0
+
+
+@compiled
+def write_value(waiting: Waiting, node: int, value: float) -> None:
+    """Remember the value of a feedback, where any weighs."""
+    for i in range(waiting.feedbacks.value.shape[1]):
+        waiting.feedbacks.value[node, i] = value
+
+
+@compiled
+def learned_weight(waiting: Waiting, slot: int, objective: int) -> float:
+    """Return what the label that an objective has learned weighs."""
+    return float64(waiting.weights[slot, objective]) if waiting.weights.shape[1] > 0 else 1.0
 
 
 @compiled

@@ -9,13 +9,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from thalweg.operators.joiner import JoinerConfiguration
-from thalweg.schemas.bounds import FREE_NAMES, MS_MAX, check, within
+from thalweg.schemas.bounds import FACTOR_MAX, FREE_NAMES, MS_MAX, SHARE_MIN, check, within
 
 OBJECTIVES_MAX = 8
 """A feedback has a bit for each objective that its action is a positive of."""
+Weight = Literal["none", "value"]
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 TERM = re.compile(r"\s*([+-]?)\s*(?:([\d.]+(?:[eE][+-]?\d+)?)\s*\*\s*)?([A-Za-z_]\w*)\s*", re.ASCII)
 
@@ -24,11 +25,15 @@ TERM = re.compile(r"\s*([+-]?)\s*(?:([\d.]+(?:[eE][+-]?\d+)?)\s*\*\s*)?([A-Za-z_
 class ObjectiveConfiguration:
     """One objective (`[objectives.NAME]`).
 
-    `actions`: the actions that are positives of it. `window_ms`: how long after the impression they count.
+    `actions`: the actions that are positives of it. `window_ms`: how long after the impression they count. `weight`:
+    "value" lets a feedback's `value` weigh its positive, such as a price or a watch time; "none": each weighs 1.
+    `weight_max`: a value weighs no more.
     """
 
     actions: tuple[str, ...] = ()
     window_ms: Annotated[int, within(1, MS_MAX)] = 600_000
+    weight: Weight = "none"
+    weight_max: Annotated[float, within(SHARE_MIN, FACTOR_MAX)] = 10.0
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value is out of its bounds, or no action is named."""
@@ -77,6 +82,27 @@ class ObjectivesConfiguration:
         """All objectives but the first, in the order of `names`."""
         return tuple(self.named[name] for name in self.names[1:])
 
+    @property
+    def is_weighed(self) -> bool:
+        """Whether values weigh positives of any objective."""
+        return any(each.weight == "value" for each in self.named.values())
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether there is more than one label that weighs 1 to learn."""
+        return len(self.named) > 1 or self.is_weighed
+
+    def weights_max(self) -> list[float]:
+        """Return how much a value may weigh for each objective, 0 where it weighs nothing."""
+        every = [self.named[name] for name in self.names]
+        return [each.weight_max if each.weight == "value" else 0.0 for each in every] or [0.0]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of the joiner's arrays for several objectives, and for what positives weigh."""
+        heads, is_weighed = len(self.heads), self.is_weighed
+        sizes = {"heads": heads, "stages": int(heads > 0), "objectives": heads}
+        return sizes | {"valued": int(is_weighed), "weighed": (heads + 1) * is_weighed}
+
     def order_weights(self) -> tuple[float, ...]:
         """Return what each objective's probability is multiplied by in the order."""
         return weights_of(self.order, self.names) if self.named else (1.0,)
@@ -101,23 +127,31 @@ class ObjectivesConfiguration:
 
 
 class Acted(NamedTuple):
-    """What an action is: a bit for each objective that it is a positive of, and until when it counts."""
+    """What an action is: a bit for each objective that it is a positive of, and until when it counts.
+
+    `weighs`: a feedback's value weighs for any of them.
+    """
 
     objectives: int
     window_ms: int
+    weighs: bool = False
 
 
-def actions_of(joiner: JoinerConfiguration, heads: Sequence[ObjectiveConfiguration]) -> dict[str, Acted]:
+def actions_of(joiner: JoinerConfiguration, objectives: ObjectivesConfiguration) -> dict[str, Acted]:
     """Return what each positive action is.
 
-    >>> actions_of(JoinerConfiguration(), [ObjectiveConfiguration(actions=("click", "buy"), window_ms=9)])
-    {'click': Acted(objectives=3, window_ms=600000), 'buy': Acted(objectives=2, window_ms=9)}
+    >>> click = ObjectiveConfiguration(actions=("click",))
+    >>> buy = ObjectiveConfiguration(actions=("click", "buy"), window_ms=9, weight="value")
+    >>> actions_of(JoinerConfiguration(), ObjectivesConfiguration(named={"click": click, "buy": buy}))["click"]
+    Acted(objectives=3, window_ms=600000, weighs=True)
     """
-    found = {action: Acted(1, window_ms) for action, window_ms in joiner.windows_ms().items()}
-    for number, head in enumerate(heads, 1):
+    weighs = bool(objectives.weights_max()[0])
+    found = {action: Acted(1, window_ms, weighs) for action, window_ms in joiner.windows_ms().items()}
+    for number, head in enumerate(objectives.heads, 1):
         for action in head.actions:
-            before = found.get(action, Acted(0, 0))
-            found[action] = Acted(before.objectives | 1 << number, max(before.window_ms, head.window_ms))
+            before, weighs = found.get(action, Acted(0, 0)), head.weight == "value"
+            window_ms = max(before.window_ms, head.window_ms)
+            found[action] = Acted(before.objectives | 1 << number, window_ms, before.weighs or weighs)
     return found
 
 

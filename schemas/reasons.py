@@ -49,6 +49,7 @@ class Reason(StrEnum):
     NOT_AVRO = "not_avro", 31
     BAD_OPTION = "bad_option", 32
     UNKNOWN_SOURCE = "unknown_source", 33
+    BAD_VALUE = "bad_value", 34
 
     def __new__(cls, value: str, code: int) -> "Reason":
         """Make a member that is its wire name and carries its code."""

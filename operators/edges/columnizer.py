@@ -11,7 +11,7 @@ import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.contexts import Fields, Values, keys_of
 from thalweg.operators.edges.fact_columns import ABOUT, FactColumns, names_of
-from thalweg.operators.edges.few import Few, impression_of, is_few
+from thalweg.operators.edges.few import Few, impression_of, is_few, negative_value
 from thalweg.operators.edges.requests import Asked, Requests
 from thalweg.operators.features import HOUR_MS, HOUR_OF_DAY, ITEM, USER
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
@@ -70,7 +70,7 @@ class Columnizer:
         self._plain = plain(configuration.limits)
         self._hour_shift_ms = features.utc_offset_ms
         self._values_limit = features.values_limit - len(features.crosses)
-        self._actions = actions_of(configuration.joiner, configuration.objectives.heads)
+        self._actions = actions_of(configuration.joiner, configuration.objectives)
         self._other = Acted(0, max(each.window_ms for each in self._actions.values()))
         self._partition = partition
         self._partitions = partitions
@@ -251,6 +251,13 @@ class Columnizer:
         acted = [self._actions.get(event.action, self._other) for event in feedback]
         columns.positive[at] = [each.objectives for each in acted]
         columns.window_ms[at] = [each.window_ms for each in acted]
+        for number, event, its in zip(at.tolist(), feedback, acted, strict=True):
+            if its.weighs and event.value is not None:
+                columns.value[number] = event.value
+                if event.value < 0.0:
+                    refused[number] = negative_value(event)
+                    columns.kind[number] = Kind.UNUSABLE
+                    events[number] = None
         kept = [
             pack_record(each.value, each.key, tuple(each.headers)) for each in map(records.__getitem__, at.tolist())
         ]

@@ -34,6 +34,11 @@ def impression_of(feedback: Feedback) -> str | None:
     return feedback.impression
 
 
+def negative_value(event: Feedback) -> Unusable:
+    """Return why a feedback whose value weighs cannot be used where that is negative."""
+    return Unusable(Reason.BAD_VALUE, f"value is {event.value:g}: it weighs what was done, so it must be 0 or more")
+
+
 class Few:
     """Writes the columns of a few events under one configuration; `fields` is the columnizer's."""
 
@@ -45,7 +50,7 @@ class Few:
         self._hour_shift_ms = features.utc_offset_ms
         self._values_limit = features.values_limit - len(features.crosses)
         self._kept_bytes = configuration.limits.kept_bytes
-        self._actions = actions_of(configuration.joiner, configuration.objectives.heads)
+        self._actions = actions_of(configuration.joiner, configuration.objectives)
         self._other = Acted(0, max(each.window_ms for each in self._actions.values()))
         self._impression_salt, self._feedback_salt = field_seed("impression", seed), field_seed("feedback", seed)
         self._user_salt, self._item_salt = field_seed("user", seed), field_seed("item", seed)
@@ -119,7 +124,7 @@ class Few:
     def _write_feedback(self, columns: Columns, number: int, event: Feedback, record: Record) -> bytes:
         """Write a feedback and return its record, which is kept: an early one may be dead-lettered long after.
 
-        Raises Unusable where the record is too large to be kept.
+        Raises Unusable where the record is too large to be kept, or its value cannot weigh.
         """
         kept = pack_record(record.value, record.key, tuple(record.headers))
         if len(kept) > self._kept_bytes:
@@ -133,4 +138,8 @@ class Few:
         columns.item[number] = key_of(event.item, self._item_salt)
         acted = self._actions.get(event.action, self._other)
         columns.positive[number], columns.window_ms[number] = acted.objectives, acted.window_ms
+        if acted.weighs and event.value is not None:
+            if event.value < 0.0:
+                raise negative_value(event)
+            columns.value[number] = event.value
         return kept

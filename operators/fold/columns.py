@@ -30,7 +30,8 @@ class Columns(NamedTuple):
     `impression` uint64, the key of what a feedback belongs to, or of what an impression's request would show as its
     item, 0 for none; `request` uint64, the key of the request that an impression answers, 0 for none; `shown` int64,
     how many candidates a request shows; `positive` uint8, a bit for each objective that a feedback's action is a
-    positive of, and `window_ms` int64, the action's longest window; `base_score` float64 (nan is none); `value_start`
+    positive of, and `window_ms` int64, the action's longest window; `value` float64, of a feedback where it may weigh,
+    and `base_score` float64 (nan is none); `value_start`
     int64 [n + 1] into `value_field` uint8 and `value_key` uint64, an impression's values; `brought` uint64, a bit for
     each field of its context; `text_start`, `text_end` int64 into `text` uint8, what is kept of an event that waits,
     and facts as `facts` packs them.
@@ -57,6 +58,7 @@ class Columns(NamedTuple):
     item: npt.NDArray[np.uint64]
     positive: npt.NDArray[np.uint8]
     window_ms: npt.NDArray[np.int64]
+    value: npt.NDArray[np.float64]
     base_score: npt.NDArray[np.float64]
     value_start: npt.NDArray[np.int64]
     value_field: npt.NDArray[np.uint8]
@@ -95,6 +97,7 @@ def new_columns(events: int) -> Columns:
         item=np.zeros(events, np.uint64),
         positive=np.zeros(events, np.uint8),
         window_ms=np.zeros(events, np.int64),
+        value=base_score.copy(),
         base_score=base_score,
         value_start=np.zeros(events + 1, np.int64),
         value_field=np.zeros(0, np.uint8),

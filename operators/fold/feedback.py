@@ -99,6 +99,7 @@ def join(
         columns.positive[event],
         columns.window_ms[event],
     )
+    joiner.write_value(waiting, node, columns.value[event])
     if waiting.status[slot] == Status.EARLY:
         joiner.write_early(waiting, slot, node, columns.text, columns.text_start[event], columns.text_end[event])
         set_fate(state, emitted, event, Fate.EARLY)
@@ -126,7 +127,7 @@ def take_positives(
                     joiner.set_label(waiting, slot, objective)
                     take_positive(state, parameters, slot, objective)
         elif is_first and joiner.is_positive(waiting, slot, node, objective, p.late_window_ms, p):
-            if p.window_ms.shape[0] == 1:
+            if not p.is_joint:
                 releases.take_late_positive(state, parameters, scratch, emitted, slot)
             else:
                 is_emitted = waiting.status[slot] == Status.CLOSED

@@ -4,7 +4,7 @@ With one objective nothing here runs. An impression waits for the longest window
 own, and those that close together are learned in one step.
 """
 
-from thalweg.operators import cross, delay, features, ftrl, heads, joiner, learner, rates
+from thalweg.operators import cross, delay, error_memory, features, ftrl, heads, joiner, learner, rates
 from thalweg.operators.behaviors import Behavior
 from thalweg.operators.fold import head_scoring, layout, learning, scoring, users
 from thalweg.operators.fold.emitted import Emitted, emit_example
@@ -12,6 +12,7 @@ from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.layout import Extra
 from thalweg.operators.fold.learning import Step
 from thalweg.operators.fold.state import Parameters, Scratch, State
+from thalweg.operators.heads import HeadScratch
 from thalweg.operators.joiner import Score
 from thalweg.operators.machine.compiled import compiled, float32, float64, int64
 from thalweg.operators.machine.numerics import log, sigmoid
@@ -53,11 +54,23 @@ def take_provisional(state: State, parameters: Parameters, scratch: Scratch, slo
         if objective > 0:
             is_due &= delay.has_come(heads.delays_of(state.heads, objective - 1), elapsed_ms, share)
         p.takes[objective] = is_due and learned_of(state, slot, objective) == joiner.UNLEARNED
-        p.labels[objective] = float64(joiner.label_of(state.waiting, slot, objective))
+        take_own_label(state, parameters, scratch, slot, objective, int64(0))
         if p.labels[objective] == 0.0:
             probability = model_score_of(state, slot, objective)
             p.labels[objective] = provisional_label(state, objective, probability, elapsed_ms)
     take_labels(state, parameters, scratch, slot)
+
+
+@compiled
+def take_own_label(
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, objective: int, grace_ms: int
+) -> None:
+    """Write an objective's label as it is so far, and what it weighs."""
+    p = scratch.heads
+    p.labels[objective] = float64(joiner.label_of(state.waiting, slot, objective))
+    p.weights[objective] = 1.0
+    if p.labels[objective] == 1.0:
+        p.weights[objective] = joiner.weight_of(state.waiting, slot, objective, grace_ms, parameters.joiner)
 
 
 @compiled
@@ -74,7 +87,7 @@ def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emi
     waiting, p = state.waiting, scratch.heads
     for objective in range(p.takes.shape[0]):
         p.takes[objective] = joiner.is_closing(waiting, slot, objective, parameters.joiner)
-        p.labels[objective] = float64(joiner.label_of(waiting, slot, objective))
+        take_own_label(state, parameters, scratch, slot, objective, int64(0))
     take_labels(state, parameters, scratch, slot)
     if joiner.is_closing(waiting, slot, int64(0), parameters.joiner) and waiting.label[slot] == 0:
         skip_item(state, parameters, scratch, slot)
@@ -121,8 +134,8 @@ def take_late_positive(
     p = scratch.heads
     for other in range(p.takes.shape[0]):
         p.takes[other] = other == objective
-    p.labels[objective] = 1.0
-    count_outcome(state, parameters, slot, objective, 0.0, 1.0)
+    take_own_label(state, parameters, scratch, slot, objective, parameters.joiner.late_window_ms)
+    count_outcome(state, parameters, slot, objective, 0.0, p.weights[objective])
     if objective == 0:
         state.waiting.learned[slot] = joiner.UNLEARNED
     else:
@@ -141,12 +154,22 @@ def take_labels(state: State, parameters: Parameters, scratch: Scratch, slot: in
     p = scratch.heads
     for objective in range(p.takes.shape[0]):
         if p.takes[objective] != 0:
-            taken, label = learned_of(state, slot, objective), p.labels[objective]
-            if taken == joiner.UNLEARNED:
-                count_outcome(state, parameters, slot, objective, 1.0, label)
-            elif taken != label:
-                count_outcome(state, parameters, slot, objective, 0.0, label - taken)
+            write_before(state, scratch, slot, objective)
+            shown = p.weights[objective] - p.before[objective]
+            acted = p.weights[objective] * p.labels[objective] - p.before[objective] * p.learned[objective]
+            if shown != 0.0 or acted != 0.0:
+                count_outcome(state, parameters, slot, objective, shown, acted)
     learn_labels(state, parameters, scratch, slot)
+
+
+@compiled
+def write_before(state: State, scratch: Scratch, slot: int, objective: int) -> None:
+    """Write the label that an objective has learned, and what it weighs: 0 where it has learned none."""
+    p = scratch.heads
+    p.learned[objective] = learned_of(state, slot, objective)
+    p.before[objective] = joiner.learned_weight(state.waiting, slot, objective)
+    if p.learned[objective] == joiner.UNLEARNED:
+        p.before[objective] = 0.0
 
 
 @compiled
@@ -184,14 +207,15 @@ def learn_labels(state: State, parameters: Parameters, scratch: Scratch, slot: i
     is_sampled = learning.is_sampled(state, parameters, slot)
     is_any, is_learned = False, False
     for objective in range(p.takes.shape[0]):
-        label, learned = p.labels[objective], learned_of(state, slot, objective)
-        p.takes[objective] = p.takes[objective] != 0 and learned != label
+        label = p.labels[objective]
+        write_before(state, scratch, slot, objective)
+        is_new = p.learned[objective] != label or p.before[objective] != p.weights[objective]
+        p.takes[objective] = p.takes[objective] != 0 and is_new
         p.now[objective] = model_score_of(state, slot, objective)
-        p.learned[objective] = learned
         is_any |= p.takes[objective] != 0
         steps = p.takes[objective] != 0 and not is_frozen and (is_sampled or label == 1.0)
         if not is_sampled:
-            p.learned[objective] = joiner.UNLEARNED  # what was provisional of it was not learned
+            p.learned[objective], p.before[objective] = joiner.UNLEARNED, 0.0  # what was provisional was not learned
         p.errors[objective] = 1.0 if steps else 0.0
         is_learned |= steps
     if not is_any:
@@ -201,20 +225,31 @@ def learn_labels(state: State, parameters: Parameters, scratch: Scratch, slot: i
     for objective in range(p.takes.shape[0]):
         if p.takes[objective] != 0:
             moved = p.now[objective] - model_score_of(state, slot, objective)
-            remember(state, parameters, slot, objective, p.labels[objective], moved, now_ms)
+            remember(state, parameters, scratch, slot, objective, moved)
     learning.update_rows(state, slot, now_ms)
 
 
 @compiled
-def remember(
-    state: State, parameters: Parameters, slot: int, objective: int, label: float, moved: float, now_ms: int
-) -> None:
+def remember(state: State, parameters: Parameters, scratch: Scratch, slot: int, objective: int, moved: float) -> None:
     """Remember the error of an objective's label, and that it is learned."""
+    p, now_ms = scratch.heads, int64(state.clock.stream_time_ms[0])
+    label, weight = p.labels[objective], p.weights[objective]
     if objective == 0:
-        learning.remember_error(state, parameters, slot, Step(label, now_ms, 1.0, True), moved)
+        write_before(state, scratch, slot, objective)
+        shown = weight - p.before[0]
+        if p.learned[0] == joiner.UNLEARNED:
+            learning.remember_error(state, parameters, slot, Step(label, now_ms, weight, True), moved)
+        else:
+            memory, reads = state.memory, state.memory_reads
+            difference = weight * label - p.before[0] * p.learned[0]
+            error_memory.amend_label(memory, reads, slot, difference, now_ms, parameters.memory)
+            if shown != 0.0:
+                error_memory.amend_weight(memory, reads, slot, shown, now_ms, parameters.memory)
         state.waiting.learned[slot] = label
     else:
         state.heads.learned[slot, objective - 1] = label
+    if state.waiting.weights.shape[1] > 0:
+        state.waiting.weights[slot, objective] = weight
 
 
 @compiled
@@ -232,12 +267,13 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
         p.machines[head + 1] = machine + learner.score_pairs(model, pooled, scratch.gradients.weighted)
     if cross.is_on(state.cross):
         score_layers(state, scratch, slot)
+    is_first = p.errors[0] != 0.0 and p.learned[0] == joiner.UNLEARNED
     for objective in range(p.takes.shape[0]):
         p.cross_errors[objective], p.dense_errors[objective] = float32(0.0), float32(0.0)
         if p.errors[objective] != 0.0:
             p.errors[objective] = measure(state, parameters, scratch, slot, objective, now_ms)
     if cross.is_on(state.cross):
-        if p.cross_errors[0] != 0.0 and p.learned[0] == joiner.UNLEARNED:
+        if is_first:
             statistics = seen.inputs[slot][head_scoring.statistics_start(state) :]
             cross.learn_moments(state.cross, scratch.cross, statistics)
         heads.learn_cross(state.heads, state.cross, scratch.cross, p.rights, count, field, row, p.cross_errors)
@@ -260,7 +296,6 @@ def score_layers(state: State, scratch: Scratch, slot: int) -> None:
 def measure(state: State, parameters: Parameters, scratch: Scratch, slot: int, objective: int, now_ms: int) -> float:
     """Return the error that an objective's machine steps against, and write those of its other parts; step its mix."""
     p, end = scratch.heads, 2 * state.learner.pairs.shape[0]
-    label, learned = p.labels[objective], p.learned[objective]
     if objective == 0:
         first = state.features_seen.inputs[slot]
         at = layout.extras_start(state.learner) + Extra.MACHINE
@@ -280,39 +315,36 @@ def measure(state: State, parameters: Parameters, scratch: Scratch, slot: int, o
     if cross.is_on(state.cross):
         logit = measure_cross(state, scratch, slot, objective, base, logit)
     p.now[objective] = sigmoid(base + parameters.joiner.log_rate + logit)
-    error = learned - label
-    if learned == joiner.UNLEARNED:
-        error = sigmoid(base + linear + moved) - label
-        p.dense_errors[objective] = float32(sigmoid(base + linear) - label)
-    else:
-        p.dense_errors[objective] = float32(error)
-    return float64(error)
+    p.dense_errors[objective] = float32(error_of(p, objective, base + linear))
+    return error_of(p, objective, base + linear + moved)
+
+
+@compiled
+def error_of(p: HeadScratch, objective: int, logit: float) -> float:
+    """Return the error of a logit by an objective's label, or by how its label and weight have changed."""
+    shown = p.weights[objective] - p.before[objective]
+    error = p.before[objective] * max(p.learned[objective], 0.0) - p.weights[objective] * p.labels[objective]
+    return float64(error + shown * sigmoid(logit)) if shown != 0.0 else float64(error)
 
 
 @compiled
 def measure_cross(state: State, scratch: Scratch, slot: int, objective: int, base: float, logit: float) -> float:
     """Write the error of an objective's part of the network, step its mix, and return its whole logit as it is now."""
     p, end = scratch.heads, 2 * state.learner.pairs.shape[0]
-    label, learned, crossed = p.labels[objective], p.learned[objective], p.crossed[objective]
-    error = learned - label
-    mix_error = error
+    crossed = p.crossed[objective]
     if objective == 0:
         statistics = state.features_seen.inputs[slot][head_scoring.statistics_start(state) :]
         own, served = float64(statistics[cross.OWN]), float64(statistics[cross.CROSS])
-        if learned == joiner.UNLEARNED:
-            mix_error = sigmoid(base + cross.mix(state.cross, own, served)) - label
+        mix_error = error_of(p, objective, base + cross.mix(state.cross, own, served))
         cross.learn_mix(state.cross, own, served, mix_error)
         logit = cross.mix(state.cross, logit, crossed)
     else:
         inputs = state.heads.inputs[slot, objective - 1]
         own, served = float64(inputs[end + heads.LINEAR]), float64(inputs[end + heads.CROSSED])
-        if learned == joiner.UNLEARNED:
-            mix_error = sigmoid(base + heads.mix(state.heads, objective - 1, own, served)) - label
+        mix_error = error_of(p, objective, base + heads.mix(state.heads, objective - 1, own, served))
         heads.learn_mix(state.heads, objective - 1, own, served, mix_error)
         logit = heads.mix(state.heads, objective - 1, logit, crossed)
-    if learned == joiner.UNLEARNED:
-        error = sigmoid(base + crossed) - label
-    p.cross_errors[objective] = float32(error)
+    p.cross_errors[objective] = float32(error_of(p, objective, base + crossed))
     return logit
 
 

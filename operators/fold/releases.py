@@ -31,7 +31,7 @@ def release_due(state: State, parameters: Parameters, scratch: Scratch, emitted:
         elif joiner.is_doubted(waiting, slot) and joiner.is_behind(waiting, slot, parameters.joiner):
             restart_window(state, parameters, slot)  # time has jumped since it arrived
         else:
-            if parameters.joiner.window_ms.shape[0] == 1:
+            if not parameters.joiner.is_joint:
                 release(state, parameters, scratch, emitted, slot)
             else:
                 prefetching.prefetch_rows(state, slot)
@@ -103,7 +103,7 @@ def learn_due(state: State, parameters: Parameters, scratch: Scratch, emitted: E
         prefetching.prefetch_rows(state, slot)
         by_the_clock_ms = now_ms - joiner.begins_ms(waiting, slot, parameters.joiner)
         elapsed_ms = max(by_the_clock_ms, state.delays.times_ms[delay.Time.ELAPSED])
-        if parameters.joiner.window_ms.shape[0] > 1:
+        if parameters.joiner.is_joint:
             objectives.take_provisional(state, parameters, scratch, slot, elapsed_ms)
             continue
         label = float(waiting.label[slot])

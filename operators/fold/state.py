@@ -184,6 +184,7 @@ def sizes_of(configuration: Configuration) -> dict[str, Any]:
         **learner_sizes(c.learner, field_count(c), interest_count(c)),
         **cross_sizes(cross_rank(c), c.learner.cross_pairs_limit, c.features.places(), statistics_of_heads(c)),
         **head_sizes(len(c.objectives.heads), field_count(c), cross_rank(c)),
+        **c.objectives.sizes(),
         **error_memory_sizes(c.error_memory, c.correction, memories, cells),
     }
 
@@ -209,7 +210,7 @@ def lessons_parameters(configuration: Configuration, names: list[str], partition
         private[c.features.declared_fields().index("*".join(c.features.crosses[place]))] = "user" in pair
     hashes = np.zeros(c.features.places(), np.int64)
     hashes[declared : len(names)] = name_hashes(c, names)
-    is_ignored = c.lessons.enabled is False or c.learner.model != BUILT_IN or len(c.objectives.heads) > 0
+    is_ignored = c.lessons.enabled is False or c.learner.model != BUILT_IN or c.objectives.is_joint
     return LessonsParameters(
         c.lessons.enabled is True,
         is_ignored,
@@ -239,7 +240,7 @@ def parameters_of(configuration: Configuration, names: list[str], partition: int
         np.array([c.behaviors.expire_time_ms], np.int64),
         crosses_of(c.features, salts),
         admission_parameters(c.table),
-        joiner_parameters(c.joiner, [head.window_ms for head in c.objectives.heads]),
+        joiner_parameters(c.joiner, [head.window_ms for head in c.objectives.heads], c.objectives.weights_max()),
         learner_parameters(c.learner, c.seed),
         error_memory_parameters(c.error_memory, c.correction, representation, memories),
         sdim_parameters(c.sdim, size, c.seed + PROJECTION_SALT),

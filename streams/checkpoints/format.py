@@ -387,7 +387,7 @@ def plain(configuration: Configuration) -> dict[str, Any]:
     converted: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(configuration, order="sorted"))
     for name in NO_RESULT:
         del converted["lessons"][name]
-    if not configuration.objectives.heads and not configuration.objectives.order:
+    if not configuration.objectives.is_joint and not configuration.objectives.order:
         del converted["objectives"]  # the joiner's section has the only one
     return converted
 

@@ -71,10 +71,10 @@ class LessonsLayoutError(Refusal):
 def settled(configuration: Configuration, *, has_others: bool) -> Configuration:
     """Return a configuration in which it is decided whether lessons are made: by default where there are others.
 
-    Another model than the built-in one makes none, and nor do several objectives.
+    Another model than the built-in one makes none, and nor do several objectives, or one that values weigh.
     """
     c = configuration
-    if c.lessons.enabled is not None or not has_others or c.learner.model != BUILT_IN or c.objectives.heads:
+    if c.lessons.enabled is not None or not has_others or c.learner.model != BUILT_IN or c.objectives.is_joint:
         return configuration
     return replace(configuration, lessons=replace(configuration.lessons, enabled=True))
 

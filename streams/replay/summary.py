@@ -74,7 +74,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     base_auc_by_user: float | None
     base_auc_by_page: float | None
     base_calibration_error: float | None
-    objectives: dict[str, ObjectiveFigures] | msgspec.UnsetType = msgspec.UNSET
+    objectives: dict[str, ObjectiveFigures] | None
     baselines: dict[str, Figures]
     rankings: Rankings | None
     digest: str
@@ -152,11 +152,11 @@ def summarize(partition: Partition, tally: Tally, *, events_now: int, seconds: f
     )
 
 
-def objectives_of(partition: Partition, tally: Tally) -> dict[str, ObjectiveFigures] | msgspec.UnsetType:
-    """Return the figures of each of several objectives by its name."""
+def objectives_of(partition: Partition, tally: Tally) -> dict[str, ObjectiveFigures] | None:
+    """Return the figures of each of several objectives by its name, None where there is one."""
     objectives = partition.configuration.objectives
     if not objectives.heads:
-        return msgspec.UNSET
+        return None
     found = {}
     for name, each in zip(objectives.names, (tally, *tally.others), strict=False):
         final = each.qualities()[0]
@@ -241,7 +241,7 @@ def rows(summary: Summary, tally: Tally) -> list[tuple[str, str, str]]:
 
 def objective_rows(summary: Summary) -> list[tuple[str, str, str]]:
     """Return a row of the table for each of several objectives."""
-    if isinstance(summary.objectives, msgspec.UnsetType):
+    if summary.objectives is None:
         return []
     return [
         (

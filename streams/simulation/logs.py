@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.machine.hashing import partition_of
+from thalweg.operators.objectives import ObjectiveConfiguration, ObjectivesConfiguration
 from thalweg.streams.driver import START_MS
 from thalweg.streams.simulation.topic import SimulatedRecord
 
@@ -40,6 +41,16 @@ def smallest() -> Configuration:
         learner=replace(c.learner, latent_size=2, recent_items=1),
         error_memory=replace(c.error_memory, arrays=1, bits=4, keyed_bits=4),
     )
+
+
+@cache
+def smallest_of_several() -> Configuration:
+    """Return the same with two objectives, whose windows are not the same."""
+    named = {
+        "click": ObjectiveConfiguration(actions=("click",), window_ms=WINDOW_MS),
+        "like": ObjectiveConfiguration(actions=("like",), window_ms=WINDOW_MS // 3),
+    }
+    return replace(smallest(), objectives=ObjectivesConfiguration(order="click - 2 * like", named=named))
 
 
 @cache

@@ -31,13 +31,15 @@ from thalweg.streams.kafka.partition_run import BlockLimits
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.simulation.chance import Mode, Setting
 from thalweg.streams.simulation.known import Known
-from thalweg.streams.simulation.logs import make_log, smallest
+from thalweg.streams.simulation.logs import make_log, smallest, smallest_of_several
 from thalweg.streams.simulation.loop import DeadlockError, run
 from thalweg.streams.simulation.topic import Log, SimulatedRecord
 from thalweg.streams.simulation.verdict import Causes
-from thalweg.streams.simulation.world import ROOMS, OnPoint, World
+from thalweg.streams.simulation.world import OnPoint, World, rooms_of
 
 RECORDS_MAX = 50
+SEVERAL_SHARE = 0.2
+"""Of the seeds, how many have several objectives."""
 
 Modes = Literal["suppress", "transactional", "changing"]
 """How a seed's workers deliver: one way all the while, or now one way and now the other."""
@@ -73,7 +75,8 @@ def simulate(seed: int, mode: Modes | None = None) -> Simulated:
     setting = drawn_setting(random, counts, mode)
     keep = random.choice((1, 2, 3))
     interval_ms, interval_events = random.choice((1_000, 4_000)), random.choice((5, 20, 1_000))
-    loaded = loaded_for(partitions, keep, interval_ms, interval_events)
+    has_several = Random(f"objectives of {seed}").random() < SEVERAL_SHARE  # no other draw of the seed moves
+    loaded = loaded_for(partitions, keep, interval_ms, interval_events, has_several=has_several)
     world = simulate_setting(loaded, setting, logs, random, due_of(loaded, logs))
     return Simulated(seed, mode, world.verdict.wrong, world.points, world.faults.deaths, world.loop.time())
 
@@ -187,7 +190,8 @@ def due_of(loaded: Loaded, logs: Sequence[Sequence[SimulatedRecord]]) -> list[Du
     found = []
     for number, log in enumerate(logs):
         topic = loaded.topics.interactions
-        fold = Partition(loaded.configuration, topic=topic, partition=number, partitions=len(logs), rooms=ROOMS)
+        rooms = rooms_of(loaded.configuration)
+        fold = Partition(loaded.configuration, topic=topic, partition=number, partitions=len(logs), rooms=rooms)
         outputs = fold.process(log)
         found.append(Due(outputs, tuple([output.cause for output in each] for each in outputs), fold.digest()))
     return found
@@ -229,12 +233,14 @@ def differences(name: str, log: Log, outputs: Sequence[Output], has_rule: bool) 
 
 
 @cache
-def loaded_for(partitions: int, keep: int, interval_ms: int, interval_events: int) -> Loaded:
-    """Return a configuration for a run: the smallest state, checkpoints as often as that."""
+def loaded_for(
+    partitions: int, keep: int, interval_ms: int, interval_events: int, *, has_several: bool = False
+) -> Loaded:
+    """Return a configuration for a run: the smallest state, checkpoints as often as that; one objective or several."""
     loaded = load(None, environment={}, flags=[])
     return replace(
         loaded,
-        configuration=smallest(),
+        configuration=smallest_of_several() if has_several else smallest(),
         topics=msgspec.structs.replace(loaded.topics, partitions=partitions),
         checkpoint=msgspec.structs.replace(
             loaded.checkpoint,

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from thalweg.operators.configuration import Configuration
 from thalweg.streams.checkpoints.format import ENDING
 from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.partition.partition import Partition, Rooms
@@ -22,8 +23,13 @@ from thalweg.streams.simulation.worker import SimulatedWorker
 from thalweg.streams.worker.ports import LessonsTopic
 
 STOPPING_S = 30.0
-ROOMS: Rooms = [None, None]
-"""For what blocks emit: of all simulated partitions, which are of one configuration, one folds at a time."""
+ROOMS: dict[int, Rooms] = {}
+"""For what blocks emit, by the number of objectives: of all simulated partitions one folds at a time."""
+
+
+def rooms_of(configuration: Configuration) -> Rooms:
+    """Return the rooms of partitions with a configuration."""
+    return ROOMS.setdefault(len(configuration.objectives.heads), [None, None])
 
 
 class World:
@@ -55,7 +61,7 @@ class World:
         self._everybody: list[SimulatedWorker] = []
         self.group = Group(self)
         self.on_point = on_point
-        self.new_fold = partial(Partition, rooms=ROOMS) if known is None else known.partition
+        self.new_fold = partial(Partition, rooms=rooms_of(loaded.configuration)) if known is None else known.partition
         self.chance = Chance(setting, random, self.loop)
         self.verdict = Verdict(self, causes, known or Known())
         self.faults = Faults(self)

@@ -60,9 +60,9 @@ def configurations() -> dict[str, Configuration]:
             objectives=ObjectivesConfiguration(
                 order="click + 20 * buy - 0.5 * like",
                 named={
-                    "click": ObjectiveConfiguration(actions=("click",), window_ms=300_000),
+                    "click": ObjectiveConfiguration(actions=("click",), window_ms=300_000, weight="value"),
                     "like": ObjectiveConfiguration(actions=("like", "click"), window_ms=300_000),
-                    "buy": ObjectiveConfiguration(actions=("buy",), window_ms=420_000),
+                    "buy": ObjectiveConfiguration(actions=("buy",), window_ms=420_000, weight="value", weight_max=3.0),
                 },
             ),
             behaviors=both,

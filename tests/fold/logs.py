@@ -29,7 +29,7 @@ def kuairand(events: int = EVENTS) -> list[LogRecord]:
 
 @cache
 def _generated() -> tuple[LogRecord, ...]:
-    chance, facts, pages = (random.Random(seed) for seed in (7, 8, 9))
+    chance, facts, pages, values = (random.Random(seed) for seed in (7, 8, 9, 10))
     lines = [json.loads(line) for log, _ in Generator(STREAM).blocks() for line in log.splitlines()]
     events = []
     for event in lines:
@@ -41,6 +41,8 @@ def _generated() -> tuple[LogRecord, ...]:
                 event["base_score"] = round(chance.uniform(0.01, 0.99), 3)
         elif chance.random() < 0.2:
             event["action"] = chance.choice(["like", "buy"])
+        if event["type"] == "feedback" and values.random() < 0.5:
+            event["value"] = values.choice([0, 0.25, 2, 7])
         events.append(event)
         if event["type"] == "impression" and pages.random() < 0.12:
             events += _further_rows(pages, event)

@@ -269,6 +269,80 @@ def test_one_objective_that_is_todays_changes_no_byte() -> None:
     assert found[0].digest() == found[1].digest()
 
 
+def weighed(weight_max: float = 10.0, **more: ObjectiveConfiguration) -> Configuration:
+    """Return one objective whose values weigh, and others."""
+    click = ObjectiveConfiguration(actions=("click",), weight="value", weight_max=weight_max)
+    c = small(histories=16)
+    joiner = replace(c.joiner, provisional_share=1.0)
+    return replace(c, joiner=joiner, objectives=ObjectivesConfiguration(named={"click": click} | more))
+
+
+@pytest.mark.parametrize(
+    ("values", "weight"), [([3.0], 3.0), ([None], 1.0), ([0.0], 0.0), ([0.5, 4.0, None], 4.0), ([99.0], 10.0)]
+)
+def test_a_value_weighs_a_positive(values: list[float | None], weight: float) -> None:
+    """A positive of weight w counts as w impressions that were acted on; the largest value counts, up to the limit."""
+    driver = Driver(weighed())
+    driver.impression("1", user="ann", item="film", ts=START_MS)
+    for number, value in enumerate(values):
+        event = {"type": "feedback", "id": f"f{number}", "impression": "1", "user": "ann", "item": "film"}
+        driver.pipe(event | {"ts": START_MS + number, "action": "click"} | ({} if value is None else {"value": value}))
+    [example] = pass_minutes(driver, 10)
+    assert example.label == 1
+    state = driver.partition.state
+    assert state.learner.rates.overall[0, :2].tolist() == [weight, weight]
+    assert state.waiting.weights[np.flatnonzero(state.waiting.offset == 0)[0]].tolist() == [weight]
+
+
+def test_a_value_weighs_only_where_an_objective_wants_it() -> None:
+    """Of two objectives one takes the value, and an action of another may have any."""
+    driver = Driver(weighed(hide=ObjectiveConfiguration(actions=("hide",))))
+    for number, action in enumerate(("click", "hide")):
+        shown = {"user": "ann", "item": f"i{number}", "ts": START_MS}
+        driver.impression(str(number), **shown)
+        event = {"type": "feedback", "id": action, "impression": str(number), "action": action, "value": 4 - 9 * number}
+        driver.pipe(event | shown)
+    pass_minutes(driver, 10)
+    state = driver.partition.state
+    assert driver.fates["dead_lettered"] == 0
+    assert state.learner.rates.overall[0, :2].tolist() == [5.0, 4.0]
+    assert state.heads.overall[0, 0, :2].tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_a_negative_value_that_weighs_is_dead_lettered(count: int) -> None:
+    """It says what is wrong, in a block of one event and in one of many, and sets no label."""
+    driver = Driver(weighed())
+    shown = {"type": "impression", "id": "1", "user": "ann", "item": "film", "ts": START_MS, "context": {}}
+    acted = {"type": "feedback", "impression": "1", "user": "ann", "item": "film", "ts": START_MS, "action": "click"}
+    piped = driver.pipe(shown, *(acted | {"id": str(number), "value": -2.5} for number in range(count)))
+    assert [letter.reason for letter in piped.dead_letters] == ["bad_value"] * count
+    assert piped.dead_letters[0].detail == "value is -2.5: it weighs what was done, so it must be 0 or more"
+    assert not driver.partition.state.waiting.label.any()
+
+
+def test_who_buys_dear_items_is_ranked_by_their_price() -> None:
+    """Of two items that are bought as often, the one whose purchases weigh more has the higher score."""
+    driver = Driver(weighed())
+    for number in range(40):
+        item, value = ("dear", 8.0) if number % 2 else ("cheap", 1.0)
+        shown = {"user": f"u{number % 7}", "item": item, "ts": START_MS + number * 60_000}
+        driver.impression(str(number), **shown)
+        if number % 8 < 2:
+            event = {
+                "type": "feedback",
+                "id": f"f{number}",
+                "impression": str(number),
+                "action": "click",
+                "value": value,
+            }
+            driver.pipe(event | shown)
+    pass_minutes(driver, 60)
+    scores = [driver.impression(f"x{item}", user="eve", item=item, ts=driver.stream_time_ms).scores[0].score
+              for item in ("cheap", "dear")]  # fmt: skip
+    assert scores[0] < scores[1]
+
+
 @pytest.mark.parametrize(
     ("order", "weights"),
     [
@@ -307,6 +381,8 @@ def test_an_order_is_a_sum_with_signs(order: str, weights: tuple[float, ...]) ->
             'actions must name the positive actions, each once, as in actions = ["click"]',
         ),
         (["objectives.buy.actions=x", "objectives.buy.window_ms=0"], "must lie within 1 and 3,162,240,000,000"),
+        (["objectives.buy.actions=x", "objectives.buy.weight=price"], "objectives.buy.weight"),
+        (["objectives.buy.actions=x", "objectives.buy.weight_max=0"], "objectives.buy.weight_max"),
         (["objectives.buy.colour=red"], "unknown key objectives.buy.colour"),
         (["objectives.buy=red"], "objectives.buy"),
         (["joiner.positive_actions=like"], "joiner.positive_actions is not that of the first of the objectives, click"),

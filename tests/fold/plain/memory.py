@@ -82,6 +82,16 @@ class Memory:
         score = min(max(sigmoid(logit), 0.1 * base, 1e-6), 1 - 0.1 * (1 - base), 1 - 1e-6)
         return score, (buckets, before, estimates)
 
+    def amend(self, recalled: Recalled, difference: float, shown: float, now_ms: int) -> None:
+        """A label changed, and perhaps how many impressions it stands for."""
+        buckets, before, _ = recalled
+        self.write(recalled, difference, 0.0, 0.0, now_ms)
+        for which, places in enumerate(buckets):
+            for place in places:
+                self.sums[place] += (
+                    self.weight(now_ms) * shown * np.array([1.0, 0.0, min(max(before[which], 0.0), 1.0)])
+                )
+
     def write(
         self, recalled: Recalled, label: float, learned: float | None, moved: float, now_ms: int, impressions: float = 1
     ) -> None:

@@ -62,7 +62,7 @@ class Of:
     """What an impression is to one objective."""
 
     def __init__(self) -> None:
-        self.label, self.learned = 0, None  # type: tuple[int, float | None]
+        self.label, self.learned, self.weight = 0, None, 1.0  # type: tuple[int, float | None, float]
         self.numbers, self.parts, self.model = np.zeros(0), np.zeros(2), 0.0
 
 
@@ -77,10 +77,25 @@ class Several(Plain):
         windows = [self.delays.window_ms, *(head.window_ms for head in heads)]
         self.objectives = [Objective(self, number, window_ms) for number, window_ms in enumerate(windows)]
         self.closing_ms = sorted(set(windows))
-        self.order = configuration.objectives.order_weights()
+        self.order, self.most = configuration.objectives.order_weights(), configuration.objectives.weights_max()
+        self.worth: dict[int, float] = {}
         self.names = configuration.objectives.names
 
     # What is open, what is known
+
+    def on_feedback(self, columns: Any, event: int, user_key: int) -> None:
+        self.worth.setdefault(int(columns.key[event]), float(columns.value[event]))
+        super().on_feedback(columns, event, user_key)
+
+    def weight_of(self, slot: Any, number: int, grace_ms: int) -> float:
+        """What a positive weighs: the largest value of those in time; without one it is 1."""
+        within = [self.worth[key] for key, *_ in slot.feedback if self.is_positive(slot, key, number, grace_ms)]
+        found = [1.0 if math.isnan(value) else min(value, self.most[number]) for value in within]
+        return max(found) if self.most[number] and found else 1.0
+
+    def is_positive(self, slot: Any, key: int, number: int, grace_ms: int) -> bool:
+        latest_ms = slot.ts_ms + self.objectives[number].window_ms + grace_ms
+        return any(key == its and bits >> number & 1 and ts_ms <= latest_ms for its, ts_ms, bits, _ in slot.feedback)
 
     def open_slot(self, key: int, user: int) -> Slot:
         slot: Any = super().open_slot(key, user)
@@ -88,9 +103,7 @@ class Several(Plain):
         return slot  # type: ignore[no-any-return]
 
     def positives(self, slot: Any, grace_ms: int, number: int = 0) -> list[int]:
-        window_ms = self.objectives[number].window_ms
-        return [ts_ms for _, ts_ms, bits, _ in slot.feedback
-                if bits >> number & 1 and ts_ms <= slot.ts_ms + window_ms + grace_ms]  # fmt: skip
+        return [ts_ms for key, ts_ms, *_ in slot.feedback if self.is_positive(slot, key, number, grace_ms)]
 
     def count_delay(self, slot: Any, number: int = 0) -> None:
         delay_ms = min(self.positives(slot, 0, number)) - slot.ts_ms
@@ -157,8 +170,9 @@ class Several(Plain):
             return
         self.set_label(slot, number)
         of.learned = None
-        self.count_of(slot, number, 0.0, 1.0)
-        self.learn_all(slot, {number: 1.0})
+        weight = self.weight_of(slot, number, self.c.joiner.late_window_ms)
+        self.count_of(slot, number, 0.0, weight)
+        self.learn_all(slot, {number: 1.0}, {number: weight})
         if is_out:
             self.tell(slot, 1)
 
@@ -207,10 +221,16 @@ class Several(Plain):
 
     def step(self, slot: Any, labels: dict[int, float]) -> None:
         """Take labels, or by how much they changed: each counts, and all are learned in one step."""
+        weights = {n: self.weight_of(slot, n, 0) if slot.of[n].label else 1.0 for n in labels}
         for number, label in labels.items():
-            learned = slot.of[number].learned
-            self.count_of(slot, number, float(learned is None), label - (learned or 0.0))
-        self.learn_all(slot, labels)
+            before, learned = self.before(slot.of[number])
+            weight = weights[number]
+            self.count_of(slot, number, weight - before, weight * label - before * learned)
+        self.learn_all(slot, labels, weights)
+
+    def before(self, of: Of) -> tuple[float, float]:
+        """What the label learned before weighs, and the label."""
+        return (0.0, 0.0) if of.learned is None else (of.weight, of.learned)
 
     def count_of(self, slot: Any, number: int, shown: float, acted: float) -> None:
         if number == 0:
@@ -223,30 +243,36 @@ class Several(Plain):
                 holder.sums[LATELY_ACTED] = max(holder.sums[LATELY_ACTED], 0.0)
             for _, own in view[:2]:
                 if own is not None and own.is_alive:
-                    own.labels += 0.1 * (acted - shown * (own.labels + head.rates.overall()))
+                    share = 0.1 / (1 + 0.1 * max(shown - 1, 0))
+                    own.labels += share * (acted - shown * (own.labels + head.rates.overall()))
             for pair in slot.crossed[1]:
                 if pair is not None and pair.is_alive:
                     known, before = pair.of_heads.get(number, (0.0, 0.0))
                     pair.of_heads[number] = known + shown, before + acted
 
-    def learn_all(self, slot: Any, labels: dict[int, float]) -> None:
+    def learn_all(self, slot: Any, labels: dict[int, float], weights: dict[int, float]) -> None:
         """One step of the objectives whose labels are new, or have changed."""
-        changed = {number: label for number, label in labels.items() if label != slot.of[number].learned}
+        changed = {n: y for n, y in labels.items() if (y, weights[n]) != (slot.of[n].learned, slot.of[n].weight)}
         if not changed:
             return
         frozen, sampled = self.c.learner.frozen_from_ms, self.is_sampled(slot)
         slot.present = [(field, value if value and value.is_alive else None) for field, value in slot.present]
         stepping = {n: y for n, y in changed.items() if not 0 < frozen <= self.now_ms and (y == 1 or sampled)}
-        moved = self.move_all(slot, stepping, sampled=sampled) if stepping else 0.0
+        moved = self.move_all(slot, stepping, weights, sampled=sampled) if stepping else 0.0
         for number, label in changed.items():
-            if number == 0:
-                self.memory.write(slot.recalled, label, slot.of[0].learned, moved, self.now_ms)
-            slot.of[number].learned = label
+            of, weight = slot.of[number], weights[number]
+            if number == 0 and of.learned is None:
+                self.memory.write(slot.recalled, label, None, moved, self.now_ms, weight)
+            elif number == 0:
+                self.memory.amend(
+                    slot.recalled, weight * label - of.weight * of.learned, weight - of.weight, self.now_ms
+                )
+            of.learned, of.weight = label, weight
         for _, value in slot.present:
             if value is not None:
                 self.values.update(value, self.now_ms)
 
-    def move_all(self, slot: Any, labels: dict[int, float], *, sampled: bool) -> float:
+    def move_all(self, slot: Any, labels: dict[int, float], weights: dict[int, float], *, sampled: bool) -> float:
         """Step each objective's weights by its errors, and what is shared against their sum.
 
         Return how far the first objective's probability has moved since it was served.
@@ -258,13 +284,14 @@ class Several(Plain):
         cross_errors = {}
         for number, label in labels.items():
             each, of = self.objectives[number], slot.of[number]
-            learned = of.learned if sampled else None
+            before, learned = self.before(of) if sampled else (0.0, 0.0)
+            shown, acted = weights[number] - before, weights[number] * label - before * learned
             base = log_odds(each.rates.overall()) - rate
             linear = each.learner.dense_logit(of.numbers)
             logit = linear + each.learner.dense.w[2 * self.fields] * (machines[number] - of.numbers[-1])
 
-            def error(logit: float, learned: float | None = learned, label: float = label) -> float:
-                return sigmoid(logit) - label if learned is None else learned - label
+            def error(logit: float, shown: float = shown, acted: float = acted) -> float:
+                return shown * sigmoid(logit) - acted
 
             shared.append((each, of, error(base + logit), error(base + linear)))
             if layers is not None:
@@ -314,6 +341,8 @@ class Layers:
         """Each objective's own weights by its error; the layers and embeddings once, by the sum of the gradients."""
         cross, whole = self.cross, math.sqrt(sum(error**2 for error in errors.values()))
         v1, u1, v2, u2 = cross.m
+        if not whole:
+            return
         shares = [(objectives[number], error / whole) for number, error in errors.items()]
         a = sum((share * each.a for each, share in shares), np.zeros(cross.rank))
         left, right = a * self.g2, a * self.h2
