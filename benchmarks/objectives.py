@@ -44,7 +44,7 @@ def alone(log: RealLog, action: str) -> Configuration:
 def run(configuration: Configuration, records: list[LogRecord]) -> Run:
     """Fold a log to the end of its windows."""
     tally = Tally()
-    partition = Partition(configuration, block_events=BLOCK // 4, tally=tally)
+    partition = Partition(configuration, block_events=BLOCK // 4, examples=False, tally=tally)
     partition.warm_up()
     started = time.process_time()
     for first in range(0, len(records), BLOCK):
