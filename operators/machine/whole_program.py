@@ -46,9 +46,6 @@ class _Library(JITCodeLibrary):
         self._final_module.verify()
         self._finalize_final_module()
 
-    def _optimize_functions(self, ll_module: Any) -> None:
-        """Leave functions as they are: each is optimised once, with the whole program."""
-
     def _callees(self) -> Iterator[Any]:
         """Yield the library of each function that is called, directly or not, once."""
         seen = set()
