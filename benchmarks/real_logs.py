@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.decode import decode_plain
 from thalweg.schemas.events import Feedback, Impression, encode_event
@@ -43,6 +44,18 @@ class RealLog(NamedTuple):
         """Return every record of the log."""
         with closing(LogReader(str(self.path), block_lines=10_000)) as reader:
             return [record for block in reader for record in block]
+
+
+class _Timed(msgspec.Struct, gc=False):
+    ts: int
+
+
+_timed = msgspec.json.Decoder(_Timed).decode
+
+
+def time_of(record: LogRecord) -> int:
+    """Return the `ts` of a record."""
+    return _timed(record.value or b"").ts
 
 
 def real_logs(data: Path, delay_ms: int = 1_000) -> list[RealLog]:

@@ -11,7 +11,7 @@ measured.
 from enum import IntEnum
 from typing import Annotated, NamedTuple
 
-from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.declare import Int64, UInt64, made, per
 
 WITNESSES = 8
@@ -93,6 +93,16 @@ def heard_since(clock: Clock, turn: int) -> bool:
     """Return whether every witness but the one of a turn was heard after it, or it is too long ago to wait for more."""
     oldest = clock.witness_turn[longest_silent(clock)]
     return bool(oldest >= turn or clock.turns[0] - turn > STALE_TURNS)
+
+
+@compiled
+def heard_last_ms(clock: Clock) -> int:
+    """Return the latest event time of the user who was heard last; stream time where there is none."""
+    last = 0
+    for place in range(1, clock.witnesses[0]):
+        if clock.witness_turn[place] > clock.witness_turn[last]:
+            last = place
+    return int64(clock.witness_ts_ms[last] if clock.witnesses[0] > 0 else clock.stream_time_ms[0])
 
 
 @compiled

@@ -11,10 +11,10 @@ the settings, how far the partition is with each source, and the bytes of a less
 | 1 | p, how many private values it has |
 | 2 | n, how many others |
 | 8 | stream time, ms |
+| 4 | how far the user heard last is ahead of it, ms, signed |
 | 4, 4 | float32: the label, and the one learned before or -1 |
 | 4 | float32: how many impressions it stands for |
 | 4, 4 | float32: the probability that the model served, and the base score or nan |
-| 4 | how long the positive took, ms, or -1 |
 | 4 K | buckets of the error memory by the representation as served |
 | m | a bit for each memory: whether it is in use here and no user's |
 | 2 a bit | halves: the error that each of them foresaw |
@@ -23,6 +23,9 @@ the settings, how far the partition is with each source, and the bytes of a less
 | 9 n | other values: the field's place and the key |
 | b | a bit for each eight inputs: whether any of them is not 0 |
 | 16 a bit | these eight inputs as halves |
+
+A positive that comes in time makes one more, with `Flag.HEARD`: the delays of all partitions are known by it before any
+label is learned. In place of the label it has 4 bytes, how long the positive took in ms, and nothing behind them.
 """
 
 from dataclasses import dataclass
@@ -61,6 +64,8 @@ class Flag(IntEnum):
     """A late positive: one more step."""
     LEARNED = 2
     """Weights move by it; without, it only counts, and its error is remembered."""
+    HEARD = 4
+    """A positive came: no step, but how long it took."""
 
 
 class Head(IntEnum):
@@ -85,12 +90,14 @@ class At(IntEnum):
     PRIVATE = 3
     SHARED = 4
     TIME = 6
-    LABEL = 14
-    LEARNED = 18
-    WEIGHT = 22
-    MODEL = 26
-    BASE = 30
-    DELAY = 34
+    AHEAD = 14
+    LABEL = 18
+    DELAY = 18
+    HEARD_END = 22
+    LEARNED = 22
+    WEIGHT = 26
+    MODEL = 30
+    BASE = 34
     END = FIXED_BYTES
 
 
@@ -125,6 +132,8 @@ class Lessons(NamedTuple):
     made: Annotated[Int64, per("1", "lessons made so far: the number of the last one")]
     learned: Annotated[Int64, per("sources", "the number of the last one learned of each partition; 0: none")]
     begun: Annotated[Int64, per("1", "1 once a merge has come: only the first may name where to start", upto=1)]
+    heard_ms: Annotated[Int64, per("sources", "the time of the user that each partition heard last; 0: none")]
+    due_ms: Annotated[Int64, per("1", "until when provisional labels are due by most partitions, at the last merge")]
     key: Annotated[UInt64, per("slots taught", "of each value of an impression, where lessons are made", over="scored")]
 
 

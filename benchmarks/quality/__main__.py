@@ -15,11 +15,13 @@ from benchmarks.quality import (
     late,
     monolith,
     own_model,
+    pace,
     partitions,
     peers,
     river_model,
     sdim,
     settings,
+    start,
     table,
 )
 from benchmarks.quality.tables import Options, write_part
@@ -31,6 +33,8 @@ PARTS = {
     "delays": delays.tables,
     "late": late.tables,
     "frozen": frozen.tables,
+    "pace": pace.tables,
+    "start": start.tables,
     "drift": drift.tables,
     "sdim": sdim.tables,
     "monolith": monolith.tables,

@@ -5,6 +5,7 @@ at offset c is learned before the impression at offset c is scored.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from thalweg.schemas.decode import decode_plain
@@ -12,7 +13,7 @@ from thalweg.schemas.events import Impression
 from thalweg.schemas.records import LogRecord
 from vowpalwabbit import Workspace
 
-from benchmarks.quality.replays import Figures, Moment, Run, figures, replayed
+from benchmarks.quality.replays import Array, Moment, Run, figures, replayed
 from benchmarks.quality.tables import HEADER, Options, row
 from benchmarks.real_logs import RealLog
 from benchmarks.vowpal_wabbit import CONFIGURATIONS, FIXED, Lines
@@ -23,7 +24,15 @@ def tables(options: Options) -> str:
     return "\n".join(line for log in options.logs() for line in compared(log))
 
 
-def vowpal_wabbit(log: RealLog, records: Sequence[LogRecord], run: Run, arguments: str) -> Figures:
+class Peer(NamedTuple):
+    """What a peer gave: `labels` and `scores` [impressions] in the order of the log, and where each is on a page."""
+
+    labels: Array
+    scores: Array
+    moments: list[Moment]
+
+
+def vowpal_wabbit(log: RealLog, records: Sequence[LogRecord], run: Run, arguments: str) -> Peer:
     """Score each impression when it arrives; learn each example before whatever follows its cause."""
     peer = Workspace(f"{FIXED} {arguments}")
     lines = Lines(log.configuration())
@@ -49,7 +58,7 @@ def vowpal_wabbit(log: RealLog, records: Sequence[LogRecord], run: Run, argument
             labels.append(label_of[event.id])
             moments.append((event.user, event.ts))
     peer.finish()
-    return figures(np.array(labels), np.clip(np.array(scores), 1e-7, 1 - 1e-7), moments)
+    return Peer(np.array(labels), np.clip(np.array(scores), 1e-7, 1 - 1e-7), moments)
 
 
 def compared(log: RealLog) -> list[str]:
@@ -59,5 +68,5 @@ def compared(log: RealLog) -> list[str]:
     rows = [row("**Thalweg**", run.figures)]
     for name, arguments in CONFIGURATIONS.items():
         told = f"Vowpal Wabbit, `{name}`" if arguments else "Vowpal Wabbit, default"
-        rows.append(row(told, vowpal_wabbit(log, records, run, arguments)))
+        rows.append(row(told, figures(*vowpal_wabbit(log, records, run, arguments))))
     return [f"### {log.name}", "", HEADER, *rows, ""]

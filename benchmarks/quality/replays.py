@@ -40,11 +40,13 @@ class Figures(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a replay gave: figures, the examples (id, cause offset, label), each impression's line for a peer by id, and
-    the state that was left.
+    """What a replay gave: figures over `labels` and `scores` [impressions], in the order of the log, the examples (id,
+    cause offset, label), each impression's line for a peer by id, and the state that was left.
     """
 
     figures: Figures
+    labels: Array
+    scores: Array
     examples: list[tuple[str, int, int]]
     lines: dict[str, str]
     state: State
@@ -106,7 +108,8 @@ def replayed(log: RealLog, records: Sequence[LogRecord], flags: Sequence[str] = 
         take(outputs.examples)
     take(partition.close_all().examples)
     found = np.array([labels[one] for one in ids])  # KeyError: closed unlearned, joiner.waiting_limit is too low
-    return Run(figures(found, np.array(scores), moments), examples, seen, partition.state)
+    given = np.array(scores)
+    return Run(figures(found, given, moments), found, given, examples, seen, partition.state)
 
 
 def _fields(partition: Partition) -> set[str]:

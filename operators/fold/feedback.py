@@ -2,7 +2,7 @@
 
 from thalweg.operators import delay, heads, joiner, seen
 from thalweg.operators.behaviors import Behavior
-from thalweg.operators.fold import fates, learning, objectives, releases, room, users
+from thalweg.operators.fold import fates, learning, objectives, releases, room, teaching, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, dead_letter, set_fate
 from thalweg.operators.fold.fates import Fate, Tallied
@@ -125,7 +125,7 @@ def take_positives(
                 is_joined = True
                 if is_first:
                     joiner.set_label(waiting, slot, objective)
-                    take_positive(state, parameters, slot, objective)
+                    take_positive(state, parameters, emitted, slot, objective)
         elif is_first and joiner.is_positive(waiting, slot, node, objective, p.late_window_ms, p):
             if not p.is_joint:
                 releases.take_late_positive(state, parameters, scratch, emitted, slot)
@@ -136,12 +136,13 @@ def take_positives(
 
 
 @compiled
-def take_positive(state: State, parameters: Parameters, slot: int, objective: int) -> None:
-    """Count how long an impression's first positive of an objective took by its user's own clock."""
+def take_positive(state: State, parameters: Parameters, emitted: Emitted, slot: int, objective: int) -> None:
+    """Count how long an impression's first positive of an objective took by its user's own clock, and report it."""
     now_ms, share = state.clock.stream_time_ms[0], parameters.joiner.provisional_share
     delay_ms = joiner.positive_ms(state.waiting, slot, objective, parameters.joiner) - state.waiting.ts_ms[slot]
     window_ms = parameters.joiner.window_ms[objective]
     if objective == 0:
         delay.count_delay(state.delays, delay_ms, now_ms, window_ms, share)
+        teaching.tell_delay(state, parameters, emitted, delay_ms)
     else:
         delay.count_delay(heads.delays_of(state.heads, objective - 1), delay_ms, now_ms, window_ms, share)

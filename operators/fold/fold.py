@@ -126,7 +126,9 @@ def run(
     if task == SHOW:
         return showing.show(state, parameters, scratch, read, emitted, event)
     if task == LEARN:
-        return merging.learn_lessons(state, parameters, scratch, read)
+        learned = merging.learn_lessons(state, parameters, scratch, read)
+        merging.settle_due(state)
+        return learned
     if task == CLOSE:
         return int64(close_windows(state, parameters, scratch, emitted))
     if task == COMPLETE:

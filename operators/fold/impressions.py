@@ -93,11 +93,13 @@ def complete_impression(
         copy_row(state.features_seen.inputs[slot], emitted.inputs[event])
         emit_facts(emitted, event, scratch.filling)
     set_fate(state, emitted, event, Fate.SCORED)
-    keep_impression(state, parameters, columns, event, slot)
+    keep_impression(state, parameters, columns, emitted, event, slot)
 
 
 @compiled
-def keep_impression(state: State, parameters: Parameters, columns: Columns, event: int, slot: int) -> None:
+def keep_impression(
+    state: State, parameters: Parameters, columns: Columns, emitted: Emitted, event: int, slot: int
+) -> None:
     """Count an impression whose score is corrected; it waits for its outcome, unless its user has no room."""
     waiting = state.waiting
     state.tallies[Tallied.IMPRESSIONS] += 1
@@ -112,7 +114,7 @@ def keep_impression(state: State, parameters: Parameters, columns: Columns, even
         cross.count_shown(state.cross, slot, state.features_seen.row[slot], moment)
     for objective in range(parameters.joiner.window_ms.shape[0]):
         if joiner.label_of(waiting, slot, objective) == 1:
-            feedback.take_positive(state, parameters, slot, objective)
+            feedback.take_positive(state, parameters, emitted, slot, objective)
 
 
 @compiled

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import cross, delay, derived, error_memory, features, ftrl, joiner, lessons, pages
+from thalweg.operators import clock, cross, delay, derived, error_memory, features, ftrl, joiner, lessons, pages
 from thalweg.operators.features import Value
 from thalweg.operators.fold import fates, layout, learning, prefetching, ranking, reading, scoring
 from thalweg.operators.fold.columns import Columns
@@ -108,12 +108,42 @@ def learn_lessons(state: State, parameters: Parameters, scratch: Scratch, column
             if number > state.lessons.learned[source]:
                 if number != state.lessons.learned[source] + 1:
                     return int64(Learned.MISSING)
-                learn_lesson(state, parameters, scratch, data, place, page_of(state, source, number))
+                hear(state, parameters, data, place, source)
+                if lessons.take(data, place + At.FLAGS, 1) & Flag.HEARD == 0:
+                    learn_lesson(state, parameters, scratch, data, place, page_of(state, source, number))
                 state.lessons.learned[source] = number
             place += length
             number += 1
         at = end
     return int64(Learned.ALL)
+
+
+@compiled
+def hear(state: State, parameters: Parameters, data: npt.NDArray[np.uint8], at: int, source: int) -> None:
+    """Take from a lesson how far its partition is in time and, where it has one, how long a positive took."""
+    now_ms, ahead_ms = lessons.take(data, at + At.TIME, 8), lessons.take(data, at + At.AHEAD, 4)
+    state.lessons.heard_ms[source] = now_ms + ahead_ms - ((ahead_ms >> 31) << 32)
+    if lessons.take(data, at + At.FLAGS, 1) & Flag.HEARD != 0:
+        window_ms, share = parameters.joiner.attribution_window_ms, parameters.joiner.provisional_share
+        delay.count_delay(state.delays, lessons.take(data, at + At.DELAY, 4), now_ms, window_ms, share)
+
+
+@compiled
+def settle_due(state: State) -> None:
+    """Let provisional labels be due by the latest time that more than half of the partitions have heard of."""
+    heard_ms, own_ms = state.lessons.heard_ms, clock.heard_last_ms(state.clock)
+    count, found_ms = int64(1), int64(0)
+    for source in range(heard_ms.shape[0]):
+        count += int64(heard_ms[source] > 0)
+    for source in range(-1, heard_ms.shape[0]):
+        ms = own_ms if source < 0 else heard_ms[source]
+        if ms > found_ms:
+            reached = int64(own_ms >= ms)
+            for other in range(heard_ms.shape[0]):
+                reached += int64(heard_ms[other] >= ms)
+            if 2 * reached > count:
+                found_ms = ms
+    state.lessons.due_ms[0] = found_ms
 
 
 @compiled
@@ -133,9 +163,13 @@ def end_of_batch(data: npt.NDArray[np.uint8], at: int, source: int) -> int:
 @compiled
 def length_of_lesson(state: State, scratch: Scratch, data: npt.NDArray[np.uint8], at: int, end: int) -> int:
     """Return the length of a lesson of which each byte is accounted for; -1 where that is not so."""
-    if at + At.END > end:
+    if at + At.HEARD_END > end:
         return int64(-1)
     length = lessons.take(data, at, 2)
+    if lessons.take(data, at + At.FLAGS, 1) & Flag.HEARD != 0:
+        return length if length == At.HEARD_END else int64(-1)
+    if at + At.END > end:
+        return int64(-1)
     private, shared = lessons.take(data, at + At.PRIVATE, 1), lessons.take(data, at + At.SHARED, 2)
     each = 1 + lessons.HALF_BYTES * scratch.lessons.halves.shape[0]
     blocks = scratch.lessons.inputs.shape[0] // LANES
@@ -164,6 +198,9 @@ def prefetch_batches(state: State, scratch: Scratch, data: npt.NDArray[np.uint8]
         end = at + lessons.take(data, at + Head.LENGTH, 4)
         if end > data.shape[0] or length_of_lesson(state, scratch, data, place, end) < 0:
             return
+        at = end
+        if lessons.take(data, place + At.FLAGS, 1) & Flag.HEARD != 0:
+            continue
         each = 1 + lessons.HALF_BYTES * scratch.lessons.halves.shape[0]
         values = place + At.END + 4 * state.memory_reads.near.shape[1]
         values += lessons.length_of_memories(data, values, scratch.lessons.memories.shape[0])
@@ -174,7 +211,6 @@ def prefetch_batches(state: State, scratch: Scratch, data: npt.NDArray[np.uint8]
                 prefetching.prefetch_learned(state, int64(index.find(state.features.lookup, key)))
             else:
                 index.prefetch_key(state.features.lookup, key)
-        at = end
 
 
 @compiled
@@ -221,10 +257,6 @@ def learn_lesson(
     lessons.take_inputs(data, end, scratch.lessons.inputs)
     place_inputs(state, scratch, slot)
     resolve_rest(state, parameters, scratch, slot, Moment(now_ms, page, int64(0)), is_first)
-    delay_ms = lessons.take(data, at + At.DELAY, 4)
-    if delay_ms < 1 << 31:
-        window_ms, share = parameters.joiner.attribution_window_ms, parameters.joiner.provisional_share
-        delay.count_delay(state.delays, delay_ms, now_ms, window_ms, share)
     step = Step(
         float64(lessons.take_float(data, at + At.LABEL)),
         now_ms,

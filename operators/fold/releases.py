@@ -91,12 +91,13 @@ def learn_due(state: State, parameters: Parameters, scratch: Scratch, emitted: E
     """
     waiting = state.waiting
     now_ms = state.clock.stream_time_ms[0]
+    due_ms = max(now_ms, state.lessons.due_ms[0])
     closing = deadlines.next_due(waiting.deadlines)
     while True:
         slot = deadlines.next_due(waiting.provisional)
         if not has_room_for_lessons(emitted):
             return
-        if slot < 0 or waiting.provisional.deadline_ms[slot] >= min(now_ms, waiting.deadlines.deadline_ms[closing] + 1):
+        if slot < 0 or waiting.provisional.deadline_ms[slot] >= min(due_ms, waiting.deadlines.deadline_ms[closing] + 1):
             prefetching.prefetch_slot(state, slot)
             return
         joiner.await_no_label(waiting, slot)

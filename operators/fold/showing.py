@@ -58,7 +58,7 @@ def show(state: State, parameters: Parameters, scratch: Scratch, columns: Column
             pass_over(state, columns, row)
             continue
         scoring.correct_slot(state, parameters, scratch, slot)
-        impressions.keep_impression(state, parameters, columns, row, slot)
+        impressions.keep_impression(state, parameters, columns, emitted, row, slot)
         state.tallies[Tallied.SHOWN] += 1
     return count  # type: ignore[no-any-return]
 

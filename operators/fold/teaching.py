@@ -18,6 +18,7 @@ from thalweg.operators.structures import table
 PROVISIONAL, FINAL, LATE = range(3)
 """What a label is: learned before the window closes, when it closes, or a positive that came after it."""
 LESSON_SALT = 0x1E
+INT32_MAX = (1 << 31) - 1
 
 
 @compiled
@@ -48,34 +49,50 @@ def teach(
             weight = 1.0 / p.negative_rate
     elif kind != LATE and learned == label:
         return
-    start = int64(emitted.counts[Made.LESSON_BYTES])
-    out = emitted.lesson_text[start:]
+    out = emitted.lesson_text[emitted.counts[Made.LESSON_BYTES] :]
     write_fixed(state, parameters, slot, out, kind)
     lessons.put_float(out, At.LABEL, label)
     lessons.put_float(out, At.LEARNED, joiner.UNLEARNED if kind == LATE else learned)
     lessons.put_float(out, At.WEIGHT, weight)
-    lessons.put(out, At.DELAY, delay_of(state, parameters, slot, label, kind), 4)
     end = write_values(state, parameters, scratch, slot, out)
     end = lessons.put_inputs(out, end, state.features_seen.inputs[slot])
-    lessons.put(out, At.LENGTH, end, 2)
-    state.lessons.made[0] += 1
-    each = emitted.lesson[emitted.counts[Made.LESSONS]]
-    each[0], each[1] = state.clock.offset[0], state.clock.ordinals[clock.Ordinal.LESSONS]
-    each[2], each[3] = state.lessons.made[0], start + end
-    state.clock.ordinals[clock.Ordinal.LESSONS] += 1
-    emitted.counts[Made.LESSONS] += 1
-    emitted.counts[Made.LESSON_BYTES] = start + end
+    emit(state, emitted, end)
 
 
 @compiled
-def delay_of(state: State, parameters: Parameters, slot: int, label: float, kind: int) -> int:
-    """Return how long an impression's first positive in time took, where this label is the first to have it; or -1."""
-    waiting = state.waiting
-    if label != 1.0 or kind == LATE:
-        return int64(-1)
-    return int64(
-        min(max(joiner.positive_ms(waiting, slot, 0, parameters.joiner) - waiting.ts_ms[slot], 0), (1 << 31) - 1)
-    )
+def tell_delay(state: State, parameters: Parameters, emitted: Emitted, delay_ms: int) -> None:
+    """Make a lesson of how long a positive took that came in time, where lessons are made."""
+    if parameters.lessons.is_made:
+        out = emitted.lesson_text[emitted.counts[Made.LESSON_BYTES] :]
+        lessons.put(out, At.FLAGS, Flag.HEARD, 1)
+        lessons.put(out, At.PRIVATE, 0, 1)
+        lessons.put(out, At.SHARED, 0, 2)
+        lessons.put(out, At.DELAY, min(max(delay_ms, 0), INT32_MAX), 4)
+        write_time(state, out)
+        emit(state, emitted, int64(At.HEARD_END))
+
+
+@compiled
+def write_time(state: State, out: npt.NDArray[np.uint8]) -> None:
+    """Write stream time, and how far the user heard last is ahead of it."""
+    now_ms = state.clock.stream_time_ms[0]
+    ahead_ms = min(max(clock.heard_last_ms(state.clock) - now_ms, -INT32_MAX), INT32_MAX)
+    lessons.put(out, At.TIME, now_ms, 8)
+    lessons.put(out, At.AHEAD, ahead_ms, 4)
+
+
+@compiled
+def emit(state: State, emitted: Emitted, length: int) -> None:
+    """Number a lesson of this length, which lies behind those that were made before."""
+    end = emitted.counts[Made.LESSON_BYTES] + length
+    lessons.put(emitted.lesson_text[emitted.counts[Made.LESSON_BYTES] :], At.LENGTH, length, 2)
+    state.lessons.made[0] += 1
+    each = emitted.lesson[emitted.counts[Made.LESSONS]]
+    each[0], each[1] = state.clock.offset[0], state.clock.ordinals[clock.Ordinal.LESSONS]
+    each[2], each[3] = state.lessons.made[0], end
+    state.clock.ordinals[clock.Ordinal.LESSONS] += 1
+    emitted.counts[Made.LESSONS] += 1
+    emitted.counts[Made.LESSON_BYTES] = end
 
 
 @compiled
@@ -85,7 +102,7 @@ def write_fixed(state: State, parameters: Parameters, slot: int, out: npt.NDArra
     if learning.is_sampled(state, parameters, slot):
         flags |= int64(Flag.LEARNED)
     lessons.put(out, At.FLAGS, flags, 1)
-    lessons.put(out, At.TIME, state.clock.stream_time_ms[0], 8)
+    write_time(state, out)
     lessons.put_float(out, At.MODEL, state.waiting.scores[slot, Score.MODEL])
     lessons.put_float(out, At.BASE, state.waiting.scores[slot, Score.BASE])
 

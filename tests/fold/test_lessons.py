@@ -12,16 +12,18 @@ import numpy.typing as npt
 import pytest
 from thalweg.operators import lessons
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.fold.fates import FATES
+from thalweg.operators.fold import emitted
+from thalweg.operators.fold.fates import FATES, Tallied
 from thalweg.operators.fold.layout import layout_of
 from thalweg.operators.lessons import Head
 from thalweg.operators.machine.declare import walk
 from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.structures.names import field_names
 from thalweg.operators.structures.table import Table
-from thalweg.schemas.events import Erase, Merge, encode_event
+from thalweg.schemas.events import Erase, Feedback, Impression, Merge, encode_event
 from thalweg.schemas.lessons import HEADER, HEADER_BYTES, NAME_BYTES, VERSION, encode_batch, read_batch
 from thalweg.schemas.records import Cause, LogRecord, Outputs, no_outputs
+from thalweg.streams.driver import START_MS
 from thalweg.streams.partition.lessons import SHARED, LessonBook, LessonsLayoutError, LessonsMissingError
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.refusal import Refusal
@@ -179,6 +181,75 @@ def test_steps_are_the_same_in_one_merge_and_in_many() -> None:
     for state in (one.state, many.state):
         state.fates[:] = 0
     assert one.digest() == many.digest()
+
+
+def heard(source: int, first: int, *told: tuple[int, int, int]) -> bytes:
+    """Return a batch of lessons of positives: (stream time, how far the last user is ahead, delay) of each."""
+    each = [struct.pack("<HBBHqii", 22, 4, 0, 0, *one) for one in told]
+    return encode_batch(source, first, layout_of(C) % 2**64, Cause(first, 0), [], len(each), b"".join(each))
+
+
+def test_delays_are_told_before_any_label() -> None:
+    """A positive that joins makes a lesson at once, by which others know of delays what its partition knows."""
+    events: list[Impression | Feedback] = []
+    for n in range(8):  # no window ends, and no label is due
+        one = {"user": f"u{n}", "item": "i"}
+        events.append(Impression(f"m{n}", **one, ts=START_MS + 500 * n, context={}))
+        if n % 2:
+            ts = START_MS + 500 * n + 90 * n
+            events.append(Feedback(id=f"f{n}", impression=f"m{n}", **one, ts=ts, action="click"))
+    teacher = Partition(C, partition=TEACHER, lessons=LessonBook())
+    made = fed(teacher, numbered([encode_event(event) for event in events]))
+    assert not made.examples
+    partition = learner([output.value or b"" for output in made.lessons])
+    partition.process(numbered([merge({TEACHER: int(teacher.state.lessons.made[0])})]))
+    assert partition.state.delays.counts.sum() == teacher.state.delays.counts.sum() == 4
+    assert (partition.state.delays.counts == teacher.state.delays.counts).all()
+    assert not partition.state.features.key.any()
+
+
+def test_labels_are_due_by_what_most_partitions_have_heard_of() -> None:
+    """Two of five are half: neither makes labels due, three do; a source's clock may be behind its stream time."""
+    partition = learner(
+        [heard(source, 1, (9_000, ahead, 5)) for source, ahead in ((2, 90), (3, -10), (4, 70), (5, 60))]
+    )
+    for sources, due_ms in (((2,), 0), ((2, 3), 8_990), ((2, 3, 4), 8_990), ((2, 3, 4, 5), 9_060)):
+        for source in sources:
+            partition.merge({source: 1})
+        assert partition.state.lessons.due_ms[0] == due_ms, sources
+
+
+def test_labels_that_others_make_due_are_learned_with_the_next_event() -> None:
+    """Own stream time stands still; what the others have heard of lets labels be learned, and moves no window."""
+    told = [(START_MS - 200_000 + 1_000 * n, 0, 700) for n in range(200)]  # elapsed is known after them
+    later = {source: heard(source, 201, (START_MS + 30_000, 0, 700)) for source in (2, 3, 4)}
+    batches = [heard(source, 1, *told) for source in later] + list(later.values())
+    made, closed = [], []
+    for upto in (200, 201):
+        partition = learner(batches)
+        partition.merge(dict.fromkeys(later, 200))
+        events = [Impression(str(n), f"u{n}", "i", START_MS + n, {}) for n in range(12)]
+        fed(partition, numbered([encode_event(event) for event in events]))
+        partition.merge(dict.fromkeys(later, upto))
+        fed(partition, [LogRecord(12, encode_event(Impression("x", "u12", "i", START_MS + 12, {})))])
+        made.append(int(partition.state.lessons.made[0]))
+        closed.append(int(partition.state.tallies[Tallied.LABELLED]))
+    assert made == [0, 12]
+    assert closed == [0, 0]
+
+
+def test_a_page_of_rows_with_early_feedback_has_room_for_its_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each such row makes a lesson, and no row but the first of a page waits for releases, which have room."""
+    monkeypatch.setattr(emitted, "LESSONS_AT_ONCE", 8)
+    clicks = [
+        Feedback(id=f"f{n}", impression=f"m{n}", user="u", item=f"i{n}", ts=START_MS + 5, action="click")
+        for n in range(20)
+    ]
+    shown = [Impression(f"m{n}", "u", f"i{n}", START_MS, {}) for n in range(20)]
+    partition = Partition(C, partition=TEACHER, lessons=LessonBook())
+    made = fed(partition, numbered([encode_event(event) for event in (*clicks, *shown)]))
+    assert sum(read_batch(output.value or b"").lessons for output in made.lessons) == 20
+    assert partition.state.delays.counts.sum() == 20
 
 
 def test_a_source_can_be_passed_over() -> None:

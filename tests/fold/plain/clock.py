@@ -39,6 +39,10 @@ class PlainClock:
         self.stream_ms = max(self.stream_ms, reached_ms)
         self.apparent_ms = max(self.stream_ms, times[min(APPARENT, confirming) - 1])
 
+    def heard_last_ms(self) -> int:
+        """Return the time of who was heard last."""
+        return next(reversed(self.heard.values()))[0] if self.heard else self.stream_ms
+
     def heard_since(self, turn: int) -> bool:
         """Tell whether every witness but that of a turn was heard after it, or that is long ago."""
         return min(at for _, at in self.heard.values()) >= turn or self.turns - turn > STALE_TURNS

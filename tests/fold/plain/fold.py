@@ -19,7 +19,7 @@ from tests.fold.plain.cross import Cross
 from tests.fold.plain.delay import Delays
 from tests.fold.plain.ids import Values, cross, uniform
 from tests.fold.plain.learner import Learner, log_odds, sigmoid
-from tests.fold.plain.lessons import Lesson, learn, teach
+from tests.fold.plain.lessons import Heard, Lesson, learn, teach
 from tests.fold.plain.memory import Memory
 from tests.fold.plain.rates import Rates
 
@@ -95,7 +95,8 @@ class Plain:
         self.page_arrival = self.page_elapsed_ms = self.further = 0
         self.scored: list[tuple[float, ...]] = []
         self.labels: list[tuple[Any, int]] = []  # (label, revision) of each example
-        self.lessons: list[Lesson] = []
+        self.lessons: list[Lesson | Heard] = []
+        self.due_ms = 0  # until when labels are due by other partitions
 
     def run(self, columns: Columns, asked: dict[int, Columns] | None = None) -> None:
         """Fold events; `asked` has the candidates of the requests that show, as impressions."""
@@ -168,7 +169,8 @@ class Plain:
         while True:
             waiting = [slot for slot in self.slots.values() if slot.status != "closed"]
             first = min(waiting, key=lambda slot: slot.due, default=None)
-            until = self.now_ms if first is None else min(self.now_ms, first.due[0] + 1)
+            due_ms = max(self.now_ms, self.due_ms)
+            until = due_ms if first is None else min(due_ms, first.due[0] + 1)
             early = [slot for slot in waiting if slot.provisional is not None and slot.provisional[0] < until]
             for slot in sorted(early, key=lambda slot: slot.provisional or ()):
                 slot.provisional = None
@@ -332,7 +334,9 @@ class Plain:
                 if positive and ts_ms <= slot.ts_ms + window_ms + grace_ms]  # fmt: skip
 
     def count_delay(self, slot: Slot) -> None:
-        self.delays.count(min(self.positives(slot, 0)) - slot.ts_ms, self.now_ms)
+        delay_ms = min(self.positives(slot, 0)) - slot.ts_ms
+        self.delays.count(delay_ms, self.now_ms)
+        self.lessons.append(Heard(delay_ms, self.now_ms, self.clock.heard_last_ms()))
 
     def take_late(self, slot: Slot) -> None:
         """A positive that comes too late is one more step of its own; nothing is undone."""
@@ -409,10 +413,14 @@ class Plain:
         rate = self.c.joiner.negative_sample_rate
         return rate >= 1 or uniform(slot.key, 0x5A) < rate
 
-    def merge(self, lessons: list[Lesson]) -> None:
-        """Learn what another partition taught."""
+    def merge(self, lessons: list[Lesson | Heard]) -> None:
+        """Learn what another partition taught; labels are due by what both of the two have heard of."""
         for lesson in lessons:
-            learn(self, Slot(0, 0), lesson)
+            if isinstance(lesson, Heard):
+                self.delays.count(lesson.delay_ms, lesson.now_ms)
+            else:
+                learn(self, Slot(0, 0), lesson)
+        self.due_ms = min(self.clock.heard_last_ms(), lessons[-1].heard_ms)
 
     def take(self, slot: Slot, label: float, now_ms: int, weight: float = 1) -> None:
         """A label, provisional or for good: it counts, or by how much it changed, and is learned."""

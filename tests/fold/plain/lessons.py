@@ -27,8 +27,16 @@ class Lesson(NamedTuple):
     base_score: float | None
     is_sampled: bool
     late: bool
-    delay_ms: int | None
     now_ms: int
+    heard_ms: int
+
+
+class Heard(NamedTuple):
+    """A positive came in time: how long it took, and nothing else."""
+
+    delay_ms: int
+    now_ms: int
+    heard_ms: int
 
 
 def half(x: Any) -> Any:
@@ -56,7 +64,6 @@ def teach(plain: Any, slot: Any, label: float, kind: str) -> None:
             of = plain.cross.of(value)
             private.append((field, half(value.weight.w), half(value.latent.w), float(half(of.lin)), half(of.e)))
     places = [which for which, (first, _) in enumerate(plain.memory.memories) if first == "representation"]
-    delay = min(plain.positives(slot, 0)) - slot.ts_ms if label == 1 and kind != "late" else None
     plain.lessons.append(
         Lesson(
             [(field, key) for field, key, owner in slot.keyed if owner is None],
@@ -74,8 +81,8 @@ def teach(plain: Any, slot: Any, label: float, kind: str) -> None:
             single(slot.base_score) if slot.corrects else None,
             plain.is_sampled(slot),
             kind == "late",
-            delay,
             plain.now_ms,
+            plain.clock.heard_last_ms(),
         )
     )
 
@@ -121,8 +128,6 @@ def learn(plain: Any, slot: Any, lesson: Lesson) -> None:
         plain.cross.expose(slot.present, slot.crossed[1], now_ms)
     estimates = [estimate if places else 0.0 for places, estimate in zip(buckets, lesson.estimates, strict=True)]
     slot.recalled = (buckets, list(lesson.before), estimates)
-    if lesson.delay_ms is not None:
-        plain.delays.count(lesson.delay_ms, now_ms)
     slot.learned = lesson.learned
     if lesson.late:
         plain.count(slot, 0.0, 1.0, now_ms)
