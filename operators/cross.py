@@ -428,6 +428,8 @@ def prefetch_pair(cross: Cross, pair: int) -> None:
     if pair >= 0:
         prefetch(cross.counted.page, pair)
         prefetch(cross.pairs.key, pair)  # and what else the table has of it
+        if cross.of_heads.shape[1] > 0:
+            prefetch(cross.of_heads, pair)
 
 
 @compiled

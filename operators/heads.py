@@ -21,10 +21,19 @@ from thalweg.operators.cross import Cross, CrossScratch
 from thalweg.operators.delay import Delays
 from thalweg.operators.features import FeaturesSeen
 from thalweg.operators.ftrl import Coordinates, Part
-from thalweg.operators.learner import Learner, LearnerParameters, Pooled
+from thalweg.operators.learner import Gradients, Learner, LearnerParameters, Pooled, add_scaled, dot
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
 from thalweg.operators.machine.declare import Float32, Float64, Int64, per
-from thalweg.operators.machine.lanes import LANES, dot_lanes, gather_lanes, padded, spread_lanes, weigh_lanes
+from thalweg.operators.machine.lanes import (
+    LANES,
+    add_scaled_lanes,
+    dot_lanes,
+    gather_lanes,
+    learn_pairs_lanes,
+    padded,
+    spread_lanes,
+    weigh_lanes,
+)
 from thalweg.operators.rates import Prior, Rates, Sum, read_rate
 from thalweg.operators.structures import table
 
@@ -74,7 +83,7 @@ class HeadScratch(NamedTuple):
     weight; `machines`, `crossed`, `now` float64: logits as they are now, and the probability; `errors`, `dense_errors`,
     `cross_errors` float32: what each part steps against, or 0.
 
-    `vectors` float32 [fields + interests, d]: the sum of the gradients of latent vectors; `rights` float32 [2, rank].
+    `weights_of_pairs` float32 [fields + interests], padded; `rights` float32 [2, rank].
     """
 
     takes: npt.NDArray[np.uint8]
@@ -88,7 +97,7 @@ class HeadScratch(NamedTuple):
     errors: npt.NDArray[np.float32]
     dense_errors: npt.NDArray[np.float32]
     cross_errors: npt.NDArray[np.float32]
-    vectors: npt.NDArray[np.float32]
+    weights_of_pairs: npt.NDArray[np.float32]
     rights: npt.NDArray[np.float32]
 
 
@@ -114,8 +123,8 @@ def start_heads(heads: Heads, learner: Learner) -> None:
     heads.mix[:, 0] = cross.MIX_INITIAL
 
 
-def new_head_scratch(heads: int, places: int, size: int, rank: int) -> HeadScratch:
-    """Return scratch for so many heads, places of fields and interests, coordinates of a vector, and ranks."""
+def new_head_scratch(heads: int, places: int, rank: int) -> HeadScratch:
+    """Return scratch for so many heads, places of fields and interests, and ranks."""
     count = heads + 1
     return HeadScratch(
         takes=np.zeros(count, np.uint8),
@@ -129,7 +138,7 @@ def new_head_scratch(heads: int, places: int, size: int, rank: int) -> HeadScrat
         errors=np.zeros(count, np.float32),
         dense_errors=np.zeros(count, np.float32),
         cross_errors=np.zeros(count, np.float32),
-        vectors=np.zeros((places, size), np.float32),
+        weights_of_pairs=np.zeros(padded(places), np.float32),
         rights=np.zeros((2, rank), np.float32),
     )
 
@@ -304,13 +313,14 @@ def learn_cross(
             scale += errors[head + 1] * heads.products[head, 0, k]
         rights[0, k] = scale / whole * p.hidden[3, k]
         rights[1, k] = scale / whole * p.hidden[1, k]
+    part = float32(1.0) / whole
     for place in range(p.blocks[0]):
         block = p.present[place]
         at = block * LANES
         spread_lanes(p.gx, at, cross_state.matrices[cross.V2], block * size, rights[0], rank)
+        for head in range(count_of(heads)):
+            add_scaled_lanes(p.gx, at, errors[head + 1] * part, heads.linear[head, OF_X1], at)
         for i in range(at, at + LANES):
-            for head in range(count_of(heads)):
-                p.gx[i] += errors[head + 1] / whole * heads.linear[head, OF_X1, i]
             p.gz[i] = p.gx[i] * p.x0[i]
     gather_lanes(p.hidden[2], cross_state.matrices[cross.U1], p.gz, p.present, p.blocks[0], rank)
     for place in range(p.blocks[0]):
@@ -318,11 +328,11 @@ def learn_cross(
         at = block * LANES
         spread_lanes(p.gradient, at, cross_state.matrices[cross.V1], block * size, p.hidden[2], rank)
         spread_lanes(p.z2, at, cross_state.matrices[cross.U2], block * size, rights[1], rank)
+        add_scaled_lanes(p.gradient, at, errors[0] * part, cross_state.weights, at)
+        for head in range(count_of(heads)):
+            add_scaled_lanes(p.gradient, at, errors[head + 1] * part, heads.linear[head, OF_X0], at)
         for i in range(at, at + LANES):
-            weight = errors[0] / whole * cross_state.weights[i]
-            for head in range(count_of(heads)):
-                weight += errors[head + 1] / whole * heads.linear[head, OF_X0, i]
-            p.gradient[i] += weight + p.z2[i] + p.gx[i] * (p.z1[i] + float32(1.0))
+            p.gradient[i] += p.z2[i] + p.gx[i] * (p.z1[i] + float32(1.0))
     for head in range(count_of(heads)):
         if errors[head + 1] != 0.0:
             _step_head(heads, p, head, count, field, rows, errors[head + 1])
@@ -396,6 +406,49 @@ def learn_mix(heads: Heads, head: int, own: float, crossed: float, error: float)
 
 
 @compiled
+def learn_pairs(
+    heads: Heads,
+    learner: Learner,
+    pooled: Pooled,
+    gradients: Gradients,
+    weights: Float32,
+    errors: Float32,
+    parameters: LearnerParameters,
+) -> None:
+    """Step the pairs of each objective against its error, and write the sum of the gradients of each field's vector.
+
+    Each gradient counts its error times. `weights` [pairs] is scratch: the weights of all, each its error times.
+    """
+    present, vectors, steps, dots = pooled.present, pooled.vectors, gradients.vectors, gradients.pairs
+    size, end = vectors.shape[1], pooled.counts[1]
+    whole = size // LANES * LANES
+    for a in range(end):
+        clear(steps[present[a]])
+    for a in range(pooled.counts[0]):
+        f = present[a]
+        clear(weights)
+        add_scaled(weights, errors[0], learner.pairs[f, Part.WEIGHT])
+        for head in range(count_of(heads)):
+            add_scaled(weights, errors[head + 1], heads.pairs[head, f, Part.WEIGHT])
+        clear(dots)  # a pair with a field that is absent takes a step of zero, which changes nothing
+        for chunk in range(0, whole, LANES):
+            learn_pairs_lanes(vectors, steps, size, chunk, present, a, end, weights, dots)
+        if whole < size:
+            vector, gradient = vectors[f, whole:], steps[f, whole:]
+            for b in range(a + 1, end):
+                g = present[b]
+                add_scaled(gradient, weights[g], vectors[g, whole:])
+                add_scaled(steps[g, whole:], weights[g], vector)
+                dots[g] += dot(vector, vectors[g, whole:])
+        first = (f + 1) // LANES * LANES
+        if errors[0] != 0.0:
+            ftrl.descend_vector(learner.pairs, f, first, dots[first:], errors[0], parameters.pair)
+        for head in range(count_of(heads)):
+            if errors[head + 1] != 0.0:
+                ftrl.descend_vector(heads.pairs[head], f, first, dots[first:], errors[head + 1], parameters.pair)
+
+
+@compiled
 def learn_rows(
     heads: Heads,
     learner: Learner,
@@ -417,21 +470,3 @@ def learn_rows(
                 if errors[head + 1] != 0.0:
                     ftrl.descend(heads.weights, row[value], head, errors[head + 1] * share, parameters.weight)
             ftrl.descend_vector(learner.features, row[value], 1, vectors[field[value]], share, parameters.latent)
-
-
-@compiled
-def add_gradients(
-    pooled: Pooled, gradients: npt.NDArray[np.float32], error: float, out: npt.NDArray[np.float32]
-) -> None:
-    """Add `error` times the gradients of the fields that are present, [places, d] both, to `out`."""
-    for place in range(pooled.counts[0]):
-        f = pooled.present[place]
-        for i in range(out.shape[1]):
-            out[f, i] += error * gradients[f, i]
-
-
-@compiled
-def clear_gradients(pooled: Pooled, out: npt.NDArray[np.float32]) -> None:
-    """Set the rows of the fields that are present to zero."""
-    for place in range(pooled.counts[0]):
-        clear(out[pooled.present[place]])

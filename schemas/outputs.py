@@ -1,9 +1,9 @@
 """What Thalweg writes: scores, examples and dead letters, each with its origin and its cause."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, defstruct
 from msgspec.json import Decoder, Encoder
 from msgspec.structs import replace
 from thalweg.schemas.events import PolicyName
@@ -169,6 +169,17 @@ class _ScoreLine(Struct, gc=False, omit_defaults=True):
     cause: str | None = None
     features: dict[str, Feature] | None = None
     scores: dict[str, float] | None = None
+
+
+def scores_of(names: Sequence[str]) -> Callable[..., Any]:
+    """Return a function from the probabilities of objectives to `Score.scores`: a struct is made and written faster.
+
+    >>> _ENCODE(scores_of(["click", "for"])(0.5, 0.25))
+    b'{"click":0.5,"for":0.25}'
+    """
+    places = [f"score_{place}" for place in range(len(names))]
+    renamed = dict(zip(places, names, strict=True))
+    return defstruct("Scores", [(place, float) for place in places], rename=renamed, gc=False)
 
 
 def encode_scores(*columns: Iterable[Any]) -> list[bytes]:

@@ -24,7 +24,7 @@ from thalweg.operators.policies import Policy
 from thalweg.schemas.kept import complete_example, kept_features, kept_user, unpack_record
 from thalweg.schemas.lessons import encode_batch
 from thalweg.schemas.origin import Origin
-from thalweg.schemas.outputs import Ranking, dead_letter_headers, encode_ranking, encode_scores
+from thalweg.schemas.outputs import Ranking, dead_letter_headers, encode_ranking, encode_scores, scores_of
 from thalweg.schemas.reasons import Reason
 from thalweg.schemas.records import Cause, Headers, Output
 
@@ -114,6 +114,7 @@ class Encoder:
         self._places = configuration.features.places()
         self._size = configuration.learner.latent_size
         self._objectives = objectives_of(configuration)
+        self._scores = scores_of(self._objectives)
         self._order = configuration.objectives.order_weights()
         of_heads = statistics_of_heads(configuration)
         self._statistics = statistics_count(cross_rank(configuration), self._places, of_heads)
@@ -133,7 +134,7 @@ class Encoder:
         scores: list[Any] = [None] * len(score)
         if self._objectives:
             every = np.column_stack((emitted.scores[chosen, Score.SCORE], emitted.heads[chosen]))
-            scores = [dict(zip(self._objectives, row, strict=True)) for row in every.tolist()]
+            scores = list(map(self._scores, *every.T.tolist()))
             score = ordered(self._order, every).tolist()
         offsets = block.columns.offset[chosen].tolist()
         origins = [f"{self._prefix}{offset}" for offset in offsets]

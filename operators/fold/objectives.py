@@ -352,20 +352,16 @@ def measure_cross(state: State, scratch: Scratch, slot: int, objective: int, bas
 def learn_machines(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
     """Step machines and dense levels of all objectives; each latent vector once, against the sum of its gradients."""
     p, pooled, gradients, seen = scratch.heads, scratch.pooled, scratch.gradients, state.features_seen
-    end = 2 * state.learner.pairs.shape[0]
-    heads.clear_gradients(pooled, p.vectors)
+    end, its = 2 * state.learner.pairs.shape[0], parameters.learner
+    heads.learn_pairs(state.heads, state.learner, pooled, gradients, p.weights_of_pairs, p.errors, its)
     for objective in range(p.takes.shape[0]):
-        error, dense_error = p.errors[objective], p.dense_errors[objective]
-        if error == 0.0 and dense_error == 0.0:
+        dense_error = p.dense_errors[objective]
+        if dense_error == 0.0:
             continue
         if objective == 0:
-            learner.learn_pairs(state.learner, pooled, gradients, error, parameters.learner)
-            dense = seen.inputs[slot][: end + 1]
-            learner.learn_dense(state.learner, gradients.dense, dense, dense_error, parameters.learner)
+            learner.learn_dense(state.learner, gradients.dense, seen.inputs[slot][: end + 1], dense_error, its)
         else:
             model = heads.learner_of(state.learner, state.heads, objective - 1)
-            learner.learn_pairs(model, pooled, gradients, error, parameters.learner)
-            dense = state.heads.inputs[slot, objective - 1][: end + 1]
-            learner.learn_dense(model, gradients.dense, dense, dense_error, parameters.learner)
-        heads.add_gradients(pooled, gradients.vectors, error, p.vectors)
-    heads.learn_rows(state.heads, state.learner, pooled, p.vectors, seen, slot, p.errors, parameters.learner)
+            inputs = state.heads.inputs[slot, objective - 1]
+            learner.learn_dense(model, gradients.dense, inputs[: end + 1], dense_error, its)
+    heads.learn_rows(state.heads, state.learner, pooled, gradients.vectors, seen, slot, p.errors, its)

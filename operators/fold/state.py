@@ -271,6 +271,6 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_cross_scratch(rank, c.features.places(), statistics_of_heads(c)),
         new_error_memory_scratch(c.error_memory, len(error_memories(c).first)),
         new_lesson_scratch(fields, input_count(c), half_count(c), len(error_memories(c).first)),
-        new_head_scratch(heads, fields + interests, size, rank),
+        new_head_scratch(heads, fields + interests, rank),
         np.zeros(2, np.int64),
     )
