@@ -470,6 +470,7 @@ def test_nothing_usable_is_still_a_summary(folder: Path) -> None:
         "base_log_loss",
         "calibration",
         *(f"{score}{name}" for score in ("", "model_", "base_") for name in BY_GROUP),
+        "objectives",
         "rankings",
     ]
 
