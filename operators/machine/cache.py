@@ -8,10 +8,11 @@ write is refused. numba's own choices of a folder, the package's `__pycache__` a
 import errno
 import hashlib
 import os
+import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,9 @@ from numba.core import caching
 from thalweg.operators.machine.refusal import CacheError
 from thalweg.operators.machine.whole_program import Dispatcher
 
+DIGEST = re.compile("[0-9a-f]{24}")
+DIGESTS_MAX = 100
+"""So many digests are remembered: each edit of a source adds one."""
 INSTEAD = "remove it, or set THALWEG_CACHE to a folder of your own"
 
 
@@ -31,9 +35,13 @@ class Folder:
     system's folder for temporary files, with one line of warning.
     """
 
-    def __init__(self, digest: str) -> None:
-        """Keep machine code under the digest of its sources."""
-        self._digest = digest
+    def __init__(self, raw: Callable[[], str], digest: Callable[[], str]) -> None:
+        """Keep machine code under the digest of its sources' code.
+
+        `raw` returns a digest of their bytes, and is asked for now: what is compiled is what is imported now. `digest`
+        takes a hundred times as long, and is asked for once for the same bytes.
+        """
+        self._bytes, self._raw, self._digest = raw(), raw, digest
         self._warned = False
 
     @cached_property
@@ -59,16 +67,34 @@ class Folder:
     def _made_in(self, root: Path) -> Path:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         refuse_others(root)
-        folder = root
-        for name in ("compiled", self._digest):
-            folder /= name
-            folder.mkdir(mode=0o700, exist_ok=True)
-            refuse_others(folder)
-            with suppress(OSError):
-                folder.chmod(0o700)
+        try:
+            digest = self._remembered(made(root / "digests"))
+        except OSError:  # what is read-only may have code all the same
+            digest = self._digest()
+        folder = made(made(root / "compiled") / digest)
         if not os.access(folder, os.W_OK) and not any(folder.iterdir()):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return folder
+
+    def _remembered(self, folder: Path) -> str:
+        """Return the digest of the sources' code, from a file that is named after the digest of their bytes."""
+        path = folder / self._bytes
+        with suppress(OSError):
+            refuse_others(path)
+            if DIGEST.fullmatch(found := path.read_text(encoding="ascii", errors="replace")):
+                return found
+        digest = self._digest()
+        if self._raw() != self._bytes:
+            return digest  # an edit since would be taken for what was imported
+        with suppress(OSError):  # it is worked out again next time
+            older = sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)
+            for each in older[: -DIGESTS_MAX + 1]:
+                each.unlink()
+            descriptor, name = tempfile.mkstemp(dir=folder)  # 0600
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(digest)
+            Path(name).replace(path)
+        return digest
 
     def _temporary(self, why: str) -> Path:
         folder = Path(tempfile.gettempdir(), f"thalweg-{os.geteuid()}")
@@ -82,6 +108,15 @@ class Folder:
         if not self._warned:
             self._warned = True
             sys.stderr.write(f"Warning: {message}\n")
+
+
+def made(folder: Path) -> Path:
+    """Return a folder of its owner's alone, which exists from now on. Raises CacheError where it is another's."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    refuse_others(folder)
+    with suppress(OSError):
+        folder.chmod(0o700)
+    return folder
 
 
 def chosen_root() -> Path:

@@ -4,7 +4,7 @@ import ast
 import functools
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -28,11 +28,20 @@ def source_digest(*sources: Path) -> str:
     machine code. A folder named after this digest can't. Comments and docstrings change no machine code, so the digest
     is of syntax trees without them.
     """
+    return _digest_of(lambda source: _code_of(source).encode(), sources or COMPILED_FROM)
+
+
+def raw_digest() -> str:
+    """Return a digest of the bytes of all that is compiled, of numba and of Python."""
+    return _digest_of(bytes, COMPILED_FROM)
+
+
+def _digest_of(part: Callable[[bytes], bytes], sources: Iterable[Path]) -> str:
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
-    for source in sources or COMPILED_FROM:
+    for source in sources:
         for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
             name = path.relative_to(source if source.is_dir() else source.parent).as_posix()
-            digest.update(name.encode() + b"\0" + _code_of(path.read_bytes()).encode() + b"\0")
+            digest.update(name.encode() + b"\0" + part(path.read_bytes()) + b"\0")
     return digest.hexdigest()[:24]
 
 
@@ -52,7 +61,7 @@ OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
     "_nrt": False,  # no memory is asked for inside: the state is all there is, and no reference is counted
 }
-CACHE_FOLDER = Folder(source_digest())
+CACHE_FOLDER = Folder(raw_digest, source_digest)
 
 
 def jit(function: Function) -> Function:

@@ -47,12 +47,15 @@ def test_folders_and_files_are_their_owners_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("__pycache__"))
 
 
-@pytest.mark.parametrize("which", ["cache", "compiled", "digest", "*.nbi", "*.nbc"])
+@pytest.mark.parametrize("which", ["cache", "compiled", "digest", "digests", "remembered", "*.nbi", "*.nbc"])
 def test_what_others_may_write_is_refused(tmp_path: Path, which: str) -> None:
     """A folder or file of the cache that others may write must be refused, with its name and what to do."""
     assert add_in(tmp_path).returncode == 0
     [digest] = (tmp_path / "cache" / "compiled").iterdir()
+    digests = tmp_path / "cache" / "digests"
+    [remembered] = digests.iterdir()
     named = {"cache": tmp_path / "cache", "compiled": digest.parent, "digest": digest}
+    named |= {"digests": digests, "remembered": remembered}
     path = named[which] if which in named else next(digest.glob(which))
     path.chmod(path.stat().st_mode | stat.S_IWOTH)
     refused = add_in(tmp_path)
@@ -103,7 +106,25 @@ def test_a_full_cache_that_is_read_only_is_used(tmp_path: Path, monkeypatch: pyt
     folder = tmp_path / "compiled" / "d"
     folder.mkdir(parents=True)
     (folder / "code.nbi").write_text("")
-    assert Folder("d").path == folder
+    assert Folder(lambda: "raw", lambda: "d").path == folder
     (folder / "code.nbi").unlink()
     with pytest.raises(CacheError, match="can't be written either"):
-        _ = Folder("d").path
+        _ = Folder(lambda: "raw", lambda: "d").path
+
+
+def test_a_digest_is_worked_out_once_for_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is remembered by the digest of the bytes; a file that has none in it counts as none, and the oldest go."""
+    monkeypatch.setenv("THALWEG_CACHE", str(tmp_path))
+    worked_out: list[str] = []
+
+    def digest() -> str:
+        worked_out.append(f"{len(worked_out):024x}")
+        return worked_out[-1]
+
+    paths = [Folder(lambda raw=raw: raw, digest).path for raw in ("a", "a", "b", "a")]  # type: ignore[misc]
+    assert [path.name for path in paths] == [worked_out[0], worked_out[0], worked_out[1], worked_out[0]]
+    (tmp_path / "digests" / "a").write_text("no digest")
+    assert Folder(lambda: "a", digest).path.name == worked_out[2]
+    for number in range(2 * cache.DIGESTS_MAX):
+        assert Folder(lambda: f"r{number}", lambda: "d").path.name == "d"  # noqa: B023
+    assert len(list((tmp_path / "digests").iterdir())) <= cache.DIGESTS_MAX

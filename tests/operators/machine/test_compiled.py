@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from thalweg.operators.machine.cache import Folder
-from thalweg.operators.machine.jit import COMPILED_FROM, PACKAGE, REASONS, source_digest
+from thalweg.operators.machine.jit import COMPILED_FROM, PACKAGE, REASONS, raw_digest, source_digest
 
 CALLER = """
 from tiny.callee import value
@@ -161,9 +161,9 @@ def test_the_cache_folder_is_named_by_the_digest(monkeypatch: pytest.MonkeyPatch
     """THALWEG_CACHE says where compiled code lies, XDG_CACHE_HOME else; the last part of the path is the digest."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv("THALWEG_CACHE", raising=False)
-    assert Folder("d1").path == tmp_path / "xdg" / "thalweg" / "compiled" / "d1"
+    assert Folder(lambda: "raw", lambda: "d1").path == tmp_path / "xdg" / "thalweg" / "compiled" / "d1"
     monkeypatch.setenv("THALWEG_CACHE", str(tmp_path / "own"))
-    assert Folder(source_digest()).path == tmp_path / "own" / "compiled" / source_digest()
+    assert Folder(raw_digest, source_digest).path == tmp_path / "own" / "compiled" / source_digest()
 
 
 def test_a_changed_callee_in_another_file_is_compiled_again(tmp_path: Path) -> None:
