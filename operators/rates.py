@@ -62,12 +62,15 @@ class RatesScratch(NamedTuple):
     """Scratch of one impression.
 
     `values` int32 [fields], how many each field has; `sums` float64 [5, values] and `odds` float64 [2, values], the
-    rates of its values and what they amount to.
+    rates of its values and what they amount to; `elapsed_ms` int64 and `factors` float64 [values], what such a time
+    leaves of the sums with a half-life: the objectives of an impression mostly ask for the same.
     """
 
     values: npt.NDArray[np.int32]
     sums: npt.NDArray[np.float64]
     odds: npt.NDArray[np.float64]
+    elapsed_ms: npt.NDArray[np.int64]
+    factors: npt.NDArray[np.float64]
 
 
 class Prior(NamedTuple):
@@ -85,7 +88,8 @@ def new_rates(values: int) -> Rates:
 
 def new_rates_scratch(fields: int, values: int) -> RatesScratch:
     """Return scratch for one impression of at most so many fields and values."""
-    return RatesScratch(np.zeros(fields, np.int32), np.zeros((SUMS, values)), np.zeros((NUMBERS, values)))
+    sums, odds = np.zeros((SUMS, values)), np.zeros((NUMBERS, values))
+    return RatesScratch(np.zeros(fields, np.int32), sums, odds, np.zeros(values, np.int64), np.zeros(values))
 
 
 @compiled
@@ -116,6 +120,44 @@ def lately_factor(
     if elapsed > 0 and (sums[row, Sum.LATELY_SHOWN] > 0.0 or sums[row, Sum.LATELY_ACTED] > 0.0):
         return half_life_factor(elapsed, parameters.half_life_ms)
     return 1.0
+
+
+@compiled
+def shared_factor(
+    scratch: RatesScratch,
+    value: int,
+    sums: npt.NDArray[np.float64],
+    at_ms: npt.NDArray[np.int64],
+    row: int,
+    now_ms: int,
+    parameters: RatesParameters,
+) -> float:
+    """Return `lately_factor` of a value's row; the scratch keeps it for the next objective that asks for it."""
+    elapsed = now_ms - at_ms[row]
+    if elapsed <= 0 or not (sums[row, Sum.LATELY_SHOWN] > 0.0 or sums[row, Sum.LATELY_ACTED] > 0.0):
+        return 1.0
+    if scratch.elapsed_ms[value] != elapsed:
+        scratch.elapsed_ms[value] = elapsed
+        scratch.factors[value] = half_life_factor(elapsed, parameters.half_life_ms)
+    return scratch.factors[value]  # type: ignore[no-any-return]
+
+
+@compiled
+def decay_shared(
+    scratch: RatesScratch,
+    value: int,
+    sums: npt.NDArray[np.float64],
+    at_ms: npt.NDArray[np.int64],
+    row: int,
+    now_ms: int,
+    parameters: RatesParameters,
+) -> None:
+    """Bring a value's row to `now_ms` as `decay` does, by `shared_factor`."""
+    factor = shared_factor(scratch, value, sums, at_ms, row, now_ms, parameters)
+    sums[row, Sum.LATELY_SHOWN] *= factor
+    sums[row, Sum.LATELY_ACTED] *= factor
+    sums[row, Sum.LATELY_EXPECTED] *= factor
+    at_ms[row] = max(at_ms[row], now_ms)
 
 
 @compiled

@@ -135,7 +135,7 @@ def take_late_positive(
     for other in range(p.takes.shape[0]):
         p.takes[other] = other == objective
     take_own_label(state, parameters, scratch, slot, objective, parameters.joiner.late_window_ms)
-    count_outcome(state, parameters, slot, objective, 0.0, p.weights[objective])
+    count_outcome(state, parameters, scratch, slot, objective, 0.0, p.weights[objective])
     if objective == 0:
         state.waiting.learned[slot] = joiner.UNLEARNED
     else:
@@ -158,7 +158,7 @@ def take_labels(state: State, parameters: Parameters, scratch: Scratch, slot: in
             shown = p.weights[objective] - p.before[objective]
             acted = p.weights[objective] * p.labels[objective] - p.before[objective] * p.learned[objective]
             if shown != 0.0 or acted != 0.0:
-                count_outcome(state, parameters, slot, objective, shown, acted)
+                count_outcome(state, parameters, scratch, slot, objective, shown, acted)
     learn_labels(state, parameters, scratch, slot)
 
 
@@ -173,7 +173,9 @@ def write_before(state: State, scratch: Scratch, slot: int, objective: int) -> N
 
 
 @compiled
-def count_outcome(state: State, parameters: Parameters, slot: int, objective: int, shown: float, acted: float) -> None:
+def count_outcome(
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, objective: int, shown: float, acted: float
+) -> None:
     """Count an objective's outcome in the rates of all values, as `learning.count_outcome` does the first one's."""
     now_ms = int64(state.clock.stream_time_ms[0])
     if objective == 0:
@@ -188,8 +190,8 @@ def count_outcome(state: State, parameters: Parameters, slot: int, objective: in
     for value in range(seen.counts[slot]):
         row = seen.row[slot, value]
         if row >= 0 and table.is_current(state.features, row, seen.generation[slot, value]):
-            lately = rates.decay(own.sums, own.at_ms, row, now_ms, p)
-            rates.add_outcome(own.sums, row, shown, acted, expected, lately)
+            rates.decay_shared(scratch.rates, value, own.sums, own.at_ms, row, now_ms, p)
+            rates.add_outcome(own.sums, row, shown, acted, expected, 1.0)
             heads.floor_lately(own.sums, row)
         else:
             seen.row[slot, value] = table.NONE

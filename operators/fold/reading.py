@@ -284,7 +284,8 @@ def read_rates(
         is_known = row >= 0 and value_rates.sums[row, Sum.SHOWN] > 0.0
         factor = 1.0
         if is_known:
-            factor = rates.lately_factor(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
+            its = parameters.learner.rates
+            factor = rates.shared_factor(scratch, value, value_rates.sums, value_rates.at_ms, row, now_ms, its)
         for part in range(rates.SUMS):
             lately = factor if part >= Sum.LATELY_SHOWN else 1.0
             sums[part, value] = value_rates.sums[row, part] * lately if is_known else 0.0
