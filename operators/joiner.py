@@ -162,7 +162,7 @@ class Waiting(NamedTuple):
     label: Annotated[UInt8, per("slots", below=2)]
     labels: Annotated[UInt8, per("slots heads", "those of the other objectives", below=2, apart=True)]
     weights: Annotated[Float64, per("slots weighed", "what the labels learned so far weigh", apart=True)]
-    closings: Annotated[UInt8, per("slots stages", "windows that have closed", upto="objectives", apart=True)]
+    closings: Annotated[UInt8, per("slots stages", "windows that have closed", upto="closings_most", apart=True)]
     closed_ms: Annotated[Int64, per("slots", where=lambda slots: slots.status == Status.CLOSED)]
     users: Annotated[Owned, part(owners="users", members="slots")]
     deadlines: Annotated[Deadlines, part()]

@@ -100,7 +100,8 @@ class ObjectivesConfiguration:
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the joiner's arrays for several objectives, and for what positives weigh."""
         heads, is_weighed = len(self.heads), self.is_weighed
-        sizes = {"heads": heads, "stages": int(heads > 0), "objectives": heads}
+        windows = {each.window_ms for each in self.named.values()}
+        sizes = {"heads": heads, "stages": int(heads > 0), "closings_most": max(0, len(windows) - 1)}
         return sizes | {"valued": int(is_weighed), "weighed": (heads + 1) * is_weighed}
 
     def order_weights(self) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from thalweg.operators.fold.fates import FATES, TALLIES
 from thalweg.operators.fold.room import has_page_room
 from thalweg.operators.fold.snapshot import state_bytes
 from thalweg.operators.fold.state import State
+from thalweg.operators.objectives import ObjectiveConfiguration, ObjectivesConfiguration
 from thalweg.operators.structures.index import Size
 from thalweg.operators.structures.pool import available
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
@@ -28,11 +29,20 @@ from tests.streams.private_state import unwiped
 CRAFTED = 100
 
 
+SEVERAL = 3
+"""The occurrence threshold beside which there are several objectives."""
+
+
 def narrowest(threshold: int) -> Configuration:
     """Return limits that a few hundred events fill, all of them."""
     c = Configuration()
+    named = {
+        "click": ObjectiveConfiguration(actions=("click",), window_ms=60_000),
+        "pause": ObjectiveConfiguration(actions=("pause",), window_ms=20_000, weight="value"),
+    }
     return replace(
         c,
+        objectives=ObjectivesConfiguration(named=named if threshold == SEVERAL else {}),
         features=replace(
             c.features, crosses=(("user", "tab"),), fields_limit=6, values_limit=10, hour_of_day=True, emit=True
         ),

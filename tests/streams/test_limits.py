@@ -14,6 +14,7 @@ from thalweg.operators.machine.compiled import compiled
 from thalweg.schemas.limits import LimitsConfiguration
 
 from tests.soak import SOAK, sized
+from tests.streams.limits_process import SEVERAL
 from tests.streams.logs_for_tests import ROOT
 
 EVENTS = 12_000
@@ -58,7 +59,8 @@ def test_no_access_is_out_of_bounds(tmp_path: Path) -> None:
     The whole is compiled once more, with checks; a part of it is plain Python, whose arrays have an end.
     """
     checked = {"NUMBA_BOUNDSCHECK": "1", "THALWEG_CACHE": str(tmp_path)} if SOAK else {"THALWEG_INTERPRETED": "1"}
-    assert brimful(BOUNDS_EVENTS, 1, **checked) == brimful(BOUNDS_EVENTS, 1)
+    for events, threshold in ((BOUNDS_EVENTS, 1), (BOUNDS_EVENTS // 2, SEVERAL)):
+        assert brimful(events, threshold, **checked) == brimful(events, threshold)
     probe = "import numpy as np; from tests.streams.test_limits import beyond; beyond(np.zeros(2))"
     run = subprocess.run(
         [sys.executable, "-c", probe], cwd=ROOT, env=os.environ | checked, capture_output=True, text=True, check=False

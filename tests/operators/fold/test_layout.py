@@ -13,6 +13,7 @@ from thalweg.operators.fold.fold import NO_COLUMNS
 from thalweg.operators.fold.layout import input_count
 from thalweg.operators.fold.state import new_state, parameters_of
 from thalweg.operators.machine.progress import Progress
+from thalweg.operators.objectives import ObjectiveConfiguration, ObjectivesConfiguration
 from thalweg.schemas.records import Record
 from thalweg.streams.partition.partition import Partition
 
@@ -21,13 +22,25 @@ from tests.streams.logs_for_tests import sample, small
 TYPE_OF: Any = numba.typeof
 
 
+CLICK, BUY = ObjectiveConfiguration(actions=("click",)), ObjectiveConfiguration(actions=("buy",), weight="value")
+OBJECTIVES = [
+    ObjectivesConfiguration(),
+    ObjectivesConfiguration(named={"buy": BUY}),
+    ObjectivesConfiguration(named={"click": CLICK, "buy": BUY}),
+    ObjectivesConfiguration(named={"click": CLICK, "like": replace(CLICK, actions=("like",)), "buy": BUY}),
+]
+
+
 @st.composite
 def configurations(draw: Any) -> Configuration:
     """Draw a configuration whose arrays have any shapes."""
     c = small(waiting=draw(st.sampled_from([128, 512])), histories=draw(st.sampled_from([1, 16])))
     fields = draw(st.integers(4, 40))
+    objectives = draw(st.sampled_from(OBJECTIVES))
+    built_in = ["fwfm"] if objectives.is_joint else ["fwfm", "river:linear_model.LogisticRegression"]
     return replace(
         c,
+        objectives=objectives,
         seed=draw(st.integers(0, 9)),
         features=replace(
             c.features,
@@ -43,7 +56,7 @@ def configurations(draw: Any) -> Configuration:
         ),
         learner=replace(
             c.learner,
-            model=draw(st.sampled_from(["fwfm", "river:linear_model.LogisticRegression"])),
+            model=draw(st.sampled_from(built_in)),
             latent_size=draw(st.integers(1, 64)),
             recent_items=draw(st.integers(0, 32)),
             interests=draw(st.booleans()),
