@@ -1,7 +1,7 @@
 """What Thalweg writes: scores, examples and dead letters, each with its origin and its cause."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from msgspec import Meta, Struct, defstruct
 from msgspec.json import Decoder, Encoder
@@ -78,6 +78,18 @@ class RankedItem(Struct, frozen=True, gc=False, omit_defaults=True):
     scores: dict[str, float] | None = None
 
 
+class Scored(Protocol):
+    """What has a score and, of several objectives, the probability of each."""
+
+    @property
+    def score(self) -> float:
+        """The score."""
+
+    @property
+    def scores(self) -> dict[str, float] | None:
+        """The probabilities, the first objective's first."""
+
+
 def with_probabilities(item: RankedItem, scores: dict[str, float]) -> RankedItem:
     """Return an item with its probability for each objective.
 
@@ -85,6 +97,15 @@ def with_probabilities(item: RankedItem, scores: dict[str, float]) -> RankedItem
     {'click': 0.5, 'hide': 0.0}
     """
     return replace(item, scores=scores)
+
+
+def first_probability(item: Scored) -> float:
+    """Return the probability of the only objective, or of the first of several; the score may be an order of them.
+
+    >>> first_probability(RankedItem("v9", 3.5, scores={"click": 0.5, "buy": 0.2}))
+    0.5
+    """
+    return item.score if item.scores is None else next(iter(item.scores.values()))
 
 
 class RefusedCandidate(Struct, frozen=True, gc=False, kw_only=True):

@@ -20,7 +20,7 @@ from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.policies import RankingConfiguration
 from thalweg.schemas.decode import UNDECODABLE, decode_plain
 from thalweg.schemas.events import Event, Impression, Request, encode_event
-from thalweg.schemas.outputs import Ranking, decode_ranking
+from thalweg.schemas.outputs import Ranking, decode_ranking, first_probability
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.evaluation.estimators import Decisions, EvaluationError
 from thalweg.streams.partition.partition import Partition
@@ -209,10 +209,11 @@ def _answer_of(ranking: Ranking) -> Answer:
     value = 0.0
     for place, item in enumerate(ranking.items):
         probability = float(place == 0) if item.probability is None else item.probability
-        value += probability * item.score
+        score = first_probability(item)
+        value += probability * score
         before = chosen.get(item.item)
         # An item that is a candidate twice is shown by either.
-        chosen[item.item] = (probability, item.score) if before is None else (before[0] + probability, before[1])
+        chosen[item.item] = (probability, score) if before is None else (before[0] + probability, before[1])
     return Answer(ranking.user, chosen, value)
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple, Self
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from thalweg.schemas.outputs import first_probability
 from thalweg.schemas.records import Output
 from thalweg.streams.logs.errors import LogReadError
 from thalweg.streams.logs.reader import LogReader
@@ -43,6 +44,7 @@ class _Scored(msgspec.Struct):
     id: str
     score: float
     model_score: float
+    scores: dict[str, float] | None = None
 
 
 class Truth:
@@ -83,7 +85,7 @@ class Truth:
             return
         decoded = [_decode_scored(output.value or b"") for output in scores]
         true = np.array([self._probability(scored.id) for scored in decoded])
-        given = [[scored.score for scored in decoded], [scored.model_score for scored in decoded], true]
+        given = [[first_probability(scored) for scored in decoded], [scored.model_score for scored in decoded], true]
         self._impressions += len(decoded)
         self._sums += [float(expected_losses(true, np.array(each)).sum()) for each in given]
 

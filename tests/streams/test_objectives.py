@@ -8,7 +8,7 @@ import pytest
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.joiner import JoinerConfiguration
 from thalweg.operators.objectives import ObjectiveConfiguration, ObjectivesConfiguration, weights_of
-from thalweg.schemas.outputs import Example
+from thalweg.schemas.outputs import Example, first_probability
 from thalweg.streams.configuration.loading import ConfigurationError, load
 from thalweg.streams.driver import START_MS, Driver
 from thalweg.streams.partition.partition import Partition
@@ -207,6 +207,18 @@ def test_a_request_gets_the_bits_of_an_impression() -> None:
         again.pipe(*(record.value for record in driver.log[:-1]))
         [score] = again.impression("x", user="u1", item=item.item, ts=ts, context={"tab": "a"}).scores
         assert (item.score, item.scores) == (score.score, score.scores)
+
+
+def test_what_an_order_makes_is_no_reward() -> None:
+    """Estimates and regret take the first objective's probability, not what the order makes of all."""
+    driver = Driver(shop("20 * purchase - click"))
+    request = {"type": "request", "id": "r", "user": "eve", "candidates": ["film"], "ts": START_MS, "context": {}}
+    [item] = driver.pipe(request).rankings[0].items
+    assert item.scores is not None
+    assert first_probability(item) == item.scores["click"] != item.score
+    [score] = driver.impression("1", user="ann", item="film", ts=START_MS).scores
+    assert score.scores is not None
+    assert first_probability(score) == score.scores["click"]
 
 
 def test_erasing_a_user_leaves_no_number_of_any_objective() -> None:
