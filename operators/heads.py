@@ -60,8 +60,8 @@ class Heads(NamedTuple):
         Coordinates, per("values 5 heads", "weight of each value", seen_as=lambda values: ftrl.learned(values.weights))
     ]
     network: Annotated[Float32, per("values heads 3", "lin, its squares, running mean of labels")]
-    pairs: Annotated[Coordinates, per("heads fields 5 pairs", "as `learner.pairs`")]
-    dense: Annotated[Coordinates, per("heads 1 5 dense", "as `learner.dense`")]
+    pairs: Annotated[Coordinates, per("heads fields 5 pairs", "weights of two fields, and of a field and an interest")]
+    dense: Annotated[Coordinates, per("heads 1 5 dense", "weights of the dense level")]
     linear: Annotated[Float32, per("heads 2 cross_inputs", "w and u")]
     linear_squares: Annotated[Float32, per("heads 2 cross_inputs", "sums of their squared gradients")]
     products: Annotated[Float32, per("heads 2 cross_rank", "a, and the sums of its squared gradients")]
