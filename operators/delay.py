@@ -13,7 +13,8 @@ delays. The provisional label is 1 where a positive came, and else the chance th
 
 with p as it was scored and F the share of positives that come within e (Chapelle, Modeling Delayed Feedback in Display
 Advertising, 2014; learning at an elapsed time: Yang et al., Capturing Delayed Feedback in Conversion Rate Prediction
-via Elapsed-Time Sampling, 2021). F is counted in buckets of the delay, two an octave, with a half-life. In the first
+via Elapsed-Time Sampling, 2021). F is counted in buckets of the delay, two an octave, with a half-life: a day or, on a
+log with fewer, 250 positives. Else a log of 27 positives a day would never know enough of them. In the first
 hours of a log long delays have had less time to show: a bucket of delay d counts (1 - 2**(-T/h)) / (1 - 2**(-(T-d)/h))
 fold after T of the log.
 """
@@ -29,6 +30,7 @@ BUCKETS = 48
 FIRST_BITS = (1023 + 9) << 1  # the first bucket ends at 512 ms; the last begins 2**23.5 times later, after 145 years
 HALF_OCTAVE_SHIFT = 51  # a float64's bits from here on count half octaves
 HALF_LIFE_MS = 86_400_000.0
+FORGOTTEN_MS = 345_600  # of the half-life pass by one positive at most: 250 of them are a day
 REFRESH_MS = 60_000
 PRIOR = 10.0  # pseudo-positives that come only at the window's end
 CERTAIN = 0.99  # where so many have come, none is believed to be still on its way
@@ -49,6 +51,7 @@ class Delays(NamedTuple):
     counts: Annotated[Float64, per("48", "positives in each bucket of the delay, decayed")]
     within: Annotated[Float64, per("48", "share of positives that come by the end of each bucket")]
     times_ms: Annotated[Int64, per("3", "`Time`: of the first event, of the last decay, and the elapsed time, 0: none")]
+    since: Annotated[Int64, per("1", "positives since the last decay")]
 
 
 def new_delays() -> Delays:
@@ -81,13 +84,16 @@ def count_delay(delays: Delays, delay_ms: int, now_ms: int, window_ms: int, shar
     if times_ms[Time.BEGAN] == 0:
         times_ms[Time.BEGAN] = times_ms[Time.DECAYED] = now_ms
     if now_ms - times_ms[Time.DECAYED] >= REFRESH_MS:
-        factor = half_life_factor(now_ms - times_ms[Time.DECAYED], HALF_LIFE_MS)
+        passed_ms = min(now_ms - times_ms[Time.DECAYED], FORGOTTEN_MS * delays.since[0])
+        factor = half_life_factor(passed_ms, HALF_LIFE_MS)
+        delays.since[0] = 0
         times_ms[Time.DECAYED] = now_ms
         for bucket in range(BUCKETS):
             delays.counts[bucket] *= factor
         _choose_elapsed(delays, now_ms - times_ms[Time.BEGAN], window_ms, share)
     times_ms[Time.BEGAN] = min(times_ms[Time.BEGAN], now_ms - max(delay_ms, 0))
     delays.counts[bucket_of(delay_ms)] += 1.0
+    delays.since[0] += 1
 
 
 @compiled

@@ -68,6 +68,7 @@ class Heads(NamedTuple):
     mix: Annotated[Float64, per("heads 2 2", "as `cross.mix`")]
     delays: Annotated[Float64, per("heads 2 48", "as `delays.counts` and `delays.within`")]
     delays_ms: Annotated[Int64, per("heads 3", "as `delays.times_ms`")]
+    delays_since: Annotated[Int64, per("heads 1", "as `delays.since`")]
     inputs: Annotated[
         Float32, per("slots heads head_inputs", "rates and residuals, what is behind them", over="scored")
     ]
@@ -164,7 +165,7 @@ def floor_lately(sums: Float64, row: int) -> None:
 @compiled
 def delays_of(heads: Heads, head: int) -> Delays:
     """Return the delays of a head's positives."""
-    return Delays(heads.delays[head, 0], heads.delays[head, 1], heads.delays_ms[head])
+    return Delays(heads.delays[head, 0], heads.delays[head, 1], heads.delays_ms[head], heads.delays_since[head])
 
 
 @compiled

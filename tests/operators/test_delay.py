@@ -84,9 +84,20 @@ def test_delays_of_long_ago_are_forgotten() -> None:
     delays = new_delays()
     for number in range(1_000):
         count_delay(delays, 500_000, START_MS + number * REFRESH_MS, WINDOW_MS, 0.9)
+    for _ in range(2_000):
+        count_delay(delays, 500_000, START_MS + 999 * REFRESH_MS, WINDOW_MS, 0.9)
     before = delays.counts.sum()
     count_delay(delays, 1_000, START_MS + 999 * REFRESH_MS + int(HALF_LIFE_MS), WINDOW_MS, 0.9)
     assert delays.counts.sum() == pytest.approx(before / 2.0 + 1.0)
+
+
+def test_a_sparse_log_forgets_delays_by_positives() -> None:
+    """With one positive a day, what was counted weighs half after 250 more: enough is known of them."""
+    delays = new_delays()
+    for number in range(1_000):
+        count_delay(delays, 1_100, START_MS + number * int(HALF_LIFE_MS), WINDOW_MS, 0.9)
+    assert delays.counts.sum() == pytest.approx((0.5 ** (np.arange(1_000) / 250)).sum(), rel=1e-3)
+    assert delays.times_ms[Time.ELAPSED] == 1_536
 
 
 def test_a_provisional_label_is_the_chance_of_a_positive_that_is_still_to_come() -> None:

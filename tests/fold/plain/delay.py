@@ -14,7 +14,7 @@ class Delays:
         joiner = configuration.joiner
         self.share, self.window_ms = joiner.provisional_share, max(joiner.windows_ms().values())
         self.counts, self.within = np.zeros(48), np.zeros(48)
-        self.began_ms = self.decayed_ms = self.elapsed_ms = 0
+        self.began_ms = self.decayed_ms = self.elapsed_ms = self.since = 0
 
     def count(self, delay_ms: int, now_ms: int) -> None:
         """Count a positive; once a minute, first look at what is known."""
@@ -26,11 +26,12 @@ class Delays:
             self.look(now_ms)
         self.began_ms = min(self.began_ms, now_ms - max(delay_ms, 0))
         self.counts[bucket_of(delay_ms)] += 1
+        self.since += 1
 
     def look(self, now_ms: int) -> None:
         """See what is known of delays."""
-        self.counts *= kept(now_ms - self.decayed_ms)
-        self.decayed_ms = now_ms
+        self.counts *= kept(min(now_ms - self.decayed_ms, self.since * DAY_MS // 250))
+        self.decayed_ms, self.since = now_ms, 0
         log_ms = now_ms - self.began_ms
         seen = [1 - kept(max(log_ms - end * 6 // 7, log_ms // 16)) for end in EDGES]
         total = np.cumsum(self.counts * (1 - kept(log_ms)) / np.array(seen))
