@@ -5,9 +5,9 @@ has rates of its own action, weights of values, of pairs of fields and of the de
 layers in its own way (Ma et al., Modeling Task Relationships in Multi-task Learning, 2018, call such a network shared-
 bottom):
 
-    crossed = w x0 + u x1 + sum of lin + sum_k a_k (U2' x0)_k (V2' x1)_k
+    crossed = w x0 + sum of lin + sum_k a_k (U2' x0)_k (V2' x1)_k
 
-The first objective reads the sum of the products, a_k = 1, and x0 alone. One step of all objectives moves a shared
+The first objective reads the sum of the products: a_k = 1. One step of all objectives moves a shared
 coordinate once, against the sum of their gradients.
 """
 
@@ -43,7 +43,6 @@ OWN_INPUTS = 4
 level's logit, the network's."""
 LOGIT, MODEL, SCORE = range(3)
 LIN, LIN_SQUARES, LABELS = range(3)
-OF_X0, OF_X1 = range(2)
 USER_RATE, ITEM_RATE, USER_LABELS, ITEM_LABELS, OWN, PAIRS = range(6)
 """A head's statistics in x0; rates of pairs come last."""
 KNOWN, ACTED = range(2)
@@ -62,8 +61,8 @@ class Heads(NamedTuple):
     network: Annotated[Float32, per("values heads 3", "lin, its squares, running mean of labels")]
     pairs: Annotated[Coordinates, per("heads fields 5 pairs", "weights of two fields, and of a field and an interest")]
     dense: Annotated[Coordinates, per("heads 1 5 dense", "weights of the dense level")]
-    linear: Annotated[Float32, per("heads 2 cross_inputs", "w and u")]
-    linear_squares: Annotated[Float32, per("heads 2 cross_inputs", "sums of their squared gradients")]
+    linear: Annotated[Float32, per("heads cross_inputs", "w")]
+    linear_squares: Annotated[Float32, per("heads cross_inputs", "sums of its squared gradients")]
     products: Annotated[Float32, per("heads 2 cross_rank", "a, and the sums of its squared gradients")]
     mix: Annotated[Float64, per("heads 2 2", "as `cross.mix`")]
     delays: Annotated[Float64, per("heads 2 48", "as `delays.counts` and `delays.within`")]
@@ -275,10 +274,10 @@ def score_cross(
         f = int64(field[value])
         if f < p.values.shape[0] and rows[value] >= 0:
             total += heads.network[rows[value], head, LIN] / float32(p.values[f])
-    of_x0, of_x1 = heads.linear[head, OF_X0], heads.linear[head, OF_X1]
+    weights = heads.linear[head]
     for place in range(p.blocks[0]):
         at = p.present[place] * LANES
-        total += dot_lanes(p.x0, at, of_x0, at) + dot_lanes(p.x1, at, of_x1, at)
+        total += dot_lanes(p.x0, at, weights, at)
     for k in range(p.hidden.shape[1]):
         total += heads.products[head, 0, k] * p.hidden[3, k] * p.hidden[1, k]
     return min(max(float64(total), -cross.LOGIT_CLIP), cross.LOGIT_CLIP)
@@ -319,8 +318,6 @@ def learn_cross(
         block = p.present[place]
         at = block * LANES
         spread_lanes(p.gx, at, cross_state.matrices[cross.V2], block * size, rights[0], rank)
-        for head in range(count_of(heads)):
-            add_scaled_lanes(p.gx, at, errors[head + 1] * part, heads.linear[head, OF_X1], at)
         for i in range(at, at + LANES):
             p.gz[i] = p.gx[i] * p.x0[i]
     gather_lanes(p.hidden[2], cross_state.matrices[cross.U1], p.gz, p.present, p.blocks[0], rank)
@@ -331,7 +328,7 @@ def learn_cross(
         spread_lanes(p.z2, at, cross_state.matrices[cross.U2], block * size, rights[1], rank)
         add_scaled_lanes(p.gradient, at, errors[0] * part, cross_state.weights, at)
         for head in range(count_of(heads)):
-            add_scaled_lanes(p.gradient, at, errors[head + 1] * part, heads.linear[head, OF_X0], at)
+            add_scaled_lanes(p.gradient, at, errors[head + 1] * part, heads.linear[head], at)
         for i in range(at, at + LANES):
             p.gradient[i] += p.z2[i] + p.gx[i] * (p.z1[i] + float32(1.0))
     for head in range(count_of(heads)):
@@ -363,8 +360,7 @@ def _step_head(
         g = error * p.hidden[3, k] * p.hidden[1, k]
         squares[k] += g * g
         weights[k] -= cross.RATE * g / np.sqrt(cross.MATRIX_FLOOR + squares[k])
-    _step_linear(heads, p, head, OF_X0, p.x0, error)
-    _step_linear(heads, p, head, OF_X1, p.x1, error)
+    _step_linear(heads, p, head, error)
     for value in range(count):
         f = int64(field[value])
         if f < p.values.shape[0] and rows[value] >= 0:
@@ -374,15 +370,13 @@ def _step_head(
 
 
 @compiled
-def _step_linear(
-    heads: Heads, scratch: CrossScratch, head: int, which: int, x: npt.NDArray[np.float32], error: float
-) -> None:
-    """Step a head's weights of a layer against `error` times the layer, as `cross.step_weights` does."""
-    p, weights, squares = scratch, heads.linear[head, which], heads.linear_squares[head, which]
+def _step_linear(heads: Heads, scratch: CrossScratch, head: int, error: float) -> None:
+    """Step a head's w against `error` times x0, as `cross.step_weights` does."""
+    p, weights, squares = scratch, heads.linear[head], heads.linear_squares[head]
     change = float32(0.0)
     for place in range(p.blocks[0]):
         at = p.present[place] * LANES
-        change += weigh_lanes(squares, at, x, at, error * error, cross.MATRIX_FLOOR, p.step)
+        change += weigh_lanes(squares, at, p.x0, at, error * error, cross.MATRIX_FLOOR, p.step)
     scale = error * cross.RATE / (float32(1.0) + cross.RATE * change)
     for place in range(p.blocks[0]):
         at = p.present[place] * LANES

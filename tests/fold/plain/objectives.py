@@ -40,7 +40,7 @@ class Objective:
         self.delays.window_ms = window_ms
         n, r = len(cross.w), cross.rank
         self.w, self.w_squares = (cross.w, cross.w_squares) if is_first else (np.zeros(n), np.zeros(n))
-        self.u, self.u_squares, self.a, self.a_squares = np.zeros(n), np.zeros(n), np.ones(r), np.zeros(r)
+        self.a, self.a_squares = np.ones(r), np.zeros(r)
         self.mix, self.mix_squares = (cross.mix, cross.mix_squares) if is_first else (np.full(2, 0.5), np.zeros(2))
         self.own: dict[Any, Own] = {}
 
@@ -333,9 +333,9 @@ class Layers:
         return [(f, members) for f, members in by_field(present).items() if f < self.cross.fields]
 
     def score(self, each: Objective, present: Any) -> float:
-        """w x0 + u x1 + sum of lin + sum of a_k (U2' x0)_k (V2' x1)_k."""
+        """w x0 + sum of lin + sum of a_k (U2' x0)_k (V2' x1)_k."""
         lin = sum(each.lin(v).lin / len(members) for _, members in self.groups(present) for v in members)
-        return float(np.clip(each.w @ self.x0 + each.u @ self.x1 + lin + each.a @ (self.g2 * self.h2), -22, 22))
+        return float(np.clip(each.w @ self.x0 + lin + each.a @ (self.g2 * self.h2), -22, 22))
 
     def learn(self, objectives: list[Objective], errors: dict[int, float], present: Any) -> None:
         """Each objective's own weights by its error; the layers and embeddings once, by the sum of the gradients."""
@@ -346,7 +346,7 @@ class Layers:
         shares = [(objectives[number], error / whole) for number, error in errors.items()]
         a = sum((share * each.a for each, share in shares), np.zeros(cross.rank))
         left, right = a * self.g2, a * self.h2
-        gx = v2 @ left + sum((share * each.u for each, share in shares), np.zeros(len(self.x0)))
+        gx = v2 @ left
         gz = gx * self.x0
         g1 = u1.T @ gz
         gradient = sum((share * each.w for each, share in shares), np.zeros(len(self.x0)))
@@ -365,12 +365,10 @@ class Layers:
                 of.e -= 0.03 * g / np.sqrt(0.1 + of.e_squares)
 
     def move(self, each: Objective, error: float, present: Any) -> None:
-        """What one objective reads the layers by; the first reads the products as they are, and x0 alone."""
-        pairs = [(each.w, each.w_squares, self.x0), (each.u, each.u_squares, self.x1)]
-        for weights, squares, x in pairs[: 2 if each.number else 1]:
-            squares += (error * x) ** 2
-            rate = 0.03 / np.sqrt(10 + squares)
-            weights -= error * rate * x / (1 + (rate * x**2).sum())
+        """What one objective reads the layers by; the first reads the products as they are."""
+        each.w_squares += (error * self.x0) ** 2
+        rate = 0.03 / np.sqrt(10 + each.w_squares)
+        each.w -= error * rate * self.x0 / (1 + (rate * self.x0**2).sum())
         if each.number:
             g = error * self.g2 * self.h2
             each.a_squares += g**2
