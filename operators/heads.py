@@ -1,9 +1,9 @@
 """Heads: what each objective but the first has for itself, beside what it shares with the first.
 
 Shared are rows and their latent vectors, embeddings, interests, exposures, and the layers of the cross network. A head
-has rates of its own action, weights of values, of pairs of fields and of the dense level, and reads the network's
-layers in its own way (Ma et al., Modeling Task Relationships in Multi-task Learning, 2018, call such a network shared-
-bottom):
+has rates of its action. It also has weights of values, of pairs of fields and of the dense level. It reads the
+network's layers in another way than the first objective does, which Ma et al. call a shared bottom (Modeling Task
+Relationships in Multi-task Learning, 2018):
 
     crossed = w x0 + sum of lin + sum_k a_k (U2' x0)_k (V2' x1)_k
 
