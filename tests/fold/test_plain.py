@@ -52,9 +52,12 @@ def test_lessons_are_learned_as_specified(name: str, more: dict[str, float]) -> 
     assert np.quantile(difference, 0.95, axis=0).max() <= LAST, np.quantile(difference, 0.95, axis=0)
 
 
+LINES_MAX = {"one objective": 1_110, "several": 310}
+
+
 def test_the_specification_stays_short_enough_to_be_read() -> None:
-    """At most 1 070 lines of code, blank lines and docstrings aside, and 300 more for several objectives."""
-    lines = 0
+    """Lines of code, blank lines and docstrings aside; what only several objectives need is a file of its own."""
+    lines = dict.fromkeys(LINES_MAX, 0)
     for path in sorted((Path(__file__).parent / "plain").glob("*.py")):
         tree = ast.parse(path.read_text())
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
@@ -63,5 +66,6 @@ def test_the_specification_stays_short_enough_to_be_read() -> None:
         ]
         within = {line for node in docstrings for line in range(node.lineno, (node.end_lineno or 0) + 1)}
         texts = enumerate(path.read_text().splitlines(), 1)
-        lines += sum(bool(text.strip()) and number not in within for number, text in texts)
-    assert lines <= 1_370
+        of_it = "several" if path.stem == "objectives" else "one objective"
+        lines[of_it] += sum(bool(text.strip()) and number not in within for number, text in texts)
+    assert all(lines[of_it] <= most for of_it, most in LINES_MAX.items()), lines

@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 STEP = re.compile(r"In `([\w/]+\.py)`, behind `(.+?)`:\n\n```python\n(.*?)```", re.DOTALL)
 FIELDS = [
     ("visits.py", "shown_ms: ", 'user_mark: Annotated[Int64, per("users 2", below=100)]'),
-    ("rates.py", "at_ms: ", 'value_mark: Annotated[Int64, per("values", below=100)]'),
+    ("rates.py", "at_ms: Annotated", 'value_mark: Annotated[Int64, per("values", below=100)]'),
     ("joiner.py", "scores: ", 'slot_mark: Annotated[Int64, per("slots 2 3", below=100)]'),
     ("joiner.py", "window_ms: Annotated", 'node_mark: Annotated[Int64, per("nodes", below=100)]'),
     ("sdim.py", "newest_ms: ", 'history_mark: Annotated[Int64, per("histories 2", below=100)]'),
