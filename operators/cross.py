@@ -145,6 +145,7 @@ class CrossScratch(NamedTuple):
     `x0`, `x1`, `z1`, `z2`, `gradient`, `gx`, `gz`, `step` float32 [blocks * 8]; `hidden` float32 [4, rank]: V1' x0,
     V2' x1 and the gradients of both; `values` int32 [fields]: rows of each field; `present` int32 [blocks], the blocks
     that are not empty, and `blocks` int64 [1], how many these are; `keys` uint64 [pairs].
+    `ahead` uint64 [1 + fields]: the key of an item, and those of its pairs by the other field, see `look_ahead`.
     """
 
     x0: npt.NDArray[np.float32]
@@ -160,6 +161,7 @@ class CrossScratch(NamedTuple):
     present: npt.NDArray[np.int32]
     blocks: npt.NDArray[np.int64]
     keys: npt.NDArray[np.uint64]
+    ahead: npt.NDArray[np.uint64]
 
 
 def statistics_count(rank: int, fields: int, of_heads: int = 0) -> int:
@@ -212,6 +214,7 @@ def new_cross_scratch(rank: int, fields: int, of_heads: int = 0) -> CrossScratch
         present=np.zeros(blocks, np.int32),
         blocks=np.zeros(1, np.int64),
         keys=np.zeros(2 * (fields - 2), np.uint64),
+        ahead=np.zeros(1 + fields, np.uint64),
     )
 
 
@@ -301,7 +304,30 @@ def resolve_item_pairs(
     cross: Cross, scratch: CrossScratch, slot: int, rows: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]
 ) -> None:
     """Resolve the pairs of another item in place of an impression's, and make none."""
-    resolve_shared_pairs(cross, scratch, slot, rows, keys, Moment(int64(0), int64(NO_PAGE), int64(0)), False)
+    if rows[ITEM] >= 0 and scratch.ahead[0] == keys[ITEM]:
+        for field in range(2, scratch.values.shape[0]):
+            scratch.keys[2 * (field - 2) + ITEM] = scratch.ahead[1 + field]
+    else:
+        _write_keys(cross, scratch, ITEM, rows, keys)
+    _put_item_pairs(cross, scratch, slot, Moment(int64(0), int64(NO_PAGE), int64(0)), False)
+
+
+@compiled
+def look_ahead(cross: Cross, scratch: CrossScratch, item: int, keys: npt.NDArray[np.uint64]) -> None:
+    """Note the keys of the pairs that another item would have in place of an impression's; ask for where they are."""
+    scratch.ahead[0] = item
+    for field in range(2, scratch.values.shape[0]):
+        key = uint64(0)
+        if keys[field] != uint64(0):
+            key = cross_key(item, keys[field], uint64(PAIR_SALT + ITEM))
+            index.prefetch_key(cross.pairs.lookup, key)
+        scratch.ahead[1 + field] = key
+
+
+@compiled
+def forget_ahead(scratch: CrossScratch) -> None:
+    """Forget what was noted ahead, for another impression."""
+    scratch.ahead[0] = 0
 
 
 @compiled
@@ -316,6 +342,11 @@ def resolve_shared_pairs(
 ) -> None:
     """Resolve the pairs of an impression's item, the user's left as they are; those that are not kept make none."""
     _write_keys(cross, scratch, ITEM, rows, keys)
+    _put_item_pairs(cross, scratch, slot, moment, is_kept)
+
+
+@compiled
+def _put_item_pairs(cross: Cross, scratch: CrossScratch, slot: int, moment: Moment, is_kept: bool) -> None:
     for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
         _put_pair(cross, scratch, slot, place, int64(-1), moment, is_kept)
 
@@ -518,8 +549,49 @@ def _gather_inputs(
     field: npt.NDArray[np.uint8],
     rows: npt.NDArray[np.int32],
     statistics: npt.NDArray[np.float32],
+    is_alike: bool,
 ) -> float:
     """Write x0 and the blocks that are not empty to the scratch, and return the sum of the values' own weights."""
+    values, x0 = scratch.values, scratch.x0
+    fields = values.shape[0]
+    stay = is_alike and (values[ITEM] > 0) == (rows[ITEM] >= 0)  # the blocks of all fields but the item's
+    if stay:
+        clear(x0[ITEM * LANES : (ITEM + 1) * LANES])
+    else:
+        _find_blocks(scratch, count, field, rows, statistics.shape[0] // LANES)
+    linear = float32(0.0)
+    for value in range(count):
+        f = int64(field[value])
+        if f < fields and rows[value] >= 0:
+            of_row = cross.embedded.parts[rows[value]]
+            share = float32(1.0) / float32(values[f])
+            linear += share * of_row[LIN]
+            if not stay or value == ITEM:
+                for i in range(LANES):
+                    x0[f * LANES + i] += EMBEDDING_SCALE * share * of_row[i]
+    for place in range(scratch.blocks[0]):
+        block = scratch.present[place] - fields
+        if block >= 0:
+            for i in range(block * LANES, (block + 1) * LANES):
+                x = (float64(statistics[i]) - cross.moments[MEAN, i]) / cross.moments[DEVIATION, i]
+                x0[fields * LANES + i] = min(max(x, -CLIP), CLIP)
+    for i in range(ONE, 2 * LANES):
+        x0[fields * LANES + i] = 1.0 if i == ONE else 0.0
+    return linear
+
+
+@compiled
+def _find_blocks(
+    scratch: CrossScratch,
+    count: int,
+    field: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int32],
+    of_statistics: int,
+) -> None:
+    """Count the values of each field, empty the fields' blocks, and note the blocks that are not empty.
+
+    `of_statistics`: how many blocks of statistics there are, behind those of the fields.
+    """
     values, present, x0 = scratch.values, scratch.present, scratch.x0
     fields = values.shape[0]
     clear(values)
@@ -531,30 +603,14 @@ def _gather_inputs(
         if values[f] > 0:
             present[blocks] = f
             blocks += 1
-            for i in range(LANES):
-                x0[f * LANES + i] = 0.0
-    linear = float32(0.0)
-    for value in range(count):
-        f = int64(field[value])
-        if f < fields and rows[value] >= 0:
-            of_row = cross.embedded.parts[rows[value]]
-            share = float32(1.0) / float32(values[f])
-            linear += share * of_row[LIN]
-            for i in range(LANES):
-                x0[f * LANES + i] += EMBEDDING_SCALE * share * of_row[i]
-    for block in range(statistics.shape[0] // LANES):
+            clear(x0[f * LANES : (f + 1) * LANES])
+    for block in range(of_statistics):
         first = 2 + 2 * (block - 2)
         is_one = block < 2 or first >= fields  # behind the pairs are those of further objectives
         if is_one or values[first] > 0 or (first + 1 < fields and values[first + 1] > 0):
             present[blocks] = fields + block
             blocks += 1
-            for i in range(block * LANES, (block + 1) * LANES):
-                x = (float64(statistics[i]) - cross.moments[MEAN, i]) / cross.moments[DEVIATION, i]
-                x0[fields * LANES + i] = min(max(x, -CLIP), CLIP)
-    for i in range(ONE, 2 * LANES):
-        x0[fields * LANES + i] = 1.0 if i == ONE else 0.0
     scratch.blocks[0] = blocks
-    return linear
 
 
 @compiled
@@ -565,13 +621,15 @@ def score_cross(
     field: npt.NDArray[np.uint8],
     rows: npt.NDArray[np.int32],
     statistics: npt.NDArray[np.float32],
+    is_alike: bool,
 ) -> float:
     """Return the network's part of the logit, and leave what a step needs in the scratch.
 
     `field`, `rows` [count or more]: the values, -1 where one has no row; `statistics` as `read_statistics` wrote them.
+    It `is_alike` if the impression scored before differs in the item alone.
     """
     p, rank = scratch, scratch.hidden.shape[1]
-    total = _gather_inputs(cross, p, count, field, rows, statistics)
+    total = _gather_inputs(cross, p, count, field, rows, statistics, is_alike)
     blocks, size = p.blocks[0], rank * LANES
     gather_lanes(p.hidden[0], cross.matrices[V1], p.x0, p.present, blocks, rank)
     for place in range(blocks):

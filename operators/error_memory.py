@@ -221,8 +221,9 @@ def new_memory_reads(slots: int, arrays: int, memories: int) -> MemoryReads:
 class ErrorMemoryScratch(NamedTuple):
     """Scratch of one impression.
 
-    `bits` float32 [K * L], its projections; `near` float64 [6, memories], what each memory has near it: count, labels
-    and predictions, the pseudo-impressions positive and negative, and the log-odds as corrected so far.
+    `bits` float32 [2, K * L], the user's part of its projections, and these; `near` float64 [6, memories], what each
+    memory has near it: count, labels and predictions, the pseudo-impressions positive and negative, and the log-odds
+    as corrected so far.
     """
 
     bits: npt.NDArray[np.float32]
@@ -232,7 +233,7 @@ class ErrorMemoryScratch(NamedTuple):
 def new_error_memory_scratch(configuration: ErrorMemoryConfiguration, memories: int) -> ErrorMemoryScratch:
     """Return scratch for one impression, beside so many memories."""
     bits = configuration.arrays * configuration.bits
-    return ErrorMemoryScratch(np.zeros(bits, np.float32), np.zeros((SCRATCH, memories)))
+    return ErrorMemoryScratch(np.zeros((2, bits), np.float32), np.zeros((SCRATCH, memories)))
 
 
 def error_memory_parameters(
@@ -273,16 +274,22 @@ def locate(
     vectors: npt.NDArray[np.float32],
     keys: npt.NDArray[np.uint64],
     base: float,
-    totals: npt.NDArray[np.float32],
+    sums: npt.NDArray[np.float32],
+    is_alike: bool,
 ) -> None:
     """Write the buckets of an impression, scored `base`, in each memory, and ask for those of the keyed ones.
 
     The first two of `vectors` [2 or more, d], user's and item's, are its representation; `keys` uint64 [places], 0
-    where there is no value; `totals` [K * L] is scratch.
+    where there is no value. `sums` is `ErrorMemoryScratch.bits`; it `is_alike` if the one located before has the same
+    user's vector.
     """
-    clear(totals)
-    for part in range(2):
-        sdim.project(parameters.projection, vectors[part], part * vectors.shape[1], totals)
+    half, totals = sums[0], sums[1]
+    if not is_alike:
+        clear(half)
+        sdim.project(parameters.projection, vectors[0], int64(0), half)
+    for i in range(totals.shape[0]):
+        totals[i] = half[i]
+    sdim.project(parameters.projection, vectors[1], int64(vectors.shape[1]), totals)
     for k in range(reads.near.shape[1]):
         bits = int64(0)
         for bit in range(parameters.bits):
@@ -336,13 +343,32 @@ def read_error(
     parameters: ErrorMemoryParameters,
     scratch: npt.NDArray[np.float64],
 ) -> float:
+    """Return the base score as the memories correct it at `now_ms`: `read_error_by`."""
+    return read_error_by(memory, reads, slot, base, prior_at(memory, now_ms, parameters), parameters, scratch)
+
+
+@compiled
+def prior_at(memory: ErrorMemory, now_ms: int, parameters: ErrorMemoryParameters) -> float:
+    """Return the pseudo-impressions at the scale of the sums as it is at `now_ms`."""
+    decayed = max(half_life_factor(now_ms - memory.scale_at_ms[0], parameters.half_life_ms), 1e-30)
+    return parameters.prior * memory.scale[0] / decayed  # type: ignore[no-any-return]
+
+
+@compiled
+def read_error_by(
+    memory: ErrorMemory,
+    reads: MemoryReads,
+    slot: int,
+    base: float,
+    prior: float,
+    parameters: ErrorMemoryParameters,
+    scratch: npt.NDArray[np.float64],
+) -> float:
     """Return the base score as the memories correct it, and keep what each foresaw with the impression.
 
-    `scratch` is `ErrorMemoryScratch.near`. Loops over the memories are apart, so that a processor works at several
-    at once.
+    `prior` is `prior_at` of the time; `scratch` is `ErrorMemoryScratch.near`. Loops over the memories are apart, so
+    that a processor works at several at once.
     """
-    decayed = max(half_life_factor(now_ms - memory.scale_at_ms[0], parameters.half_life_ms), 1e-30)
-    prior = parameters.prior * memory.scale[0] / decayed
     logit = log_odds(base)
     probability = sigmoid(logit)
     count, labels, predictions = scratch[Near.COUNT], scratch[Near.LABELS], scratch[Near.PREDICTIONS]

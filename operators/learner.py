@@ -215,33 +215,29 @@ def pool_fields(
     field: npt.NDArray[np.uint8],
     row: npt.NDArray[np.int32],
     interests: npt.NDArray[np.float32],
+    is_alike: bool,
 ) -> float:
     """Write each field's mean latent vector to `pooled` and return the sum of the fields' mean weights.
 
-    `field`, `row` [count or more]; a row of -1 (not admitted, or gone) reads as zeros. `interests` [interests * d].
+    `field`, `row` [count or more]; a row of -1 (not admitted, or gone) reads as zeros. `interests` [interests * d]. It
+    `is_alike` if the impression that was pooled before differs in the item alone: then the other vectors stay.
     """
     values, vectors, present = pooled.values, pooled.vectors, pooled.present
     fields, size = values.shape[0], vectors.shape[1]
-    clear(values)
-    for value in range(count):
-        if row[value] >= 0:
-            values[field[value]] += 1
-    places = 0
-    for f in range(fields):
-        if values[f] > 0:
-            present[places] = f
-            places += 1
-        if values[f] > 0 or f <= features.ITEM:  # the user's and the item's are read even where neither is admitted
-            clear(vectors[f])
-    pooled.counts[0] = places
+    stay = is_alike and (values[features.ITEM] > 0) == (row[features.ITEM] >= 0)
+    if stay:
+        clear(vectors[features.ITEM])
+    else:
+        find_present(pooled, count, field, row)
+    places = pooled.counts[0]
     total = float32(0.0)
     for value in range(count):
         if row[value] >= 0:
             share = float32(1.0) / float32(values[field[value]])
             weights = learner.features[row[value], ftrl.Part.WEIGHT]
-            vector = vectors[field[value]]
             total += weights[0] * share
-            add_scaled(vector, share, weights[1:])
+            if not stay or value == features.ITEM:
+                add_scaled(vectors[field[value]], share, weights[1:])
     for interest in range(interests.shape[0] // size):
         any_value = float32(0.0)
         for i in range(size):
@@ -253,6 +249,24 @@ def pool_fields(
             places += 1
     pooled.counts[1] = places
     return total
+
+
+@compiled
+def find_present(pooled: Pooled, count: int, field: npt.NDArray[np.uint8], row: npt.NDArray[np.int32]) -> None:
+    """Count the values of each field, note which fields have any, and empty their vectors."""
+    values, vectors, present = pooled.values, pooled.vectors, pooled.present
+    clear(values)
+    for value in range(count):
+        if row[value] >= 0:
+            values[field[value]] += 1
+    places = 0
+    for f in range(values.shape[0]):
+        if values[f] > 0:
+            present[places] = f
+            places += 1
+        if values[f] > 0 or f <= features.ITEM:  # the user's and the item's are read even where neither is admitted
+            clear(vectors[f])
+    pooled.counts[0] = places
 
 
 @compiled

@@ -78,6 +78,7 @@ class Requests:
                 field = self._fields.get(name)
                 columns.capped[number, cap] = 0 if field is None else field.place + 1
             columns.shown[number] = request.shown or 0
+            columns.drops[number] = request.seen == "drop"
         np.cumsum(columns.candidate_start, out=columns.candidate_start)
         return (
             columns._replace(

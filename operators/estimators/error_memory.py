@@ -221,7 +221,8 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
             vector.reshape(2, HALF),
             np.array(keys, np.uint64),
             probability,
-            np.zeros(self.arrays * self.bits, np.float32),
+            np.zeros((2, self.arrays * self.bits), np.float32),
+            False,
         )
         return reads
 

@@ -39,7 +39,7 @@ class Columns(NamedTuple):
     Of requests: `candidate_start` int64 [n + 1] into c entries, the first of a request's for itself and the others for
     its candidates. Each has `candidate_item` uint64 [c] and, from `candidate_value_start` int64 [c + 1] on, its values
     in `candidate_field` uint8 and `candidate_key` uint64, 0 for a field without a value. `capped` uint8 [n, 4]: the
-    places of the fields that a request caps, + 1.
+    places of the fields that a request caps, + 1; `drops` uint8 [n]: it leaves out what was acted on.
 
     Of merges: `merge_start` int64 [n + 1] into `merge_source`, `merge_upto` int64, a partition and the number of its
     last lesson, in the order of partitions, and `merge_passed` uint8: its lessons are passed over. `merge_begins` uint8
@@ -73,6 +73,7 @@ class Columns(NamedTuple):
     candidate_field: npt.NDArray[np.uint8]
     candidate_key: npt.NDArray[np.uint64]
     capped: npt.NDArray[np.uint8]
+    drops: npt.NDArray[np.uint8]
     merge_start: npt.NDArray[np.int64]
     merge_source: npt.NDArray[np.int64]
     merge_upto: npt.NDArray[np.int64]
@@ -112,6 +113,7 @@ def new_columns(events: int) -> Columns:
         candidate_field=np.zeros(0, np.uint8),
         candidate_key=np.zeros(0, np.uint64),
         capped=np.zeros((events, CAPS_MAX), np.uint8),
+        drops=np.zeros(events, np.uint8),
         merge_start=np.zeros(events + 1, np.int64),
         merge_source=np.zeros(0, np.int64),
         merge_upto=np.zeros(0, np.int64),

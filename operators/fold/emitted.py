@@ -75,7 +75,8 @@ class Emitted(NamedTuple):
     where they are made: `lesson` int64 [l or 0, 4], cause, ordinal, number, and where it ends in `lesson_text` uint8.
 
     For each entry of `Columns.candidate_item`, [c or more]: `ranked` float64 [c, 8] as `Ranked`. `ranked_keys` uint64
-    [c, 4]: the keys of its values in the capped fields, or 0. `ranked_seen` uint8: the user acted on the item lately.
+    [c, 4]: the keys of its values in the capped fields, or 0. `ranked_seen` uint8: the user acted on the item lately;
+    only of a request that drops these.
     `ranked_scores`
     float64 [c, objectives or 0]: the probability of each of several objectives.
     """

@@ -60,7 +60,7 @@ def take_impression(
     teaching.keep_keys(state, scratch.given, slot)
     reading.gather_recent(state, scratch, users.owner_of(state, slot), moment)
     reading.read_features(state, parameters, scratch, slot, moment)
-    scoring.score_slot(state, parameters, scratch, slot)
+    scoring.score_slot(state, parameters, scratch, slot, False)
     return int64(slot)
 
 
@@ -85,7 +85,7 @@ def complete_impression(
 ) -> None:
     """Correct an impression's score and emit it, and keep it."""
     waiting = state.waiting
-    scoring.correct_slot(state, parameters, scratch, slot)
+    scoring.correct_slot(state, parameters, scratch, slot, False, scoring.memory_prior(state, parameters))
     copy_row(waiting.scores[slot], emitted.scores[event])
     for head in range(emitted.heads.shape[1]):
         emitted.heads[event, head] = state.heads.scores[slot, head, SCORE]

@@ -123,7 +123,7 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
     model, pooled, gradients, seen = state.learner, scratch.pooled, scratch.gradients, state.features_seen
     inputs = seen.inputs[slot]
     extras = layout.extras_start(model)
-    machine = scoring.machine_logit(state, pooled, gradients.weighted, slot)
+    machine = scoring.machine_logit(state, pooled, gradients.weighted, slot, False)
     mean = rates.overall_prior(model.rates, step.now_ms, parameters.learner.rates).mean
     base = log(mean / (1.0 - mean)) - parameters.joiner.log_rate
     linear = scoring.linear_logit(state, slot)
@@ -155,7 +155,7 @@ def learn_cross(state: State, scratch: Scratch, slot: int, step: Step, learned: 
     network, seen = state.cross, state.features_seen
     inputs = seen.inputs[slot]
     statistics = inputs[layout.statistics_start(network, inputs.shape[0]) :]
-    crossed = scoring.cross_logit(state, scratch, slot)
+    crossed = scoring.cross_logit(state, scratch, slot, False)
     own, served = float64(statistics[cross.OWN]), float64(statistics[cross.CROSS])
     error = learned - step.label
     mix_error = error

@@ -262,7 +262,7 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
     """
     p, pooled, seen = scratch.heads, scratch.pooled, state.features_seen
     field, row, count = seen.field[slot], seen.row[slot], int64(seen.counts[slot])
-    p.machines[0] = scoring.machine_logit(state, pooled, scratch.gradients.weighted, slot)
+    p.machines[0] = scoring.machine_logit(state, pooled, scratch.gradients.weighted, slot, False)
     for head in range(heads.count_of(state.heads)):
         model = heads.learner_of(state.learner, state.heads, head)
         machine = heads.sum_weights(state.heads, pooled, count, field, row, head)
@@ -287,7 +287,7 @@ def score_layers(state: State, scratch: Scratch, slot: int) -> None:
     """Write the network's logit of each objective as it is now."""
     p, seen = scratch.heads, state.features_seen
     count = int64(seen.counts[slot])
-    p.crossed[0] = scoring.cross_logit(state, scratch, slot)
+    p.crossed[0] = scoring.cross_logit(state, scratch, slot, False)
     heads.gather_products(state.cross, scratch.cross)
     for head in range(heads.count_of(state.heads)):
         crossed = heads.score_cross(state.heads, scratch.cross, count, seen.field[slot], seen.row[slot], head)

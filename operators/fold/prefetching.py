@@ -2,7 +2,7 @@
 
 from thalweg.operators import behaviors, cross, error_memory
 from thalweg.operators.fold.columns import Columns, Kind
-from thalweg.operators.fold.state import State
+from thalweg.operators.fold.state import Scratch, State
 from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.structures import index
@@ -38,6 +38,13 @@ def prefetch_candidates(state: State, columns: Columns, candidate: int, end: int
         index.prefetch_key(state.features.lookup, columns.candidate_item[candidate + 4])
     if candidate + 2 < end:
         prefetch_value(state, int64(index.find(state.features.lookup, columns.candidate_item[candidate + 2])))
+
+
+@compiled
+def prefetch_next(state: State, scratch: Scratch, item: int) -> None:
+    """Ask for where the pairs of the next candidate will be looked for, which differs from this one in the item."""
+    if cross.is_on(state.cross):
+        cross.look_ahead(state.cross, scratch.cross, item, scratch.keys)
 
 
 @compiled

@@ -6,7 +6,7 @@ get (`reading.FORESEEN`).
 """
 
 import numpy as np
-from thalweg.operators import facts, features, pages, seen
+from thalweg.operators import cross, facts, features, pages, rates, seen
 from thalweg.operators.fold import fates, head_scoring, layout, prefetching, reading, scoring, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Ranked, dead_letter, set_fate
@@ -38,27 +38,35 @@ def on_request(
     own = columns.candidate_start[event]  # the values that all candidates have
     end = columns.candidate_start[event + 1]
     reading.gather_history(state, parameters, scratch, user, moment)
-    is_alike = False
+    prior = rates.overall_prior(state.learner.rates, moment.now_ms, parameters.learner.rates)
+    decayed = scoring.memory_prior(state, parameters)
+    cross.forget_ahead(scratch.cross)
+    was_alike = is_alike = False  # the candidate has the values of the one before, but for the item
     for candidate in range(own + 1, end):
         prefetching.prefetch_candidates(state, columns, candidate, end)
         item = facts.find_item(state.facts, columns.candidate_item[candidate])
         brings_none = columns.candidate_value_start[candidate] == columns.candidate_value_start[candidate + 1]
         is_plain = brings_none and item < 0
-        if is_alike and is_plain:
-            reading.replace_item(state, parameters, scratch, slot, columns.candidate_item[candidate], moment)
+        is_alike = was_alike and is_plain
+        if is_alike:
+            reading.replace_item(state, parameters, scratch, slot, columns.candidate_item[candidate], moment, prior)
         else:
             reading.forget_foreseen(state, slot)
             facts.begin(scratch.filling, gather_candidate(scratch.given, columns, own, candidate), int64(0))
             facts.fill(state.facts, scratch.filling, scratch.given, user, item)
             reading.resolve_values(state, parameters, scratch, slot, reading.FORESEEN, moment)
             reading.read_features(state, parameters, scratch, slot, moment)
-            is_alike = is_plain and not crosses_item(parameters.crosses)
-        scoring.score_slot(state, parameters, scratch, slot)
-        scoring.correct_slot(state, parameters, scratch, slot)
-        write_ranked(state, parameters, emitted, slot, candidate)
-        row = int64(state.features_seen.row[slot, features.ITEM])
-        is_seen = acted_on(state, parameters, user, row)
-        emitted.ranked_seen[candidate] = is_seen or seen.has_seen(state.seen_items, user, scratch.keys[features.ITEM])
+            was_alike = is_plain and not crosses_item(parameters.crosses)
+        if was_alike and candidate + 1 < end:
+            prefetching.prefetch_next(state, scratch, columns.candidate_item[candidate + 1])
+        linear = scoring.score_slot(state, parameters, scratch, slot, is_alike)
+        scoring.correct_slot(state, parameters, scratch, slot, is_alike, decayed)
+        write_ranked(state, parameters, emitted, slot, candidate, linear)
+        if columns.drops[event] != 0:
+            row = int64(state.features_seen.row[slot, features.ITEM])
+            is_seen = acted_on(state, parameters, user, row)
+            item_key = scratch.keys[features.ITEM]
+            emitted.ranked_seen[candidate] = is_seen or seen.has_seen(state.seen_items, user, item_key)
         for cap in range(columns.capped.shape[1]):
             place = int64(columns.capped[event, cap]) - 1
             emitted.ranked_keys[candidate, cap] = scratch.keys[place] if place >= 0 else uint64(0)
@@ -117,8 +125,13 @@ def crosses_item(crosses: features.Crosses) -> bool:
 
 
 @compiled
-def write_ranked(state: State, parameters: Parameters, emitted: Emitted, slot: int, candidate: int) -> None:
-    """Write a candidate's score and its parts; of several objectives the score is what their order makes of them."""
+def write_ranked(
+    state: State, parameters: Parameters, emitted: Emitted, slot: int, candidate: int, linear: float
+) -> None:
+    """Write a candidate's score and its parts, `linear` among them.
+
+    Of several objectives the score is what their order makes of them.
+    """
     scores, inputs, out = state.waiting.scores[slot], state.features_seen.inputs[slot], emitted.ranked[candidate]
     extras = layout.extras_start(state.learner)
     out[Ranked.SCORE], out[Ranked.MODEL] = scores[Score.SCORE], scores[Score.MODEL]
@@ -130,7 +143,7 @@ def write_ranked(state: State, parameters: Parameters, emitted: Emitted, slot: i
     out[Ranked.CORRECTION] = scores[Score.CORRECTION]
     out[Ranked.OVERALL] = float64(inputs[extras + Extra.OVERALL])
     out[Ranked.MACHINE] = float64(inputs[extras + Extra.MACHINE])
-    out[Ranked.LINEAR] = scoring.linear_logit(state, slot)
+    out[Ranked.LINEAR] = linear
     out[Ranked.CROSS] = scoring.crossed_logit(state, slot)
     row = state.features_seen.row[slot, features.ITEM]
     out[Ranked.EXPOSURES] = state.learner.rates.sums[row, Sum.SHOWN] if row >= 0 else 0.0

@@ -195,8 +195,10 @@ def forget_foreseen_row(state: State, row: int) -> None:
 
 
 @compiled
-def replace_item(state: State, parameters: Parameters, scratch: Scratch, slot: int, key: int, moment: Moment) -> None:
-    """Resolve and read another item in place of a candidate's, all else being equal.
+def replace_item(
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, key: int, moment: Moment, prior: Prior
+) -> None:
+    """Resolve and read another item in place of a candidate's, all else being equal; `prior` is that of the moment.
 
     The result is that of `resolve_values` and `read_features`, bit for bit, where no cross has the item.
     """
@@ -205,7 +207,6 @@ def replace_item(state: State, parameters: Parameters, scratch: Scratch, slot: i
     scratch.keys[features.ITEM] = key
     added = Value(key, int64(features.ITEM), int64(-1))
     put_value(state, parameters, scratch.given, slot, int64(features.ITEM), added, FORESEEN, moment)
-    prior = rates.overall_prior(state.learner.rates, moment.now_ms, parameters.learner.rates)
     rows, inputs = seen.row[slot], seen.inputs[slot]
     if cross.is_on(state.cross):
         cross.resolve_item_pairs(state.cross, scratch.cross, slot, rows, scratch.keys)

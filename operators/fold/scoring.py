@@ -17,13 +17,13 @@ KEPT_SHARE = 0.1  # either outcome keeps a tenth of its probability: a wrong zer
 
 
 @compiled
-def machine_logit(state: State, pooled: Pooled, weighted: npt.NDArray[np.float32], slot: int) -> float:
+def machine_logit(state: State, pooled: Pooled, weighted: npt.NDArray[np.float32], slot: int, is_alike: bool) -> float:
     """Return the factorisation machine's logit of an impression, with its rows as they are now.
 
-    `pooled` gets its fields' vectors; `weighted` [d] is scratch.
+    `pooled` gets its fields' vectors; if it `is_alike`, they are there, but for the item's. `weighted` [d] is scratch.
     """
     seen = state.features_seen
-    for value in range(seen.counts[slot]):
+    for value in range(seen.counts[slot] if not is_alike else 0):
         row = seen.row[slot, value]
         if row >= 0 and not table.is_current(state.features, row, seen.generation[slot, value]):
             seen.row[slot, value] = -1
@@ -31,33 +31,35 @@ def machine_logit(state: State, pooled: Pooled, weighted: npt.NDArray[np.float32
     inputs = seen.inputs[slot]
     end = layout.statistics_start(state.cross, inputs.shape[0])
     interests = inputs[layout.interests_start(state.learner) : end]
-    weights = learner.pool_fields(state.learner, pooled, seen.counts[slot], field, row_of, interests)
+    weights = learner.pool_fields(state.learner, pooled, seen.counts[slot], field, row_of, interests, is_alike)
     return weights + learner.score_pairs(state.learner, pooled, weighted)
 
 
 @compiled
-def score_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
-    """Score an impression by the model and keep the logit with it; `scratch.pooled` gets its representation.
+def score_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int, is_alike: bool) -> float:
+    """Score an impression by the model and keep the logit with it; return the dense level's part.
 
-    Another model than the built-in one scores later: only the representation is read here.
+    `scratch.pooled` gets its representation. It `is_alike` if the one scored before differs in the item alone. Another
+    model than the built-in one scores later: only the representation is read here.
     """
     inputs = state.features_seen.inputs[slot]
     extras = layout.extras_start(state.learner)
-    machine = machine_logit(state, scratch.pooled, scratch.gradients.weighted, slot)
+    machine = machine_logit(state, scratch.pooled, scratch.gradients.weighted, slot, is_alike)
     if parameters.learner.is_replaced:
         inputs[extras + Extra.MACHINE] = 0.0  # of a machine that never learns
-        return
+        return 0.0
     inputs[extras + Extra.MACHINE] = machine
-    logit = linear_logit(state, slot)
+    logit = linear = linear_logit(state, slot)
     head_scoring.score_linear(state, scratch, slot)
     if cross.is_on(state.cross):
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
         statistics[cross.OWN] = logit
-        crossed = cross_logit(state, scratch, slot)
+        crossed = cross_logit(state, scratch, slot, is_alike)
         statistics[cross.CROSS] = crossed
         logit = cross.mix(state.cross, logit, crossed)
     head_scoring.score_heads(state, scratch, slot)
     state.waiting.scores[slot, Score.LOGIT] = float64(inputs[extras + Extra.OVERALL]) + logit
+    return linear
 
 
 @compiled
@@ -69,13 +71,13 @@ def linear_logit(state: State, slot: int) -> float:
 
 
 @compiled
-def cross_logit(state: State, scratch: Scratch, slot: int) -> float:
+def cross_logit(state: State, scratch: Scratch, slot: int, is_alike: bool) -> float:
     """Return the cross network's part of an impression's logit as it is now, with the statistics as served."""
     seen = state.features_seen
     inputs = seen.inputs[slot]
     statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
     return cross.score_cross(
-        state.cross, scratch.cross, int64(seen.counts[slot]), seen.field[slot], seen.row[slot], statistics
+        state.cross, scratch.cross, int64(seen.counts[slot]), seen.field[slot], seen.row[slot], statistics, is_alike
     )
 
 
@@ -96,19 +98,26 @@ def score_replaced(state: State, parameters: Parameters, slot: int, probability:
 
 
 @compiled
-def correct_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
+def memory_prior(state: State, parameters: Parameters) -> float:
+    """Return the error memory's pseudo-impressions at the scale of its sums as they are now."""
+    return error_memory.prior_at(state.memory, state.clock.stream_time_ms[0], parameters.memory)
+
+
+@compiled
+def correct_slot(
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, is_alike: bool, prior: float
+) -> None:
     """Correct the model's score by the error memory, and keep both with the impression.
 
-    The representation is `scratch.pooled`, as `score_slot` wrote it, and `scratch.keys`, as `resolve_values` did.
+    `prior` is `memory_prior`; `is_alike` as for `score_slot`. The representation is `scratch.pooled`, as `score_slot`
+    wrote it, and `scratch.keys`, as `resolve_values` did.
     """
     scores = state.waiting.scores[slot]
     scores[Score.MODEL] = sigmoid(scores[Score.LOGIT])
-    vectors, bits = scratch.pooled.vectors, scratch.memory.bits
+    reads, vectors, bits, near = state.memory_reads, scratch.pooled.vectors, scratch.memory.bits, scratch.memory.near
     base = base_of(state, parameters, slot)
-    error_memory.locate(state.memory, state.memory_reads, slot, parameters.memory, vectors, scratch.keys, base, bits)
-    now_ms = state.clock.stream_time_ms[0]
-    near = scratch.memory.near
-    score = error_memory.read_error(state.memory, state.memory_reads, slot, base, now_ms, parameters.memory, near)
+    error_memory.locate(state.memory, reads, slot, parameters.memory, vectors, scratch.keys, base, bits, is_alike)
+    score = error_memory.read_error_by(state.memory, reads, slot, base, prior, parameters.memory, near)
     lowest = max(base * KEPT_SHARE, SCORE_MIN)
     highest = min(1.0 - (1.0 - base) * KEPT_SHARE, 1.0 - SCORE_MIN)
     scores[Score.SCORE] = min(max(score, lowest), highest)

@@ -204,10 +204,10 @@ def test_buckets_are_signs_of_the_representation_and_hashes_of_the_keys() -> Non
     """Near means: the same signs of the projected representation; the other memories go by keys, alone or crossed."""
     memory, reads, parameters = made(2)
     user, item = np.random.default_rng(3).normal(size=(2, SIZE)).astype(np.float32)
-    totals = np.zeros(ARRAYS * BITS, np.float32)
+    totals = np.full((2, ARRAYS * BITS), 7.0, np.float32)  # of another one
     # user, item, a field without a value, the item acted on last, away for how long, shown how often
     keys = np.array([2**63 + 5, 7, 0, 11, 3, 4], np.uint64)
-    locate(memory, reads, 1, parameters, np.stack((user, item)), keys, 0.2, totals)
+    locate(memory, reads, 1, parameters, np.stack((user, item)), keys, 0.2, totals, False)
     signs = np.concatenate([user, item]).astype(float) @ parameters.projection.astype(float) > 0
     expected = (signs.reshape(ARRAYS, BITS) * (1 << np.arange(BITS))).sum(axis=1)
     assert reads.near[1].tolist() == expected.tolist()
