@@ -64,7 +64,7 @@ def explored_answer_of(
         origin=origin,
         cause=f"{origin}:0",
     )
-    return Answered(ranking, shown[order].tolist())
+    return Answered(ranking, shown[order])
 
 
 def repeats_of(items: list[str]) -> npt.NDArray[np.int64]:

@@ -16,7 +16,7 @@ from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.emitted import Emitted, Ranked
 from thalweg.schemas.events import Context, Event, Impression, Request, shown_id
 from thalweg.schemas.limits import LimitsConfiguration
-from thalweg.schemas.outputs import RankedItem, Ranking, RefusedCandidate, with_probabilities
+from thalweg.schemas.outputs import RankedItem, Ranking, RefusedCandidate, scored_items, with_probabilities
 from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.refusal import candidate_of
 
@@ -38,10 +38,11 @@ class Asked(NamedTuple):
 
 
 class _Lists(NamedTuple):
-    """Columns in the making: of each entry its item, where its values end, and the values of all."""
+    """Columns in the making: the items of all entries; where values end, of how many entries; and the values of all."""
 
     items: list[str]
     ends: list[int]
+    repeats: list[int]
     places: list[int]
     keys: list[int]
 
@@ -66,7 +67,7 @@ class Requests:
         """
         at = np.flatnonzero(columns.kind == Kind.REQUEST.value).tolist()
         asked: dict[int, Asked] = {}
-        found = _Lists([], [0], [], [])
+        found = _Lists([], [0], [1], [], [])
         for number in at:
             request: Any = events[number]
             own = [(USER, int(columns.user[number])), *hours.get(number, ()), *self._fields.pairs(request.context)]
@@ -83,7 +84,7 @@ class Requests:
         return (
             columns._replace(
                 candidate_item=item_keys(found.items),
-                candidate_value_start=np.array(found.ends, np.int64),
+                candidate_value_start=np.repeat(np.array(found.ends, np.int64), found.repeats),
                 candidate_field=np.array(found.places, np.uint8),
                 candidate_key=np.array(found.keys, np.uint64),
             ),
@@ -95,12 +96,12 @@ class Requests:
         asked = Asked([], [], [])
         limits, longest = self._limits, self._limits.id_bytes // 4
         given = request.candidates
-        is_plain = set(map(type, given)) == {str} and min(map(len, given)) > 0 and max(map(len, given)) <= longest
-        if is_plain and len(own) < self._values_limit:  # items alone, and nothing to refuse
-            asked.items.extend(given)
-            found.items.extend(given)
-            found.ends.extend([len(found.keys)] * len(given))
-            return asked
+        lengths = list(map(len, given)) if set(map(type, given)) == {str} else [0]
+        if min(lengths) > 0 and max(lengths) <= longest and len(own) < self._values_limit:
+            found.items.extend(given)  # items alone, and nothing to refuse
+            found.ends.append(len(found.keys))
+            found.repeats.append(len(given))
+            return asked._replace(items=given)
         for position, each in enumerate(given):
             try:
                 candidate = candidate_of(position, each, limits)
@@ -131,7 +132,7 @@ def names_shown(request: Request, limits: LimitsConfiguration) -> Iterator[str]:
                 yield from candidate_of(position, each, limits).context
 
 
-def impressions_of(request: Request, asked: Asked, places: Sequence[int]) -> list[Impression]:
+def impressions_of(request: Request, asked: Asked, places: npt.NDArray[np.intp]) -> list[Impression]:
     """Return the impressions that a request shows, where the candidates in these places are the answer."""
     contexts = asked.contexts
     return [
@@ -143,7 +144,7 @@ def impressions_of(request: Request, asked: Asked, places: Sequence[int]) -> lis
             context=request.context | (contexts[place] if contexts else {}),
             request=request.id,
         )
-        for place in places[: request.shown]
+        for place in places[: request.shown].tolist()
     ]
 
 
@@ -153,13 +154,14 @@ def _append(found: _Lists, item: str, values: Sequence[tuple[int, int]]) -> None
         found.places.append(place)
         found.keys.append(key)
     found.ends.append(len(found.keys))
+    found.repeats.append(1)
 
 
 class Answered(NamedTuple):
     """An answer, and the places of its items among the usable candidates."""
 
     ranking: Ranking
-    places: list[int]
+    places: npt.NDArray[np.intp]
 
 
 def answer_of(
@@ -167,13 +169,15 @@ def answer_of(
 ) -> Answered:
     """Return the answer to a request whose candidates are these entries of `emitted`; ranked, if `is_ordered`."""
     ranked = emitted.ranked[entries]
-    chosen = chosen_of(request, asked, emitted, entries) if is_ordered else list(range(len(ranked)))
-    numbers = ranked[chosen].tolist() if request.explain else []
-    names = [asked.items[place] for place in chosen]
+    chosen = chosen_of(request, asked, emitted, entries) if is_ordered else np.arange(len(ranked))
+    names = [asked.items[place] for place in chosen.tolist()]
+    scores = ranked[chosen, Ranked.SCORE].tolist()
     if request.explain:
-        items = list(map(_explained, names, numbers))
+        items = list(map(_explained, names, ranked[chosen].tolist()))
+    elif asked.objectives:
+        items = list(map(RankedItem, names, scores))
     else:
-        items = list(map(RankedItem, names, ranked[chosen, Ranked.SCORE].tolist()))
+        items = scored_items(names, scores)
     if asked.objectives:
         items = with_scores(items, asked, emitted.ranked_scores[entries][chosen].tolist())
     ranking = Ranking(
@@ -194,17 +198,16 @@ def with_scores(items: list[RankedItem], asked: Asked, scores: list[list[float]]
     return [with_probabilities(item, its) for item, its in zip(items, named, strict=True)]
 
 
-def chosen_of(request: Request, asked: Asked, emitted: Emitted, entries: slice) -> list[int]:
+def chosen_of(request: Request, asked: Asked, emitted: Emitted, entries: slice) -> npt.NDArray[np.intp]:
     """Return the places of the candidates that a request is answered with, in their order."""
-    order: list[int] = np.argsort(-emitted.ranked[entries, Ranked.SCORE], kind="stable").tolist()
+    order = np.argsort(-emitted.ranked[entries, Ranked.SCORE], kind="stable")
     if request.exclude or request.seen == "drop":
-        may_show = shown_of(request, asked, emitted, entries).tolist()
-        order = [place for place in order if may_show[place]]
+        order = order[shown_of(request, asked, emitted, entries)[order]]
     if request.at_most:
         caps = list(request.at_most.values())
         keys = emitted.ranked_keys[entries, : len(caps)].tolist()
         counts: list[dict[int, int]] = [{} for _ in caps]
-        order = [place for place in order if _takes(caps, counts, keys[place])]
+        order = np.array([place for place in order.tolist() if _takes(caps, counts, keys[place])], np.intp)
     return order[: request.top]
 
 

@@ -92,7 +92,7 @@ class _Writer:
             (0.77, self._early),
             (0.80, self._facts),
             (0.83, self._erase),
-            (0.88, self._request),
+            (0.87, self._request),
             (0.91, lambda: None),
         ]
 
@@ -181,9 +181,10 @@ class _Writer:
             "ts": shown["ts"],
             "context": shown["context"],
         }
-        if wanted and random.random() < 0.7:
-            request |= {"shown": random.randint(1, 3)} | random.choice(({}, {}, {"policy": "gumbel"}, {"seen": "drop"}))
-            self._shown.append(request | {"item": random.choice(wanted)})
+        more = Random(f"{self._number} {self._ts_ms}")
+        if wanted and more.random() < 0.7:
+            request |= {"shown": more.randint(1, 3)} | more.choice(({}, {}, {"policy": "gumbel"}, {"seen": "drop"}))
+            self._shown.append(request | {"item": more.choice(wanted)})
         return request
 
     def _bad(self) -> tuple[bytes | None, bytes | None]:

@@ -71,7 +71,7 @@ def candidates_of(block: Block, columnizer: Columnizer) -> Iterator[tuple[int, C
     """Yield the candidates of each request of a block as impressions, by the request's number."""
     for number, asked in block.asked.items():
         request = msgspec.structs.replace(cast("Request", block.events[number]), shown=None)
-        impressions = impressions_of(request, asked, range(len(asked.items)))
+        impressions = impressions_of(request, asked, np.arange(len(asked.items)))
         yield number, columnizer.shown(block.records[number].offset, impressions)
 
 

@@ -43,7 +43,7 @@ def test_seeds_with_lessons_lose_double_and_change_nothing() -> None:
 
 def small_world(mode: Mode, on_point: Any = None) -> TeachingWorld:
     """Return a world without chance but for its timing: two partitions of few records, and two workers."""
-    logs = [make_log(Random(78 + number), number, 2, RECORDS, 0.0) for number in range(2)]
+    logs = [make_log(Random(80 + number), number, 2, RECORDS, 0.0) for number in range(2)]
     # the last ones come behind the first merges
     arrivals = ((*(0.2 * n for n in range(RECORDS - 3)), 6.0, 6.2, 6.4),) * 2
     setting = Setting(partitions=2, workers=2, arrivals=arrivals, mode=mode)
@@ -150,7 +150,7 @@ PLANTED: dict[str, Mutation] = {
 def test_a_bug_planted_into_lessons_is_found(name: str, monkeypatch: Patch) -> None:
     """Within a hundred seeds something must go wrong, or the simulator looks past the bug."""
     PLANTED[name](monkeypatch)
-    assert any(simulate_teaching(seed).wrong for seed in range(100))
+    assert any(simulate_teaching(seed).wrong for seed in range(100, 0, -1))
 
 
 def test_the_command_names_the_seed_of_a_failure_with_lessons(monkeypatch: Patch) -> None:
