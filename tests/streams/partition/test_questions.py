@@ -126,8 +126,10 @@ def test_scores_come_in_the_order_of_the_request() -> None:
     assert [each.item for each in scored.items] == wanted[:-1]
     assert sorted(scored.items, key=lambda each: -each.score) == ranked.items
     assert scored.refused == ranked.refused
-    with pytest.raises(Unusable, match="every candidate is scored"):
-        partition.answer(encode_event(Request("r", "u", ["v"], 1_700_000_000_000, {}, top=1)), is_ordered=False)
+    for option in ({"top": 1}, {"shown": 1}):
+        refused = encode_event(Request("r", "u", ["v"], 1_700_000_000_000, {}, **option))
+        with pytest.raises(Unusable, match=f"every candidate is scored: leave out {next(iter(option))}"):
+            partition.answer(refused, is_ordered=False)
 
 
 def test_what_is_no_request_is_refused() -> None:
