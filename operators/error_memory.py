@@ -266,6 +266,15 @@ def prefetch_errors(memory: ErrorMemory, reads: MemoryReads, slot: int) -> None:
 
 
 @compiled
+def project_user(
+    parameters: ErrorMemoryParameters, vectors: npt.NDArray[np.float32], sums: npt.NDArray[np.float32]
+) -> None:
+    """Write the user's part of a representation's projections to `sums` [2, K * L], for any item: see `locate`."""
+    clear(sums[0])
+    sdim.project(parameters.projection, vectors[0], int64(0), sums[0])
+
+
+@compiled
 def locate(
     memory: ErrorMemory,
     reads: MemoryReads,
@@ -275,18 +284,13 @@ def locate(
     keys: npt.NDArray[np.uint64],
     base: float,
     sums: npt.NDArray[np.float32],
-    is_alike: bool,
 ) -> None:
     """Write the buckets of an impression, scored `base`, in each memory, and ask for those of the keyed ones.
 
     The first two of `vectors` [2 or more, d], user's and item's, are its representation; `keys` uint64 [places], 0
-    where there is no value. `sums` is `ErrorMemoryScratch.bits`; it `is_alike` if the one located before has the same
-    user's vector.
+    where there is no value; `sums` [2, K * L] is as `project_user` wrote it.
     """
     half, totals = sums[0], sums[1]
-    if not is_alike:
-        clear(half)
-        sdim.project(parameters.projection, vectors[0], int64(0), half)
     for i in range(totals.shape[0]):
         totals[i] = half[i]
     sdim.project(parameters.projection, vectors[1], int64(vectors.shape[1]), totals)

@@ -17,6 +17,7 @@ from thalweg.operators.error_memory import (
     memories_of,
     new_error_memory,
     new_memory_reads,
+    project_user,
     read_error,
     write_error,
 )
@@ -213,17 +214,9 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         reads = new_memory_reads(1, self.arrays, len(self._parameters.memories.first))
         names = {"user": self.user, "item": self.item}
         keys = [0 if name is None else key_in(kind, x.get(name), self.seed) for kind, name in names.items()]
-        locate(
-            self._memory,
-            reads,
-            0,
-            self._parameters,
-            vector.reshape(2, HALF),
-            np.array(keys, np.uint64),
-            probability,
-            np.zeros((2, self.arrays * self.bits), np.float32),
-            False,
-        )
+        halves, sums = vector.reshape(2, HALF), np.zeros((2, self.arrays * self.bits), np.float32)
+        project_user(self._parameters, halves, sums)
+        locate(self._memory, reads, 0, self._parameters, halves, np.array(keys, np.uint64), probability, sums)
         return reads
 
     def _read(self, reads: MemoryReads, probability: float, now: int) -> float:

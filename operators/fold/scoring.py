@@ -116,7 +116,9 @@ def correct_slot(
     scores[Score.MODEL] = sigmoid(scores[Score.LOGIT])
     reads, vectors, bits, near = state.memory_reads, scratch.pooled.vectors, scratch.memory.bits, scratch.memory.near
     base = base_of(state, parameters, slot)
-    error_memory.locate(state.memory, reads, slot, parameters.memory, vectors, scratch.keys, base, bits, is_alike)
+    if not is_alike:
+        error_memory.project_user(parameters.memory, vectors, bits)
+    error_memory.locate(state.memory, reads, slot, parameters.memory, vectors, scratch.keys, base, bits)
     score = error_memory.read_error_by(state.memory, reads, slot, base, prior, parameters.memory, near)
     lowest = max(base * KEPT_SHARE, SCORE_MIN)
     highest = min(1.0 - (1.0 - base) * KEPT_SHARE, 1.0 - SCORE_MIN)

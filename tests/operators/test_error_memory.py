@@ -24,6 +24,7 @@ from thalweg.operators.error_memory import (
     memory_bytes,
     new_error_memory,
     new_memory_reads,
+    project_user,
     read_error,
     write_error,
 )
@@ -207,7 +208,8 @@ def test_buckets_are_signs_of_the_representation_and_hashes_of_the_keys() -> Non
     totals = np.full((2, ARRAYS * BITS), 7.0, np.float32)  # of another one
     # user, item, a field without a value, the item acted on last, away for how long, shown how often
     keys = np.array([2**63 + 5, 7, 0, 11, 3, 4], np.uint64)
-    locate(memory, reads, 1, parameters, np.stack((user, item)), keys, 0.2, totals, False)
+    project_user(parameters, np.stack((user, item)), totals)
+    locate(memory, reads, 1, parameters, np.stack((user, item)), keys, 0.2, totals)
     signs = np.concatenate([user, item]).astype(float) @ parameters.projection.astype(float) > 0
     expected = (signs.reshape(ARRAYS, BITS) * (1 << np.arange(BITS))).sum(axis=1)
     assert reads.near[1].tolist() == expected.tolist()
