@@ -12,7 +12,16 @@ from tests.streams.logs_for_tests import ROOT
 
 PERCENT = 97
 PLAIN = "tests/fold/test_plain.py::test_the_fold_scores_as_its_specification_does"
-CONFIGURATIONS = ("shipped", "own scores", "admission", "any context", "expiry", "long histories", "negative sampling")
+CONFIGURATIONS = (
+    "shipped",
+    "own scores",
+    "admission",
+    "any context",
+    "expiry",
+    "long histories",
+    "negative sampling",
+    "objectives",
+)
 TESTS = [f"{PLAIN}[{name}-generated]" for name in CONFIGURATIONS]
 TESTS += [
     f"tests/{test}"
@@ -27,6 +36,7 @@ TESTS += [
         "fold/test_lessons.py::test_merges_are_ignored_where_lessons_are_off",
         "fold/test_pages.py::test_the_order_of_a_pages_rows_changes_no_score",
         "fold/test_pages.py::test_facts_that_one_page_used_last_are_evicted_together",
+        "fold/test_shown.py",
         "fold/test_state.py",
         "operators/edges/test_few.py",
         "operators/estimators/test_river.py",
@@ -45,6 +55,7 @@ TESTS += [
         "operators/test_seen.py",
         "streams/test_driver.py",
         "streams/test_exploration.py::test_what_is_filtered_out_has_no_probability_and_caps_have",
+        "streams/test_objectives.py",
         "streams/test_ranking.py::test_what_a_request_may_ask_for",
         "streams/test_ranking.py::test_a_bad_candidate_is_refused_by_itself",
         "test_doctests.py",
@@ -55,6 +66,7 @@ SLOW = (
     "finds_nothing",
     "order_of_a_pages_rows and not shipped",
     "erased_user_leaves",
+    "shows_is_the_request or how_the_log_is_cut_and_a_checkpoint or embeddings_share_no_row",
     "restored_snapshot",
     "crash_is_not_seen",
     "propensities_are_those",

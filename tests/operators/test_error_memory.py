@@ -18,6 +18,7 @@ from thalweg.operators.error_memory import (
     MemoryReads,
     Near,
     amend_label,
+    amend_weight,
     error_memory_parameters,
     locate,
     memories_of,
@@ -27,6 +28,7 @@ from thalweg.operators.error_memory import (
     project_user,
     read_error,
     write_error,
+    write_moved_error,
 )
 from thalweg.operators.machine.hashing import cross, mix
 from thalweg.operators.sdim import projections
@@ -154,6 +156,22 @@ def test_a_label_that_is_amended_is_the_label() -> None:
     amend_label(twice, again, 0, 0.75, START_MS, parameters)
     np.testing.assert_array_equal(once.keyed, twice.keyed)
     np.testing.assert_array_equal(once.buckets, twice.buckets)
+
+
+def test_an_impression_that_comes_to_stand_for_more_is_so_many() -> None:
+    """A positive that weighs 3 in the end leaves the sums of one that weighed 3 from the beginning."""
+    once, reads, parameters = made(1)
+    later, again, _ = made(1)
+    for where in (reads, again):
+        scatter(where, 2, 3)
+    read_error(once, reads, 0, 0.3, START_MS, parameters, SCRATCH)
+    read_error(later, again, 0, 0.3, START_MS, parameters, SCRATCH)
+    write_moved_error(once, reads, 0, 1.0, 0.0, START_MS, parameters, 3.0)
+    write_error(later, again, 0, 1.0, START_MS, parameters)
+    amend_label(later, again, 0, 2.0, START_MS, parameters)
+    amend_weight(later, again, 0, 2.0, START_MS, parameters)
+    np.testing.assert_allclose(later.keyed, once.keyed, rtol=1e-6)
+    np.testing.assert_allclose(later.buckets, once.buckets, rtol=1e-6)
 
 
 def test_rescaling_changes_no_estimate() -> None:
