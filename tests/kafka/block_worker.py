@@ -40,7 +40,11 @@ class Counting:
         return self.save(partition) if self.unsaved[partition] >= self.checkpoint_records else None
 
     async def idle(self, partition: int) -> int | None:
-        return self.save(partition) if self.unsaved[partition] else None
+        if not self.unsaved[partition]:
+            return None
+        saved = self.save(partition)
+        self.note("idle", partition, saved)
+        return saved
 
     async def close(self, partition: int) -> int | None:
         saved = self.save(partition)
