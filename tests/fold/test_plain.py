@@ -14,7 +14,7 @@ from tests.soak import sized
 
 LAST, MEDIAN = 1e-4, 1e-5
 WHOLE = 3_000
-EVENTS = 450 if INTERPRETED else sized(1_000, WHOLE)
+EVENTS = 450 if INTERPRETED else sized(600, WHOLE)
 
 
 @pytest.mark.long
