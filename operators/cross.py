@@ -527,18 +527,24 @@ def count_label(
     `rows` [values]: user and item first; `overall` is the overall rate. A negative that stands for several counts as so
     many, and moves the running mean as one of a share that stays below 1.
     """
-    share = RECENT_SHARE / (1.0 + RECENT_SHARE * max(shown - 1.0, 0.0))
     for which in range(2):
         row = rows[which]
         if row >= 0:
             parts = cross.embedded.parts[row]
-            parts[LABELS] += float32(share) * float32(acted - shown * (float64(parts[LABELS]) + overall))
+            parts[LABELS] += step_of_mean(parts[LABELS], shown, acted, overall)
     seen = cross.pairs_seen
     for place in range(seen.row.shape[1]):
         pair = int64(seen.row[slot, place])
         if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
             cross.counted.counts[pair, PAIR_KNOWN] += float32(shown)
             cross.counted.counts[pair, PAIR_ACTED] += float32(acted)
+
+
+@compiled
+def step_of_mean(mean: float, shown: float, acted: float, overall: float) -> float:
+    """Return by how much an outcome moves a running mean of labels less the `overall` rate, as `count_label` has it."""
+    share = RECENT_SHARE / (1.0 + RECENT_SHARE * max(shown - 1.0, 0.0))
+    return float32(share) * float32(acted - shown * (float64(mean) + overall))
 
 
 @compiled
@@ -677,7 +683,7 @@ def learn_cross(
     step_matrix(cross, p, U1, p.gz, p.hidden[0], error)
     step_matrix(cross, p, V2, p.x1, p.hidden[3], error)
     step_matrix(cross, p, U2, p.x0, p.hidden[1], error)
-    step_weights(cross, p, error)
+    step_weights(cross.weights, cross.squares[LINEAR], p, error)
     step_rows(cross, p, count, field, rows, error, error)
 
 
@@ -709,18 +715,18 @@ def step_matrix(
 
 
 @compiled
-def step_weights(cross: Cross, scratch: CrossScratch, error: float) -> None:
-    """Step w against `error` times x0."""
+def step_weights(weights: Float32, squares: Float32, scratch: CrossScratch, error: float) -> None:
+    """Step w, `weights` [cross_inputs] with the sums of its squared gradients, against `error` times x0."""
     p = scratch
     change = float32(0.0)
     for place in range(p.blocks[0]):
         at = p.present[place] * LANES
-        change += weigh_lanes(cross.squares[LINEAR], at, p.x0, at, error * error, MATRIX_FLOOR, p.step)
+        change += weigh_lanes(squares, at, p.x0, at, error * error, MATRIX_FLOOR, p.step)
     scale = error * RATE / (float32(1.0) + RATE * change)
     for place in range(p.blocks[0]):
         at = p.present[place] * LANES
         for i in range(at, at + LANES):
-            cross.weights[i] -= scale * p.step[i]
+            weights[i] -= scale * p.step[i]
 
 
 @compiled
@@ -766,15 +772,15 @@ def learn_moments(cross: Cross, scratch: CrossScratch, statistics: npt.NDArray[n
 
 
 @compiled
-def mix(cross: Cross, own: float, crossed: float) -> float:
-    """Return the sum of the machine's and the network's logits, as far as each is trusted."""
-    return cross.mix[0, 0] * own + cross.mix[0, 1] * crossed  # type: ignore[no-any-return]
+def mix(trusts: Float64, own: float, crossed: float) -> float:
+    """Return the sum of the machine's and the network's logits, as far as each is trusted: `trusts` [2, 2] as `mix`."""
+    return trusts[0, 0] * own + trusts[0, 1] * crossed  # type: ignore[no-any-return]
 
 
 @compiled
-def learn_mix(cross: Cross, own: float, crossed: float, error: float) -> None:
+def learn_mix(trusts: Float64, own: float, crossed: float, error: float) -> None:
     """Step the trust in both against `error`."""
     for which in range(2):
         gradient = error * (own if which == 0 else crossed)
-        cross.mix[1, which] += gradient * gradient
-        cross.mix[0, which] -= MIX_RATE * gradient / math.sqrt(MIX_FLOOR + cross.mix[1, which])
+        trusts[1, which] += gradient * gradient
+        trusts[0, which] -= MIX_RATE * gradient / math.sqrt(MIX_FLOOR + trusts[1, which])

@@ -32,7 +32,6 @@ from thalweg.operators.machine.lanes import (
     learn_pairs_lanes,
     padded,
     spread_lanes,
-    weigh_lanes,
 )
 from thalweg.operators.rates import Prior, Rates, Sum, read_rate
 from thalweg.operators.structures import table
@@ -237,12 +236,11 @@ def count_label(
     overall: float,
 ) -> None:
     """Count a head's outcome with user, item and pairs, as `cross.count_label` does the first one's."""
-    share = float32(cross.RECENT_SHARE / (1.0 + cross.RECENT_SHARE * max(shown - 1.0, 0.0)))
     for which in range(2):
         row = int64(rows[which])
         if row >= 0:
             its = heads.network[row, head]
-            its[LABELS] += share * float32(acted - shown * (float64(its[LABELS]) + overall))
+            its[LABELS] += cross.step_of_mean(its[LABELS], shown, acted, overall)
     seen = cross_state.pairs_seen
     for place in range(seen.row.shape[1]):
         pair = int64(seen.row[slot, place])
@@ -339,7 +337,7 @@ def learn_cross(
     cross.step_matrix(cross_state, p, cross.V2, p.x1, rights[0], whole)
     cross.step_matrix(cross_state, p, cross.U2, p.x0, rights[1], whole)
     if errors[0] != 0.0:
-        cross.step_weights(cross_state, p, errors[0])
+        cross.step_weights(cross_state.weights, cross_state.squares[cross.LINEAR], p, errors[0])
     cross.step_rows(cross_state, p, count, field, rows, errors[0], whole)
 
 
@@ -360,44 +358,13 @@ def _step_head(
         g = error * p.hidden[3, k] * p.hidden[1, k]
         squares[k] += g * g
         weights[k] -= cross.RATE * g / np.sqrt(cross.MATRIX_FLOOR + squares[k])
-    _step_linear(heads, p, head, error)
+    cross.step_weights(heads.linear[head], heads.linear_squares[head], p, error)
     for value in range(count):
         f = int64(field[value])
         if f < p.values.shape[0] and rows[value] >= 0:
             its, share = heads.network[rows[value], head], error / float32(p.values[f])
             its[LIN_SQUARES] += share * share
             its[LIN] -= cross.RATE * share / np.sqrt(cross.ROW_FLOOR + its[LIN_SQUARES])
-
-
-@compiled
-def _step_linear(heads: Heads, scratch: CrossScratch, head: int, error: float) -> None:
-    """Step a head's w against `error` times x0, as `cross.step_weights` does."""
-    p, weights, squares = scratch, heads.linear[head], heads.linear_squares[head]
-    change = float32(0.0)
-    for place in range(p.blocks[0]):
-        at = p.present[place] * LANES
-        change += weigh_lanes(squares, at, p.x0, at, error * error, cross.MATRIX_FLOOR, p.step)
-    scale = error * cross.RATE / (float32(1.0) + cross.RATE * change)
-    for place in range(p.blocks[0]):
-        at = p.present[place] * LANES
-        for i in range(at, at + LANES):
-            weights[i] -= scale * p.step[i]
-
-
-@compiled
-def mix(heads: Heads, head: int, own: float, crossed: float) -> float:
-    """Return the sum of a head's two logits, as far as each is trusted."""
-    return heads.mix[head, 0, 0] * own + heads.mix[head, 0, 1] * crossed  # type: ignore[no-any-return]
-
-
-@compiled
-def learn_mix(heads: Heads, head: int, own: float, crossed: float, error: float) -> None:
-    """Step a head's trust in both against `error`."""
-    for which in range(2):
-        gradient = error * (own if which == 0 else crossed)
-        heads.mix[head, 1, which] += gradient * gradient
-        step = cross.MIX_RATE * gradient / math.sqrt(cross.MIX_FLOOR + heads.mix[head, 1, which])
-        heads.mix[head, 0, which] -= step
 
 
 @compiled

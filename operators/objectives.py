@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
 
 from thalweg.operators.joiner import JoinerConfiguration
@@ -83,6 +84,11 @@ class ObjectivesConfiguration:
         return tuple(self.named[name] for name in self.names[1:])
 
     @property
+    def several(self) -> tuple[str, ...]:
+        """The names of several objectives, none where there is one."""
+        return self.names if self.heads else ()
+
+    @property
     def is_weighed(self) -> bool:
         """Whether values weigh positives of any objective."""
         return any(each.weight == "value" for each in self.named.values())
@@ -138,8 +144,21 @@ class Acted(NamedTuple):
     weighs: bool = False
 
 
-def actions_of(joiner: JoinerConfiguration, objectives: ObjectivesConfiguration) -> dict[str, Acted]:
-    """Return what each positive action is.
+class Actions(dict[str, Acted]):
+    """What each positive action is; any other is a positive of nothing, and counts until the last window closes."""
+
+    @cached_property
+    def other(self) -> Acted:
+        """What an action is that no objective names."""
+        return Acted(0, max(each.window_ms for each in self.values()))
+
+    def __missing__(self, action: str) -> Acted:
+        """Return what an action is that no objective names."""
+        return self.other
+
+
+def actions_of(joiner: JoinerConfiguration, objectives: ObjectivesConfiguration) -> Actions:
+    """Return what each action is.
 
     >>> click = ObjectiveConfiguration(actions=("click",))
     >>> buy = ObjectiveConfiguration(actions=("click", "buy"), window_ms=9, weight="value")
@@ -147,7 +166,7 @@ def actions_of(joiner: JoinerConfiguration, objectives: ObjectivesConfiguration)
     Acted(objectives=3, window_ms=600000, weighs=True)
     """
     weighs = bool(objectives.weights_max()[0])
-    found = {action: Acted(1, window_ms, weighs) for action, window_ms in joiner.windows_ms().items()}
+    found = Actions({action: Acted(1, window_ms, weighs) for action, window_ms in joiner.windows_ms().items()})
     for number, head in enumerate(objectives.heads, 1):
         for action in head.actions:
             before, weighs = found.get(action, Acted(0, 0)), head.weight == "value"

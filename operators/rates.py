@@ -101,14 +101,23 @@ def decay(
     That is 1, and less where the row is further on already, by a lesson of a partition that is ahead.
     """
     elapsed = now_ms - at_ms[row]
-    if elapsed > 0:
-        if sums[row, Sum.LATELY_SHOWN] > 0.0 or sums[row, Sum.LATELY_ACTED] > 0.0:
-            factor = half_life_factor(elapsed, parameters.half_life_ms)
-            sums[row, Sum.LATELY_SHOWN] *= factor
-            sums[row, Sum.LATELY_ACTED] *= factor
-            sums[row, Sum.LATELY_EXPECTED] *= factor
-        at_ms[row] = now_ms
+    if fades(sums, row, elapsed):
+        _scale_lately(sums, row, half_life_factor(elapsed, parameters.half_life_ms))
+    at_ms[row] = max(at_ms[row], now_ms)
     return half_life_factor(-elapsed, parameters.half_life_ms)
+
+
+@compiled
+def fades(sums: npt.NDArray[np.float64], row: int, elapsed_ms: int) -> bool:
+    """Return whether so long a time leaves less of a row's sums with a half-life."""
+    return bool(elapsed_ms > 0 and (sums[row, Sum.LATELY_SHOWN] > 0.0 or sums[row, Sum.LATELY_ACTED] > 0.0))
+
+
+@compiled
+def _scale_lately(sums: npt.NDArray[np.float64], row: int, factor: float) -> None:
+    sums[row, Sum.LATELY_SHOWN] *= factor
+    sums[row, Sum.LATELY_ACTED] *= factor
+    sums[row, Sum.LATELY_EXPECTED] *= factor
 
 
 @compiled
@@ -117,7 +126,7 @@ def lately_factor(
 ) -> float:
     """Return what `decay` would multiply the sums with a half-life by; who reads them changes nothing."""
     elapsed = now_ms - at_ms[row]
-    if elapsed > 0 and (sums[row, Sum.LATELY_SHOWN] > 0.0 or sums[row, Sum.LATELY_ACTED] > 0.0):
+    if fades(sums, row, elapsed):
         return half_life_factor(elapsed, parameters.half_life_ms)
     return 1.0
 
@@ -134,7 +143,7 @@ def shared_factor(
 ) -> float:
     """Return `lately_factor` of a value's row; the scratch keeps it for the next objective that asks for it."""
     elapsed = now_ms - at_ms[row]
-    if elapsed <= 0 or not (sums[row, Sum.LATELY_SHOWN] > 0.0 or sums[row, Sum.LATELY_ACTED] > 0.0):
+    if not fades(sums, row, elapsed):
         return 1.0
     if scratch.elapsed_ms[value] != elapsed:
         scratch.elapsed_ms[value] = elapsed
@@ -153,10 +162,7 @@ def decay_shared(
     parameters: RatesParameters,
 ) -> None:
     """Bring a value's row to `now_ms` as `decay` does, by `shared_factor`."""
-    factor = shared_factor(scratch, value, sums, at_ms, row, now_ms, parameters)
-    sums[row, Sum.LATELY_SHOWN] *= factor
-    sums[row, Sum.LATELY_ACTED] *= factor
-    sums[row, Sum.LATELY_EXPECTED] *= factor
+    _scale_lately(sums, row, shared_factor(scratch, value, sums, at_ms, row, now_ms, parameters))
     at_ms[row] = max(at_ms[row], now_ms)
 
 

@@ -17,7 +17,7 @@ from thalweg.operators.features import HOUR_MS, HOUR_OF_DAY, ITEM, USER
 from thalweg.operators.fold.columns import Columns, Kind, new_columns
 from thalweg.operators.machine.hashing import hasher, partitions_of
 from thalweg.operators.machine.plain import find_plain, is_plain
-from thalweg.operators.objectives import Acted, actions_of
+from thalweg.operators.objectives import actions_of
 from thalweg.schemas.decode import UNDECODABLE, are_names_over, decode_plain, decoder, is_over, plain
 from thalweg.schemas.events import Context, Erase, Event, Feedback, Impression, Item, Merge, Request, User, shown_id
 from thalweg.schemas.kept import KEPT_CLOSING, encode_kept, pack_record
@@ -71,7 +71,7 @@ class Columnizer:
         self._hour_shift_ms = features.utc_offset_ms
         self._values_limit = features.values_limit - len(features.crosses)
         self._actions = actions_of(configuration.joiner, configuration.objectives)
-        self._other = Acted(0, max(each.window_ms for each in self._actions.values()))
+        self._is_weighed = configuration.objectives.is_weighed
         self._partition = partition
         self._partitions = partitions
         self._impression_keys = hasher("impression", configuration.seed)
@@ -81,7 +81,7 @@ class Columnizer:
         self._fields = Fields(configuration, names)
         self._hour = self._fields.get(HOUR_OF_DAY) if features.hour_of_day else None
         self._facts = FactColumns(configuration, self._fields)
-        self._requests = Requests(configuration.limits, self._fields, self._values_limit)
+        self._requests = Requests(configuration.limits, self._fields, self._values_limit, configuration.objectives)
         self._few = Few(configuration, self._fields)
 
     def columns(self, records: Sequence[Record]) -> Block:
@@ -248,10 +248,10 @@ class Columnizer:
         columns.impression[at[[each is None for each in named]]] = 0
         columns.user[at] = self._user_keys([event.user for event in feedback])
         columns.item[at] = self._item_keys([event.item for event in feedback])
-        acted = [self._actions.get(event.action, self._other) for event in feedback]
+        acted = [self._actions[event.action] for event in feedback]
         columns.positive[at] = [each.objectives for each in acted]
         columns.window_ms[at] = [each.window_ms for each in acted]
-        for number, event, its in zip(at.tolist(), feedback, acted, strict=True):
+        for number, event, its in zip(at.tolist(), feedback, acted, strict=True) if self._is_weighed else ():
             if its.weighs and event.value is not None:
                 columns.value[number] = event.value
                 if event.value < 0.0:

@@ -73,7 +73,7 @@ def answer_in(
     emitted: Emitted,
     event: int,
     origin: str,
-    configuration: Configuration,
+    configuration: policies.RankingConfiguration,
     *,
     is_ordered: bool = True,
 ) -> Answered:
@@ -84,19 +84,12 @@ def answer_in(
     request: Any = block.events[event]
     starts = block.columns.candidate_start
     entries = slice(int(starts[event]) + 1, int(starts[event + 1]))
-    policy = policies.parameters_of(configuration.ranking, request)
-    asked = block.asked[event]._replace(
-        objectives=objectives_of(configuration), is_score=bool(configuration.objectives.order)
-    )
+    policy = policies.parameters_of(configuration, request)
+    asked = block.asked[event]
     if policy.policy == Policy.NONE or not is_ordered:
         return answer_of(request, asked, emitted, entries, origin, is_ordered=is_ordered)
     keys = block.columns.key[event], block.columns.candidate_item[entries]
     return explored_answer_of(request, asked, emitted, entries, origin, policy, keys)
-
-
-def objectives_of(configuration: Configuration) -> tuple[str, ...]:
-    """Return the names of several objectives, none where there is one."""
-    return configuration.objectives.names if configuration.objectives.heads else ()
 
 
 class Encoder:
@@ -113,7 +106,7 @@ class Encoder:
         self._emits_features = configuration.features.emit
         self._places = configuration.features.places()
         self._size = configuration.learner.latent_size
-        self._objectives = objectives_of(configuration)
+        self._objectives = configuration.objectives.several
         self._scores = scores_of(self._objectives)
         self._order = configuration.objectives.order_weights()
         of_heads = statistics_of_heads(configuration)
@@ -232,7 +225,8 @@ class Encoder:
 
     def answer(self, block: Block, emitted: Emitted, event: int) -> Answered:
         """Return the answer to a request of a block."""
-        return answer_in(block, emitted, event, f"{self._prefix}{block.records[event].offset}", self._configuration)
+        origin = f"{self._prefix}{block.records[event].offset}"
+        return answer_in(block, emitted, event, origin, self._configuration.ranking)
 
     def rankings(
         self, block: Block, emitted: Emitted, first: int, last: int, known: Mapping[int, Ranking]

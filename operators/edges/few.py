@@ -12,7 +12,7 @@ from thalweg.operators.edges.contexts import Fields
 from thalweg.operators.features import HOUR_MS, HOUR_OF_DAY, ITEM, USER
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.machine.hashing import field_seed, key_of
-from thalweg.operators.objectives import Acted, actions_of
+from thalweg.operators.objectives import actions_of
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, Request, shown_id
 from thalweg.schemas.kept import begin_example, pack_record
 from thalweg.schemas.reasons import Reason, Unusable
@@ -51,7 +51,6 @@ class Few:
         self._values_limit = features.values_limit - len(features.crosses)
         self._kept_bytes = configuration.limits.kept_bytes
         self._actions = actions_of(configuration.joiner, configuration.objectives)
-        self._other = Acted(0, max(each.window_ms for each in self._actions.values()))
         self._impression_salt, self._feedback_salt = field_seed("impression", seed), field_seed("feedback", seed)
         self._user_salt, self._item_salt = field_seed("user", seed), field_seed("item", seed)
 
@@ -136,7 +135,7 @@ class Few:
             columns.impression[number] = key_of(impression, self._impression_salt)
         columns.user[number] = key_of(event.user, self._user_salt)
         columns.item[number] = key_of(event.item, self._item_salt)
-        acted = self._actions.get(event.action, self._other)
+        acted = self._actions[event.action]
         columns.positive[number], columns.window_ms[number] = acted.objectives, acted.window_ms
         if acted.weighs and event.value is not None:
             if event.value < 0.0:

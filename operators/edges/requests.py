@@ -14,6 +14,7 @@ from thalweg.operators.edges.contexts import Fields
 from thalweg.operators.features import USER
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.emitted import Emitted, Ranked
+from thalweg.operators.objectives import ObjectivesConfiguration
 from thalweg.schemas.events import Context, Event, Impression, Request, shown_id
 from thalweg.schemas.limits import LimitsConfiguration
 from thalweg.schemas.outputs import RankedItem, Ranking, RefusedCandidate, scored_items, with_probabilities
@@ -33,8 +34,8 @@ class Asked(NamedTuple):
     items: list[str]
     refused: list[RefusedCandidate]
     contexts: list[Context]
-    objectives: tuple[str, ...] = ()
-    is_score: bool = False
+    objectives: tuple[str, ...]
+    is_score: bool
 
 
 class _Lists(NamedTuple):
@@ -50,9 +51,12 @@ class _Lists(NamedTuple):
 class Requests:
     """Turns the requests of a block into columns."""
 
-    def __init__(self, limits: LimitsConfiguration, fields: Fields, values_limit: int) -> None:
+    def __init__(
+        self, limits: LimitsConfiguration, fields: Fields, values_limit: int, objectives: ObjectivesConfiguration
+    ) -> None:
         """Read candidates under limits; `values_limit`: values of one candidate at most, with those of its request."""
         self._limits, self._fields, self._values_limit = limits, fields, values_limit
+        self._objectives, self._is_score = objectives.several, bool(objectives.order)
 
     def columns(
         self,
@@ -93,7 +97,7 @@ class Requests:
 
     def _with_candidates(self, found: _Lists, request: Request, own: list[tuple[int, int]]) -> Asked:
         """Append the candidates of a request whose own values are these, and return what it asks for."""
-        asked = Asked([], [], [])
+        asked = Asked([], [], [], self._objectives, self._is_score)
         limits, longest = self._limits, self._limits.id_bytes // 4
         given = request.candidates
         lengths = list(map(len, given)) if set(map(type, given)) == {str} else [0]

@@ -54,7 +54,7 @@ def score_heads(state: State, scratch: Scratch, slot: int) -> None:
             count = int64(seen.counts[slot])
             crossed = heads.score_cross(own, scratch.cross, count, seen.field[slot], seen.row[slot], head)
             inputs[end + heads.CROSSED] = crossed
-            logit = heads.mix(own, head, logit, crossed)
+            logit = cross.mix(own.mix[head], logit, crossed)
         own.scores[slot, head, heads.LOGIT] = float64(inputs[end + heads.OVERALL]) + logit
 
 

@@ -131,7 +131,7 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
     trust = model.dense[0, ftrl.Part.WEIGHT, extras + Extra.MACHINE]
     logit = linear + float64(trust * (machine - inputs[extras + Extra.MACHINE]))
     if cross.is_on(state.cross):
-        logit = cross.mix(state.cross, logit, learn_cross(state, scratch, slot, step, learned, base))
+        logit = cross.mix(state.cross.mix, logit, learn_cross(state, scratch, slot, step, learned, base))
     machine_error = learned - step.label
     dense_error = machine_error
     if learned == joiner.UNLEARNED:
@@ -161,11 +161,11 @@ def learn_cross(state: State, scratch: Scratch, slot: int, step: Step, learned: 
     mix_error = error
     if learned == joiner.UNLEARNED:
         error = sigmoid(base + crossed) - step.label
-        mix_error = sigmoid(base + cross.mix(network, own, served)) - step.label
+        mix_error = sigmoid(base + cross.mix(network.mix, own, served)) - step.label
         cross.learn_moments(network, scratch.cross, statistics)
     count = int64(seen.counts[slot])
     cross.learn_cross(network, scratch.cross, count, seen.field[slot], seen.row[slot], float32(step.weight * error))
-    cross.learn_mix(network, own, served, step.weight * mix_error)
+    cross.learn_mix(network.mix, own, served, step.weight * mix_error)
     return crossed
 
 

@@ -333,21 +333,19 @@ def error_of(p: HeadScratch, objective: int, logit: float) -> float:
 def measure_cross(state: State, scratch: Scratch, slot: int, objective: int, base: float, logit: float) -> float:
     """Write the error of an objective's part of the network, step its mix, and return its whole logit as it is now."""
     p, end = scratch.heads, 2 * state.learner.pairs.shape[0]
-    crossed = p.crossed[objective]
     if objective == 0:
         statistics = state.features_seen.inputs[slot][head_scoring.statistics_start(state) :]
         own, served = float64(statistics[cross.OWN]), float64(statistics[cross.CROSS])
-        mix_error = error_of(p, objective, base + cross.mix(state.cross, own, served))
-        cross.learn_mix(state.cross, own, served, mix_error)
-        logit = cross.mix(state.cross, logit, crossed)
+        trusts = state.cross.mix
     else:
         inputs = state.heads.inputs[slot, objective - 1]
         own, served = float64(inputs[end + heads.LINEAR]), float64(inputs[end + heads.CROSSED])
-        mix_error = error_of(p, objective, base + heads.mix(state.heads, objective - 1, own, served))
-        heads.learn_mix(state.heads, objective - 1, own, served, mix_error)
-        logit = heads.mix(state.heads, objective - 1, logit, crossed)
+        trusts = state.heads.mix[objective - 1]
+    mix_error = error_of(p, objective, base + cross.mix(trusts, own, served))
+    cross.learn_mix(trusts, own, served, mix_error)
+    crossed = p.crossed[objective]
     p.cross_errors[objective] = float32(error_of(p, objective, base + crossed))
-    return logit
+    return cross.mix(trusts, logit, crossed)
 
 
 @compiled

@@ -1,8 +1,8 @@
-"""A request arrives: its candidates are scored as impressions would be, and nothing is changed.
+"""A request arrives: its candidates are scored as impressions would be, and nothing is changed by that.
 
-A request moves no time either. So its scores are those of an impression that leaves stream time where it is, bit for
-bit: the same functions read a spare slot, a spare user for one that is not known, and the rows that new values would
-get (`reading.FORESEEN`).
+Ranking moves no time either; a request that shows has moved it before (`showing`). So the scores are those of an
+impression that leaves stream time where it is, bit for bit: the same functions read a spare slot, a spare user for one
+that is not known, and the rows that new values would get (`reading.FORESEEN`).
 """
 
 import numpy as np

@@ -56,7 +56,7 @@ def score_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
         statistics[cross.OWN] = logit
         crossed = cross_logit(state, scratch, slot, is_alike)
         statistics[cross.CROSS] = crossed
-        logit = cross.mix(state.cross, logit, crossed)
+        logit = cross.mix(state.cross.mix, logit, crossed)
     head_scoring.score_heads(state, scratch, slot)
     state.waiting.scores[slot, Score.LOGIT] = float64(inputs[extras + Extra.OVERALL]) + logit
     return linear

@@ -80,7 +80,7 @@ class Questions:
                 if position.names != names:  # an event has brought a new field meanwhile
                     block, _ = self._read(request, is_ordered=is_ordered)
                 fold(self._state, position.parameters, self._scratch, block.columns, emitted, 0)
-            found = answer_in(block, emitted, 0, "", self._configuration, is_ordered=is_ordered)
+            found = answer_in(block, emitted, 0, "", self._configuration.ranking, is_ordered=is_ordered)
             return encode_answer(answer_at(found.ranking, position.next_offset))
         finally:
             self._one_at_a_time.release()
