@@ -12,15 +12,11 @@ cores with the broker.
 import argparse
 import asyncio
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +26,7 @@ from rich.table import Table
 from thalweg.schemas.lessons import read_batch
 from thalweg.streams.kafka.topics import TopicsSection
 
-from benchmarks.worker import THALWEG, Logged, logged, made_topics, send
+from benchmarks.worker import Logged, logged, made_topics, rate_of, records_in, send, workers
 from tests.kafka.broker import Broker
 
 PARTITIONS = 4
@@ -45,54 +41,12 @@ class Folded(NamedTuple):
     late_ms: "np.typing.NDArray[np.float64]"
 
 
-@contextmanager
-def workers(servers: str, topics: TopicsSection, count: int, *, teach: bool) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Run workers of one group, with one folder of checkpoints, and end them."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
-        environ = {"THALWEG_KAFKA__BOOTSTRAP_SERVERS": servers, "THALWEG_METRICS__PORT": "0", "THALWEG_HTTP__PORT": "0"}
-        environ["THALWEG_CHECKPOINT__DIRECTORY"] = f"{folder}/checkpoints"
-        environ["THALWEG_WORKER__GROUP"] = f"{topics.interactions}-group"
-        environ["THALWEG_LESSONS__ENABLED"] = json.dumps(teach)
-        for name in topics.__struct_fields__:
-            environ[f"THALWEG_TOPICS__{name.upper()}"] = str(getattr(topics, name))
-        running = []
-        for number in range(count):
-            log = ending.enter_context((Path(folder) / f"log-{number}").open("wb"))
-            running.append(subprocess.Popen([*THALWEG, "worker"], env=os.environ | environ, stdout=log, stderr=log))
-        try:
-            yield running
-        finally:
-            for process in running:
-                process.terminate()
-            for process in running:
-                process.wait(60)
-
-
-def ends(consumer: KafkaConsumer, topic: str) -> list[int]:
-    """Return the offset behind the last record of each partition."""
-    places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    return [end for _, end in sorted(consumer.end_offsets(places).items())]
-
-
 def fold_backlog(servers: str, log: Logged, count: int, *, teach: bool) -> Folded:
     """Return what workers make of a backlog, from the first scores to the last."""
     topics = made_topics(servers, f"scaling-{count}-{teach}".lower(), PARTITIONS)
     asyncio.run(send(servers, topics.interactions, log))
-    with (
-        closing(KafkaConsumer(bootstrap_servers=servers)) as consumer,
-        workers(servers, topics, count, teach=teach) as running,
-    ):
-        first: tuple[float, int] | None = None
-        while True:
-            done, now = sum(ends(consumer, topics.scores)), time.monotonic()
-            if done and first is None:
-                first = (now, done)
-            if first is not None and done >= log.impressions:
-                break
-            if any(process.poll() is not None for process in running):
-                raise SystemExit("a worker ended")
-            time.sleep(LOOK_S / 2)
-        rate = (done - first[1]) / (now - first[0]) * log.events / log.impressions
+    with workers(servers, topics, count, THALWEG_LESSONS__ENABLED=json.dumps(teach)) as running:
+        rate = rate_of(servers, topics, log, running)
         if teach:
             time.sleep(3)  # the last merges
     return Folded(rate, lateness_ms(servers, topics) if teach else np.zeros(0))
@@ -141,7 +95,7 @@ def lag_through_a_kill(servers: str, seconds: int) -> tuple[list[int], "np.typin
     with (
         closing(KafkaConsumer(bootstrap_servers=servers)) as consumer,
         closing(KafkaProducer(bootstrap_servers=servers, linger_ms=5)) as producer,
-        workers(servers, topics, 2, teach=True) as running,
+        workers(servers, topics, 2) as running,  # which teach each other: the input has several partitions
     ):
         time.sleep(15)  # both have their partitions
         started, impressions, is_killed = time.monotonic(), 0, False
@@ -152,14 +106,14 @@ def lag_through_a_kill(servers: str, seconds: int) -> tuple[list[int], "np.typin
             producer.send(topics.interactions, value, key)
             impressions += b'"type":"impression"' in value
             if not is_killed and number > len(log) // 2:
-                running[0].kill()
-                running[0].wait()
+                process, _ = running.pop(0)
+                process.kill()
+                process.wait()
                 is_killed = True
             if time.monotonic() - looked >= LOOK_S:
                 looked = time.monotonic()
-                lags.append(impressions - sum(ends(consumer, topics.scores)))
+                lags.append(impressions - records_in(consumer, topics.scores, PARTITIONS))
         producer.flush()
-        running.pop(0)
     return lags, lateness_ms(servers, topics)
 
 

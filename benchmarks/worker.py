@@ -105,9 +105,23 @@ async def send(servers: str, topic: str, log: Logged) -> None:
             await send_all(producer, topic, number, records)
 
 
+class Working(NamedTuple):
+    """A worker's process, and what reads its log."""
+
+    process: subprocess.Popen[bytes]
+    told: Callable[[], str]
+
+
 @contextmanager
-def worker(servers: str, topics: TopicsSection) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
-    """Run a worker that has its partitions; give its process and what reads its log."""
+def worker(servers: str, topics: TopicsSection) -> Iterator[Working]:
+    """Run a worker that has its partitions."""
+    with workers(servers, topics, 1) as [only]:
+        yield only
+
+
+@contextmanager
+def workers(servers: str, topics: TopicsSection, count: int, **settings: str) -> Iterator[list[Working]]:
+    """Run workers of one group, with one folder of checkpoints; one that is taken out of the list is not ended."""
     with tempfile.TemporaryDirectory() as folder:
         environ = {"THALWEG_KAFKA__BOOTSTRAP_SERVERS": servers, "THALWEG_METRICS__PORT": "0", "THALWEG_HTTP__PORT": "0"}
         environ["THALWEG_CHECKPOINT__DIRECTORY"] = f"{folder}/checkpoints"
@@ -115,35 +129,55 @@ def worker(servers: str, topics: TopicsSection) -> Iterator[tuple[subprocess.Pop
         environ |= {
             f"THALWEG_TOPICS__{name.upper()}": str(value) for name, value in msgspec.structs.asdict(topics).items()
         }
-        log = Path(folder) / "log"
-        with log.open("wb") as told:
-            process = subprocess.Popen([*THALWEG, "worker"], env=os.environ | environ, stdout=told, stderr=told)
+        running: list[Working] = []
+        for number in range(count):
+            log = Path(folder) / f"log-{number}"
+            with log.open("wb") as told:
+                process = subprocess.Popen(
+                    [*THALWEG, "worker"], env=os.environ | environ | settings, stdout=told, stderr=told
+                )
+            running.append(Working(process, log.read_text))
+        started = running.copy()
         try:
-            yield process, log.read_text
-            process.terminate()
-            assert process.wait(60) == 0, log.read_text()
+            yield running
+            for process, _ in running:
+                process.terminate()
+            for process, told_by in running:
+                assert process.wait(60) == 0, told_by()
         finally:
-            process.kill()
-            process.wait()
+            for process, _ in started:
+                process.kill()
+                process.wait()
 
 
 def throughput(servers: str, log: Logged) -> float:
-    """Return events a second between the first scores and the last."""
+    """Return a worker's events a second between the first scores and the last."""
     partitions = len(log.partitions)
     topics = made_topics(servers, f"worker-{partitions}", partitions)
     asyncio.run(send(servers, topics.interactions, log))
-    places = [TopicPartition(topics.scores, number) for number in range(partitions)]
+    with worker(servers, topics) as only:
+        return rate_of(servers, topics, log, [only])
+
+
+def rate_of(servers: str, topics: TopicsSection, log: Logged, running: list[Working]) -> float:
+    """Return the events a second of workers that fold what was sent, between the first scores and the last."""
     first: tuple[float, int] | None = None
-    with closing(KafkaConsumer(bootstrap_servers=servers)) as consumer, worker(servers, topics) as (process, told):
+    with closing(KafkaConsumer(bootstrap_servers=servers)) as consumer:
         while True:
-            done, now = sum(consumer.end_offsets(places).values()), time.monotonic()
+            done, now = records_in(consumer, topics.scores, len(log.partitions)), time.monotonic()
             if done and first is None:
                 first = (now, done)
             if first is not None and done >= log.impressions:
                 return (done - first[1]) / (now - first[0]) * log.events / log.impressions
-            if process.poll() is not None:
-                raise SystemExit(told())
+            for process, told in running:
+                if process.poll() is not None:
+                    raise SystemExit(told())
             time.sleep(0.05)
+
+
+def records_in(consumer: KafkaConsumer, topic: str, partitions: int) -> int:
+    """Return how many records a new topic has by now."""
+    return sum(consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)]).values())
 
 
 def made_topics(servers: str, name: str, partitions: int) -> TopicsSection:

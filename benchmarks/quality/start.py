@@ -4,6 +4,7 @@ Beside it are Vowpal Wabbit, which learns from the same examples, and the mean s
 comes late: nothing is known of any outcome in the first piece.
 """
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -59,12 +60,8 @@ def in_pieces(log: RealLog, delay_ms: int) -> list[str]:
 def beginning_of(log: RealLog) -> Beginning:
     """Replay a log's first two hours, to the end of their windows."""
     records = log.records()
-    first, last = 0, len(records)
     end_ms = time_of(records[0]) + PIECES * PIECE_MS + BEHIND_MS
-    while last - first > 1:  # the records are in the order of time
-        middle = (first + last) // 2
-        first, last = (first, middle) if time_of(records[middle]) >= end_ms else (middle, last)
-    taken = records[:last]
+    taken = records[: bisect_left(records, end_ms, key=time_of)]  # they are in the order of time
     run = replayed(log, taken, keep=True)
     peer = vowpal_wabbit(log, taken, run, "")
     return Beginning(np.array([ts for _, ts in peer.moments]), run.labels, run.scores, peer.scores)

@@ -143,14 +143,17 @@ def test_estimates_equal_a_dictionary_of_buckets(steps: list[tuple[int, float, b
         assert ((memory.trust >= 0.0) & (memory.trust <= 0.2)).all()
 
 
+def read_once() -> tuple[ErrorMemory, MemoryReads, ErrorMemoryParameters]:
+    """Return a memory that one impression was read from; each call gives the same."""
+    memory, reads, parameters = made(1)
+    scatter(reads, 2, 3)
+    read_error(memory, reads, 0, 0.3, START_MS, parameters, SCRATCH)
+    return memory, reads, parameters
+
+
 def test_a_label_that_is_amended_is_the_label() -> None:
     """A provisional label and what it was wrong by leave the sums that the label alone leaves."""
-    once, reads, parameters = made(1)
-    twice, again, _ = made(1)
-    for where in (reads, again):
-        scatter(where, 2, 3)
-    read_error(once, reads, 0, 0.3, START_MS, parameters, SCRATCH)
-    read_error(twice, again, 0, 0.3, START_MS, parameters, SCRATCH)
+    (once, reads, parameters), (twice, again, _) = read_once(), read_once()
     write_error(once, reads, 0, 1.0, START_MS, parameters)
     write_error(twice, again, 0, 0.25, START_MS, parameters)
     amend_label(twice, again, 0, 0.75, START_MS, parameters)
@@ -160,12 +163,7 @@ def test_a_label_that_is_amended_is_the_label() -> None:
 
 def test_an_impression_that_comes_to_stand_for_more_is_so_many() -> None:
     """A positive that weighs 3 in the end leaves the sums of one that weighed 3 from the beginning."""
-    once, reads, parameters = made(1)
-    later, again, _ = made(1)
-    for where in (reads, again):
-        scatter(where, 2, 3)
-    read_error(once, reads, 0, 0.3, START_MS, parameters, SCRATCH)
-    read_error(later, again, 0, 0.3, START_MS, parameters, SCRATCH)
+    (once, reads, parameters), (later, again, _) = read_once(), read_once()
     write_moved_error(once, reads, 0, 1.0, 0.0, START_MS, parameters, 3.0)
     write_error(later, again, 0, 1.0, START_MS, parameters)
     amend_label(later, again, 0, 2.0, START_MS, parameters)
