@@ -1,19 +1,22 @@
-"""What a ranking costs, by candidate: folded alone, from bytes to bytes, as impressions, and with exact attention.
+"""What a ranking costs, by candidate: folded alone, from bytes to bytes, as impressions, and beside peers.
 
-    python -m benchmarks.rank [--runs 60]
+    python -m benchmarks.rank [--runs 40]
 
 A user with 100 000 behaviours asks for 50 and for 1 000 of 20 000 items, under eight context fields. Processor time of
-the thread, the best of the runs, in microseconds. Leaving operators out tells where the time goes.
+the thread, the best of the runs, in microseconds. Leaving operators out tells where the time goes. Beside them are
+Vowpal Wabbit's `predict` of the same rows, as text and parsed before, and exact attention over the whole history.
+
+It takes less than a minute where the fold is compiled already; `thalweg warm-up` compiles it.
 """
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from thalweg.operators.attention import attend, new_gathered
 from thalweg.operators.behaviors import BehaviorsConfiguration, gather_recent, new_behaviors
@@ -24,12 +27,14 @@ from thalweg.operators.structures.table import claim_row, new_table
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.driver import START_MS
 from thalweg.streams.partition.partition import Partition
+from vowpalwabbit import Workspace
+
+from benchmarks.vowpal_wabbit import FIXED, Lines
 
 ITEMS, USERS, FIELDS = 20_000, 2_000, 8
 BEHAVIOURS, OTHERS = 100_000, 60_000
 COUNTS = (50, 1_000)
-BLOCK = 2_500
-EXACT_CANDIDATES = 5
+BLOCK = 40_000  # read at a time: one part of it is folded while the next is read
 US = 1e6
 
 
@@ -51,19 +56,18 @@ def events(chance: random.Random) -> Iterator[dict[str, Any]]:
             yield acted | {"item": item, "ts": ts, "action": "click"}
 
 
-def filled(configuration: Configuration) -> tuple[Partition, int]:
-    """Return a partition behind the log, and the offset that comes next."""
+def log() -> list[LogRecord]:
+    """Return the log that all configurations fold."""
+    encode = msgspec.json.Encoder().encode
+    return [LogRecord(offset, encode(event)) for offset, event in enumerate(events(random.Random(5)))]
+
+
+def filled(configuration: Configuration, records: list[LogRecord]) -> Partition:
+    """Return a partition behind a log."""
     partition = Partition(configuration, examples=False)
-    block: list[LogRecord] = []
-    offset = 0
-    for event in events(random.Random(5)):
-        block.append(LogRecord(offset, json.dumps(event).encode()))
-        offset += 1
-        if len(block) == BLOCK:
-            partition.process(block)
-            block = []
-    partition.process(block)
-    return partition, offset
+    for first in range(0, len(records), BLOCK):
+        partition.process(records[first : first + BLOCK])
+    return partition
 
 
 def best(runs: int, call: Callable[[], object]) -> float:
@@ -76,36 +80,71 @@ def best(runs: int, call: Callable[[], object]) -> float:
     return min(times) * US
 
 
-def request(chance: random.Random, offset: int, count: int) -> LogRecord:
-    """Return a request of the user with the long history."""
-    asked = {"type": "request", "id": f"r{offset}", "user": "heavy", "ts": START_MS, "context": context(chance)}
-    wanted = [f"item-{number}" for number in chance.sample(range(ITEMS), count)]
-    return LogRecord(offset, json.dumps(asked | {"candidates": wanted}).encode())
+class Row(NamedTuple):
+    """One user, one item and their context."""
+
+    user: str
+    item: str
+    context: dict[str, Any]
+
+    def impression(self, offset: int) -> LogRecord:
+        """Return the impression of this row."""
+        event = {"type": "impression", "id": f"x{offset}", "ts": START_MS}
+        return LogRecord(offset, msgspec.json.encode(event | self._asdict()))
 
 
-def measure(name: str, configuration: Configuration, runs: int) -> None:
+def asked(chance: random.Random, count: int) -> list[Row]:
+    """Return what the user with the long history asks for."""
+    fields = context(chance)
+    return [Row("heavy", f"item-{number}", fields) for number in chance.sample(range(ITEMS), count)]
+
+
+def shown(chance: random.Random, count: int) -> list[Row]:
+    """Return so many rows of other users."""
+    return [Row(f"u{number % USERS}", f"item-{number}", context(chance)) for number in range(count)]
+
+
+def request(rows: list[Row], offset: int) -> LogRecord:
+    """Return a request for rows of one user and context."""
+    event = {"type": "request", "id": f"r{offset}", "user": rows[0].user, "ts": START_MS, "context": rows[0].context}
+    return LogRecord(offset, msgspec.json.encode(event | {"candidates": [row.item for row in rows]}))
+
+
+def measure(name: str, configuration: Configuration, records: list[LogRecord], runs: int) -> None:
     """Print what candidates cost under a configuration."""
-    partition, offset = filled(configuration)
+    partition, offset = filled(configuration, records), len(records)
     chance = random.Random(6)
     for count in COUNTS:
-        record = request(chance, offset, count)
+        record = request(asked(chance, count), offset)
         block = partition._columnizer.columns([record])
         emitted = partition._room(1, count + 1)
-        arguments = (partition.state, partition._parameters, partition._scratch, block.columns, emitted, 0)
+        arguments = (partition._held_state, partition._parameters, partition._scratch, block.columns, emitted, 0)
         folded = best(runs, lambda arguments=arguments: fold(*arguments))  # type: ignore[misc]
         whole = best(runs, lambda record=record: partition.process([record]))  # type: ignore[misc]
         told = f"fold {folded:8.0f} us, {folded / count:5.2f} a candidate; bytes to bytes {whole:8.0f} us"
         print(f"{name:24} {count:5} candidates: {told}", flush=True)
-    shown = []
-    for number in range(COUNTS[-1]):
-        event = {"type": "impression", "id": f"x{number}", "user": f"u{number % USERS}", "item": f"item-{number}"}
-        value = json.dumps(event | {"ts": START_MS, "context": context(chance)}).encode()
-        shown.append(LogRecord(offset + 1 + number, value))
-    started = time.thread_time()
-    partition.process(shown)
-    print(
-        f"{name:24} {COUNTS[-1]:5} impressions instead, bytes to bytes: {(time.thread_time() - started) * US:8.0f} us"
-    )
+    rows = shown(chance, COUNTS[-1])
+    instead = [row.impression(offset + 1 + number) for number, row in enumerate(rows)]
+    whole = best(1, lambda: partition.process(instead))
+    print(f"{name:24} {COUNTS[-1]:5} impressions instead, bytes to bytes: {whole:8.0f} us", flush=True)
+
+
+def print_vowpal_wabbit(runs: int) -> None:
+    """Print what Vowpal Wabbit's `predict` of the rows of a request costs, learned once each."""
+    chance, lines = random.Random(6), Lines(Configuration())
+    for count in COUNTS:
+        texts = [lines.line(row.user, row.item, START_MS, row.context) for row in asked(chance, count)]
+        peer = Workspace(FIXED)
+        for number, text in enumerate(texts):
+            peer.learn(f"{1 - number % 2 * 2} {text}")
+        of_text = best(runs, lambda peer=peer, texts=texts: [peer.predict(text) for text in texts])  # type: ignore[misc]
+        examples = [peer.parse(text) for text in texts]
+        parsed = best(runs, lambda peer=peer, given=examples: [peer.predict(each) for each in given])  # type: ignore[misc]
+        told = f"{of_text / count:5.2f} us a candidate, {parsed / count:5.2f} parsed before"
+        print(f"{'Vowpal Wabbit predicts':24} {count:5} candidates: {told}", flush=True)
+        for example in examples:
+            peer.finish_example(example)
+        peer.finish()
 
 
 def exact(runs: int) -> float:
@@ -127,22 +166,18 @@ def exact(runs: int) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=60)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=40)
     runs = parser.parse_args().runs
-    c = Configuration()
-    measure("defaults", c, runs)
-    measure("cross_rank = 0", replace(c, learner=replace(c.learner, cross_rank=0)), runs)
-    measure("and no interests", replace(c, learner=replace(c.learner, cross_rank=0, interests=False)), runs)
-    measure(
-        "and no crossed memories",
-        replace(
-            c,
-            learner=replace(c.learner, cross_rank=0, interests=False),
-            error_memory=replace(c.error_memory, crosses=()),
-        ),
-        runs,
-    )
+    c, records = Configuration(), log()
+    plain = replace(c, learner=replace(c.learner, cross_rank=0))
+    short = replace(c, learner=replace(plain.learner, interests=False))
+    measure("defaults", c, records, runs)
+    measure("cross_rank = 0", plain, records, runs)
+    measure("and no interests", short, records, runs)
+    bare = replace(short, error_memory=replace(c.error_memory, crosses=()))
+    measure("and no crossed memories", bare, records, runs)
+    print_vowpal_wabbit(runs)
     print(f"exact attention over {BEHAVIOURS} behaviours: {exact(runs):8.0f} us a candidate")
 
 
