@@ -44,7 +44,7 @@ if INTERPRETED:
 
     def uint64(x: Any) -> int:
         """Return x as a uint64, as keys are, negative numbers modulo 2**64 as compiled code takes them."""
-        return np.uint64(int(x) & WORD)  # type: ignore[return-value]
+        return x if type(x) is np.uint64 else np.uint64(int(x) & WORD)  # type: ignore[return-value]
 
 else:
 

@@ -139,7 +139,7 @@ def made(kind: Callable[..., Kind], **sizes: Any) -> Kind:
             inner = {name: _sized(size, sizes) for name, size in declared.sizes.items()}
             found[name] = made(member, **sizes | inner)
             continue
-        dtype = np.dtype(get_args(get_args(member)[1])[0])
+        dtype = _dtype_of(member)
         shape = tuple(_sized(size, sizes) for size in declared.shape)
         if kind in _SIDE_BY_SIDE and isinstance(declared.shape[0], str) and not declared.apart:
             rows.setdefault(declared.shape[0], {})[name] = (dtype, shape[1:])
@@ -157,6 +157,12 @@ def _sized(size: Any, sizes: dict[str, Any]) -> Any:
     if isinstance(size, tuple) and callable(size[0]):
         return size[0](_sized(size[1], sizes))
     return sizes[size] if isinstance(size, str) else size
+
+
+@cache
+def _dtype_of(array: Any) -> np.dtype[Any]:
+    """Return the type of the numbers in an annotated array."""
+    return np.dtype(get_args(get_args(array)[1])[0])
 
 
 @cache
@@ -183,10 +189,16 @@ def fields_of(kind: Any) -> list[tuple[str, Field]]:
 
 def walk(tree: Any) -> Iterator[Declared]:
     """Yield every array of a tree of named tuples, with what is declared of it, in that order."""
-    for path, field in fields_of(cast(Any, type(tree))):
-        outer, _, name = path.rpartition(".")
-        owner = attrgetter(outer)(tree) if outer else tree
+    for path, field, owner_of, name in _members_of(cast(Any, type(tree))):
+        owner = tree if owner_of is None else owner_of(tree)
         yield Declared(path, field, owner, getattr(owner, name))
+
+
+@cache
+def _members_of(kind: Any) -> list[tuple[str, Field, Callable[[Any], Any] | None, str]]:
+    """Return all arrays of a named tuple: dotted name, declaration, what finds the tuple it is in, its name there."""
+    parts = ((path, field, *path.rpartition(".")[::2]) for path, field in fields_of(kind))
+    return [(path, field, attrgetter(outer) if outer else None, name) for path, field, outer, name in parts]
 
 
 def mapped(tree: Any, arrays: dict[str, Array], path: str = "") -> Any:

@@ -7,6 +7,8 @@ as compiled code keeps it, and what it returns is passed as one pointer. Compile
 `by_reference` makes.
 """
 
+import struct
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -32,11 +34,11 @@ class Held:
     def __init__(self, target: Any) -> None:
         """Unpack a named tuple of arrays, numbers and such tuples."""
         self.target = target
-        kind = cast(Any, numba).typeof(target)
-        self._numba_type_ = Reference(kind)  # numba looks for this name first
-        self._words = np.zeros(-(-_size_of(kind) // 8), np.int64)
+        reference = _reference_to(target)
+        self._numba_type_ = reference  # numba looks for this name first
+        self._words = np.zeros(-(-_size_of(reference.target) // 8), np.int64)
         self.address = self._words.ctypes.data
-        _write(self._words.view(np.uint8), kind, target)
+        _layout_of(reference.target).pack_into(self._words, 0, *_values_of(target))
         self.__dict__.update(zip(target._fields, target, strict=True))
 
     def _replace(self, **members: Any) -> Any:
@@ -46,6 +48,28 @@ class Held:
 def held(target: Target) -> Target:
     """Return a named tuple as compiled code takes it fastest; to Python it reads like the tuple itself."""
     return cast(Target, Held(target))
+
+
+_REFERENCES: dict[Any, Reference] = {}
+"""The types of named tuples so far, by what `_sort_of` returns."""
+
+
+def _reference_to(target: Any) -> Reference:
+    """Return numba's type of a reference to a named tuple; numba takes milliseconds to find it, so it is kept."""
+    sort = _sort_of(target)
+    found = _REFERENCES.get(sort)
+    if found is None:
+        found = _REFERENCES[sort] = Reference(cast(Any, numba).typeof(target))
+    return found
+
+
+def _sort_of(value: Any) -> Any:
+    """Return all of a value that its numba type follows from."""
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.ndim, value.flags.num
+    if isinstance(value, tuple):
+        return type(value), *map(_sort_of, value)
+    return (int, value.bit_length() > 63) if type(value) is int else type(value)
 
 
 class _Place(NamedTuple):
@@ -93,18 +117,42 @@ def _places_of(kind: Any) -> tuple[_Place, ...]:
     return tuple(places)
 
 
-def _write(room: Any, kind: Any, target: Any) -> None:
-    """Write a named tuple's members to their places in `room` [bytes]."""
-    for place, member, value in zip(_places_of(kind), kind.types, target, strict=True):
-        part = room[place.start : place.start + place.size]
-        if isinstance(member, types.BaseNamedTuple):
-            _write(part, member, value)
-        elif isinstance(member, types.Array):
+@cache
+def _layout_of(kind: Any) -> struct.Struct:
+    """Return how what `_values_of` yields of such a named tuple is written, the bytes between members included."""
+    return struct.Struct(f"={_format_of(kind)}")
+
+
+def _format_of(kind: Any) -> str:
+    """Return the format of a member, as `struct` has it."""
+    if isinstance(kind, types.Array):
+        return f"{ARRAY_WORDS + 2 * kind.ndim}q"
+    if isinstance(kind, types.Boolean):
+        return "?"
+    if isinstance(kind, types.Float):
+        return {32: "f", 64: "d"}[kind.bitwidth]
+    if isinstance(kind, types.Integer):
+        code = {8: "b", 16: "h", 32: "i", 64: "q"}[kind.bitwidth]
+        return code if kind.signed else code.upper()
+    found, end = "", 0
+    for place, member in zip(_places_of(kind), kind.types, strict=True):
+        found += f"{place.start - end}x{_format_of(member)}"
+        end = place.start + place.size
+    return f"{found}{_place_of(kind, 0).size - end}x"
+
+
+def _values_of(target: Any) -> Iterator[Any]:
+    """Yield the numbers that compiled code keeps of a named tuple, member by member."""
+    for value in target:
+        if isinstance(value, np.ndarray):
             # without an owner: no references are counted, and the tuple keeps its arrays
-            words = (0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
-            part.view(np.int64)[:] = words
+            yield from (0, 0, value.size, value.itemsize, value.__array_interface__["data"][0])
+            yield from value.shape
+            yield from value.strides
+        elif isinstance(value, tuple):
+            yield from _values_of(value)
         else:
-            part.view(np.bool_ if isinstance(member, types.Boolean) else str(member))[0] = value
+            yield value
 
 
 @unbox(Reference)
