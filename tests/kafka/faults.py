@@ -250,9 +250,9 @@ class Moving(NamedTuple):
 
 
 @contextmanager
-def moving(workers: Workers) -> Iterator[Moving]:
+def moving(workers: Workers, rate: float = RATE) -> Iterator[Moving]:
     """Have events on their way while the block lasts, which begins when all scores move; after it all is settled."""
-    with Load(workers) as load, Follower(workers) as follower:
+    with Load(workers, rate) as load, Follower(workers) as follower:
         follower.wait_moving(now())
         yield Moving(load, follower)
         load.end()
@@ -260,11 +260,11 @@ def moving(workers: Workers) -> Iterator[Moving]:
         workers.events_per_s.append(load.events_per_s)
 
 
-def kills(workers: Workers, times: int) -> list[float]:
+def kills(workers: Workers, times: int, *, rate: float = RATE) -> list[float]:
     """SIGKILL the worker with outputs behind its newest checkpoint, and start another one at once."""
     recoveries = []
     worker = ready(workers)
-    with moving(workers) as (_, follower):
+    with moving(workers, rate) as (_, follower):
         for _ in range(times):
             workers.kill_with_outputs_beyond(worker)
             killed_at = now()
@@ -274,11 +274,11 @@ def kills(workers: Workers, times: int) -> list[float]:
     return recoveries
 
 
-def broker_kills(workers: Workers, times: int, *, broker: Broker) -> list[float]:
+def broker_kills(workers: Workers, times: int, *, broker: Broker, rate: float = RATE) -> list[float]:
     """SIGKILL the only broker and start it again; the times are from when it serves again."""
     recoveries = []
     worker = ready(workers)
-    with moving(workers) as (load, follower):
+    with moving(workers, rate) as (load, follower):
         for _ in range(times):
             broker.kill()
             broker.start()
@@ -289,11 +289,11 @@ def broker_kills(workers: Workers, times: int, *, broker: Broker) -> list[float]
     return recoveries
 
 
-def zombies(workers: Workers, times: int) -> list[float]:
+def zombies(workers: Workers, times: int, *, rate: float = RATE) -> list[float]:
     """Stop a worker past its session, have another one take over, wake the first."""
     recoveries = []
     first = ready(workers)
-    with moving(workers) as (_, follower):
+    with moving(workers, rate) as (_, follower):
         for _ in range(times):
             workers.wait(lambda: workers.scores_beyond_checkpoints() > 100, "outputs that no checkpoint knows of")
             first.send_signal(signal.SIGSTOP)

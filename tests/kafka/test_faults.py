@@ -14,6 +14,8 @@ from tests.kafka.scoring import Workers
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(420)]
 Unique = Callable[[str], str]
 MODES = ("suppress", "transactional")
+RATE = 1_000
+"""Events a second: what is under way when something dies, without the work of `make soak`, which has 2 500."""
 
 
 def faulted(servers: str, unique: Unique, folder: Path, mode: str) -> Workers:
@@ -35,7 +37,7 @@ def tell(request: pytest.FixtureRequest, recoveries: Sequence[float]) -> None:
 def test_three_kills(broker: str, unique: Unique, tmp_path: Path, mode: str, request: pytest.FixtureRequest) -> None:
     """After each of three `kill -9` the next worker goes on exactly."""
     with faulted(broker, unique, tmp_path, mode) as workers:
-        recoveries = kills(workers, 3)
+        recoveries = kills(workers, 3, rate=RATE)
         tell(request, recoveries)
         assert difference(workers) == Difference()
         assert len(recoveries) == 3
@@ -51,7 +53,7 @@ def test_a_broker_dies_and_comes_back(
 ) -> None:
     """The worker outlives its broker and goes on by itself."""
     with faulted(own_broker.bootstrap_servers, unique, tmp_path, mode) as workers:
-        tell(request, broker_kills(workers, 1, broker=own_broker))
+        tell(request, broker_kills(workers, 1, broker=own_broker, rate=RATE))
         assert difference(workers) == Difference()
     gc.collect()
 
@@ -62,5 +64,5 @@ def test_a_worker_that_was_stopped_past_its_session_wakes_up(
 ) -> None:
     """Partitions move to a second worker meanwhile, and what the first does when it wakes up reaches no reader."""
     with faulted(broker, unique, tmp_path, mode) as workers:
-        tell(request, zombies(workers, 1))
+        tell(request, zombies(workers, 1, rate=RATE))
         assert difference(workers) == Difference()
