@@ -24,7 +24,11 @@ from thalweg.operators.admission import (
 from thalweg.operators.configuration import TableConfiguration
 from thalweg.operators.machine.compiled import compiled
 
+from tests.soak import sized
+
 KEYS = 40_000
+TRIALS_WHOLE = 20_000
+TRIALS = sized(5_000, TRIALS_WHOLE)
 
 
 @compiled
@@ -180,9 +184,10 @@ def test_an_id_whose_tag_and_set_agree_is_taken_for_the_other() -> None:
 
 @pytest.mark.parametrize("a_set", [1, 2, 4])
 @pytest.mark.large
+@pytest.mark.soak(TRIALS, TRIALS_WHOLE, "trials")
 def test_a_count_is_lost_no_more_often_than_stated(a_set: int) -> None:
     """After n other ids a count must be lost where 8 or more fell into its set: P(Binomial(n, 1/sets) >= 8)."""
-    sets, trials = 64, 20_000
+    sets, trials = 64, TRIALS
     others, chance = a_set * sets, 1 / sets
     kept = sum(math.comb(others, k) * chance**k * (1 - chance) ** (others - k) for k in range(SET_CELLS))
     keys = np.unique(np.random.default_rng(a_set).integers(1, 2**64, trials * (others + 1), dtype=np.uint64))

@@ -29,6 +29,7 @@ from thalweg.operators.joiner import (
     write_record,
 )
 from thalweg.operators.machine.compiled import INTERPRETED
+from thalweg.operators.machine.reference import held
 from thalweg.operators.structures.deadlines import next_due
 from thalweg.operators.structures.ownership import attach, first_of
 from thalweg.operators.structures.pool import available
@@ -68,7 +69,7 @@ class JoinerAgainstDictionary(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.waiting = new_waiting(CONFIGURATION, USERS)
+        self.waiting = held(new_waiting(CONFIGURATION, USERS))
         self.parameters = joiner_parameters(CONFIGURATION)
         self.model: dict[int, Known] = {}
         self.order = 0

@@ -30,6 +30,14 @@ def add_in(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a cache that has code in it; a test leaves it as it is."""
+    folder = tmp_path_factory.mktemp("filled")
+    assert add_in(folder).returncode == 0
+    return folder
+
+
 def modes(folder: Path) -> set[str]:
     return {f"{'d' if path.is_dir() else '-'}{stat.S_IMODE(path.stat().st_mode):o}" for path in folder.rglob("*")}
 
@@ -48,17 +56,18 @@ def test_folders_and_files_are_their_owners_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["cache", "compiled", "digest", "digests", "remembered", "*.nbi", "*.nbc"])
-def test_what_others_may_write_is_refused(tmp_path: Path, which: str) -> None:
+def test_what_others_may_write_is_refused(filled: Path, which: str) -> None:
     """A folder or file of the cache that others may write must be refused, with its name and what to do."""
-    assert add_in(tmp_path).returncode == 0
-    [digest] = (tmp_path / "cache" / "compiled").iterdir()
-    digests = tmp_path / "cache" / "digests"
+    [digest] = (filled / "cache" / "compiled").iterdir()
+    digests = filled / "cache" / "digests"
     [remembered] = digests.iterdir()
-    named = {"cache": tmp_path / "cache", "compiled": digest.parent, "digest": digest}
+    named = {"cache": filled / "cache", "compiled": digest.parent, "digest": digest}
     named |= {"digests": digests, "remembered": remembered}
     path = named[which] if which in named else next(digest.glob(which))
-    path.chmod(path.stat().st_mode | stat.S_IWOTH)
-    refused = add_in(tmp_path)
+    mode = path.stat().st_mode
+    path.chmod(mode | stat.S_IWOTH)
+    refused = add_in(filled)
+    path.chmod(mode)
     assert refused.returncode != 0
     assert f"{path} can be written by others" in refused.stderr.splitlines()[-1]
     assert "set THALWEG_CACHE" in refused.stderr.splitlines()[-1]

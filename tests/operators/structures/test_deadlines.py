@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from thalweg.operators.machine.reference import held
 from thalweg.operators.structures.deadlines import (
     last_deadline,
     move_deadline,
@@ -24,7 +25,7 @@ class DeadlinesAgainstDictionary(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.deadlines = new_deadlines(SLOTS)
+        self.deadlines = held(new_deadlines(SLOTS))
         self.model: dict[int, tuple[int, int, int]] = {}
         self.keys = np.random.default_rng(SLOTS).permutation(SLOTS).astype(np.uint64)
 

@@ -3,6 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from thalweg.operators.machine.reference import held
 from thalweg.operators.structures.ownership import attach, detach, first_of, last_of, new_owned
 
 OWNERS, THINGS = 4, 9
@@ -13,7 +14,7 @@ class OwnedAgainstLists(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.owned = new_owned(OWNERS, THINGS)
+        self.owned = held(new_owned(OWNERS, THINGS))
         self.model: list[list[int]] = [[] for _ in range(OWNERS)]
 
     @rule(owner=st.integers(0, OWNERS - 1), thing=st.integers(0, THINGS - 1))

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from thalweg.operators.machine.reference import held
 from thalweg.operators.structures.table import (
     NONE,
     Table,
@@ -67,7 +68,7 @@ class TableAgainstDictionary(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.table = new_table(LIMIT, LISTS)
+        self.table = held(new_table(LIMIT, LISTS))
         self.model = Model()
         self.now_ms = 1_000_000
         self.remembered: list[tuple[int, int, int]] = []
