@@ -162,7 +162,8 @@ def _sized(size: Any, sizes: dict[str, Any]) -> Any:
 @cache
 def _dtype_of(array: Any) -> np.dtype[Any]:
     """Return the type of the numbers in an annotated array."""
-    return np.dtype(get_args(get_args(array)[1])[0])
+    dtype: np.dtype[Any] = np.dtype(get_args(get_args(array)[1])[0])
+    return dtype
 
 
 @cache

@@ -38,7 +38,7 @@ class Held:
         self._numba_type_ = reference  # numba looks for this name first
         self._words = np.zeros(-(-_size_of(reference.target) // 8), np.int64)
         self.address = self._words.ctypes.data
-        _layout_of(reference.target).pack_into(self._words, 0, *_values_of(target))
+        _layout_of(reference.target).pack_into(self._words.data, 0, *_values_of(target))
         self.__dict__.update(zip(target._fields, target, strict=True))
 
     def _replace(self, **members: Any) -> Any:
@@ -132,8 +132,8 @@ def _format_of(kind: Any) -> str:
     if isinstance(kind, types.Float):
         return {32: "f", 64: "d"}[kind.bitwidth]
     if isinstance(kind, types.Integer):
-        code = {8: "b", 16: "h", 32: "i", 64: "q"}[kind.bitwidth]
-        return code if kind.signed else code.upper()
+        code = {8: "b", 16: "h", 32: "i", 64: "q"}[cast(Any, kind).bitwidth]
+        return code if cast(Any, kind).signed else code.upper()
     found, end = "", 0
     for place, member in zip(_places_of(kind), kind.types, strict=True):
         found += f"{place.start - end}x{_format_of(member)}"
