@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from thalweg.operators.machine.compiled import INTERPRETED
 
 from tests.fold.agreement import apart, of_the_fold, of_the_specification, shown_by_the_fold, taught
 from tests.fold.configurations import configurations
@@ -14,7 +13,7 @@ from tests.soak import sized
 
 LAST, MEDIAN = 1e-4, 1e-5
 WHOLE = 3_000
-EVENTS = 450 if INTERPRETED else sized(600, WHOLE)
+EVENTS = sized(450, WHOLE)
 
 
 @pytest.mark.long

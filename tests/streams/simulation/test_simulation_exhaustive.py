@@ -57,9 +57,9 @@ PLANTED: Sequence[tuple[Mode, Mutation]] = (
 )
 SINGLE_RECORDS, PAIRS_WHOLE = 200, 20
 PAIR_RECORDS = sized(6, PAIRS_WHOLE)
-QUARTER = SINGLE_RECORDS // 4
-QUARTERS = range(0, SINGLE_RECORDS, sized(4, 1) * QUARTER)
-QUARTER_MIN, PAIRS_MIN = 45, PAIR_RECORDS - 2
+PART = SINGLE_RECORDS // 8
+PARTS = range(0, SINGLE_RECORDS, sized(8, 1) * PART)
+PART_MIN, PAIRS_MIN = PART - 5, PAIR_RECORDS - 2
 """At how many records a worker dies at each step, at least: the first records make no scores, so that none are sent."""
 
 
@@ -98,13 +98,13 @@ def all_of(
     return passed
 
 
-@pytest.mark.soak(len(QUARTERS) * QUARTER, SINGLE_RECORDS, "records")
-@pytest.mark.parametrize("first", QUARTERS)
+@pytest.mark.soak(len(PARTS) * PART, SINGLE_RECORDS, "records")
+@pytest.mark.parametrize("first", PARTS)
 @pytest.mark.parametrize("mode", STEPS)
 def test_a_crash_at_every_step_and_every_record(executor: ProcessPoolExecutor, mode: Mode, first: int) -> None:
     """Whoever dies between any two calls to the world, at any of 200 records, nothing is lost, twice or different."""
-    passed = all_of(executor, range(first, first + QUARTER), SINGLE_RECORDS, mode, crashes_max=1, more=3)
-    assert {point: len(passed[point]) for point in STEPS[mode] if len(passed[point]) < QUARTER_MIN} == {}
+    passed = all_of(executor, range(first, first + PART), SINGLE_RECORDS, mode, crashes_max=1, more=3)
+    assert {point: len(passed[point]) for point in STEPS[mode] if len(passed[point]) < PART_MIN} == {}
 
 
 @pytest.mark.parametrize(("mode", "mutation"), PLANTED, ids=lambda value: getattr(value, "__name__", value))
