@@ -3,10 +3,14 @@
 `measure` runs it against a worker that has its partition; `python -m benchmarks.worker` prints the figures. The sender
 is a process of its own that runs this module:
 
-    python -m benchmarks.trickle SERVERS TOPIC RATE EVENTS SENT_AT < LINES
+    python -m benchmarks.trickle SERVERS TOPIC RATE LINGER_MS EVENTS SENT_AT < LINES
 
-It hands each event to librdkafka by itself when it is due, with a linger of 0, and writes to the file SENT_AT when it
-did. Its processor time is told too: on two cores it takes from what broker and worker have.
+It hands each event to librdkafka by itself when it is due, and writes to the file SENT_AT when it did. The client then
+waits LINGER_MS for more events before it sends a request. Producers do so: 5 ms is the default of librdkafka and of
+Java's client since version 4. With 0 each event is a request of its own, as soon as the one before is answered; on two
+cores the broker's work for them takes from what the worker has. An event's lateness begins when it was handed over, so
+that it contains the linger. `python -m benchmarks.worker` reads the scores, with librdkafka too, and looks for nothing
+but the origin in each.
 """
 
 import os
@@ -33,18 +37,25 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Trickled(NamedTuple):
     """What came of one rate: `late_ms` [scores] in the order of sending, `sent_s` [scores] since the first of them.
 
-    `worker_cores`, `sender_cores` and `broker_cores` are shares of a core; `events_per_s` is what the sender reached,
-    `missing` how many scores never came.
+    `worker_cores`, `sender_cores`, `broker_cores` and `reader_cores` are shares of a core, `seconds_per_event` is how
+    long it all took for each event; `events_per_s` is what the sender reached, `missing` how many scores never came.
     """
 
     rate: int
+    linger_ms: float
     events_per_s: float
+    seconds_per_event: float
     late_ms: npt.NDArray[np.float64]
     sent_s: npt.NDArray[np.float64]
     missing: int
     worker_cores: float
     sender_cores: float
     broker_cores: float
+    reader_cores: float
+
+    def us_per_event(self, cores: float) -> float:
+        """Return the microseconds of processor time an event that a share of a core came to."""
+        return 1e6 * cores * self.seconds_per_event
 
     def percentile(self, percent: float) -> float:
         """Return a percentile of all scores' lateness in milliseconds."""
@@ -66,6 +77,7 @@ def measure(
     lines: Iterable[bytes],
     rate: int,
     seconds: int,
+    linger_ms: float = 5,
 ) -> Trickled:
     """Send `seconds` of events, and some before to warm up, to the input of `topics` (input, scores; one partition).
 
@@ -84,13 +96,15 @@ def measure(
         expected = np.array([b'"type":"impression"' in line for line in log.open("rb")])
         arrived_at = np.zeros(count)
         with log.open("rb") as events:
-            command = [sys.executable, "-m", "benchmarks.trickle", servers, source, str(rate), str(count), str(sent_at)]
-            sender = subprocess.Popen(command, stdin=events, stdout=subprocess.PIPE)
+            arguments = [servers, source, str(rate), str(linger_ms), str(count), str(sent_at)]
+            sender = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.trickle", *arguments], stdin=events, stdout=subprocess.PIPE
+            )
         assert sender.stdout is not None
-        used, began = [processor_s(each) for each in processes], time.monotonic()
+        used, began, reader_s = [processor_s(each) for each in processes], time.monotonic(), time.process_time()
         receive(consumer, f"{source}-0-".encode(), first_input, arrived_at, int(expected.sum()), sender)
         worker_s, broker_s = (processor_s(each) - before for each, before in zip(processes, used, strict=True))
-        elapsed_s = time.monotonic() - began
+        elapsed_s, reader_s = time.monotonic() - began, time.process_time() - reader_s
         sender_s = float(sender.stdout.read())
         sent = np.load(sent_at)
     consumer.close()
@@ -99,13 +113,16 @@ def measure(
     came = counted & (arrived_at > 0)
     return Trickled(
         rate,
+        linger_ms,
         (count - 1) / (sent[-1] - sent[0]),
+        elapsed_s / count,
         1000 * (arrived_at - sent)[came],
         (sent - sent[counted][0])[came],
         int((counted & ~came).sum()),
         worker_s / elapsed_s,
         sender_s / elapsed_s,
         broker_s / elapsed_s,
+        reader_s / elapsed_s,
     )
 
 
@@ -140,10 +157,10 @@ def processor_s(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def send(servers: str, topic: str, rate: int, count: int, sent_at: str) -> None:
+def send(servers: str, topic: str, rate: int, linger_ms: float, count: int, sent_at: str) -> None:
     """Send `count` events of standard input, each when it is due; write when each was handed over."""
     # none twice, since offsets tell which score is whose; an idempotent client takes half a core at 1 000 events/s
-    settings = {"linger.ms": 0, "acks": "all", "retries": 0, "partitioner": "murmur2_random"}
+    settings = {"linger.ms": linger_ms, "acks": "all", "retries": 0, "partitioner": "murmur2_random"}
     producer = Producer(settings | {"bootstrap.servers": servers})
     producer.list_topics(topic)
     times = np.zeros(count)
@@ -171,4 +188,4 @@ def send(servers: str, topic: str, rate: int, count: int, sent_at: str) -> None:
 
 
 if __name__ == "__main__":
-    send(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+    send(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]), sys.argv[6])

@@ -1,11 +1,13 @@
 """The worker with its real fold, against a Faust agent that only parses and re-emits each event; and its latency.
 
-    python -m benchmarks.worker [--events N] [--rates 100,500] [--seconds N]
+    python -m benchmarks.worker [--events N] [--rates 100,500,1000:0] [--seconds N]
 
 Everything runs on a broker of its own, over the made-up log of `examples/live`. A backlog is folded with 1 and with 4
 partitions; then events are sent one at a time at each rate to one partition. The worker runs in a process of its own
 at the default configuration: it scores, learns, writes examples, and acknowledges at checkpoints. The first 3 seconds
-of a rate are not counted. Compare the ratios: absolutes depend on the machine.
+of a rate are not counted. The sender's client waits 5 ms for more events, as clients do by default; `1000:0` is a rate
+at which it does not. The worker's processor time without events is taken first. All default rates take ten minutes; so
+do they, in three, with `--seconds 20`. Compare the ratios: absolutes depend on the machine.
 """
 
 import argparse
@@ -38,13 +40,16 @@ from thalweg.streams.partition.partition import Partition
 
 from benchmarks.faust_blocks import measure as measure_agent
 from benchmarks.faust_blocks import send_all
-from benchmarks.trickle import WARM_UP_S, Trickled, measure
+from benchmarks.trickle import WARM_UP_S, Trickled, measure, processor_s
 from examples.live.events import events
 from tests.kafka.broker import Broker
 
 THALWEG = [sys.executable, "-c", "from thalweg.streams.commands import main; main()"]
+DEFAULT_LINGER_MS = 5.0
+IDLE_S = 10
 COLUMNS = (
     "events/s",
+    "linger, ms",
     "reached",
     "median",
     "p99",
@@ -54,8 +59,10 @@ COLUMNS = (
     "missing",
     "worker, of a core",
     "µs an event",
+    "less what idleness takes",
     "sender, of a core",
     "broker, of a core",
+    "reader, of a core",
 )
 
 
@@ -233,32 +240,52 @@ def until_open(told: Callable[[], str]) -> None:
         time.sleep(0.2)
 
 
-def trickled(broker: Broker, rates: Sequence[int], seconds: int) -> Iterator[Trickled]:
-    """Give what comes of each rate, one worker having the partition all the while."""
+class Rate(NamedTuple):
+    """So many events a second, and how long the sender's client waits for more."""
+
+    events: int
+    linger_ms: float
+
+    @classmethod
+    def of(cls, text: str) -> "Rate":
+        """Read `1000` or `1000:0`."""
+        events, _, linger_ms = text.partition(":")
+        return cls(int(events), float(linger_ms or DEFAULT_LINGER_MS))
+
+
+def trickled(broker: Broker, rates: Sequence[Rate], seconds: int) -> Iterator[tuple[Trickled, float]]:
+    """Give what comes of each rate, with one worker, and that worker's share of a core without events."""
     servers = broker.bootstrap_servers
     topics = made_topics(servers, "trickle", 1)
-    lines = events(sum(rates) * (seconds + WARM_UP_S) + 1)
+    lines = events(sum(rate.events for rate in rates) * (seconds + WARM_UP_S) + 1)
     with worker(servers, topics) as (process, told):
         until_open(told)
+        time.sleep(WARM_UP_S)
+        used_s = processor_s(process.pid)
+        time.sleep(IDLE_S)
+        idle_cores = (processor_s(process.pid) - used_s) / IDLE_S
         for rate in rates:
             names, processes = (topics.interactions, topics.scores), (process.pid, broker.pid)
-            yield measure(servers, names, processes, lines, rate, seconds)
+            yield measure(servers, names, processes, lines, rate.events, seconds, rate.linger_ms), idle_cores
 
 
-def row_of(each: Trickled) -> list[str]:
+def row_of(each: Trickled, idle_cores: float) -> list[str]:
     """Return the cells of one rate."""
     pairs = [f"{each.first(p):.1f} / {each.last(p):.1f}" for p in (50, 99)]
-    per_event = 1e6 * each.worker_cores / each.events_per_s
+    per_event, idle_per_event = map(each.us_per_event, (each.worker_cores, idle_cores))
     return [
         f"{each.rate:,}",
+        f"{each.linger_ms:g}",
         f"{each.events_per_s:,.0f}",
         *(f"{each.percentile(p):.1f}" for p in (50, 99, 100)),
         *pairs,
         str(each.missing),
         f"{each.worker_cores:.0%}",
         f"{per_event:.0f}",
+        f"{per_event - idle_per_event:.0f}",
         f"{each.sender_cores:.0%}",
         f"{each.broker_cores:.0%}",
+        f"{each.reader_cores:.0%}",
     ]
 
 
@@ -282,18 +309,22 @@ def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=600_000, help="events of the backlog; 0: leave it out")
-    parser.add_argument("--rates", default="100,500,1000,5000,20000", help="events a second, each sent one at a time")
+    parser.add_argument(
+        "--rates",
+        default="100,500,1000,5000,20000,100:0,1000:0,5000:0",
+        help="events a second, each handed over by itself; :0 with no linger",
+    )
     parser.add_argument("--seconds", type=int, default=60, help="how long each rate is measured")
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
-    rates = [int(rate) for rate in options.rates.split(",") if rate]
+    rates = [Rate.of(rate) for rate in options.rates.split(",") if rate]
     with Broker(memory="512m") as broker:
         if options.events:
             compare(console, broker.bootstrap_servers, options.events)
         late = Table(*COLUMNS, title="ms from sending an event to its score's arrival")
-        for each in trickled(broker, rates, options.seconds) if rates else ():
-            late.add_row(*row_of(each))
-            console.print(f"{each.rate:,} events/s: median {each.percentile(50):.1f} ms")
+        for each, idle_cores in trickled(broker, rates, options.seconds) if rates else ():
+            late.add_row(*row_of(each, idle_cores))
+            console.print(f"{each.rate:,} events/s, linger {each.linger_ms:g} ms: median {each.percentile(50):.1f} ms")
         console.print(late)
 
 

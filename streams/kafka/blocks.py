@@ -1,8 +1,8 @@
 """Faust, fed whole fetched blocks of one partition instead of single messages.
 
 Faust's worker, web server, group membership, assignment, rebalance and commit stay as they are. What changes is the
-path from its fetcher to the code that processes: Faust makes a message, an event and two tasks for every record
-and passes them through an agent, 4 800 events a second; here the fetcher hands whole blocks to one `PartitionHandler`,
+path of the records: Faust makes a message, an event and two tasks for every record and passes them through an agent,
+4 800 events a second; here what `streams/kafka/reading.py` fetches goes in whole blocks to one `PartitionHandler`,
 which the application provides. No agent is involved, and on purpose: an agent that raises is restarted *behind* the
 message it failed on, and a processor that never loses an event must stop there instead.
 
@@ -43,13 +43,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any, NamedTuple, NoReturn, cast
 
 import faust
-from aiokafka.errors import KafkaError
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import IllegalStateError
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, TransportT
@@ -62,8 +63,9 @@ from thalweg.streams.kafka.partition_run import (
     PartitionProgress,
     PartitionRun,
 )
+from thalweg.streams.kafka.reading import Place, Reading
 from thalweg.streams.kafka.refusals import unreadable_batch
-from thalweg.streams.kafka.security import KafkaSection, faust_settings
+from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments, faust_settings
 from thalweg.streams.refusal import Refusal
 
 __all__ = [
@@ -78,8 +80,7 @@ __all__ = [
 ]
 
 COMMIT_TIMEOUT_S = 15.0
-SMALL_FETCH_RECORDS = 200
-"""Below so many records a fetch costs more than what it brings; a pause behind it lets more records come together."""
+GROUP_TIMEOUT_S = 1.0
 METADATA_MAX_AGE_MS = 10_000
 """How soon partitions that are added to a topic are noticed; the client's own default is five minutes."""
 
@@ -97,6 +98,7 @@ class BlockApp(faust.App):
     """A Faust app whose source topic is delivered in blocks; made by `block_app`."""
 
     source: str
+    kafka: KafkaSection
     handler: PartitionHandler
     limits: BlockLimits
     endings: EndingLimits
@@ -170,7 +172,8 @@ def block_app(
         "TableManager": NoTables,
     }
     app = BlockApp(name, **(defaults | settings | fixed))
-    app.source, app.handler, app.limits = source, handler, limits or BlockLimits()
+    app.source, app.kafka = source, kafka
+    app.handler, app.limits = handler, limits or BlockLimits()
     app.endings = endings or EndingLimits()
     return app
 
@@ -261,19 +264,49 @@ class BlockConsumer(driver.Consumer):
         self.app.blocks = self
         self._runs: dict[TP, PartitionRun] = {}
         self._acknowledged: dict[TP, int] = {}
-        self._room = asyncio.Event()
         self._closing = asyncio.Lock()
+        self.heard_at = monotonic()
+        self.reading = Reading(
+            self.app.source,
+            self._new_client,
+            partition_bytes_max=self.app.conf.consumer_max_fetch_size,
+            pause_ms=self.app.limits.fetch_pause_ms,
+            heard=self.hear,
+            fail=self.fail,
+        )
+
+    async def on_stop(self) -> None:
+        """Read nothing more."""
+        await super().on_stop()
+        await self.reading.stop()
+
+    def hear(self) -> None:
+        """Note that the brokers answered."""
         self.heard_at = monotonic()
 
     def progress(self) -> list[PartitionProgress]:
         """Report how far each assigned partition is."""
-        return [run.progress(self._acknowledged.get(tp), self._end(tp)) for tp, run in sorted(self._runs.items())]
+        return [
+            run.progress(self._acknowledged.get(tp), self.reading.end(tp.partition))
+            for tp, run in sorted(self._runs.items())
+        ]
 
-    def _end(self, tp: TP) -> int | None:
-        try:
-            return self.highwater(tp)
-        except (AssertionError, KafkaError):
-            return None  # the client does not have the partition any more
+    def read(self, tp: TP, offset: int) -> None:
+        """Read a partition that is open from an offset on."""
+        run = self._runs.get(tp)
+        if run is None or run.is_closing:
+            return
+
+        async def begin() -> int:
+            return (await self.earliest_offsets(tp))[tp]
+
+        def has_room() -> bool:
+            return run.has_room and self.flow_active
+
+        self.reading.add(Place(tp.partition, offset, has_room=has_room, take=run.put, begin=begin))
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Look at nothing: what Faust would look at is its own way of fetching."""
 
     async def perform_seek(self) -> None:
         """Open the partitions of a new assignment; each is fetched as soon as its own offset is known.
@@ -287,11 +320,14 @@ class BlockConsumer(driver.Consumer):
             run = PartitionRun(name, tp.partition, _Client(self, tp), self.app.handler, self.app.limits)
             self._runs[tp] = run
             run.start()
+        cast(_GroupThread, self._thread).fetch_nothing(assigned)
 
     async def wait_empty(self) -> None:
         """Close all partitions and commit what they acknowledge; before a rebalance, and before the worker ends."""
         async with self._closing:
             runs, self._runs = self._runs, {}
+            for tp in runs:
+                self.reading.remove(tp.partition)
             await asyncio.gather(*(run.close() for run in runs.values()))
             try:
                 # if the client's thread has crashed, nobody would ever answer
@@ -304,10 +340,6 @@ class BlockConsumer(driver.Consumer):
     def acknowledge(self, tp: TP, next_offset: int) -> None:
         """Note that nothing below an offset is needed again; it is committed at the next interval."""
         self._acknowledged[tp] = max(next_offset, self._acknowledged.get(tp, 0))
-
-    def made_room(self) -> None:
-        """Note that a partition may have become fit to be fetched."""
-        self._room.set()
 
     def fail(self, error: Exception) -> None:
         """End the worker because of an error in one partition, after the others are closed in order."""
@@ -342,7 +374,8 @@ class BlockConsumer(driver.Consumer):
         stopped = (self._stopped.is_set, cast(Any, fetcher)._stopped.is_set)
         try:
             while not any(is_set() for is_set in stopped):
-                await self._fetch_blocks()
+                # what fetches nothing still raises what the group's coordinator refuses, and shows it that we live
+                await self._getmany(active_partitions=set(self._runs), timeout=GROUP_TIMEOUT_S)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
@@ -352,29 +385,11 @@ class BlockConsumer(driver.Consumer):
         except Exception as error:
             self.fail(error)
 
-    async def _fetch_blocks(self) -> None:
-        """Fetch once, from the partitions that have room, and hand the records to their runs."""
-        self._room.clear()
-        active = self._get_active_partitions()
-        ready = {tp: run for tp, run in self._runs.items() if run.has_room and tp in active}
-        if not self.flow_active or not ready:
-            # a closing or opening partition wakes nobody, so look again soon
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._room.wait(), 0.1)
-            return
-        # The client wakes up for new records only: where a full partition may get room meanwhile, do not wait long.
-        full = len(ready) < len(self._runs)
-        fetched = await self._getmany(active_partitions=set(ready), timeout=0.05 if full else 1.0)
-        for tp, records in cast(Mapping[Any, list[Any]], fetched).items():
-            # A partition that was given up and came back while we waited goes on elsewhere, and is fetched from there.
-            run = ready.get(tp)
-            if run is not None and run is self._runs.get(tp):
-                await run.put(records)
-        if fetched and sum(map(len, fetched.values())) < SMALL_FETCH_RECORDS:
-            await asyncio.sleep(self.app.limits.fetch_pause_ms / 1000)
-
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
-        return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
+        return _GroupThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _new_client(self) -> AIOKafkaClient:
+        return AIOKafkaClient(**aiokafka_arguments(self.app.kafka))
 
 
 class BlockTransport(driver.Transport):
@@ -383,7 +398,19 @@ class BlockTransport(driver.Transport):
     Consumer = BlockConsumer
 
 
-class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
+class _GroupThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer in its thread: member of the group, asked for offsets, and fetching nothing."""
+
+    def fetch_nothing(self, tps: Iterable[TP]) -> None:
+        """Have the client leave partitions alone, as long as they are assigned."""
+        places = driver.ensure_aiokafka_TPset(tps)
+
+        def pause() -> None:
+            with suppress(IllegalStateError):  # they are not assigned any more
+                self._ensure_consumer().pause(*places)
+
+        self.thread_loop.call_soon_threadsafe(pause)
+
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         # Faust reads aborted transactions unless it runs transactions of its own, and has no setting for it
         consumer = super()._create_worker_consumer(transport)
@@ -391,9 +418,9 @@ class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
         send = consumer._client.send
 
         async def hearing(*arguments: Any, **named: Any) -> Any:
-            """Note when the brokers answer: fetches and heartbeats do, whether there is anything to read or not."""
+            """Note when the brokers answer: heartbeats do, whether there is anything to read or not."""
             answer = await send(*arguments, **named)
-            cast(BlockConsumer, self.consumer).heard_at = monotonic()
+            cast(BlockConsumer, self.consumer).hear()
             return answer
 
         consumer._client.send = hearing
@@ -412,16 +439,16 @@ class _Client:
         return LogBounds(begin[self._tp], end[self._tp])
 
     async def seek(self, offset: int) -> bool:
+        # the group's client fetches nothing, but would ask for the committed offset without end if it had no position
         await self._consumer.seek_wait({self._tp: offset})
+        self._consumer.read(self._tp, offset)
         return True
 
     def acknowledge(self, next_offset: int) -> None:
         self._consumer.acknowledge(self._tp, next_offset)
 
     def folded(self) -> None:
-        # what Faust looks at to tell whether a worker hangs
-        self._consumer.app.monitor.stream_inbound_time[self._tp] = monotonic()
-        self._consumer.made_room()
+        self._consumer.reading.made_room()
 
     def fail(self, error: Exception) -> None:
         self._consumer.fail(error)

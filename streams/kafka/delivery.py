@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from thalweg.schemas.records import Cause, Output, Outputs
 from thalweg.streams.kafka.consume import cause_of
 from thalweg.streams.kafka.refusals import explained, one_line, refusal_of, unreadable_batch
+from thalweg.streams.kafka.requests import quicken
 from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments
 from thalweg.streams.kafka.topics import TopicsSection
 from thalweg.streams.refusal import Refusal
@@ -106,6 +107,7 @@ class Delivery:
                 max_batch_size=BATCH_BYTES,
                 compression_type=self._compression_type,
             )
+            quicken(producer)
             try:
                 await producer.start()
             except KafkaError as error:
@@ -170,10 +172,9 @@ class Delivery:
                 lane.fail(*too_large(topic, partition))
             await lane.confirm(leave=self._in_flight_batches_max - 1)
             try:
-                # not `wait_for`: its task would let the client send each topic's batch in a request of its own
-                async with asyncio.timeout(self._delivery_timeout_s):
-                    delivered = await self._producer.send_batch(batch, topic, partition=partition)
-            except (KafkaError, TimeoutError) as error:
+                # the client's own limit for it is `delivery_timeout_s` too
+                delivered = await self._producer.send_batch(batch, topic, partition=partition)
+            except KafkaError as error:
                 lane.fail(f"{topic}-{partition} takes no outputs: {explained(error)}", error)
             is_first = topic not in lane.end_offsets
             lane.add(topic, count, delivered)

@@ -115,7 +115,15 @@ class PartitionRun:
         self._closing = asyncio.Event()
         self._handled = self._opened = self._is_first = False
         self._fetched = self._folded = self._first_end = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_at = 0.0
+        self._is_idle = False
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the partition is given up."""
+        return self._closing.is_set()
 
     @property
     def has_room(self) -> bool:
@@ -185,6 +193,9 @@ class PartitionRun:
             self._closing.set()
             self._drop_blocks()
             self._client.fail(error)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def _close(self) -> None:
         self._opened = False
@@ -243,12 +254,32 @@ class PartitionRun:
         return block, block_bytes
 
     async def _wait(self) -> None:
+        """Wait for a block; call `idle` where none comes for long.
+
+        One timer runs for many blocks: to set and cancel one for each would take a tenth of what a single event takes.
+        """
         self._arrived.clear()
-        try:
-            async with asyncio.timeout(self._limits.idle_ms / 1000):
-                await self._arrived.wait()
-        except TimeoutError:
-            self._acknowledge(await self._handler.idle(self._partition))
+        loop = asyncio.get_running_loop()
+        self._idle_at = loop.time() + self._limits.idle_ms / 1000
+        if self._timer is None:
+            self._timer = loop.call_at(self._idle_at, self._look)
+        await self._arrived.wait()
+        if self._is_idle:
+            self._is_idle = False
+            if not self._blocks and not self._closing.is_set():
+                self._acknowledge(await self._handler.idle(self._partition))
+
+    def _look(self) -> None:
+        """Wake the task if nothing came since it waits, else look again when that may be so."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        if self._arrived.is_set():
+            return
+        if loop.time() < self._idle_at:
+            self._timer = loop.call_at(self._idle_at, self._look)
+        else:
+            self._is_idle = True
+            self._arrived.set()
 
     def _drop_blocks(self) -> None:
         self._blocks.clear()

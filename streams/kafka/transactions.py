@@ -29,6 +29,7 @@ from thalweg.schemas.records import Output, Outputs
 from thalweg.streams.kafka.delivery import BATCH_BYTES, STOP_TIMEOUT_S, DeliveryError, Lane, fill, now, too_large
 from thalweg.streams.kafka.partition_run import TakenOverError
 from thalweg.streams.kafka.refusals import explained, one_line, refusing
+from thalweg.streams.kafka.requests import quicken
 from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments, kafka_python_arguments
 from thalweg.streams.kafka.topics import TopicsSection
 from thalweg.streams.refusal import Refusal
@@ -173,6 +174,7 @@ class TransactionalDelivery:
             request_timeout_ms=int(self._delivery_timeout_s * 1000),
             max_batch_size=BATCH_BYTES,
         )
+        quicken(producer)
         return _Transactions(producer, name, partition, self._delivery_timeout_s)
 
 
@@ -210,10 +212,9 @@ class _Transactions:
                 self.lane.fail(*too_large(topic, self._partition))
             await self.lane.confirm(leave=in_flight_batches_max - 1)
             try:
-                # not `wait_for`: its task would let the client send each topic's batch in a request of its own
-                async with asyncio.timeout(self._timeout_s):
-                    delivered = await self._producer.send_batch(batch, topic, partition=self._partition)
-            except (KafkaError, TimeoutError) as error:
+                # the client's own limit for it is `timeout_s` too
+                delivered = await self._producer.send_batch(batch, topic, partition=self._partition)
+            except KafkaError as error:
                 self.lane.fail(f"{topic}-{self._partition} takes no outputs: {explained(error)}", error)
             self.lane.add(topic, count, delivered)
             sent += count

@@ -1,16 +1,13 @@
 """Blocks of records from Faust: nothing lost, nothing twice, committed where the application said."""
 
-import asyncio
 import json
 import signal
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from kafka import KafkaProducer
-from thalweg.streams.kafka.blocks import BlockConsumer
 from thalweg.streams.kafka.partition_run import RECORD_OVERHEAD_BYTES, BlockLimits, cut
 
 from tests.kafka.fleet import (
@@ -53,39 +50,6 @@ def test_blocks_are_cut_by_count_and_by_bytes() -> None:
     for block, block_bytes in blocks:
         assert len(block) <= 10
         assert block_bytes <= limits.block_bytes_max or len(block) == 1
-
-
-def test_a_fetch_that_outlives_its_assignment_reaches_nobody() -> None:
-    """Of a partition that goes and comes back while a fetch is under way, the new run gets nothing of that fetch.
-
-    It would lie ahead of where the new run goes on, and pass for what lies behind a hole in the offsets.
-    """
-
-    class Run:
-        has_room = True
-
-        def __init__(self) -> None:
-            self.got: list[object] = []
-
-        async def put(self, records: object) -> None:
-            self.got.append(records)
-
-    stays, goes, comes_back = Run(), Run(), Run()
-
-    class Consumer:
-        _room, flow_active = asyncio.Event(), True
-        app = SimpleNamespace(limits=BlockLimits())
-        _runs = {"stays": stays, "moves": goes}  # noqa: RUF012
-
-        def _get_active_partitions(self) -> set[str]:
-            return {"stays", "moves"}
-
-        async def _getmany(self, active_partitions: set[str], timeout: float) -> dict[str, str]:
-            self._runs["moves"] = comes_back
-            return dict.fromkeys(active_partitions, "records")
-
-    asyncio.run(BlockConsumer._fetch_blocks(Consumer()))  # type: ignore[arg-type]
-    assert [run.got for run in (stays, goes, comes_back)] == [["records"], [], []]
 
 
 def test_clean_stop_commits_all_that_was_folded(broker: str, unique: Unique, tmp_path: Path) -> None:

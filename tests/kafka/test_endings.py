@@ -46,6 +46,8 @@ def test_workers_end_without_their_brokers(own_broker: Broker, unique: Unique, t
                     tmp_path / mode,
                     DELIVERY__MODE=mode,
                     CHECKPOINT__INTERVAL_MS=3_600_000,
+                    # the outputs are not committed yet when the brokers go
+                    DELIVERY__TRANSACTION_INTERVAL_MS=50_000,
                 )
             )
             for mode in ("suppress", "transactional")
@@ -66,7 +68,7 @@ def test_workers_end_without_their_brokers(own_broker: Broker, unique: Unique, t
         for workers in fleets:
             workers.workers[0].send_signal(signal.SIGTERM)
         for workers in fleets:
-            assert workers.workers[0].wait(60) == 1
+            assert workers.workers[0].wait(60) == 1, workers.log(workers.workers[0])
             last = workers.log(workers.workers[0]).splitlines()[-1]
             assert last.startswith("Error: no broker has answered for"), last
         assert time.monotonic() - told_at < ENDED_WITHIN_S
