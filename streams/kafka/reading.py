@@ -72,8 +72,8 @@ class Reading:
     ) -> None:
         """Make it; it connects when there is something to read.
 
-        A fetch that brought little is followed by a pause of `pause_ms`. `heard` is called when brokers answer, `fail`
-        once, with what ended the reading.
+        A fetch that brought little, and soon, is followed by a pause of `pause_ms`. `heard` is called when brokers
+        answer, `fail` once, with what ended the reading.
         """
         self._topic, self._new_client = topic, new_client
         self._partition_bytes_max, self._pause_s = partition_bytes_max, pause_ms / 1000
@@ -152,6 +152,7 @@ class Reading:
     async def _read(self, node: int) -> None:
         """Read what a broker leads, as long as it leads something."""
         assert self._client is not None
+        now = asyncio.get_running_loop().time
         try:
             while places := [place for place in self._places.values() if self._leader(place) == node]:
                 ready = [place for place in places if place.has_room()]
@@ -162,8 +163,10 @@ class Reading:
                         async with asyncio.timeout(RETRY_S):
                             await self._room.wait()
                     continue
+                asked_at = now()
                 count = await self._fetch(node, ready, is_partial=len(ready) < len(places))
-                if 0 < count < SMALL_FETCH_RECORDS:
+                # where the broker had to wait for a record, no other is to be expected at once
+                if 0 < count < SMALL_FETCH_RECORDS and now() - asked_at < 2 * self._pause_s:
                     await asyncio.sleep(self._pause_s)
         finally:
             self._changed.set()

@@ -72,6 +72,11 @@ class _Quick:
         return _AnswerHeader(INT32.unpack(read_buffer.read(4))[0])
 
 
+def _is_newest(version: int, request: type[Any]) -> bool:
+    """Whether aiokafka knows no newer version of a request, which it would choose."""
+    return not any(version < each.API_VERSION for each in request._CLASSES)
+
+
 class FetchAnswer(FetchResponse_v11):  # type: ignore[misc]
     """The answer to a fetch."""
 
@@ -104,6 +109,7 @@ class FetchAnswer(FetchResponse_v11):  # type: ignore[misc]
 
 class _QuickFetch(_Quick, FetchRequest_v11):  # type: ignore[misc]
     RESPONSE_TYPE = FetchAnswer
+    IS_NEWEST = _is_newest(FetchRequest_v11.API_VERSION, FetchRequest)
 
     def encode(self) -> bytes:
         return b"".join(_fetch_parts(self.__dict__))
@@ -138,6 +144,7 @@ class ProduceAnswer(ProduceResponse_v7):  # type: ignore[misc]
 
 class _QuickProduce(_Quick, ProduceRequest_v7):  # type: ignore[misc]
     RESPONSE_TYPE = ProduceAnswer
+    IS_NEWEST = _is_newest(ProduceRequest_v7.API_VERSION, ProduceRequest)
 
     def encode(self) -> bytes:
         return b"".join(_produce_parts(self.__dict__))
@@ -170,11 +177,7 @@ def _prepared(
     request: Any, versions: dict[int, tuple[int, int]], kind: type[Any], otherwise: Callable[[Any], Any]
 ) -> Any:
     least, most = versions.get(kind.API_KEY, (0, -1))
-    newest = max(each.API_VERSION for each in request._CLASSES)
-    # where aiokafka knows a newer version, it would be chosen: so it is
-    return (
-        request.build(kind) if least <= kind.API_VERSION <= most and newest == kind.API_VERSION else otherwise(versions)
-    )
+    return request.build(kind) if kind.IS_NEWEST and least <= kind.API_VERSION <= most else otherwise(versions)
 
 
 def _fetch_parts(fields: dict[str, Any]) -> list[bytes]:
