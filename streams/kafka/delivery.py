@@ -20,7 +20,6 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from thalweg.schemas.records import Cause, Output, Outputs
 from thalweg.streams.kafka.consume import cause_of
 from thalweg.streams.kafka.refusals import explained, one_line, refusal_of, unreadable_batch
-from thalweg.streams.kafka.requests import quicken
 from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments
 from thalweg.streams.kafka.topics import TopicsSection
 from thalweg.streams.refusal import Refusal
@@ -107,7 +106,6 @@ class Delivery:
                 max_batch_size=BATCH_BYTES,
                 compression_type=self._compression_type,
             )
-            quicken(producer)
             try:
                 await producer.start()
             except KafkaError as error:

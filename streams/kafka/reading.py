@@ -18,8 +18,8 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.errors import KafkaError, NoError, OffsetOutOfRangeError, TopicAuthorizationFailedError, for_code
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
-from thalweg.streams.kafka.requests import Fetch
 
 FETCH_WAIT_MS = 500
 """How long a broker keeps a fetch for which there is nothing: so long a partition that is opened meanwhile waits."""
@@ -178,7 +178,7 @@ class Reading:
         topics = [(self._topic, [(place.partition, place.offset, self._partition_bytes_max) for place in ready])]
         wait_ms = FULL_FETCH_WAIT_MS if is_partial else FETCH_WAIT_MS
         try:
-            answer = await self._client.send(node, Fetch(wait_ms, 1, FETCH_BYTES_MAX, READ_COMMITTED, topics))
+            answer = await self._client.send(node, FetchRequest(wait_ms, 1, FETCH_BYTES_MAX, READ_COMMITTED, topics))
         except KafkaError as error:
             log.warning("%s can't be fetched from broker %s: %s", self._topic, node, error)
             self._look_for_leaders()

@@ -29,7 +29,6 @@ from thalweg.schemas.records import Output, Outputs
 from thalweg.streams.kafka.delivery import BATCH_BYTES, STOP_TIMEOUT_S, DeliveryError, Lane, fill, now, too_large
 from thalweg.streams.kafka.partition_run import TakenOverError
 from thalweg.streams.kafka.refusals import explained, one_line, refusing
-from thalweg.streams.kafka.requests import quicken
 from thalweg.streams.kafka.security import KafkaSection, aiokafka_arguments, kafka_python_arguments
 from thalweg.streams.kafka.topics import TopicsSection
 from thalweg.streams.refusal import Refusal
@@ -174,7 +173,6 @@ class TransactionalDelivery:
             request_timeout_ms=int(self._delivery_timeout_s * 1000),
             max_batch_size=BATCH_BYTES,
         )
-        quicken(producer)
         return _Transactions(producer, name, partition, self._delivery_timeout_s)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from thalweg.streams.kafka.reading import AT_ONCE_BYTES, Place, Reading
-from thalweg.streams.kafka.requests import Fetch
 
 NOT_LEADER, OUT_OF_RANGE, FORBIDDEN = 6, 1, 29
 
@@ -60,7 +60,7 @@ class Brokers:
     async def close(self) -> None:
         self.asked.append((-1, {}))
 
-    async def send(self, node: int, request: Fetch) -> Any:
+    async def send(self, node: int, request: FetchRequest) -> Any:
         [(_, wanted)] = request.topics
         self.asked.append((node, {number: offset for number, offset, _ in wanted}))
         await asyncio.sleep(0.001)
