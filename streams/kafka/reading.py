@@ -1,11 +1,11 @@
 """Reads partitions of a topic from the brokers that lead them, on the event loop that folds.
 
-Faust's consumer fetches in a thread of its own. A record that comes alone then passes two threads and some twenty turns
+Faust's consumer fetches in another thread. A record that comes alone then passes two threads and some twenty turns
 of two event loops, which cost more than its fold. Here one task for each broker asks for all partitions that it leads
 and that have room, and hands what comes to them: five turns of one loop. Requests, answers, batches of records and
 aborted transactions are aiokafka's; only what is committed is read.
 
-A fetch that outlives its partition's opening reaches nobody: a partition that comes back is another `Place`.
+What a fetch brings after its partition was given up is dropped: a partition that comes back is another `Place`.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Place:
         self.partition, self.offset = partition, offset
         self.has_room, self.take, self.begin = has_room, take, begin
         self.end: int | None = None
-        """The log's end as the last fetch told it."""
+        """The log's end, as of the last fetch."""
 
 
 class Reading:
@@ -96,7 +96,7 @@ class Reading:
         self._places.pop(partition, None)
 
     def end(self, partition: int) -> int | None:
-        """Return a partition's end as the last fetch told it."""
+        """Return a partition's end, as of the last fetch."""
         place = self._places.get(partition)
         return None if place is None else place.end
 
