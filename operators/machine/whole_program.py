@@ -46,17 +46,25 @@ class _Library(JITCodeLibrary):
         self._final_module.verify()
         self._finalize_final_module()
 
-    def _callees(self) -> Iterator[Any]:
-        """Yield the library of each function that is called, directly or not, once."""
-        seen = set()
-        callers: list[Any] = [self]
-        while callers:
-            for library in callers.pop()._linking_libraries:
-                if library not in seen:
-                    seen.add(library)
-                    yield library
-                    if isinstance(library, _Library) and not library._is_outermost:
-                        callers.append(library)
+    def _callees(self) -> list[Any]:
+        """Return the library of each function that is called, directly or not, once, and behind all that call it.
+
+        The linker leaves out a function that nothing linked before it calls. A caller may name one that it never calls.
+        """
+        order: list[Any] = []
+        seen: set[Any] = {self}
+        path: list[tuple[Any, Iterator[Any]]] = [(self, iter(self._linking_libraries))]
+        while path:
+            caller, callees = path[-1]
+            callee = next((each for each in callees if each not in seen), None)
+            if callee is None:
+                order.append(caller)
+                path.pop()
+            else:
+                seen.add(callee)
+                is_inner = isinstance(callee, _Library) and not callee._is_outermost
+                path.append((callee, iter(callee._linking_libraries if is_inner else ())))
+        return order[-2::-1]
 
 
 class _Compiler(CompilerBase):
