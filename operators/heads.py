@@ -50,14 +50,15 @@ KNOWN, ACTED = range(2)
 class Heads(NamedTuple):
     """What the heads have learned and counted, and what each waiting impression was scored with."""
 
-    rates: Annotated[Float64, per("values heads 5", "`Sum` of each value")]
-    rates_at_ms: Annotated[Int64, per("values heads", "until when those with a half-life are decayed")]
+    rates: Annotated[Float64, per("values heads 5", "`Sum` of each value", dense=True)]
+    rates_at_ms: Annotated[Int64, per("values heads", "until when those with a half-life are decayed", dense=True)]
     overall: Annotated[Float64, per("heads 1 5", "`Sum`, of all")]
     overall_at_ms: Annotated[Int64, per("heads 1", "until when those with a half-life are decayed")]
     weights: Annotated[
-        Coordinates, per("values 5 heads", "weight of each value", seen_as=lambda values: ftrl.learned(values.weights))
+        Coordinates,
+        per("values 5 heads", "weight of each value", dense=True, seen_as=lambda values: ftrl.learned(values.weights)),
     ]
-    network: Annotated[Float32, per("values heads 3", "lin, its squares, running mean of labels")]
+    network: Annotated[Float32, per("values heads 3", "lin, its squares, running mean of labels", dense=True)]
     pairs: Annotated[Coordinates, per("heads fields 5 pairs", "weights of two fields, and of a field and an interest")]
     dense: Annotated[Coordinates, per("heads 1 5 dense", "weights of the dense level")]
     linear: Annotated[Float32, per("heads cross_inputs", "w")]

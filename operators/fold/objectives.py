@@ -264,9 +264,10 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
     field, row, count = seen.field[slot], seen.row[slot], int64(seen.counts[slot])
     p.machines[0] = scoring.machine_logit(state, pooled, scratch.gradients.weighted, slot, False)
     for head in range(heads.count_of(state.heads)):
-        model = heads.learner_of(state.learner, state.heads, head)
-        machine = heads.sum_weights(state.heads, pooled, count, field, row, head)
-        p.machines[head + 1] = machine + learner.score_pairs(model, pooled, scratch.gradients.weighted)
+        if p.errors[head + 1] != 0.0:  # no other logit is asked for
+            model = heads.learner_of(state.learner, state.heads, head)
+            machine = heads.sum_weights(state.heads, pooled, count, field, row, head)
+            p.machines[head + 1] = machine + learner.score_pairs(model, pooled, scratch.gradients.weighted)
     if cross.is_on(state.cross):
         score_layers(state, scratch, slot)
     is_first = p.errors[0] != 0.0 and p.learned[0] == joiner.UNLEARNED
@@ -284,14 +285,15 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
 
 @compiled
 def score_layers(state: State, scratch: Scratch, slot: int) -> None:
-    """Write the network's logit of each objective as it is now."""
+    """Write the network's logit of each objective that takes a step as it is now."""
     p, seen = scratch.heads, state.features_seen
     count = int64(seen.counts[slot])
     p.crossed[0] = scoring.cross_logit(state, scratch, slot, False)
     heads.gather_products(state.cross, scratch.cross)
     for head in range(heads.count_of(state.heads)):
-        crossed = heads.score_cross(state.heads, scratch.cross, count, seen.field[slot], seen.row[slot], head)
-        p.crossed[head + 1] = crossed
+        if p.errors[head + 1] != 0.0:
+            crossed = heads.score_cross(state.heads, scratch.cross, count, seen.field[slot], seen.row[slot], head)
+            p.crossed[head + 1] = crossed
 
 
 @compiled
