@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators import sdim
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64
-from thalweg.operators.machine.lanes import LANES, padded, spread_lanes
+from thalweg.operators.machine.lanes import LANES, padded, project_lanes, spread_lanes
 
 
 class Gathered(NamedTuple):
@@ -80,11 +80,7 @@ def attend(
     if square == 0.0 or count == 0:
         return
     cosines, squares, kernel = gathered.cosines[:count], gathered.squares[kind, :count], gathered.kernel[:count]
-    clear(cosines)
-    for i in range(size):  # place by place within, so that each sum has the same order and many go on at once
-        x, along = float64(candidate[i]), gathered.coordinates[kind, i, :count]
-        for place in range(count):
-            cosines[place] += x * along[place]
+    write_products(gathered, kind, candidate)
     for place in range(count):
         cosines[place] /= math.sqrt(square * squares[place])
     sdim.write_kernel(cosines, tau, kernel)
@@ -95,6 +91,23 @@ def attend(
     for i in range(size):
         out[i] = gathered.total[i]
     normalize(out)
+
+
+@compiled
+def write_products(gathered: Gathered, kind: int, candidate: npt.NDArray[np.float32]) -> None:
+    """Write the products of a candidate's vector with each behaviour's to `cosines`, eight behaviours at once.
+
+    Those of the last eight that are none are of what was there before, and not read.
+    """
+    coordinates, count = gathered.coordinates[kind], gathered.counts[kind]
+    size, short = coordinates.shape[0], coordinates.shape[1]
+    whole = min(-(-count // LANES), short // LANES) * LANES
+    clear(gathered.cosines)
+    for at in range(0, whole, LANES):
+        project_lanes(gathered.cosines, at, coordinates, at, short, candidate, size)
+    for place in range(whole, count):
+        for i in range(size):
+            gathered.cosines[place] += float64(candidate[i]) * coordinates[i, place]
 
 
 @compiled

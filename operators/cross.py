@@ -39,7 +39,7 @@ from thalweg.operators.machine.lanes import (
 )
 from thalweg.operators.machine.numerics import log
 from thalweg.operators.machine.prefetch import prefetch
-from thalweg.operators.pages import NO_PAGE, Moment
+from thalweg.operators.pages import Moment
 from thalweg.operators.rates import Prior, read_rate
 from thalweg.operators.structures import index, ownership, table
 from thalweg.operators.structures.ownership import Owned
@@ -69,6 +69,8 @@ PAIR_KNOWN, PAIR_ACTED, PAIR_SHOWN, PAIR_BEFORE = range(4)
 OF_ONE, OF_PAIRS = 5, 4
 OWN, ONE, CROSS = 2 * OF_ONE, 2 * OF_ONE + 1, 2 * LANES - 1
 CROSS_SALT, PAIR_SALT = 0xC505, 0xC506
+TURNS = 4
+"""Candidates whose pairs are looked for at once, a power of two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +133,8 @@ class Cross(NamedTuple):
     owners: Annotated[Owned, part(owners="users", members="cross_pairs")]
     counted: Annotated[Counted, part()]
     of_heads: Annotated[
-        Float32, per("cross_pairs heads 2", "of further objectives: exposures with a known outcome, positives")
+        Float32,
+        per("cross_pairs heads 2", "of further objectives: exposures with a known outcome, positives", dense=True),
     ]
     pairs_seen: Annotated[PairsSeen, part()]
 
@@ -145,7 +148,8 @@ class CrossScratch(NamedTuple):
     `x0`, `x1`, `z1`, `z2`, `gradient`, `gx`, `gz`, `step` float32 [blocks * 8]; `hidden` float32 [4, rank]: V1' x0,
     V2' x1 and the gradients of both; `values` int32 [fields]: rows of each field; `present` int32 [blocks], the blocks
     that are not empty, and `blocks` int64 [1], how many these are; `keys` uint64 [pairs].
-    `ahead` uint64 [1 + fields]: the key of an item, and those of its pairs by the other field, see `look_ahead`.
+    `ahead` uint64 [turns, 1 + fields]: the key of an item that comes soon, and those of its pairs by the other field;
+    `ahead_rows` int32 [turns, fields]: their rows, see `pairs_ahead`.
     """
 
     x0: npt.NDArray[np.float32]
@@ -162,6 +166,7 @@ class CrossScratch(NamedTuple):
     blocks: npt.NDArray[np.int64]
     keys: npt.NDArray[np.uint64]
     ahead: npt.NDArray[np.uint64]
+    ahead_rows: npt.NDArray[np.int32]
 
 
 def statistics_count(rank: int, fields: int, of_heads: int = 0) -> int:
@@ -214,7 +219,8 @@ def new_cross_scratch(rank: int, fields: int, of_heads: int = 0) -> CrossScratch
         present=np.zeros(blocks, np.int32),
         blocks=np.zeros(1, np.int64),
         keys=np.zeros(2 * (fields - 2), np.uint64),
-        ahead=np.zeros(1 + fields, np.uint64),
+        ahead=np.zeros((TURNS, 1 + fields), np.uint64),
+        ahead_rows=np.zeros((TURNS, fields), np.int32),
     )
 
 
@@ -300,37 +306,6 @@ def resolve_pairs(
 
 
 @compiled
-def resolve_item_pairs(
-    cross: Cross, scratch: CrossScratch, slot: int, rows: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]
-) -> None:
-    """Resolve the pairs of another item in place of an impression's, and make none."""
-    if rows[ITEM] >= 0 and scratch.ahead[0] == keys[ITEM]:
-        for field in range(2, scratch.values.shape[0]):
-            scratch.keys[2 * (field - 2) + ITEM] = scratch.ahead[1 + field]
-    else:
-        _write_keys(cross, scratch, ITEM, rows, keys)
-    _put_item_pairs(cross, scratch, slot, Moment(int64(0), int64(NO_PAGE), int64(0)), False)
-
-
-@compiled
-def look_ahead(cross: Cross, scratch: CrossScratch, item: int, keys: npt.NDArray[np.uint64]) -> None:
-    """Note the keys of the pairs that another item would have in place of an impression's; ask for where they are."""
-    scratch.ahead[0] = item
-    for field in range(2, scratch.values.shape[0]):
-        key = uint64(0)
-        if keys[field] != uint64(0):
-            key = cross_key(item, keys[field], uint64(PAIR_SALT + ITEM))
-            index.prefetch_key(cross.pairs.lookup, key)
-        scratch.ahead[1 + field] = key
-
-
-@compiled
-def forget_ahead(scratch: CrossScratch) -> None:
-    """Forget what was noted ahead, for another impression."""
-    scratch.ahead[0] = 0
-
-
-@compiled
 def resolve_shared_pairs(
     cross: Cross,
     scratch: CrossScratch,
@@ -342,11 +317,6 @@ def resolve_shared_pairs(
 ) -> None:
     """Resolve the pairs of an impression's item, the user's left as they are; those that are not kept make none."""
     _write_keys(cross, scratch, ITEM, rows, keys)
-    _put_item_pairs(cross, scratch, slot, moment, is_kept)
-
-
-@compiled
-def _put_item_pairs(cross: Cross, scratch: CrossScratch, slot: int, moment: Moment, is_kept: bool) -> None:
     for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
         _put_pair(cross, scratch, slot, place, int64(-1), moment, is_kept)
 
@@ -395,8 +365,11 @@ def read_statistics(
     clear(out)
     for which in range(2):
         _read_of_one(cross, which, int64(rows[which]), rates, moment, out)
-    for place in range(cross.pairs_seen.row.shape[1]):
-        _read_pair(cross, slot, place, prior, moment, out)
+    seen = cross.pairs_seen
+    for place in range(seen.row.shape[1]):
+        pair = int64(seen.row[slot, place])
+        if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
+            _read_pair(cross, pair, place, prior, moment, out)
 
 
 @compiled
@@ -409,12 +382,14 @@ def read_item_statistics(
     moment: Moment,
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Write the statistics of the item and of its pairs, behind `resolve_item_pairs`; the user's stay as they are."""
+    """Write the statistics of the item and of its pairs, just found by `pairs_ahead`; the user's stay as they are."""
     clear(out[OF_ONE * ITEM : OF_ONE * (ITEM + 1)])
     _read_of_one(cross, int64(ITEM), int64(rows[ITEM]), rates, moment, out)
     for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
         clear(out[2 * LANES + 2 * place : 2 * LANES + 2 * place + 2])
-        _read_pair(cross, slot, place, prior, moment, out)
+        pair = int64(cross.pairs_seen.row[slot, place])
+        if pair >= 0:
+            _read_pair(cross, pair, place, prior, moment, out)
 
 
 @compiled
@@ -441,16 +416,13 @@ def _read_of_one(
 
 
 @compiled
-def _read_pair(cross: Cross, slot: int, place: int, prior: Prior, moment: Moment, out: npt.NDArray[np.float32]) -> None:
-    """Write the statistics of a pair if it is known, and none behind it took its row."""
-    seen = cross.pairs_seen
-    pair = int64(seen.row[slot, place])
-    if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
-        counts = cross.counted.counts[pair]
-        is_counted = cross.counted.page[pair] == moment.page
-        at = 2 * LANES + 2 * place
-        out[at] = read_rate(float64(counts[PAIR_KNOWN]), float64(counts[PAIR_ACTED]), prior)
-        out[at + 1] = log(1.0 + float64(counts[PAIR_BEFORE if is_counted else PAIR_SHOWN]))
+def _read_pair(cross: Cross, pair: int, place: int, prior: Prior, moment: Moment, out: npt.NDArray[np.float32]) -> None:
+    """Write the statistics of a known pair to its place."""
+    counts = cross.counted.counts[pair]
+    is_counted = cross.counted.page[pair] == moment.page
+    at = 2 * LANES + 2 * place
+    out[at] = read_rate(float64(counts[PAIR_KNOWN]), float64(counts[PAIR_ACTED]), prior)
+    out[at + 1] = log(1.0 + float64(counts[PAIR_BEFORE if is_counted else PAIR_SHOWN]))
 
 
 @compiled

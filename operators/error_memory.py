@@ -27,9 +27,11 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators import sdim
+from thalweg.operators.features import ITEM
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, uint64
 from thalweg.operators.machine.declare import Float32, Float64, Int32, Int64, made, per
 from thalweg.operators.machine.hashing import cross, mix
+from thalweg.operators.machine.lanes import LANES
 from thalweg.operators.machine.numerics import half_life_factor, log_odds, log_of_ratio, rough_sigmoid, sigmoid
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, RATE_MIN, SHARE_MIN, check, within
@@ -64,6 +66,7 @@ class Near(IntEnum):
     POSITIVE = 3
     NEGATIVE = 4
     LOGITS = 5
+    BUCKETS = 6
 
 
 SCRATCH = len(Near)
@@ -122,11 +125,13 @@ class Memories(NamedTuple):
 
     A place is that of a field. Behind the fields come the items acted on lately, the user's gap, and the user's
     exposures. It may also be `ALL`, `SCORE` or `REPRESENTATION`.
-    `second` is `Keyed.NOTHING` where one value alone is the key.
+    `second` is `Keyed.NOTHING` where one value alone is the key. `varies` uint8 [memories]: it may differ between
+    candidates that differ in the item alone.
     """
 
     first: npt.NDArray[np.int64]
     second: npt.NDArray[np.int64]
+    varies: npt.NDArray[np.uint8]
 
 
 class ErrorMemory(NamedTuple):
@@ -194,7 +199,8 @@ def memories_of(fields: int, recent_items: int, crosses: tuple[str, ...], stands
         found += [(1, fields + back) for back in range(recent_items)]
     found += [(Keyed.SCORE, Keyed.NOTHING), (Keyed.ALL, Keyed.NOTHING)]
     first, second = np.array(found, np.int64).T
-    return Memories(first.copy(), second.copy())
+    varies = np.isin(np.array(found), (ITEM, Keyed.SCORE, Keyed.REPRESENTATION)).any(axis=1)
+    return Memories(first.copy(), second.copy(), np.array(varies, np.uint8))
 
 
 def error_memory_sizes(
@@ -221,19 +227,23 @@ def new_memory_reads(slots: int, arrays: int, memories: int) -> MemoryReads:
 class ErrorMemoryScratch(NamedTuple):
     """Scratch of one impression.
 
-    `bits` float32 [2, K * L], the user's part of its projections, and these; `near` float64 [6, memories], what each
-    memory has near it: count, labels and predictions, the pseudo-impressions positive and negative, and the log-odds
-    as corrected so far.
+    `bits` float32 [2, K * L], the user's part of its projections, and these; `near` float64 [7, memories], what each
+    memory has near it: count, labels and predictions, the pseudo-impressions positive and negative, the log-odds as
+    corrected so far, and how many buckets it reads. `which` int64 [memories]: those that a request's candidates read,
+    and `size` int64 [1], how many these are.
     """
 
     bits: npt.NDArray[np.float32]
     near: npt.NDArray[np.float64]
+    which: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
 
 
 def new_error_memory_scratch(configuration: ErrorMemoryConfiguration, memories: int) -> ErrorMemoryScratch:
     """Return scratch for one impression, beside so many memories."""
     bits = configuration.arrays * configuration.bits
-    return ErrorMemoryScratch(np.zeros((2, bits), np.float32), np.zeros((SCRATCH, memories)))
+    which, size = np.zeros(memories, np.int64), np.zeros(1, np.int64)
+    return ErrorMemoryScratch(np.zeros((2, bits), np.float32), np.zeros((SCRATCH, memories)), which, size)
 
 
 def error_memory_parameters(
@@ -290,16 +300,31 @@ def locate(
     The first two of `vectors` [2 or more, d], user's and item's, are its representation; `keys` uint64 [places], 0
     where there is no value; `sums` [2, K * L] is as `project_user` wrote it.
     """
+    locate_near(reads, slot, parameters, vectors, sums)
+    locate_keyed(memory, reads, slot, parameters, keys, log_odds(base), False)
+
+
+@compiled
+def locate_near(
+    reads: MemoryReads,
+    slot: int,
+    parameters: ErrorMemoryParameters,
+    vectors: npt.NDArray[np.float32],
+    sums: npt.NDArray[np.float32],
+) -> None:
+    """Write the buckets of an impression by its representation; the arguments are those of `locate`."""
     half, totals = sums[0], sums[1]
     for i in range(totals.shape[0]):
         totals[i] = half[i]
     sdim.project(parameters.projection, vectors[1], int64(vectors.shape[1]), totals)
+    signs, known, at, mask = int64(0), int64(0), int64(0), (int64(1) << parameters.bits) - 1
     for k in range(reads.near.shape[1]):
-        bits = int64(0)
-        for bit in range(parameters.bits):
-            bits |= int64(totals[k * parameters.bits + bit] > 0.0) << bit
-        reads.near[slot, k] = bits
-    locate_keyed(memory, reads, slot, parameters, keys, base)
+        while known < parameters.bits:  # eight at a time, as they were written
+            count = min(int64(LANES), totals.shape[0] - at)
+            signs |= sdim.sign_bits(totals, at, count) << known
+            at, known = at + count, known + count
+        reads.near[slot, k] = signs & mask
+        signs, known = signs >> parameters.bits, known - parameters.bits
 
 
 @compiled
@@ -309,12 +334,18 @@ def locate_keyed(
     slot: int,
     parameters: ErrorMemoryParameters,
     keys: npt.NDArray[np.uint64],
-    base: float,
+    logit: float,
+    is_alike: bool,
 ) -> None:
-    """Write the buckets of an impression in the keyed memories; the arguments are those of `locate`."""
+    """Write the buckets of an impression in the keyed memories; the arguments are those of `locate`.
+
+    `logit` is that of its score. It `is_alike` if what was located in the slot before differs in the item alone.
+    """
     memories = parameters.memories
-    score_key = uint64(MIDDLE + int64(math.floor(log_odds(base) * SCORE_STEPS)))
+    score_key = uint64(MIDDLE + int64(math.floor(logit * SCORE_STEPS)))
     for which in range(memories.first.shape[0]):
+        if is_alike and memories.varies[which] == 0:
+            continue
         reads.keyed[slot, which] = 0
         first = _key_at(keys, memories.first[which], score_key)
         if first == uint64(0) or memories.first[which] == Keyed.REPRESENTATION:
@@ -378,18 +409,18 @@ def read_error_by(
     count, labels, predictions = scratch[Near.COUNT], scratch[Near.LABELS], scratch[Near.PREDICTIONS]
     positive, negative, logits = scratch[Near.POSITIVE], scratch[Near.NEGATIVE], scratch[Near.LOGITS]
     for which in range(count.shape[0]):
-        _gather(memory, reads, slot, which, parameters, scratch)
-        positive[which] *= prior * probability
-        negative[which] *= prior * (1.0 - probability)
+        gather(memory, reads, slot, which, parameters, which, scratch)
+        positive[which] = scratch[Near.BUCKETS, which] * (prior * probability)
+        negative[which] = scratch[Near.BUCKETS, which] * (prior * (1.0 - probability))
     estimates = reads.estimate[slot]
     for which in range(count.shape[0]):
         promised = predictions[which]
-        estimates[which] = _estimate(count[which], labels[which], promised, positive[which], negative[which])
+        estimates[which] = estimate(count[which], labels[which], promised, positive[which], negative[which])
     before = probability
     for which in range(count.shape[0]):
         if parameters.gamma > 0.0:  # only then does a memory wait for those before it
             promised = predictions[which] + parameters.gamma * (count[which] * before - predictions[which])
-            estimates[which] = _estimate(count[which], labels[which], promised, positive[which], negative[which])
+            estimates[which] = estimate(count[which], labels[which], promised, positive[which], negative[which])
             before = rough_sigmoid(logit + memory.trust[which] * float64(estimates[which]))
         logit += memory.trust[which] * float64(estimates[which])
         logits[which] = logit
@@ -401,33 +432,34 @@ def read_error_by(
 
 
 @compiled
-def _gather(
+def gather(
     memory: ErrorMemory,
     reads: MemoryReads,
     slot: int,
     which: int,
     parameters: ErrorMemoryParameters,
+    at: int,
     scratch: npt.NDArray[np.float64],
 ) -> None:
-    """Write what a memory has of an impression to the scratch: its sums, and how many buckets they are of."""
+    """Write what a memory has of an impression to the scratch, `at` its place there: sums, and of how many buckets."""
     buckets = int64(1)
     place = reads.keyed[slot, which]
     if place > 0:
         for part in range(SUMS):
-            scratch[part, which] = memory.keyed[place - 1, part]
+            scratch[part, at] = memory.keyed[place - 1, part]
     else:
         for part in range(SUMS):
-            scratch[part, which] = 0.0
+            scratch[part, at] = 0.0
         if parameters.memories.first[which] == Keyed.REPRESENTATION:
             buckets = int64(reads.near.shape[1])
             for k in range(buckets):
                 for part in range(SUMS):
-                    scratch[part, which] += memory.buckets[k, reads.near[slot, k], part]
-    scratch[Near.POSITIVE, which], scratch[Near.NEGATIVE, which] = buckets, buckets
+                    scratch[part, at] += memory.buckets[k, reads.near[slot, k], part]
+    scratch[Near.BUCKETS, at] = buckets
 
 
 @compiled
-def _estimate(count: float, labels: float, promised: float, positive: float, negative: float) -> float:
+def estimate(count: float, labels: float, promised: float, positive: float, negative: float) -> float:
     """Return how far what came of `count` impressions is, in log-odds, from what was promised; 0 where there are none.
 
     `positive` and `negative` are the pseudo-impressions.
@@ -465,10 +497,10 @@ def write_moved_error(
     weight = float32(impressions * _grow_scale(memory, now_ms, parameters))
     _add(memory, reads, slot, weight, weight * float32(label), weight, float32(moved), parameters)
     for which in range(reads.keyed.shape[1]):
-        estimate = float64(reads.estimate[slot, which])
-        if estimate != 0.0:
+        foreseen = float64(reads.estimate[slot, which])
+        if foreseen != 0.0:
             error = float64(reads.before[slot, which + 1]) - label
-            _learn_trust(memory, which, error * estimate, parameters)
+            _learn_trust(memory, which, error * foreseen, parameters)
 
 
 @compiled
@@ -484,9 +516,9 @@ def amend_label(
     labels = float32(_grow_scale(memory, now_ms, parameters)) * float32(difference)
     _add(memory, reads, slot, float32(0.0), labels, float32(0.0), float32(0.0), parameters)
     for which in range(reads.keyed.shape[1]):
-        estimate = float64(reads.estimate[slot, which])
-        if estimate != 0.0:
-            _learn_trust(memory, which, -difference * estimate, parameters)
+        foreseen = float64(reads.estimate[slot, which])
+        if foreseen != 0.0:
+            _learn_trust(memory, which, -difference * foreseen, parameters)
 
 
 @compiled

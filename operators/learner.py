@@ -126,14 +126,16 @@ class Pooled(NamedTuple):
     """One impression as the machine sees it.
 
     `vectors` float32 [fields + interests, d], the mean latent vector of each field's values, and the interests;
-    `present` int32 [fields + interests], the places that have a vector, and `counts` int32 [2], how many of these are
-    fields, and how many there are; `values` int32 [fields], how many each field has.
+    `present` int32 [fields + interests], the places that have a vector, and `counts` int32 [3], how many of these are
+    fields, how many there are, and whether `behind` is there; `values` int32 [fields], how many each field has.
+    `behind` float32 [fields, d]: of a field from the item on, the sum of r_fg v_g over the fields behind it.
     """
 
     vectors: npt.NDArray[np.float32]
     present: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int32]
     values: npt.NDArray[np.int32]
+    behind: npt.NDArray[np.float32]
 
 
 class Gradients(NamedTuple):
@@ -186,8 +188,9 @@ def start_weights(learner: Learner, configuration: LearnerConfiguration) -> None
 def new_pooled(fields: int, interests: int, size: int) -> Pooled:
     """Return room for one impression of at most so many fields and interests, in vectors of `size` coordinates."""
     places = fields + interests
-    counts, values = np.zeros(2, np.int32), np.zeros(fields, np.int32)
-    return Pooled(np.zeros((places, size), np.float32), np.zeros(places, np.int32), counts, values)
+    counts, values = np.zeros(3, np.int32), np.zeros(fields, np.int32)
+    vectors, behind = np.zeros((places, size), np.float32), np.zeros((fields, size), np.float32)
+    return Pooled(vectors, np.zeros(places, np.int32), counts, values, behind)
 
 
 def new_gradients(fields: int, interests: int, size: int) -> Gradients:
@@ -266,7 +269,7 @@ def find_present(pooled: Pooled, count: int, field: npt.NDArray[np.uint8], row: 
             places += 1
         if values[f] > 0 or f <= features.ITEM:  # the user's and the item's are read even where neither is admitted
             clear(vectors[f])
-    pooled.counts[0] = places
+    pooled.counts[0], pooled.counts[2] = places, 0
 
 
 @compiled
@@ -302,16 +305,56 @@ def score_pairs(learner: Learner, pooled: Pooled, weighted: npt.NDArray[np.float
     size, end = vectors.shape[1], pooled.counts[1]
     whole = size // LANES * LANES
     total = float32(0.0)
+    clear(weighted)
     for a in range(pooled.counts[0]):
         weights = learner.pairs[present[a], ftrl.Part.WEIGHT]
         for chunk in range(0, whole, LANES):
-            total += score_pairs_lanes(vectors, size, chunk, present, a, end, weights)
+            total += score_pairs_lanes(vectors, size, chunk, present, a, a + 1, end, weights, weighted)
         if whole < size:
-            clear(weighted)
+            clear(weighted[whole:])
             for b in range(a + 1, end):
                 add_scaled(weighted[whole:], weights[present[b]], vectors[present[b], whole:])
             total += dot(vectors[present[a], whole:], weighted[whole:])
     return total
+
+
+@compiled
+def score_alike_pairs(learner: Learner, pooled: Pooled, weighted: npt.NDArray[np.float32]) -> float:
+    """Return `score_pairs` of an impression that is alike, bit for bit: fields behind the item are summed once."""
+    present, vectors, fields, end = pooled.present, pooled.vectors, pooled.counts[0], pooled.counts[1]
+    size = vectors.shape[1]
+    whole = size // LANES * LANES
+    if pooled.counts[2] == 0:
+        sum_behind(learner, pooled)
+        pooled.counts[2] = 1
+    total = float32(0.0)
+    clear(weighted)
+    for a in range(fields):
+        weights = learner.pairs[present[a], ftrl.Part.WEIGHT]
+        is_summed = present[a] >= features.ITEM
+        first = fields if is_summed else a + 1
+        before = pooled.behind[present[a]] if is_summed else weighted
+        for chunk in range(0, whole, LANES):
+            total += score_pairs_lanes(vectors, size, chunk, present, a, first, end, weights, before)
+        if whole < size:
+            for i in range(whole, size):
+                weighted[i] = before[i] if is_summed else float32(0.0)
+            for b in range(first, end):
+                add_scaled(weighted[whole:], weights[present[b]], vectors[present[b], whole:])
+            total += dot(vectors[present[a], whole:], weighted[whole:])
+    return total
+
+
+@compiled
+def sum_behind(learner: Learner, pooled: Pooled) -> None:
+    """Sum, for the item and each field behind it, what the fields behind that one add to its pairs."""
+    present, fields = pooled.present, pooled.counts[0]
+    for a in range(fields):
+        if present[a] >= features.ITEM:
+            out, weights = pooled.behind[present[a]], learner.pairs[present[a], ftrl.Part.WEIGHT]
+            clear(out)
+            for b in range(a + 1, fields):
+                add_scaled(out, weights[present[b]], pooled.vectors[present[b]])
 
 
 @compiled

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
 from thalweg.operators.machine.declare import Int32, Int64, UInt8, UInt16, made, part, per, wiper
 from thalweg.operators.machine.hashing import uniform
+from thalweg.operators.machine.lanes import LANES, positive_lanes, project_lanes
 from thalweg.operators.machine.numerics import arc_cosine, bits_of, float_of, log
 from thalweg.operators.structures.pool import Pool
 from thalweg.schemas.bounds import MS_MAX, ROWS_MAX, check, within
@@ -200,12 +201,14 @@ def projections(rows: int, size: int, seed: int) -> npt.NDArray[np.float32]:
 def project(
     projection: npt.NDArray[np.float32], vector: npt.NDArray[np.float32], first: int, out: npt.NDArray[np.float32]
 ) -> None:
-    """Add `vector` [n] times the rows `first` to `first + n` of `projection` [d, m] to `out` [m], all m at once."""
-    for j in range(vector.shape[0]):
-        row = projection[first + j]
-        x = vector[j]
-        for i in range(out.shape[0]):
-            out[i] += row[i] * x
+    """Add `vector` [n] times the rows `first` to `first + n` of `projection` [d, m] to `out` [m]."""
+    columns = out.shape[0]
+    whole = columns // LANES * LANES
+    for i in range(0, whole, LANES):
+        project_lanes(out, i, projection, first * columns + i, columns, vector, vector.shape[0])
+    for i in range(whole, columns):
+        for j in range(vector.shape[0]):
+            out[i] += projection[first + j, i] * vector[j]
 
 
 @compiled
@@ -215,9 +218,17 @@ def signature(
     """Return the sign bits of `projection` [d, m] times `vector` [d], bit i for column i; `totals` [m] is scratch."""
     clear(totals)
     project(projection, vector, 0, totals)
-    bits = int64(0)
-    for i in range(totals.shape[0]):
-        bits |= int64(totals[i] > 0.0) << i
+    return sign_bits(totals, int64(0), int64(totals.shape[0]))
+
+
+@compiled
+def sign_bits(totals: npt.NDArray[np.float32], first: int, count: int) -> int:
+    """Return which of `count` numbers from the place `first` on are above 0, bit i for that in the place first + i."""
+    bits, whole = int64(0), count // LANES * LANES
+    for i in range(0, whole, LANES):
+        bits |= positive_lanes(totals, first + i) << i
+    for i in range(whole, count):
+        bits |= int64(totals[first + i] > 0.0) << i
     return bits
 
 

@@ -6,7 +6,8 @@ refused in the answer, and the others are ranked.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -100,8 +101,7 @@ class Requests:
         asked = Asked([], [], [], self._objectives, self._is_score)
         limits, longest = self._limits, self._limits.id_bytes // 4
         given = request.candidates
-        lengths = list(map(len, given)) if set(map(type, given)) == {str} else [0]
-        if min(lengths) > 0 and max(lengths) <= longest and len(own) < self._values_limit:
+        if len(own) < self._values_limit and are_plain(given, longest):
             found.items.extend(given)  # items alone, and nothing to refuse
             found.ends.append(len(found.keys))
             found.repeats.append(len(given))
@@ -125,6 +125,19 @@ class Requests:
             asked.contexts.append(candidate.context)
             _append(found, candidate.item, values)
         return asked
+
+
+def are_plain(candidates: list[Any], longest: int) -> bool:
+    """Return whether all candidates are strings of at most so many characters, none of them empty.
+
+    >>> are_plain(["v1", "v2"], 8), are_plain(["v1", ""], 8), are_plain(["v1", {"item": "v2"}], 8), are_plain([], 8)
+    (True, False, False, False)
+    """
+    try:
+        "".join(candidates)  # the fastest way to learn that all are strings
+    except TypeError:
+        return False
+    return len(candidates) > 0 and all(candidates) and max(map(len, candidates)) <= longest
 
 
 def names_shown(request: Request, limits: LimitsConfiguration) -> Iterator[str]:
@@ -154,9 +167,10 @@ def impressions_of(request: Request, asked: Asked, places: npt.NDArray[np.intp])
 
 def _append(found: _Lists, item: str, values: Sequence[tuple[int, int]]) -> None:
     found.items.append(item)
-    for place, key in values:
-        found.places.append(place)
-        found.keys.append(key)
+    if values:
+        places, keys = zip(*values, strict=True)
+        found.places.extend(places)
+        found.keys.extend(keys)
     found.ends.append(len(found.keys))
     found.repeats.append(1)
 
@@ -174,8 +188,8 @@ def answer_of(
     """Return the answer to a request whose candidates are these entries of `emitted`; ranked, if `is_ordered`."""
     ranked = emitted.ranked[entries]
     chosen = chosen_of(request, asked, emitted, entries) if is_ordered else np.arange(len(ranked))
-    names = [asked.items[place] for place in chosen.tolist()]
-    scores = ranked[chosen, Ranked.SCORE].tolist()
+    names = chosen_from(asked.items, chosen.tolist())
+    scores = ranked[:, Ranked.SCORE].take(chosen).tolist()
     if request.explain:
         items = list(map(_explained, names, ranked[chosen].tolist()))
     elif asked.objectives:
@@ -194,6 +208,17 @@ def answer_of(
         cause=f"{origin}:0",
     )
     return Answered(ranking, chosen)
+
+
+def chosen_from(items: list[str], places: list[int]) -> Sequence[str]:
+    """Return the items in these places.
+
+    >>> chosen_from(["a", "b", "c"], [2, 0]), chosen_from(["a"], [0]), chosen_from([], [])
+    (('c', 'a'), ['a'], [])
+    """
+    if len(places) > 1:
+        return cast("Sequence[str]", itemgetter(*places)(items))
+    return [items[place] for place in places]
 
 
 def with_scores(items: list[RankedItem], asked: Asked, scores: list[list[float]]) -> list[RankedItem]:

@@ -45,7 +45,7 @@ def score_heads(state: State, scratch: Scratch, slot: int) -> None:
     """Write each head's logit, behind `scoring.cross_logit` of the same impression where there is a network."""
     seen, own = state.features_seen, state.heads
     end = 2 * state.learner.pairs.shape[0]
-    if cross.is_on(state.cross):
+    if cross.is_on(state.cross) and heads.count_of(own) > 0:
         heads.gather_products(state.cross, scratch.cross)
     for head in range(heads.count_of(own)):
         inputs = own.inputs[slot, head]

@@ -85,7 +85,7 @@ def complete_impression(
 ) -> None:
     """Correct an impression's score and emit it, and keep it."""
     waiting = state.waiting
-    scoring.correct_slot(state, parameters, scratch, slot, False, scoring.memory_prior(state, parameters))
+    scoring.correct_slot(state, parameters, scratch, slot, scoring.memory_prior(state, parameters))
     copy_row(waiting.scores[slot], emitted.scores[event])
     for head in range(emitted.heads.shape[1]):
         emitted.heads[event, head] = state.heads.scores[slot, head, SCORE]

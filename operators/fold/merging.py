@@ -21,6 +21,7 @@ from thalweg.operators.joiner import Score
 from thalweg.operators.lessons import UNKNOWN, At, Flag, Head
 from thalweg.operators.machine.compiled import clear, compiled, float64, int64, uint64
 from thalweg.operators.machine.lanes import LANES
+from thalweg.operators.machine.numerics import log_odds
 from thalweg.operators.pages import Moment
 from thalweg.operators.structures import index, table
 
@@ -423,5 +424,5 @@ def resolve_rest(
         cross.resolve_shared_pairs(state.cross, scratch.cross, slot, rows, scratch.keys, moment, is_first)
         if is_first:
             cross.count_shown(state.cross, slot, rows, moment)
-    base = scoring.base_of(state, parameters, slot)
-    error_memory.locate_keyed(state.memory, state.memory_reads, slot, parameters.memory, scratch.keys, base)
+    logit = log_odds(scoring.base_of(state, parameters, slot))
+    error_memory.locate_keyed(state.memory, state.memory_reads, slot, parameters.memory, scratch.keys, logit, False)

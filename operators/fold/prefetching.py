@@ -1,6 +1,6 @@
 """What the fold will read soon, fetched ahead: rows of large tables are anywhere in memory."""
 
-from thalweg.operators import behaviors, cross, error_memory
+from thalweg.operators import behaviors, cross, error_memory, pairs_ahead
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.state import Scratch, State
 from thalweg.operators.machine.compiled import compiled, int64
@@ -37,14 +37,29 @@ def prefetch_candidates(state: State, columns: Columns, candidate: int, end: int
     if candidate + 4 < end:
         index.prefetch_key(state.features.lookup, columns.candidate_item[candidate + 4])
     if candidate + 2 < end:
-        prefetch_value(state, int64(index.find(state.features.lookup, columns.candidate_item[candidate + 2])))
+        row = int64(index.find(state.features.lookup, columns.candidate_item[candidate + 2]))
+        prefetch_value(state, row)
+        if row >= 0:
+            prefetch(state.cross.embedded.before, row)  # and what is in the same line: the network reads it of items
 
 
 @compiled
-def prefetch_next(state: State, scratch: Scratch, item: int) -> None:
-    """Ask for where the pairs of the next candidate will be looked for, which differs from this one in the item."""
-    if cross.is_on(state.cross):
-        cross.look_ahead(state.cross, scratch.cross, item, scratch.keys)
+def prefetch_pairs_ahead(
+    state: State, scratch: Scratch, columns: Columns, candidate: int, end: int, is_alike: bool
+) -> None:
+    """Ask for the pairs of the next two candidates, if they differ from this one in the item alone.
+
+    Unless it `is_alike`, nothing is noted of the next one yet.
+    """
+    if not cross.is_on(state.cross):
+        return
+    item, keys = columns.candidate_item, scratch.keys
+    if candidate + 1 < end:
+        if not is_alike:
+            pairs_ahead.note_keys(state.cross, scratch.cross, candidate + 1, item[candidate + 1], keys)
+        pairs_ahead.find_rows(state.cross, scratch.cross, candidate + 1)
+    if candidate + 2 < end:
+        pairs_ahead.note_keys(state.cross, scratch.cross, candidate + 2, item[candidate + 2], keys)
 
 
 @compiled

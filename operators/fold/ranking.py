@@ -6,7 +6,7 @@ that is not known, and the rows that new values would get (`reading.FORESEEN`).
 """
 
 import numpy as np
-from thalweg.operators import cross, facts, features, pages, rates, seen
+from thalweg.operators import facts, features, pages, rates, seen
 from thalweg.operators.fold import fates, head_scoring, layout, prefetching, reading, scoring, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Ranked, dead_letter, set_fate
@@ -40,7 +40,6 @@ def on_request(
     reading.gather_history(state, parameters, scratch, user, moment)
     prior = rates.overall_prior(state.learner.rates, moment.now_ms, parameters.learner.rates)
     decayed = scoring.memory_prior(state, parameters)
-    cross.forget_ahead(scratch.cross)
     was_alike = is_alike = False  # the candidate has the values of the one before, but for the item
     for candidate in range(own + 1, end):
         prefetching.prefetch_candidates(state, columns, candidate, end)
@@ -49,7 +48,7 @@ def on_request(
         is_plain = brings_none and item < 0
         is_alike = was_alike and is_plain
         if is_alike:
-            reading.replace_item(state, parameters, scratch, slot, columns.candidate_item[candidate], moment, prior)
+            reading.replace_item(state, parameters, scratch, slot, columns, candidate, moment, prior)
         else:
             reading.forget_foreseen(state, slot)
             facts.begin(scratch.filling, gather_candidate(scratch.given, columns, own, candidate), int64(0))
@@ -57,10 +56,10 @@ def on_request(
             reading.resolve_values(state, parameters, scratch, slot, reading.FORESEEN, moment)
             reading.read_features(state, parameters, scratch, slot, moment)
             was_alike = is_plain and not crosses_item(parameters.crosses)
-        if was_alike and candidate + 1 < end:
-            prefetching.prefetch_next(state, scratch, columns.candidate_item[candidate + 1])
+        if was_alike:
+            prefetching.prefetch_pairs_ahead(state, scratch, columns, candidate, end, is_alike)
         linear = scoring.score_slot(state, parameters, scratch, slot, is_alike)
-        scoring.correct_slot(state, parameters, scratch, slot, is_alike, decayed)
+        scoring.correct_candidate(state, parameters, scratch, slot, is_alike, decayed)
         write_ranked(state, parameters, emitted, slot, candidate, linear)
         if columns.drops[event] != 0:
             row = int64(state.features_seen.row[slot, features.ITEM])

@@ -12,6 +12,7 @@ from thalweg.operators import (
     ftrl,
     heads,
     learner,
+    pairs_ahead,
     rates,
     sdim,
 )
@@ -196,20 +197,29 @@ def forget_foreseen_row(state: State, row: int) -> None:
 
 @compiled
 def replace_item(
-    state: State, parameters: Parameters, scratch: Scratch, slot: int, key: int, moment: Moment, prior: Prior
+    state: State,
+    parameters: Parameters,
+    scratch: Scratch,
+    slot: int,
+    columns: Columns,
+    candidate: int,
+    moment: Moment,
+    prior: Prior,
 ) -> None:
-    """Resolve and read another item in place of a candidate's, all else being equal; `prior` is that of the moment.
+    """Resolve and read a candidate's item in place of another's, all else being equal; `prior` is that of the moment.
 
-    The result is that of `resolve_values` and `read_features`, bit for bit, where no cross has the item.
+    Its pairs are those that were found ahead. The result is that of `resolve_values` and `read_features`, bit for bit,
+    where no cross has the item.
     """
     seen = state.features_seen
     forget_foreseen_row(state, int64(seen.row[slot, features.ITEM]))
+    key = columns.candidate_item[candidate]
     scratch.keys[features.ITEM] = key
     added = Value(key, int64(features.ITEM), int64(-1))
     put_value(state, parameters, scratch.given, slot, int64(features.ITEM), added, FORESEEN, moment)
     rows, inputs = seen.row[slot], seen.inputs[slot]
     if cross.is_on(state.cross):
-        cross.resolve_item_pairs(state.cross, scratch.cross, slot, rows, scratch.keys)
+        pairs_ahead.take_pairs(state.cross, scratch.cross, slot, candidate, rows[features.ITEM] >= 0)
     read_item_rates(state, parameters, slot, state.learner.rates, prior, inputs)
     for head in range(heads.count_of(state.heads)):
         its, own = heads.rates_of(state.heads, head), state.heads.inputs[slot, head]

@@ -2,14 +2,14 @@
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import cross, error_memory, learner
+from thalweg.operators import candidate_errors, cross, error_memory, learner
 from thalweg.operators.fold import head_scoring, layout
 from thalweg.operators.fold.layout import Extra
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score
 from thalweg.operators.learner import Pooled
 from thalweg.operators.machine.compiled import compiled, float64, int64
-from thalweg.operators.machine.numerics import log, sigmoid
+from thalweg.operators.machine.numerics import log, log_odds, sigmoid
 from thalweg.operators.structures import table
 
 SCORE_MIN = 1e-6
@@ -32,6 +32,8 @@ def machine_logit(state: State, pooled: Pooled, weighted: npt.NDArray[np.float32
     end = layout.statistics_start(state.cross, inputs.shape[0])
     interests = inputs[layout.interests_start(state.learner) : end]
     weights = learner.pool_fields(state.learner, pooled, seen.counts[slot], field, row_of, interests, is_alike)
+    if is_alike:
+        return weights + learner.score_alike_pairs(state.learner, pooled, weighted)
     return weights + learner.score_pairs(state.learner, pooled, weighted)
 
 
@@ -104,22 +106,45 @@ def memory_prior(state: State, parameters: Parameters) -> float:
 
 
 @compiled
-def correct_slot(
-    state: State, parameters: Parameters, scratch: Scratch, slot: int, is_alike: bool, prior: float
-) -> None:
+def correct_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int, prior: float) -> None:
     """Correct the model's score by the error memory, and keep both with the impression.
 
-    `prior` is `memory_prior`; `is_alike` as for `score_slot`. The representation is `scratch.pooled`, as `score_slot`
-    wrote it, and `scratch.keys`, as `resolve_values` did.
+    `prior` is `memory_prior`. The representation is `scratch.pooled`, as `score_slot` wrote it, and `scratch.keys`, as
+    `resolve_values` did.
     """
     scores = state.waiting.scores[slot]
     scores[Score.MODEL] = sigmoid(scores[Score.LOGIT])
     reads, vectors, bits, near = state.memory_reads, scratch.pooled.vectors, scratch.memory.bits, scratch.memory.near
     base = base_of(state, parameters, slot)
-    if not is_alike:
-        error_memory.project_user(parameters.memory, vectors, bits)
+    error_memory.project_user(parameters.memory, vectors, bits)
     error_memory.locate(state.memory, reads, slot, parameters.memory, vectors, scratch.keys, base, bits)
     score = error_memory.read_error_by(state.memory, reads, slot, base, prior, parameters.memory, near)
+    keep_score(state, slot, base, score)
+
+
+@compiled
+def correct_candidate(
+    state: State, parameters: Parameters, scratch: Scratch, slot: int, is_alike: bool, prior: float
+) -> None:
+    """Correct a candidate's score as `correct_slot` does, bit for bit; `is_alike` as for `score_slot`."""
+    scores = state.waiting.scores[slot]
+    scores[Score.MODEL] = sigmoid(scores[Score.LOGIT])
+    memory, reads, of_memory, its = state.memory, state.memory_reads, scratch.memory, parameters.memory
+    vectors = scratch.pooled.vectors
+    base = base_of(state, parameters, slot)
+    logit = log_odds(base)
+    if not is_alike:
+        error_memory.project_user(its, vectors, of_memory.bits)
+    error_memory.locate_near(reads, slot, its, vectors, of_memory.bits)
+    error_memory.locate_keyed(memory, reads, slot, its, scratch.keys, logit, is_alike)
+    score = candidate_errors.read_candidate(memory, reads, slot, logit, prior, its, of_memory, is_alike)
+    keep_score(state, slot, base, score)
+
+
+@compiled
+def keep_score(state: State, slot: int, base: float, score: float) -> None:
+    """Keep a score that the error memory made of the probability `base` with its impression, not too far off."""
+    scores = state.waiting.scores[slot]
     lowest = max(base * KEPT_SHARE, SCORE_MIN)
     highest = min(1.0 - (1.0 - base) * KEPT_SHARE, 1.0 - SCORE_MIN)
     scores[Score.SCORE] = min(max(score, lowest), highest)

@@ -57,7 +57,7 @@ def show(state: State, parameters: Parameters, scratch: Scratch, columns: Column
         if slot < 0:
             pass_over(state, columns, row)
             continue
-        scoring.correct_slot(state, parameters, scratch, slot, False, scoring.memory_prior(state, parameters))
+        scoring.correct_slot(state, parameters, scratch, slot, scoring.memory_prior(state, parameters))
         impressions.keep_impression(state, parameters, columns, emitted, row, slot)
         state.tallies[Tallied.SHOWN] += 1
     return count  # type: ignore[no-any-return]

@@ -66,16 +66,29 @@ def dot_lanes(a: Floats, start: int, b: Floats, b_start: int) -> float:
     return _sum_of(_eight(a, start) * _eight(b, b_start))
 
 
-def score_pairs_lanes(
-    vectors: Floats, size: int, chunk: int, present: npt.NDArray[np.int32], a: int, end: int, weights: Floats
-) -> float:
-    """Return the part of <v_a, sum_b weights[b] v_b>, b over `present[a + 1 : end]`, of eight of the coordinates.
+def positive_lanes(x: Floats, start: int) -> int:
+    """Return the bits of which of x[start + k] are above 0, bit k for each k below 8."""
+    return np.int64(np.packbits(_eight(x, start) > 0.0, bitorder="little")[0])  # type: ignore[return-value]
 
-    `vectors` [places, size]; the eight begin at `chunk`.
+
+def score_pairs_lanes(
+    vectors: Floats,
+    size: int,
+    chunk: int,
+    present: npt.NDArray[np.int32],
+    a: int,
+    first: int,
+    end: int,
+    weights: Floats,
+    before: Floats,
+) -> float:
+    """Return the part of <v_a, s + sum_b weights[b] v_b>, b over `present[first:end]`, of eight of the coordinates.
+
+    `vectors` [places, size]; the eight begin at `chunk`, in `before` [size] too, which is s.
     """
     part = vectors[:, chunk : chunk + LANES]
-    total = np.zeros(LANES, np.float32)
-    for b in range(a + 1, end):
+    total = before[chunk : chunk + LANES].copy()
+    for b in range(first, end):
         total += weights[present[b]] * part[present[b]]
     return _sum_of(part[present[a]] * total)
 
@@ -94,7 +107,7 @@ def learn_pairs_lanes(
     """Add the pairs (a, b) to gradients and dots, for each b of `present[a + 1 : end]` and eight of the coordinates.
 
     Add `weights[b] v_b` to the gradient of a, `weights[b] v_a` to that of b, and `<v_a, v_b>` to `dots[b]`.
-    Arguments are as of `score_pairs_lanes`.
+    `vectors` [places, size]; the eight begin at `chunk`.
     """
     part, gradient = vectors[:, chunk : chunk + LANES], gradients[:, chunk : chunk + LANES]
     own = present[a]
@@ -155,6 +168,24 @@ def gather_lanes(out: Floats, matrix: Floats, x: Floats, present: Places, blocks
         totals += _rows(matrix, LANES * ranks * int(block), ranks) * _eight(x, LANES * int(block))
     low = totals[:, :4] + totals[:, 4:]
     out[:ranks] = (low[:, 0] + low[:, 1]) + (low[:, 2] + low[:, 3])
+
+
+def project_lanes(
+    out: npt.NDArray[Any],
+    start: int,
+    matrix: npt.NDArray[Any],
+    at: int,
+    stride: int,
+    x: npt.NDArray[Any],
+    count: int,
+) -> None:
+    """Add the sum over j below `count` of matrix[at + stride j + k] * x[j] to out[start + k], for k below 8.
+
+    From the first j on, in the precision of `out` and `matrix`, float32 or float64.
+    """
+    total, numbers = out[start : start + LANES], matrix.reshape(-1)
+    for j in range(count):
+        total += numbers[at + stride * j : at + stride * j + LANES] * x[j]
 
 
 def spread_lanes(out: Floats, start: int, matrix: Floats, at: int, hidden: Floats, ranks: int) -> None:

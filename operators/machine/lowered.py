@@ -18,7 +18,7 @@ from thalweg.operators.machine.interpreted import LANES
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _ALIGNMENT = 4
-RANKS_AT_ONCE = 4
+RANKS_AT_ONCE = 8
 _READ, _KEPT, _DATA = 0, 3, 1
 
 
@@ -111,11 +111,30 @@ def _element(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -
     return builder.load(builder.gep(context.make_array(array_type)(context, builder, array).data, [at]))
 
 
+def _positive(context: Any, x: Any, start: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, start = arguments
+        numbers = _load(builder, _pointer(context, builder, signature.args[0], x, start))
+        above = builder.fcmp_ordered(">", numbers, ir.Constant(_VECTOR, [0.0] * LANES))
+        return builder.zext(builder.bitcast(above, ir.IntType(LANES)), ir.IntType(64))
+
+    return types.int64(x, types.int64), lower
+
+
 def _score_pairs(
-    context: Any, vectors: Any, size: Any, chunk: Any, present: Any, a: Any, end: Any, weights: Any
+    context: Any,
+    vectors: Any,
+    size: Any,
+    chunk: Any,
+    present: Any,
+    a: Any,
+    first: Any,
+    end: Any,
+    weights: Any,
+    before: Any,
 ) -> Any:
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors, size, chunk, present, a, end, weights = arguments
+        vectors, size, chunk, present, a, first, end, weights, before = arguments
 
         def place_of(number: Any) -> tuple[Any, Any]:
             place = builder.sext(_element(context, builder, signature.args[3], present, number), ir.IntType(64))
@@ -123,14 +142,16 @@ def _score_pairs(
             return place, _pointer(context, builder, signature.args[0], vectors, at)
 
         total = cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES))
+        builder.store(_load(builder, _pointer(context, builder, signature.args[8], before, chunk)), total)
         one = ir.Constant(ir.IntType(64), 1)
-        with cgutils.for_range_slice(builder, builder.add(a, one), end, one) as (b, _):
+        with cgutils.for_range_slice(builder, first, end, one) as (b, _):
             place, other = place_of(b)
-            weight = _all(builder, _element(context, builder, signature.args[6], weights, place))
+            weight = _all(builder, _element(context, builder, signature.args[7], weights, place))
             builder.store(builder.fadd(builder.load(total), builder.fmul(weight, _load(builder, other))), total)
         return _sum_of(builder, builder.fmul(_load(builder, place_of(a)[1]), builder.load(total)))
 
-    return types.float32(vectors, types.int64, types.int64, present, types.int64, types.int64, weights), lower
+    whole = types.int64
+    return types.float32(vectors, whole, whole, present, whole, whole, whole, weights, before), lower
 
 
 def _learn_pairs(
@@ -272,15 +293,44 @@ def _gather(context: Any, out: Any, matrix: Any, x: Any, present: Any, blocks: A
                 target = builder.gep(made.data, [builder.add(first, ir.Constant(whole, place))])
                 builder.store(_sum_of(builder, builder.load(total)), target)
 
-        fours = builder.sdiv(ranks, ir.Constant(whole, RANKS_AT_ONCE))
-        with cgutils.for_range(builder, fours) as loop:
+        groups = builder.sdiv(ranks, ir.Constant(whole, RANKS_AT_ONCE))
+        with cgutils.for_range(builder, groups) as loop:
             sums(builder.mul(loop.index, ir.Constant(whole, RANKS_AT_ONCE)), RANKS_AT_ONCE)
-        done = builder.mul(fours, ir.Constant(whole, RANKS_AT_ONCE))
+        done = builder.mul(groups, ir.Constant(whole, RANKS_AT_ONCE))
         with cgutils.for_range(builder, builder.sub(ranks, done)) as loop:
             sums(builder.add(done, loop.index), 1)
         return context.get_dummy_value()
 
     return types.void(out, matrix, x, present, types.int64, types.int64), lower
+
+
+def _project(context: Any, out: Any, start: Any, matrix: Any, at: Any, stride: Any, x: Any, count: Any) -> Any:
+    number = ir.DoubleType() if out.dtype == types.float64 else _FLOAT
+    vector = ir.VectorType(number, LANES)
+
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, start, matrix, at, stride, x, count = arguments
+
+        def eight(place: int, array: Any, first: Any) -> Any:
+            data = context.make_array(signature.args[place])(context, builder, array).data
+            return builder.bitcast(builder.gep(data, [first]), vector.as_pointer())
+
+        target = eight(0, out, start)
+        total = cgutils.alloca_once(builder, vector)
+        builder.store(_load(builder, target), total)
+        with cgutils.for_range(builder, count) as loop:
+            row = _load(builder, eight(2, matrix, builder.add(at, builder.mul(loop.index, stride))))
+            scale = _element(context, builder, signature.args[5], x, loop.index)
+            scale = scale if scale.type == number else builder.fpext(scale, number)
+            lanes = builder.insert_element(ir.Constant(vector, ir.Undefined), scale, ir.Constant(ir.IntType(32), 0))
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            product = builder.fmul(row, builder.shuffle_vector(lanes, lanes, zeros))
+            builder.store(builder.fadd(builder.load(total), product), total)
+        _store(builder, builder.load(total), target)
+        return context.get_dummy_value()
+
+    whole = types.int64
+    return types.void(out, whole, matrix, whole, whole, x, whole), lower
 
 
 def _spread(context: Any, out: Any, start: Any, matrix: Any, at: Any, hidden: Any, ranks: Any) -> Any:
@@ -336,12 +386,14 @@ float_of = intrinsic(_float_of)
 prefetch = intrinsic(_prefetch)
 add_scaled_lanes = intrinsic(_add_scaled)
 dot_lanes = intrinsic(_multiply)
+positive_lanes = intrinsic(_positive)
 score_pairs_lanes = intrinsic(_score_pairs)
 learn_pairs_lanes = intrinsic(_learn_pairs)
 descend_lanes = intrinsic(_descend)
 descend_lane = intrinsic(_descend_one)
 copy_bytes = intrinsic(_copy_bytes)
 gather_lanes = intrinsic(_gather)
+project_lanes = intrinsic(_project)
 spread_lanes = intrinsic(_spread)
 move_lanes = intrinsic(_move)
 weigh_lanes = intrinsic(_weigh)

@@ -111,6 +111,15 @@ def prefetch_key(index: Index, key: int) -> None:
 
 
 @compiled
+def prefetch_cells(index: Index, key: int) -> None:
+    """Ask for the memory in which `find` will look for a key that may be absent: few rows are in the second bucket."""
+    first = _first(index, key)
+    prefetch(index.keys, first)
+    prefetch(index.rows, first)
+    prefetch(index.keys, _second(index, key))
+
+
+@compiled
 def _put(index: Index, bucket: int, key: int, row: int) -> bool:
     cell = _cell(index, bucket, uint64(0))
     if cell < 0:

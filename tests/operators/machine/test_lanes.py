@@ -17,6 +17,8 @@ from thalweg.operators.machine.lanes import (
     gather_lanes,
     learn_pairs_lanes,
     move_lanes,
+    positive_lanes,
+    project_lanes,
     score_pairs_lanes,
     spread_lanes,
     weigh_lanes,
@@ -43,8 +45,20 @@ def _dot(a: Floats, start: int, b: Floats, b_start: int) -> float:
 
 
 @compiled
-def _score_pairs(vectors: Floats, chunk: int, present: npt.NDArray[np.int32], a: int, weights: Floats) -> float:
-    return score_pairs_lanes(vectors, vectors.shape[1], chunk, present, a, present.shape[0], weights)
+def _score_pairs(
+    vectors: Floats, chunk: int, present: npt.NDArray[np.int32], first: int, weights: Floats, before: Floats
+) -> float:
+    return score_pairs_lanes(vectors, vectors.shape[1], chunk, present, 0, first, present.shape[0], weights, before)
+
+
+@compiled
+def _project(out: Floats, start: int, matrix: Floats, at: int, stride: int, x: Floats, count: int) -> None:
+    project_lanes(out, start, matrix, at, stride, x, count)
+
+
+@compiled
+def _positive(x: Floats, start: int) -> int:
+    return positive_lanes(x, start)
 
 
 @compiled
@@ -111,7 +125,7 @@ def test_pairs(vectors: Floats, gradients: Floats, weights: Floats, chunk: int, 
     """Of a field with those behind it: the sum of products, the gradients of both, and each pair's product."""
     present = np.array(order[:count], np.int32)
     part = slice(chunk, chunk + LANES)
-    total = np.zeros(LANES, F)
+    nothing, total = np.zeros(16, F), np.zeros(LANES, F)
     expected, dots, expected_dots = gradients.copy(), np.ones(5, F), np.ones(5, F)
     own = present[0]
     for other in present[1:]:
@@ -119,7 +133,9 @@ def test_pairs(vectors: Floats, gradients: Floats, weights: Floats, chunk: int, 
         expected[own, part] += weights[0, other] * vectors[other, part]
         expected[other, part] += weights[0, other] * vectors[own, part]
         expected_dots[other] += sum_of(vectors[own, part] * vectors[other, part])
-    assert F(_score_pairs(vectors, chunk, present, 0, weights[0])) == sum_of(vectors[own, part] * total)
+    assert F(_score_pairs(vectors, chunk, present, 1, weights[0], nothing)) == sum_of(vectors[own, part] * total)
+    first, before = weights[0, present[1]] * vectors[present[1]], nothing  # what comes first may be summed before
+    assert F(_score_pairs(vectors, chunk, present, 2, weights[0], before + first)) == sum_of(vectors[own, part] * total)
     _learn_pairs(vectors, gradients, chunk, present, 0, weights[0], dots)
     assert gradients.tobytes() == expected.tobytes()
     assert dots.tobytes() == expected_dots.tobytes()
@@ -199,3 +215,23 @@ def test_bytes_are_copied(data: bytes, at: int, start: int, count: int) -> None:
 def test_float32_is_what_all_of_it_is_made_of() -> None:
     """A float64 among the operands would be another operation."""
     assert float32(0.1) == F(0.1)
+
+
+@given(rows(1, 16), st.sampled_from([0, 3, 8]))
+def test_which_are_positive(x: Floats, start: int) -> None:
+    """A bit for each of eight numbers that is above 0."""
+    x[0, start] = 0.0
+    x[0, start + 1] = np.nan
+    assert _positive(x[0], start) == sum(1 << k for k in range(LANES) if x[0, start + k] > 0.0)
+
+
+@given(rows(1, 16), rows(3, 24), rows(1, 3), st.sampled_from([0, 8]), st.booleans())
+def test_projections(out: Floats, matrix: Floats, x: Floats, start: int, is_double: bool) -> None:
+    """Eight columns of a matrix by a vector, added to what was there, in the order of the rows."""
+    precision: type = np.float64 if is_double else F
+    out, matrix = out.astype(precision), matrix.astype(precision)
+    expected = out[0].copy()
+    for j in range(3):
+        expected[start : start + LANES] += matrix[j, start : start + LANES] * x[0, j]
+    _project(out[0], start, matrix, start, 24, x[0], 3)
+    assert out[0].tobytes() == expected.tobytes()
