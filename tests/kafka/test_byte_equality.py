@@ -1,15 +1,15 @@
 """What a worker writes to Kafka is byte for byte what `thalweg replay` writes to files, of the same logs."""
 
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from thalweg.schemas.outputs import DeadLetter
 from thalweg.schemas.records import Cause, Output
+from thalweg.streams.commands import main
 from thalweg.streams.logs.reader import LogReader
 from thalweg.streams.logs.sinks import dead_letter_line
 
@@ -37,9 +37,8 @@ SHIPPED = {
 
 
 def thalweg(*arguments: str) -> None:
-    command = [sys.executable, "-c", "from thalweg.streams.commands import main; main()", *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert run.returncode == 0, run.stderr
+    ran = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+    assert ran.exit_code == 0, ran.stderr
 
 
 def kuairand(folder: Path) -> Path:
