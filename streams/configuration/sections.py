@@ -5,7 +5,8 @@ import json
 import re
 import tomllib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -27,7 +28,10 @@ class Member(NamedTuple):
 
 def names(form: Any) -> list[str]:
     """Return the keys of a section, or of a whole tree's sections given by name."""
-    return list(form) if isinstance(form, Mapping) else [name for name in members(form) if name != free(form)]
+    if isinstance(form, Mapping):
+        return list(form)
+    rest = free(form)
+    return [name for name in members(form) if name != rest]
 
 
 def child(form: Any, name: str) -> Any | None:
@@ -45,8 +49,13 @@ def child(form: Any, name: str) -> Any | None:
 
 def free(form: Any) -> str | None:
     """Return the field of a section that takes all keys which are no other field's, None where there is none."""
-    for name, member in members(form).items():
-        if get_origin(member.form) is Annotated and FREE_NAMES in member.form.__metadata__:
+    return _free(form) if is_tree(form) else None
+
+
+@cache
+def _free(form: Any) -> str | None:
+    for name, hint, *_ in _fields(form):
+        if get_origin(hint) is Annotated and FREE_NAMES in hint.__metadata__:
             return name
     return None
 
@@ -55,15 +64,20 @@ def members(form: Any) -> dict[str, Member]:
     """Return the fields of a dataclass or struct with their types and defaults; nothing for another type."""
     if not is_tree(form):
         return {}
+    return {name: Member(hint, default if made is None else made()) for name, hint, default, made in _fields(form)}
+
+
+@cache
+def _fields(form: Any) -> list[tuple[str, Any, Any, Callable[[], Any] | None]]:
+    """Return each field of a dataclass or struct: its name, its type, and its default or what makes one."""
     hints = get_type_hints(form, include_extras=True)
     unset: tuple[Any, ...] = (dataclasses.MISSING, msgspec.NODEFAULT)
     fields: Sequence[Any] = dataclasses.fields(form) if dataclasses.is_dataclass(form) else msgspec.structs.fields(form)
-    found = {}
+    found = []
     for field in fields:
         default = None if field.default in unset else field.default
-        if default is None and field.default_factory not in unset:
-            default = field.default_factory()
-        found[field.name] = Member(hints[field.name], default)
+        made = None if default is not None or field.default_factory in unset else field.default_factory
+        found.append((field.name, hints[field.name], default, made))
     return found
 
 
