@@ -66,7 +66,7 @@ contexts = st.dictionaries(
 )
 items = st.integers(0, ITEMS).map(lambda number: f"i{number}") | st.sampled_from(["never", "seen"])
 users = st.integers(0, USERS).map(lambda number: f"u{number}") | st.just("nobody")
-plain = st.lists(items, min_size=2, max_size=4).map(lambda found: [(item, {}) for item in found])
+plain = st.lists(items, min_size=2, max_size=7).map(lambda found: [(item, {}) for item in found])
 candidates = st.lists(st.tuples(items, contexts), min_size=1, max_size=3) | plain
 
 
