@@ -44,6 +44,13 @@ def configurations() -> dict[str, Configuration]:
             behaviors=replace(c.behaviors, expire_time_ms=900_000),
         ),
         "base score": replace(c, correction=replace(c.correction, base="base_score")),
+        "no eights": replace(
+            c,
+            learner=replace(c.learner, latent_size=11, cross_rank=3),
+            behaviors=replace(c.behaviors, short_length=13),
+            sdim=replace(c.sdim, groups=5, tau=3),
+            error_memory=replace(c.error_memory, arrays=3, bits=5, gamma=0.5),
+        ),
     }
 
 
