@@ -80,14 +80,11 @@ QUICK += $(addprefix tests/streams/,test_driver.py logs/test_logs.py mapping/tes
     simulation/test_simulated_disk.py commands/test_checkpoint_command.py)
 # Left to `make test`: of these files what takes seconds when interpreted.
 SLOW := tests/operators/estimators/test_river.py::test_river_finds_nothing
-SLOW += "tests/operators/estimators/test_river.py::test_the_same_seed_gives_the_same_answers[ErrorMemory(LogisticRegression)]"
-SLOW += tests/operators/estimators/test_river.py::test_a_correction_leaves_a_tenth_of_either_outcome
-SLOW += tests/operators/structures/test_index.py::test_crafted_keys_lose_nobody_who_was_there
-SLOW += "tests/fold/test_state.py::test_the_digest_sees_all_that_is_learned_and_counted[learner.pairs]"
-SLOW += tests/streams/configuration/test_configuration.py::test_every_key_of_the_configuration_can_be_set_to_its_default
 SLOW += tests/operators/estimators/test_river.py::test_embeddings_share_no_row_and_stay_within_their_limit
 SLOW += tests/fold/test_state.py::test_an_erased_user_leaves_nothing_in_the_rows_that_are_free
 SLOW += tests/fold/test_state.py::test_a_restored_snapshot_has_the_digest_and_the_future_of_the_state
+SLOW += tests/streams/replay/test_figures.py::test_baselines_see_the_labels_that_were_final
+SLOW += tests/streams/checkpoints/test_checkpoints.py::test_a_real_state_goes_on
 SLOW += tests/streams/test_driver.py::test_a_crash_is_not_seen_by_readers
 quick: $(VENV)/.installed-test
 	THALWEG_INTERPRETED=1 $(BIN)/python -m pytest -q -n 2 -m "not broker and not large and not long" $(QUICK) \

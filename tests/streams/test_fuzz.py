@@ -19,7 +19,7 @@ from tests.streams.logs_for_tests import Hashed, sample, small
 from tests.streams.plain_rules import Rules, reason_of
 
 WHOLE = 100_000
-RECORDS = sized(40_000, WHOLE)
+RECORDS = sized(25_000, WHOLE)
 BY_STATE = {"user_mismatch", "too_many_feedbacks", "no_room"}
 """Reasons that hang on what waits, which the plain rules do not know."""
 MARK = "\ue000"  # stands for a literal that json.dumps would not write

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,24 @@ from tests.streams.logs_for_tests import sample, small
 SECRET = "s3cr3t"
 
 
+@cache
+def states() -> dict[int, tuple[str, dict[str, np.ndarray]]]:
+    """Return digest and snapshot of a state after 100, 200 and 300 events."""
+    partition, found = Partition(small()), {}
+    for offset in (100, 200, 300):
+        partition.process(sample(300)[offset - 100 : offset])
+        found[offset] = partition.digest(), partition.snapshot()
+    return found
+
+
 @pytest.fixture(params=["folder", "memory"])
 def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A folder and a URL with three checkpoints of partition 0, and one of partition 3, in the middle of a log."""
     directory = str(tmp_path / "all") if request.param == "folder" else f"memory://{tmp_path.name}/all"
-    partition = Partition(small())
-    for offset in (100, 200, 300):
-        partition.process(sample(300)[offset - 100 : offset])
+    for offset, (digest, snapshot) in states().items():
         for number in (0, 3) if offset == 300 else (0,):
-            header = header_of(Identity("interactions", number, small()), offset, partition.digest())
-            store_at(CheckpointSection(directory=directory), "interactions", number).save(
-                Checkpoint(header, partition.snapshot())
-            )
+            header = header_of(Identity("interactions", number, small()), offset, digest)
+            store_at(CheckpointSection(directory=directory), "interactions", number).save(Checkpoint(header, snapshot))
     yield directory
     MemoryFileSystem.store.clear()
 
