@@ -126,8 +126,8 @@ class Pooled(NamedTuple):
     """One impression as the machine sees it.
 
     `vectors` float32 [fields + interests, d], the mean latent vector of each field's values, and the interests;
-    `present` int32 [fields + interests], the places that have a vector, and `counts` int32 [3], how many of these are
-    fields, how many there are, and whether `behind` is there; `values` int32 [fields], how many each field has.
+    `present` int32 [fields + interests], the places that have a vector; `values` int32 [fields], how many a field has.
+    `counts` int32 [3]: how many of these places are fields, how many there are, and whether `behind` is there.
     `behind` float32 [fields, d]: of a field from the item on, the sum of r_fg v_g over the fields behind it.
     """
 
