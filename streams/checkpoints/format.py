@@ -417,17 +417,18 @@ def joined(parts: Iterable[memoryview]) -> Iterator[memoryview]:
     small: list[memoryview | bytes] = []
     size = 0
     for part in parts:
-        filling = bytes(padded(len(part)) - len(part))
-        is_small = len(part) < PIECE_BYTES
+        length = len(part)
+        whole = padded(length)
+        is_small = length < PIECE_BYTES
         if is_small:
-            small += (part, filling)
-            size += len(part) + len(filling)
+            small += (part, bytes(whole - length))
+            size += whole
         if size and (size >= PIECE_BYTES or not is_small):
             yield memoryview(b"".join(small))
             small, size = [], 0
         if not is_small:
             yield part
-            small, size = [filling], len(filling)
+            small, size = [bytes(whole - length)], whole - length
     if size:
         yield memoryview(b"".join(small))
 
