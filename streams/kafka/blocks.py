@@ -133,6 +133,9 @@ class BlockApp(faust.App):
     def _create_directories(self) -> None:
         """Make no folder for tables: there are none."""
 
+    def _on_rebalance_when_stopped(self) -> None:
+        """Let the consumer end in order: Faust would disconnect it here, and its end would wait for brokers in vain."""
+
     def _new_transport(self) -> TransportT:
         return BlockTransport(self.conf.broker_consumer, self)
 
