@@ -40,7 +40,7 @@ from thalweg.operators.machine.lanes import (
 from thalweg.operators.machine.numerics import log
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.pages import Moment
-from thalweg.operators.rates import Prior, read_rate
+from thalweg.operators.rates import Odds, Prior, read_rate
 from thalweg.operators.structures import index, ownership, table
 from thalweg.operators.structures.ownership import Owned
 from thalweg.operators.structures.table import Table
@@ -63,11 +63,17 @@ MOMENTS_MAX, VARIANCE_FLOOR = 10_000.0, 1e-4
 MEAN, VARIANCE, DEVIATION = range(3)
 MIX_RATE, MIX_FLOOR, MIX_INITIAL = 0.05, 10.0, 0.5
 SQUARES_AT, LIN, LIN_SQUARES, LABELS, SHOWN = LANES, 2 * LANES, 2 * LANES + 1, 2 * LANES + 2, 2 * LANES + 3
-ROW_SIZE = 2 * LANES + 4
+PACE = 2 * LANES + 4
+ROW_SIZE = 2 * LANES + 5
 FIRST, LAST, BEFORE = range(3)
+SHOWN_BEFORE, PACE_BEFORE = range(2)
 PAIR_KNOWN, PAIR_ACTED, PAIR_SHOWN, PAIR_BEFORE = range(4)
-OF_ONE, OF_PAIRS = 5, 4
-OWN, ONE, CROSS = 2 * OF_ONE, 2 * OF_ONE + 1, 2 * LANES - 1
+OF_ONE, OF_PAIRS = 7, 4
+RATE_AT, LABELS_AT, SHOWN_AT, GAP_AT, AGE_AT, RESIDUAL_AT, PACE_AT = range(OF_ONE)
+"""The statistics of user or item."""
+OWN, ONE = 2 * OF_ONE, 2 * OF_ONE + 1
+CROSS = ONE
+"""Where the statistics have the network's own logit as served, x0 has the constant 1."""
 CROSS_SALT, PAIR_SALT = 0xC505, 0xC506
 TURNS = 4
 """Candidates whose pairs are looked for at once, a power of two."""
@@ -95,11 +101,15 @@ class Embedded(NamedTuple):
     """What the network has of each value."""
 
     parts: Annotated[
-        Float32, per("values cross_row", "embedding, its squares, lin, its squares, running mean of labels, exposures")
+        Float32,
+        per(
+            "values cross_row",
+            "embedding, its squares, lin, its squares, running means of labels and of gaps, exposures",
+        ),
     ]
     seen_ms: Annotated[Int64, per("values 3", "when it was shown first, last, and last before the page; stream time")]
     page: Annotated[Int64, per("values", "the page that counted an exposure last")]
-    before: Annotated[Float32, per("values", "exposures before that page")]
+    before: Annotated[Float32, per("values 2", "exposures before that page, and the running mean of gaps")]
 
 
 @side_by_side(is_dense=True)
@@ -148,8 +158,8 @@ class CrossScratch(NamedTuple):
     `x0`, `x1`, `z1`, `z2`, `gradient`, `gx`, `gz`, `step` float32 [blocks * 8]; `hidden` float32 [4, rank]: V1' x0,
     V2' x1 and the gradients of both; `values` int32 [fields]: rows of each field; `present` int32 [blocks], the blocks
     that are not empty, and `blocks` int64 [1], how many these are; `keys` uint64 [pairs].
-    `ahead` uint64 [turns, 1 + fields]: the key of an item that comes soon, and those of its pairs by the other field;
-    `ahead_rows` int32 [turns, fields]: their rows, see `pairs_ahead`.
+    `ahead` uint64 [turns, 1 + paired]: the key of an item that comes soon, and those of its pairs by the other field;
+    `ahead_rows` int32 [turns, paired]: their rows, see `pairs_ahead`.
     """
 
     x0: npt.NDArray[np.float32]
@@ -169,20 +179,21 @@ class CrossScratch(NamedTuple):
     ahead_rows: npt.NDArray[np.int32]
 
 
-def statistics_count(rank: int, fields: int, of_heads: int = 0) -> int:
-    """Return how many statistics an impression of so many fields has, in whole blocks; none where there is no network.
+def statistics_count(rank: int, paired: int, of_heads: int = 0) -> int:
+    """Return how many statistics an impression has, in whole blocks; none where there is no network.
 
-    `of_heads`: those of further objectives, which are the last.
+    `paired`: user, item, and how many fields these are counted together with; `of_heads`: statistics of further
+    objectives, which are the last.
 
     >>> statistics_count(8, 2), statistics_count(8, 5), statistics_count(0, 5)
     (16, 32, 0)
     """
-    return 0 if rank == 0 else 2 * LANES + LANES * (-(-(fields - 2) // 2)) + of_heads
+    return 0 if rank == 0 else 2 * LANES + LANES * (-(-(paired - 2) // 2)) + of_heads
 
 
-def cross_sizes(rank: int, pairs_limit: int, fields: int, of_heads: int = 0) -> dict[str, Any]:
-    """Return the sizes of the network's arrays for so many fields; next to nothing at rank 0."""
-    statistics = statistics_count(rank, fields, of_heads)
+def cross_sizes(rank: int, pairs_limit: int, fields: int, paired: int, of_heads: int = 0) -> dict[str, Any]:
+    """Return the sizes of the network's arrays for so many fields, `paired` of them; next to nothing at rank 0."""
+    statistics = statistics_count(rank, paired, of_heads)
     inputs = fields * LANES + statistics if rank else 0
     return {
         "cross_inputs": inputs,
@@ -190,7 +201,7 @@ def cross_sizes(rank: int, pairs_limit: int, fields: int, of_heads: int = 0) -> 
         "cross_statistics": statistics,
         "cross_row": ROW_SIZE if rank else 1,  # without a network a row is one number: one type of array serves both
         "cross_pairs": pairs_limit if rank else PAIRS_MIN,
-        "cross_places": 2 * (fields - 2) if rank else 0,
+        "cross_places": 2 * (paired - 2) if rank else 0,
     }
 
 
@@ -208,9 +219,9 @@ def start_network(cross: Cross, fields: int, seed: int) -> None:
     cross.mix[0] = MIX_INITIAL
 
 
-def new_cross_scratch(rank: int, fields: int, of_heads: int = 0) -> CrossScratch:
+def new_cross_scratch(rank: int, fields: int, paired: int, of_heads: int = 0) -> CrossScratch:
     """Return scratch for one impression."""
-    blocks = fields + statistics_count(rank, fields, of_heads) // LANES
+    blocks = fields + statistics_count(rank, paired, of_heads) // LANES
     coordinates = ("x0", "x1", "z1", "z2", "gradient", "gx", "gz", "step")
     return CrossScratch(
         **{name: np.zeros(blocks * LANES, np.float32) for name in coordinates},
@@ -218,9 +229,9 @@ def new_cross_scratch(rank: int, fields: int, of_heads: int = 0) -> CrossScratch
         values=np.zeros(fields, np.int32),
         present=np.zeros(blocks, np.int32),
         blocks=np.zeros(1, np.int64),
-        keys=np.zeros(2 * (fields - 2), np.uint64),
-        ahead=np.zeros((TURNS, 1 + fields), np.uint64),
-        ahead_rows=np.zeros((TURNS, fields), np.int32),
+        keys=np.zeros(2 * (paired - 2), np.uint64),
+        ahead=np.zeros((TURNS, 1 + paired), np.uint64),
+        ahead_rows=np.zeros((TURNS, paired), np.int32),
     )
 
 
@@ -228,6 +239,12 @@ def new_cross_scratch(rank: int, fields: int, of_heads: int = 0) -> CrossScratch
 def is_on(cross: Cross) -> bool:
     """Return whether there is a network."""
     return cross.moments.shape[1] > 0  # type: ignore[no-any-return]
+
+
+@compiled
+def paired_of(scratch: CrossScratch) -> int:
+    """Return how many fields user and item are counted together with, these two included."""
+    return 2 + scratch.keys.shape[0] // 2  # type: ignore[no-any-return]
 
 
 @compiled
@@ -326,7 +343,7 @@ def _write_keys(
     cross: Cross, scratch: CrossScratch, which: int, rows: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]
 ) -> None:
     """Write the keys of the pairs of the user or the item, and ask for where they are."""
-    for field in range(2, scratch.values.shape[0]):
+    for field in range(2, paired_of(scratch)):
         key = uint64(0)
         if keys[field] != uint64(0) and rows[which] >= 0:
             key = cross_key(keys[which], keys[field], uint64(PAIR_SALT + which))
@@ -406,13 +423,15 @@ def _read_of_one(
     if row >= 0:
         parts, seen_ms = cross.embedded.parts[row], cross.embedded.seen_ms[row]
         is_counted = cross.embedded.page[row] == moment.page
-        shown = cross.embedded.before[row] if is_counted else parts[SHOWN]
-        out[at] = rates[2 * which]
-        out[at + 1] = parts[LABELS]
+        shown = cross.embedded.before[row, SHOWN_BEFORE] if is_counted else parts[SHOWN]
+        out[at + RATE_AT] = rates[2 * which + Odds.RATE]
+        out[at + RESIDUAL_AT] = rates[2 * which + Odds.RESIDUAL]
+        out[at + LABELS_AT] = parts[LABELS]
         if shown > 0.0:
-            out[at + 2] = log(1.0 + float64(shown))
-            out[at + 3] = _log_seconds(moment.now_ms - seen_ms[BEFORE if is_counted else LAST])
-            out[at + 4] = _log_seconds(moment.now_ms - seen_ms[FIRST])
+            out[at + SHOWN_AT] = log(1.0 + float64(shown))
+            out[at + GAP_AT] = _log_seconds(moment.now_ms - seen_ms[BEFORE if is_counted else LAST])
+            out[at + AGE_AT] = _log_seconds(moment.now_ms - seen_ms[FIRST])
+            out[at + PACE_AT] = cross.embedded.before[row, PACE_BEFORE] if is_counted else parts[PACE]
 
 
 @compiled
@@ -453,8 +472,12 @@ def count_one(cross: Cross, row: int, moment: Moment) -> None:
     parts, seen_ms = cross.embedded.parts[row], cross.embedded.seen_ms[row]
     if cross.embedded.page[row] != moment.page:
         cross.embedded.page[row] = moment.page
-        cross.embedded.before[row] = parts[SHOWN]
+        cross.embedded.before[row, SHOWN_BEFORE], cross.embedded.before[row, PACE_BEFORE] = parts[SHOWN], parts[PACE]
         seen_ms[BEFORE] = seen_ms[LAST]
+        if parts[SHOWN] > 0.0:
+            share = max(float64(RECENT_SHARE), 1.0 / float64(parts[SHOWN]))
+            gap = _log_seconds(moment.now_ms - seen_ms[LAST])
+            parts[PACE] += float32(share * (gap - float64(parts[PACE])))
     if parts[SHOWN] == 0.0:
         seen_ms[FIRST] = moment.now_ms
     parts[SHOWN] += float32(1.0)
@@ -553,8 +576,7 @@ def _gather_inputs(
             for i in range(block * LANES, (block + 1) * LANES):
                 x = (float64(statistics[i]) - cross.moments[MEAN, i]) / cross.moments[DEVIATION, i]
                 x0[fields * LANES + i] = min(max(x, -CLIP), CLIP)
-    for i in range(ONE, 2 * LANES):
-        x0[fields * LANES + i] = 1.0 if i == ONE else 0.0
+    x0[fields * LANES + ONE] = 1.0
     return linear
 
 
@@ -577,6 +599,7 @@ def _find_blocks(
         if field[value] < fields and rows[value] >= 0:
             values[field[value]] += 1
     blocks = 0
+    paired = paired_of(scratch)
     for f in range(fields):
         if values[f] > 0:
             present[blocks] = f
@@ -584,8 +607,8 @@ def _find_blocks(
             clear(x0[f * LANES : (f + 1) * LANES])
     for block in range(of_statistics):
         first = 2 + 2 * (block - 2)
-        is_one = block < 2 or first >= fields  # behind the pairs are those of further objectives
-        if is_one or values[first] > 0 or (first + 1 < fields and values[first + 1] > 0):
+        is_one = block < 2 or first >= paired  # behind the pairs are those of further objectives
+        if is_one or values[first] > 0 or (first + 1 < paired and values[first + 1] > 0):
             present[blocks] = fields + block
             blocks += 1
     scratch.blocks[0] = blocks

@@ -16,7 +16,7 @@ from thalweg.operators.machine.numerics import bits_of
 from thalweg.operators.pages import Moment
 from thalweg.operators.structures import table
 from thalweg.operators.structures.table import Table
-from thalweg.operators.visits import Visits
+from thalweg.operators.visits import BEFORE, NOW, Visits
 
 SECOND_MS = 1_000.0
 DERIVED_SALT = 0xDE
@@ -27,13 +27,17 @@ EXPONENT_OF_A_HALF = 1022  # as the bits of a float64 have it
 class Derived(IntEnum):
     """The derived fields, the last of all fields."""
 
-    USER_GAP = 0
-    USER_EXPOSURES = 1
-    RECENT = 2
+    RECENT = 0
+    SHOWN = 1
+    USER_GAP = 2
+    USER_EXPOSURES = 3
 
 
 DERIVED = tuple(derived.name.lower() for derived in Derived)
 FIELDS = len(DERIVED)
+CROSSED, PAIRED = Derived.SHOWN + 1, Derived.RECENT + 1
+"""How many of them the cross network reads embeddings of, and how many it counts pairs of: the first ones."""
+GAP_KEY, EXPOSURES_KEY = range(2)
 
 
 class DerivedParameters(NamedTuple):
@@ -51,14 +55,14 @@ class DerivedValues(NamedTuple):
     size: npt.NDArray[np.int64]
 
 
-def value_limit(recent_items: int) -> int:
-    """Return how many derived values an impression has at most: one of each field, but of recent items so many."""
-    return len(DERIVED) - 1 + recent_items
+def value_limit(recent_items: int, shown_items: int) -> int:
+    """Return how many derived values an impression has at most: so many items, its gap and its exposures."""
+    return recent_items + shown_items + 2
 
 
-def new_derived_values(recent_items: int) -> DerivedValues:
+def new_derived_values(recent_items: int, shown_items: int) -> DerivedValues:
     """Return room for the derived values of one impression."""
-    values = value_limit(recent_items)
+    values = value_limit(recent_items, shown_items)
     return DerivedValues(np.zeros(values, np.int64), np.zeros(values, np.uint64), np.zeros(1, np.int64))
 
 
@@ -73,10 +77,10 @@ def derive(
     values: DerivedValues,
     keys: npt.NDArray[np.uint64],
 ) -> None:
-    """Write an impression's derived values: how long the user was away, how often shown anything, acted on what.
+    """Write an impression's derived values: how long the user was away, how often shown anything, what, acted on what.
 
-    `keys` is what the error memory goes by: first the recent items, then gap and exposures. These two are labels of
-    nothing, so they are never late. Neither counts its own page.
+    `keys` is what the error memory goes by: first the recent items, then gap and exposures. What was shown needs no
+    label, so it is never late. Nothing of it counts its own page.
     """
     values.size[0] = 0
     is_counted = visits.page[user] == moment.page
@@ -86,8 +90,13 @@ def derive(
         last_ms = visits.before_ms[user] if is_counted else visits.shown_ms[user]
         gap = log2_bucket((moment.now_ms - last_ms) / SECOND_MS)
     of_visits = keys[parameters.recent_items :]
-    of_visits[Derived.USER_GAP] = add(values, Derived.USER_GAP, gap)
-    of_visits[Derived.USER_EXPOSURES] = add(values, Derived.USER_EXPOSURES, log2_bucket(float(shown)))
+    of_visits[GAP_KEY] = add(values, Derived.USER_GAP, gap)
+    of_visits[EXPOSURES_KEY] = add(values, Derived.USER_EXPOSURES, log2_bucket(float(shown)))
+    lately = visits.items[user, BEFORE if is_counted else NOW]
+    for back in range(lately.shape[0]):
+        if lately[back] == uint64(0):
+            break
+        add(values, Derived.SHOWN, lately[back])
     if parameters.acted < 0:
         return
     length = behaviors.row.shape[2]
@@ -106,8 +115,27 @@ def count_exposure(visits: Visits, user: int, item_key: int, moment: Moment) -> 
         visits.page[user] = moment.page
         visits.shown_before[user] = visits.shown[user]
         visits.before_ms[user] = visits.shown_ms[user]
+        for back in range(visits.items.shape[2]):
+            visits.items[user, BEFORE, back] = visits.items[user, NOW, back]
+    put_shown(visits.items[user, NOW], visits.shown[user] - visits.shown_before[user], item_key)
     visits.shown[user] += 1
     visits.shown_ms[user] = moment.now_ms
+
+
+@compiled
+def put_shown(items: npt.NDArray[np.uint64], on_page: int, item_key: int) -> None:
+    """Put an item before those of earlier pages; the `on_page` of its own page are in the order of their keys.
+
+    The order of a page's rows says nothing. Where a page has more than `items` takes, the largest keys stay.
+    """
+    limit = items.shape[0]
+    place = 0
+    while place < min(on_page, limit) and items[place] >= uint64(item_key):
+        place += 1
+    for later in range(limit - 1, place, -1):
+        items[later] = items[later - 1]
+    if place < limit:
+        items[place] = item_key
 
 
 @compiled

@@ -106,13 +106,13 @@ def head_sizes(heads: int, fields: int, rank: int) -> dict[str, Any]:
     return {"heads": heads, "head_inputs": 2 * fields + OWN_INPUTS, "cross_rank": rank}
 
 
-def head_statistics(fields: int) -> int:
-    """Return how many statistics each head adds to x0, in whole blocks, for so many fields without the derived ones.
+def head_statistics(paired: int) -> int:
+    """Return how many statistics each head adds to x0, in whole blocks, where so many fields are counted in pairs.
 
     >>> head_statistics(7)
     16
     """
-    return padded(PAIRS + 2 * (fields - 2))
+    return padded(PAIRS + 2 * (paired - 2))
 
 
 def start_heads(heads: Heads, learner: Learner) -> None:

@@ -54,6 +54,7 @@ class LearnerConfiguration(CrossConfiguration):
     weight of two fields; `derived_initial`, where one of them is derived; `interest_initial`, of a field and an
     interest. `rate_initial`: initial weight of a field's rate. `rate_prior`: pseudo-exposures of rates;
     `residual_half_life_ms`: of the residuals. `recent_items`: items the user acted on last that make a field.
+    `shown_items`: items the user was shown last, on earlier pages, that make another.
     `interests`: whether the candidate's interest in the user's sequences is read; without, no long histories are kept.
     `alpha_…`: learning rates of weights, latent vectors, pairs and the dense level (`beta` is 1); `l1`, `l2`:
     regularisation of weights and vectors. `frozen_from_ms`: the stream time from which on no weight moves any more (0:
@@ -74,6 +75,7 @@ class LearnerConfiguration(CrossConfiguration):
     rate_prior: Annotated[float, within(SHARE_MIN, PSEUDO_COUNT_MAX)] = 5.0
     residual_half_life_ms: Annotated[int, within(1, MS_MAX)] = 1_800_000
     recent_items: Annotated[int, within(0, 32)] = 3
+    shown_items: Annotated[int, within(0, 32)] = 4
     interests: bool = True
     alpha_weight: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.03
     alpha_latent: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.1

@@ -6,7 +6,7 @@ is asked for two candidates ahead, that of its rows one ahead. So no candidate w
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.cross import PAIR_SALT, TURNS, Cross, CrossScratch
+from thalweg.operators.cross import PAIR_SALT, TURNS, Cross, CrossScratch, paired_of
 from thalweg.operators.features import ITEM
 from thalweg.operators.machine.compiled import compiled, int64, uint64
 from thalweg.operators.machine.hashing import cross as cross_key
@@ -22,7 +22,7 @@ def note_keys(network: Cross, scratch: CrossScratch, candidate: int, item: int, 
     """
     noted = scratch.ahead[candidate % TURNS]
     noted[0] = item
-    for field in range(2, scratch.values.shape[0]):
+    for field in range(2, paired_of(scratch)):
         key = uint64(0)
         if keys[field] != uint64(0):
             key = cross_key(item, keys[field], uint64(PAIR_SALT + ITEM))
@@ -34,7 +34,7 @@ def note_keys(network: Cross, scratch: CrossScratch, candidate: int, item: int, 
 def find_rows(network: Cross, scratch: CrossScratch, candidate: int) -> None:
     """Find the rows of the pairs whose keys are noted for a candidate, and ask for what is read of them."""
     noted, rows = scratch.ahead[candidate % TURNS], scratch.ahead_rows[candidate % TURNS]
-    for field in range(2, scratch.values.shape[0]):
+    for field in range(2, paired_of(scratch)):
         row = int64(-1)
         if noted[1 + field] != uint64(0):
             row = int64(index.find(network.pairs.lookup, noted[1 + field]))
@@ -55,7 +55,7 @@ def take_pairs(network: Cross, scratch: CrossScratch, slot: int, candidate: int,
     takes a row away before the candidate is scored.
     """
     rows, seen = scratch.ahead_rows[candidate % TURNS], network.pairs_seen
-    for field in range(2, scratch.values.shape[0]):
+    for field in range(2, paired_of(scratch)):
         place, row = 2 * (field - 2) + ITEM, int64(rows[field]) if has_item else int64(-1)
         seen.row[slot, place] = row
         if network.of_heads.shape[1] > 0:

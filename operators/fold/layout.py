@@ -49,6 +49,16 @@ def field_count(configuration: Configuration) -> int:
     return configuration.features.places() + len(derived.DERIVED)
 
 
+def crossed_fields(configuration: Configuration) -> int:
+    """Return how many fields the cross network reads embeddings of: all but gap and exposures."""
+    return configuration.features.places() + derived.CROSSED
+
+
+def paired_fields(configuration: Configuration) -> int:
+    """Return how many fields user and item are counted together with, these two included."""
+    return configuration.features.places() + derived.PAIRED
+
+
 def cross_rank(configuration: Configuration) -> int:
     """Return the rank of the cross network, 0 where there is none: beside another model than the built-in one."""
     return configuration.learner.cross_rank if configuration.learner.model == BUILT_IN else 0
@@ -56,7 +66,7 @@ def cross_rank(configuration: Configuration) -> int:
 
 def statistics_of_heads(configuration: Configuration) -> int:
     """Return how many statistics the cross network has of objectives but the first."""
-    return len(configuration.objectives.heads) * head_statistics(configuration.features.places())
+    return len(configuration.objectives.heads) * head_statistics(paired_fields(configuration))
 
 
 def input_count(configuration: Configuration) -> int:
@@ -65,7 +75,7 @@ def input_count(configuration: Configuration) -> int:
     """
     interests = interest_count(configuration) * configuration.learner.latent_size
     statistics = statistics_count(
-        cross_rank(configuration), configuration.features.places(), statistics_of_heads(configuration)
+        cross_rank(configuration), paired_fields(configuration), statistics_of_heads(configuration)
     )
     return 2 * field_count(configuration) + EXTRAS + interests + statistics
 
@@ -86,7 +96,7 @@ def error_memories(configuration: Configuration) -> Memories:
 def value_count(configuration: Configuration) -> int:
     """Return how many values an impression has at most, those that are derived included."""
     c = configuration
-    return c.features.values_limit + derived.value_limit(c.learner.recent_items)
+    return c.features.values_limit + derived.value_limit(c.learner.recent_items, c.learner.shown_items)
 
 
 def half_count(configuration: Configuration) -> int:
@@ -111,7 +121,13 @@ def layout_of(configuration: Configuration) -> int:
         "seed": c.seed,
         "features": c.features,
         "kinds": c.behaviors.kinds,
-        "learner": (c.learner.latent_size, c.learner.interests, c.learner.recent_items, cross_rank(c)),
+        "learner": (
+            c.learner.latent_size,
+            c.learner.interests,
+            c.learner.recent_items,
+            c.learner.shown_items,
+            cross_rank(c),
+        ),
         "memory": (c.error_memory.arrays, c.error_memory.bits, c.correction.base),
         "sampled": c.joiner.negative_sample_rate,
     }

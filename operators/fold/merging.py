@@ -364,7 +364,8 @@ def keep_key(
             if recent < parameters.derived.recent_items:
                 keys[first + recent] = key
             return recent + 1
-        keys[first + parameters.derived.recent_items + field - first] = key
+        if field - first != derived.Derived.SHOWN:
+            keys[field - derived.Derived.USER_GAP + parameters.derived.recent_items] = key
         return recent
     for which in range(parameters.crosses.field.shape[0]):
         if parameters.crosses.field[which] == field:
@@ -405,7 +406,7 @@ def place_inputs(state: State, scratch: Scratch, slot: int) -> None:
     for i in range(2 * fields, pairs):
         inputs[i] = found[i]
     if cross.is_on(state.cross):
-        for field in range(2, layout.first_derived(state.learner)):
+        for field in range(2, cross.paired_of(scratch.cross)):
             own = places[field]
             if own != UNKNOWN:
                 for i in range(cross.OF_PAIRS):

@@ -31,6 +31,7 @@ from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import (
     base_stands_still,
     cross_rank,
+    crossed_fields,
     error_memories,
     field_count,
     half_count,
@@ -38,6 +39,7 @@ from thalweg.operators.fold.layout import (
     interest_count,
     layout_of,
     name_hashes,
+    paired_fields,
     statistics_of_heads,
     value_count,
 )
@@ -182,7 +184,10 @@ def sizes_of(configuration: Configuration) -> dict[str, Any]:
         **c.sdim.sizes(),
         **c.joiner.sizes(),
         **learner_sizes(c.learner, field_count(c), interest_count(c)),
-        **cross_sizes(cross_rank(c), c.learner.cross_pairs_limit, c.features.places(), statistics_of_heads(c)),
+        **cross_sizes(
+            cross_rank(c), c.learner.cross_pairs_limit, crossed_fields(c), paired_fields(c), statistics_of_heads(c)
+        ),
+        "shown_items": c.learner.shown_items,
         **head_sizes(len(c.objectives.heads), field_count(c), cross_rank(c)),
         **c.objectives.sizes(),
         **error_memory_sizes(c.error_memory, c.correction, memories, cells),
@@ -195,7 +200,7 @@ def new_state(configuration: Configuration) -> State:
     for place, name in enumerate(configuration.features.declared_fields()[: len(state.names)]):  # measured, it is one
         write_name(state.names, place, name)
     start_weights(state.learner, configuration.learner)
-    start_network(state.cross, configuration.features.places(), configuration.seed)
+    start_network(state.cross, crossed_fields(configuration), configuration.seed)
     start_heads(state.heads, state.learner)
     return state
 
@@ -262,13 +267,13 @@ def new_scratch(configuration: Configuration) -> Scratch:
         np.zeros(fields + c.learner.recent_items, np.uint64),
         new_given(value_count(c)),
         new_filling(c.features.values_limit - len(c.features.crosses), c.limits.kept_bytes, c.facts.owner_bytes),
-        new_derived_values(c.learner.recent_items),
+        new_derived_values(c.learner.recent_items, c.learner.shown_items),
         new_rates_scratch(fields, value_count(c)),
         new_sdim_scratch(c.sdim, size, c.behaviors.sizes()["kinds"]),
         new_gathered(c.behaviors.sizes()["kinds"], c.behaviors.short_length, size),
         new_pooled(fields, interests, size),
         new_gradients(fields, interests, size),
-        new_cross_scratch(rank, c.features.places(), statistics_of_heads(c)),
+        new_cross_scratch(rank, crossed_fields(c), paired_fields(c), statistics_of_heads(c)),
         new_error_memory_scratch(c.error_memory, len(error_memories(c).first)),
         new_lesson_scratch(fields, input_count(c), half_count(c), len(error_memories(c).first)),
         new_head_scratch(heads, fields + interests, rank),

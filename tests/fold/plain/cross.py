@@ -21,6 +21,7 @@ class Member:
         self.e, self.e_squares = np.array(start), np.zeros(8)
         self.lin = self.lin_squares = self.labels = 0.0
         self.shown = self.first_ms = self.last_ms = 0
+        self.pace = 0.0
 
 
 class Pair:
@@ -33,15 +34,15 @@ class Pair:
 
 
 class Cross:
-    """`fields` F without the derived ones; coordinates are 8 of each field's embedding, then the statistics.
-
-    `more`: statistics of further objectives, which are the last.
+    """`fields` C: all but gap and exposures, the last one not in pairs; coordinates are 8 of each field's embedding,
+    then the statistics. `more`: statistics of further objectives, which are the last.
     """
 
     def __init__(self, configuration: Configuration, fields: int, more: int = 0) -> None:
         c = configuration
         self.fields, self.seed, self.rank, self.prior = fields, c.seed, c.learner.cross_rank, c.learner.rate_prior
-        self.more, self.size = more, 16 + 8 * math.ceil((fields - 2) / 2) + more
+        self.paired = fields - 1
+        self.more, self.size = more, 16 + 8 * math.ceil((self.paired - 2) / 2) + more
         n, r = 8 * fields + self.size, self.rank
         bound = 0.5 / math.sqrt(0.8 * fields + self.size + 1) * math.sqrt(3)
         self.m = np.zeros((4, n, r))  # V1, U1, V2, U2
@@ -64,13 +65,12 @@ class Cross:
         p = 1 / (1 + math.exp(-overall))
         for which, (_, value) in enumerate(present[:2]):
             if value is not None:
-                of, at = self.of(value), 5 * which
-                out[at : at + 2] = rates[2 * which], of.labels
+                of, at = self.of(value), 7 * which
+                out[[at, at + 5, at + 1]] = *rates[2 * which : 2 * which + 2], of.labels
                 if of.shown:
-                    out[at + 2] = math.log(1 + of.shown)
                     passed = [max(now_ms - ms, 0) / 1_000 for ms in (of.last_ms, of.first_ms)]
-                    out[at + 3 : at + 5] = np.log1p(passed)
-        for place in range(2 * (self.fields - 2)):
+                    out[[at + 2, at + 3, at + 4, at + 6]] = *np.log1p([of.shown, *passed]), of.pace
+        for place in range(2 * (self.paired - 2)):
             field, which = 2 + place // 2, place % 2
             pair = None
             if field in keys and present[which][1] is not None:
@@ -86,10 +86,15 @@ class Cross:
         """A pair of the item, made where it is kept."""
         return self.pairs.setdefault(key, Pair(None)) if is_kept else self.pairs.get(key)
 
-    def expose(self, present: Any, pairs: list[Any], now_ms: int) -> None:
+    def expose(self, present: Any, pairs: list[Any], now_ms: int, on_page: set[Member]) -> None:
+        """Count an exposure; `on_page` are those that its page has counted already."""
         for _, value in present[:2]:
             if value is not None:
                 of = self.of(value)
+                if of.shown and of not in on_page:
+                    gap = math.log1p(max(now_ms - of.last_ms, 0) / 1_000)
+                    of.pace += max(0.1, 1 / of.shown) * (gap - of.pace)
+                on_page.add(of)
                 of.first_ms = of.first_ms if of.shown else now_ms
                 of.shown, of.last_ms = of.shown + 1, now_ms
         for pair in pairs:
@@ -117,11 +122,11 @@ class Cross:
         for field, members in by_field(present).items():
             if field < self.fields:
                 x0[8 * field : 8 * field + 8] = 4 * sum(self.of(value).e for value in members) / len(members)
-                if field >= 2:
+                if 2 <= field < self.paired:
                     taken[16 + 8 * (field // 2 - 1) : 24 + 8 * (field // 2 - 1)] = True
         standard = np.clip((statistics - self.mean) / np.sqrt(self.variance + 1e-4), -4, 4)
         x0[8 * self.fields :] = np.where(taken, standard, 0.0)
-        x0[8 * self.fields + 11 : 8 * self.fields + 16] = [1, 0, 0, 0, 0]
+        x0[8 * self.fields + 15] = 1
         return x0, taken
 
     def score(self, present: Any, statistics: Vector) -> float:

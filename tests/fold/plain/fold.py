@@ -17,14 +17,13 @@ from tests.fold.plain.behaviours import Behaviours
 from tests.fold.plain.clock import Doubts, PlainClock
 from tests.fold.plain.cross import Cross
 from tests.fold.plain.delay import Delays
-from tests.fold.plain.ids import Values, cross, uniform
+from tests.fold.plain.ids import EXPOSURES, GAP, RECENT, SHOWN, Values, cross, uniform
 from tests.fold.plain.learner import Learner, log_odds, sigmoid
 from tests.fold.plain.lessons import Heard, Lesson, learn, teach
 from tests.fold.plain.memory import Memory
 from tests.fold.plain.rates import Rates
 
 USER, ITEM = 0, 1
-GAP, EXPOSURES, RECENT = range(3)
 
 
 def know(its: dict[int, Any], columns: Columns, event: int) -> None:
@@ -66,6 +65,7 @@ class User:
     def __init__(self, now_ms: int) -> None:
         self.updated_ms, self.waiting = now_ms, 0
         self.shown = self.shown_ms = 0
+        self.items: list[int] = []  # shown last, the latest page first
 
 
 class Plain:
@@ -74,13 +74,13 @@ class Plain:
     def __init__(self, configuration: Configuration, names: list[str]) -> None:
         c = self.c = configuration
         self.fields = field_count(c)
-        self.places = self.fields - 3
+        self.places = self.fields - 4
         self.kinds = c.behaviors.kinds if c.learner.interests else ()
         self.values, self.rates = Values(c, names), Rates(c)
         self.behaviours, self.delays, self.memory = Behaviours(c), Delays(c), Memory(c)
         self.closing_ms = [self.delays.window_ms]
         self.learner = Learner(c, self.fields, 2 * len(self.kinds))
-        self.cross = Cross(c, self.places)
+        self.cross = Cross(c, self.places + 2)
         salts = np.array([field_seed(name, c.seed) for name in names], np.uint64)
         self.crosses = list(zip(*(part.tolist() for part in crosses_of(c.features, salts)), strict=True))
         self.facts: dict[int, dict[int, Any]] = {}
@@ -151,9 +151,13 @@ class Plain:
 
     def end_page(self) -> None:
         """What was shown counts once the page is over."""
+        counted: set[Any] = set()
         for slot, user in self.shown:
-            self.cross.expose(slot.present, slot.crossed[1], self.now_ms)
+            self.cross.expose(slot.present, slot.crossed[1], self.now_ms, counted)
             user.shown, user.shown_ms = user.shown + 1, self.now_ms
+        for user in {user for _, user in self.shown}:
+            items = sorted((slot.item for slot, whose in self.shown if whose is user), reverse=True)
+            user.items = [*items, *user.items][: self.c.learner.shown_items]
         self.page, self.shown = None, []
         self.values.on_page.clear()
 
@@ -313,7 +317,7 @@ class Plain:
         self.closed.append(slot)
         value = self.values.resolve(item, ITEM, None, self.now_ms)
         if value is not None:
-            self.cross.expose([(ITEM, value)], [], self.now_ms)
+            self.cross.expose([(ITEM, value)], [], self.now_ms, set())
         self.extend(user_key, value, ts_ms)
 
     def join(self, slot: Slot, feedback: Any, item: int) -> None:
@@ -372,8 +376,10 @@ class Plain:
         gap = log2_bucket((self.now_ms - user.shown_ms) / 1_000) if user.shown else 31
         recents = self.c.learner.recent_items
         for which, bucket in ((GAP, gap), (EXPOSURES, log2_bucket(user.shown))):
-            keys[self.places + recents + which] = key = cross(bucket, which, 0xDE)
+            keys[self.places + recents + which - GAP] = key = cross(bucket, which, 0xDE)
             add(self.places + which, key)
+        for shown in user.items:
+            add(self.places + SHOWN, cross(shown, SHOWN, 0xDE))
         ring = self.behaviours.rings.get((user_key, "acted"), [])
         for back, (item, _) in enumerate(ring[::-1][:recents]):
             if self.is_there(item):
@@ -392,7 +398,7 @@ class Plain:
         slot.numbers = np.append(rates, self.learner.machine(slot.present, slot.interests))
         logit = self.learner.dense_logit(slot.numbers)
         slot.crossed = self.cross.read(slot.present, keys, slot.user, rates, slot.overall, self.now_ms)
-        slot.crossed[0][10] = logit
+        slot.crossed[0][14] = logit
         if self.cross.rank:
             slot.parts = np.array([logit, self.cross.score(slot.present, slot.crossed[0])])
             slot.crossed[0][15] = slot.parts[1]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.fold.plain.cross import Member
-from tests.fold.plain.ids import Value, cross, uniform
+from tests.fold.plain.ids import GAP, RECENT, Value, cross, uniform
 from tests.fold.plain.learner import Vector
 
 
@@ -98,12 +98,12 @@ def learn(plain: Any, slot: Any, lesson: Lesson) -> None:
         value = plain.values.resolve(key, field, None, plain.now_ms) if first else plain.values.find(key, plain.now_ms)
         slot.present.append((field, value))
         place = field - plain.places
-        if place == 2:
+        if place == RECENT:
             keys[plain.places + recents] = key
             recents += 1
-        elif place >= 0:
-            keys[plain.places + plain.c.learner.recent_items + place] = key
-        elif field not in crossed:
+        elif place >= GAP:
+            keys[plain.places + plain.c.learner.recent_items + place - GAP] = key
+        elif place < 0 and field not in crossed:
             keys.setdefault(field, key)
     for field, weight, latent, lin, e in lesson.private:
         value = Value(0, field, None, now_ms, plain.c)
@@ -115,7 +115,7 @@ def learn(plain: Any, slot: Any, lesson: Lesson) -> None:
         else:
             slot.present.append((field, value))
     slot.numbers, slot.interests, slot.model = lesson.numbers, lesson.interests, lesson.model
-    slot.parts = lesson.statistics[[10, 15]]
+    slot.parts = lesson.statistics[[14, 15]]
     slot.crossed = (lesson.statistics, pairs_of(plain, slot, keys, first))
     slot.corrects, slot.sampled = lesson.base_score is not None, lesson.is_sampled
     base = lesson.model if lesson.base_score is None else lesson.base_score
@@ -125,7 +125,7 @@ def learn(plain: Any, slot: Any, lesson: Lesson) -> None:
     for which, (name, _) in enumerate(plain.memory.memories):
         buckets[which] = lesson.near if name == "representation" else buckets[which]
     if first:
-        plain.cross.expose(slot.present, slot.crossed[1], now_ms)
+        plain.cross.expose(slot.present, slot.crossed[1], now_ms, set())
     estimates = [estimate if places else 0.0 for places, estimate in zip(buckets, lesson.estimates, strict=True)]
     slot.recalled = (buckets, list(lesson.before), estimates)
     slot.learned = lesson.learned
@@ -142,7 +142,7 @@ def learn(plain: Any, slot: Any, lesson: Lesson) -> None:
 def pairs_of(plain: Any, slot: Any, keys: dict[int, int], first: bool) -> list[Any]:
     """The pairs of the item, made where the lesson is the first of its impression; the user's are at home."""
     pairs: list[Any] = []
-    for place in range(2 * (plain.places - 2)):
+    for place in range(2 * (plain.cross.paired - 2)):
         field, key = 2 + place // 2, None
         if place % 2 and field in keys and slot.present[1][1] is not None:
             key = cross(keys[1], keys[field], 0xC507)

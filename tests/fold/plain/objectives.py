@@ -72,8 +72,8 @@ class Several(Plain):
     def __init__(self, configuration: Configuration, names: list[str]) -> None:
         super().__init__(configuration, names)
         heads = configuration.objectives.heads
-        self.each = 8 * math.ceil((5 + 2 * (self.places - 2)) / 8)
-        self.cross = Cross(configuration, self.places, len(heads) * self.each)
+        self.each = 8 * math.ceil((5 + 2 * (self.cross.paired - 2)) / 8)
+        self.cross = Cross(configuration, self.cross.fields, len(heads) * self.each)
         windows = [self.delays.window_ms, *(head.window_ms for head in heads)]
         self.objectives = [Objective(self, number, window_ms) for number, window_ms in enumerate(windows)]
         self.closing_ms = sorted(set(windows))
