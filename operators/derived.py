@@ -56,8 +56,8 @@ class DerivedValues(NamedTuple):
 
 
 def value_limit(recent_items: int, shown_items: int) -> int:
-    """Return how many derived values an impression has at most: so many items, its gap and its exposures."""
-    return recent_items + shown_items + 2
+    """Return how many derived values an impression has at most: one of each field, but of items so many."""
+    return len(DERIVED) - 2 + recent_items + shown_items
 
 
 def new_derived_values(recent_items: int, shown_items: int) -> DerivedValues:
@@ -92,7 +92,7 @@ def derive(
     of_visits = keys[parameters.recent_items :]
     of_visits[GAP_KEY] = add(values, Derived.USER_GAP, gap)
     of_visits[EXPOSURES_KEY] = add(values, Derived.USER_EXPOSURES, log2_bucket(float(shown)))
-    lately = visits.items[user, BEFORE if is_counted else NOW]
+    lately = visits.lately[user, BEFORE if is_counted else NOW]
     for back in range(lately.shape[0]):
         if lately[back] == uint64(0):
             break
@@ -115,9 +115,9 @@ def count_exposure(visits: Visits, user: int, item_key: int, moment: Moment) -> 
         visits.page[user] = moment.page
         visits.shown_before[user] = visits.shown[user]
         visits.before_ms[user] = visits.shown_ms[user]
-        for back in range(visits.items.shape[2]):
-            visits.items[user, BEFORE, back] = visits.items[user, NOW, back]
-    put_shown(visits.items[user, NOW], visits.shown[user] - visits.shown_before[user], item_key)
+        for back in range(visits.lately.shape[2]):
+            visits.lately[user, BEFORE, back] = visits.lately[user, NOW, back]
+    put_shown(visits.lately[user, NOW], visits.shown[user] - visits.shown_before[user], item_key)
     visits.shown[user] += 1
     visits.shown_ms[user] = moment.now_ms
 

@@ -17,4 +17,4 @@ class Visits(NamedTuple):
     page: Annotated[Int64, per("users", "the page that counted last")]
     shown_before: Annotated[Int64, per("users", "impressions before it")]
     before_ms: Annotated[Int64, per("users", "when the last one before it was, stream time")]
-    items: Annotated[UInt64, per("users 2 shown_items", "keys of the items shown last, the latest first; 0 for none")]
+    lately: Annotated[UInt64, per("users 2 shown_items", "keys of the items shown last, the latest first; 0 for none")]

@@ -44,7 +44,7 @@ def insert(copy: Path, path: str, behind: str, lines: str) -> None:
 def import_kind(copy: Path, kind: str) -> None:
     """Add a type of arrays to what `visits` imports."""
     visits = copy / "thalweg" / "operators" / "visits.py"
-    text = visits.read_text(encoding="utf-8").replace("import Int64, per", f"import Int64, {kind}, per")
+    text = visits.read_text(encoding="utf-8").replace("import Int64, UInt64", f"import {kind}, Int64, UInt64")
     visits.write_text(text, encoding="utf-8")
 
 
@@ -64,7 +64,6 @@ def test_the_derived_feature_of_the_page_is_two_files(copy: Path) -> None:
     assert len(steps) == 5
     for path, behind, lines in steps:
         insert(copy, path, behind, lines)
-    import_kind(copy, "UInt64")
     assert run(copy, "extended_process").splitlines() == ["counted", "digested", "restored", "erased"]
 
 
