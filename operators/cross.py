@@ -24,6 +24,7 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
+from thalweg.operators import derived
 from thalweg.operators.features import ITEM, USER
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, uint64
 from thalweg.operators.machine.declare import Float32, Float64, Int32, Int64, UInt32, part, per, side_by_side, wiper
@@ -182,8 +183,8 @@ class CrossScratch(NamedTuple):
 def statistics_count(rank: int, paired: int, of_heads: int = 0) -> int:
     """Return how many statistics an impression has, in whole blocks; none where there is no network.
 
-    `paired`: user, item, and how many fields these are counted together with; `of_heads`: statistics of further
-    objectives, which are the last.
+    `paired`: user, item, and how many fields and recent items these are counted together with; `of_heads`: statistics
+    of further objectives, which are the last.
 
     >>> statistics_count(8, 2), statistics_count(8, 5), statistics_count(0, 5)
     (16, 32, 0)
@@ -243,7 +244,7 @@ def is_on(cross: Cross) -> bool:
 
 @compiled
 def paired_of(scratch: CrossScratch) -> int:
-    """Return how many fields user and item are counted together with, these two included."""
+    """Return how many fields and recent items user and item are counted together with, these two included."""
     return 2 + scratch.keys.shape[0] // 2  # type: ignore[no-any-return]
 
 
@@ -608,10 +609,17 @@ def _find_blocks(
     for block in range(of_statistics):
         first = 2 + 2 * (block - 2)
         is_one = block < 2 or first >= paired  # behind the pairs are those of further objectives
-        if is_one or values[first] > 0 or (first + 1 < paired and values[first + 1] > 0):
+        if is_one or _is_there(values, first) or (first + 1 < paired and _is_there(values, first + 1)):
             present[blocks] = fields + block
             blocks += 1
     scratch.blocks[0] = blocks
+
+
+@compiled
+def _is_there(values: npt.NDArray[np.int32], paired: int) -> bool:
+    """Return whether a field that is counted in pairs has values, or there are so many recent items."""
+    recent = values.shape[0] - derived.CROSSED + derived.Derived.RECENT
+    return values[paired] > 0 if paired < recent else values[recent] > paired - recent  # type: ignore[no-any-return]
 
 
 @compiled

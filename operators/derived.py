@@ -35,8 +35,10 @@ class Derived(IntEnum):
 
 DERIVED = tuple(derived.name.lower() for derived in Derived)
 FIELDS = len(DERIVED)
-CROSSED, PAIRED = Derived.SHOWN + 1, Derived.RECENT + 1
-"""How many of them the cross network reads embeddings of, and how many it counts pairs of: the first ones."""
+CROSSED = Derived.SHOWN + 1
+"""How many of them the cross network reads embeddings of: the first ones."""
+PAIRED_ITEMS = 2
+"""How many of the recent items it counts pairs with."""
 GAP_KEY, EXPOSURES_KEY = range(2)
 
 

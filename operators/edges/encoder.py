@@ -9,7 +9,7 @@ import numpy.typing as npt
 from thalweg.operators import policies
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.cross import CROSS, OF_ONE, OF_PAIRS, OWN, statistics_count
-from thalweg.operators.derived import DERIVED, Derived
+from thalweg.operators.derived import DERIVED
 from thalweg.operators.edges.columnizer import Block
 from thalweg.operators.edges.explored import explored_answer_of
 from thalweg.operators.edges.few import FEW
@@ -104,13 +104,13 @@ class Encoder:
         self._configuration = configuration
         self._layout = layout_of(configuration) % 2**64
         self._emits_features = configuration.features.emit
-        self._places = configuration.features.places()
+        self._places, self._paired = configuration.features.places(), paired_fields(configuration)
         self._size = configuration.learner.latent_size
         self._objectives = configuration.objectives.several
         self._scores = scores_of(self._objectives)
         self._order = configuration.objectives.order_weights()
         of_heads = statistics_of_heads(configuration)
-        self._statistics = statistics_count(cross_rank(configuration), paired_fields(configuration), of_heads)
+        self._statistics = statistics_count(cross_rank(configuration), self._paired, of_heads)
         self._of_heads = of_heads if self._statistics else 0
         kinds = configuration.behaviors.kinds
         self._interests = [f"interest.{kind}.{part}" for kind in kinds for part in ("short", "long")]
@@ -178,15 +178,17 @@ class Encoder:
             features["statistics.user"] = numbers[at : at + OF_ONE]
             features["statistics.item"] = numbers[at + OF_ONE : at + 2 * OF_ONE]
             features["linear_logit"], features["cross_logit"] = numbers[at + OWN], numbers[at + CROSS]
-            for place, name in (*enumerate(names[2:]), (self._places - 2, DERIVED[Derived.RECENT])):
+            for place, name in enumerate(names[2:]):
                 first = at + 2 * LANES + OF_PAIRS * place
                 features[f"pairs.{name}"] = numbers[first : first + OF_PAIRS]
+            recent = self._places - 2
+            features["pairs.recent"] = numbers[at + 2 * LANES :][OF_PAIRS * recent : OF_PAIRS * (self._paired - 2)]
             for place, name in enumerate(self._objectives[1:]):
                 size = self._of_heads // (len(self._objectives) - 1)
                 first = len(numbers) - self._of_heads + place * size
                 recent = first + PAIRS + 2 * (self._places - 2)
                 own = numbers[first : first + PAIRS + 2 * (len(names) - 2)]
-                features[f"statistics.of.{name}"] = own + numbers[recent : recent + 2]
+                features[f"statistics.of.{name}"] = own + numbers[recent : recent + 2 * (self._paired - self._places)]
         return features
 
     def examples(self, emitted: Emitted, names: list[str]) -> list[Output]:

@@ -55,8 +55,8 @@ def crossed_fields(configuration: Configuration) -> int:
 
 
 def paired_fields(configuration: Configuration) -> int:
-    """Return how many fields user and item are counted together with, these two included."""
-    return configuration.features.places() + derived.PAIRED
+    """Return how many fields and recent items user and item are counted together with, these two included."""
+    return configuration.features.places() + min(configuration.learner.recent_items, derived.PAIRED_ITEMS)
 
 
 def cross_rank(configuration: Configuration) -> int:

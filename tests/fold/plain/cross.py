@@ -34,14 +34,16 @@ class Pair:
 
 
 class Cross:
-    """`fields` C: all but gap and exposures, the last one not in pairs; coordinates are 8 of each field's embedding,
-    then the statistics. `more`: statistics of further objectives, which are the last.
+    """`fields` C: all but gap and exposures; coordinates are 8 of each field's embedding, then the statistics.
+
+    `more`: statistics of further objectives, which are the last.
     """
 
     def __init__(self, configuration: Configuration, fields: int, more: int = 0) -> None:
         c = configuration
         self.fields, self.seed, self.rank, self.prior = fields, c.seed, c.learner.cross_rank, c.learner.rate_prior
-        self.paired = fields - 1
+        self.recent = fields - 2
+        self.paired = self.recent + min(c.learner.recent_items, 2)
         self.more, self.size = more, 16 + 8 * math.ceil((self.paired - 2) / 2) + more
         n, r = 8 * fields + self.size, self.rank
         bound = 0.5 / math.sqrt(0.8 * fields + self.size + 1) * math.sqrt(3)
@@ -122,8 +124,9 @@ class Cross:
         for field, members in by_field(present).items():
             if field < self.fields:
                 x0[8 * field : 8 * field + 8] = 4 * sum(self.of(value).e for value in members) / len(members)
-                if 2 <= field < self.paired:
-                    taken[16 + 8 * (field // 2 - 1) : 24 + 8 * (field // 2 - 1)] = True
+                count = len(members) if field == self.recent else 1
+                for paired in range(max(field, 2), min(field + count, self.paired) if field <= self.recent else 0):
+                    taken[16 + 8 * (paired // 2 - 1) : 24 + 8 * (paired // 2 - 1)] = True
         standard = np.clip((statistics - self.mean) / np.sqrt(self.variance + 1e-4), -4, 4)
         x0[8 * self.fields :] = np.where(taken, standard, 0.0)
         x0[8 * self.fields + 15] = 1
