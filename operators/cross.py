@@ -344,9 +344,10 @@ def _write_keys(
     cross: Cross, scratch: CrossScratch, which: int, rows: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]
 ) -> None:
     """Write the keys of the pairs of the user or the item, and ask for where they are."""
+    recent = recent_of(scratch.values)
     for field in range(2, paired_of(scratch)):
         key = uint64(0)
-        if keys[field] != uint64(0) and rows[which] >= 0:
+        if keys[field] != uint64(0) and rows[which] >= 0 and (which == ITEM or field < recent):
             key = cross_key(keys[which], keys[field], uint64(PAIR_SALT + which))
             index.prefetch_key(cross.pairs.lookup, key)
         scratch.keys[2 * (field - 2) + which] = key
@@ -616,9 +617,15 @@ def _find_blocks(
 
 
 @compiled
+def recent_of(values: npt.NDArray[np.int32]) -> int:
+    """Return the place of the recent items among the fields of the network, `values` [fields]."""
+    return values.shape[0] - derived.CROSSED + derived.Derived.RECENT  # type: ignore[no-any-return]
+
+
+@compiled
 def _is_there(values: npt.NDArray[np.int32], paired: int) -> bool:
     """Return whether a field that is counted in pairs has values, or there are so many recent items."""
-    recent = values.shape[0] - derived.CROSSED + derived.Derived.RECENT
+    recent = recent_of(values)
     return values[paired] > 0 if paired < recent else values[recent] > paired - recent  # type: ignore[no-any-return]
 
 

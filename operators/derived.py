@@ -126,7 +126,7 @@ def count_exposure(visits: Visits, user: int, item_key: int, moment: Moment) -> 
 
 @compiled
 def put_shown(items: npt.NDArray[np.uint64], on_page: int, item_key: int) -> None:
-    """Put an item before those of earlier pages; the `on_page` of its own page are in the order of their keys.
+    """Put an item before those of earlier pages; the `on_page` of the same page are in the order of their keys.
 
     The order of a page's rows says nothing. Where a page has more than `items` takes, the largest keys stay.
     """

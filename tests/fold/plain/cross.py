@@ -75,7 +75,7 @@ class Cross:
         for place in range(2 * (self.paired - 2)):
             field, which = 2 + place // 2, place % 2
             pair = None
-            if field in keys and present[which][1] is not None:
+            if field in keys and present[which][1] is not None and (which or field < self.recent):
                 key = cross(keys[which], keys[field], 0xC506 + which)
                 pair = self.pairs.setdefault(key, Pair(owner if which == 0 else None))
                 positive, negative = pair.acted + self.prior * p, self.prior * (1 - p)
