@@ -5,17 +5,17 @@
     logit = overall log-odds + a machine's + b cross
 
 x0 has four times the mean embedding of each field's values, and statistics, standardised by their running mean and
-variance and clipped: of user and item the rate, a running mean of labels, exposures, the gap since the last one and the
-age; of the pairs of item and user with each other field the rate and the exposures; what the machine with its dense
-level says; and 1. Exposures, gaps and ages need no outcome and count once the page is over (`pages`); rates count with
-their outcome. `a` and `b` are learned by logistic regression from both parts as they were served.
+variance and clipped: of user and item the rate, a running mean of labels, exposures, the gap since the last one, the
+age, the residual and a running mean of gaps; of the pairs of item and user with each other field, and of the item with
+the items that the user acted on last, the rate and the exposures; what the machine with its dense level gives; and 1.
+Exposures, gaps and ages need no outcome and count once the page is over (`pages`); rates count with their outcome. `a` and `b` are learned by logistic regression from both parts as they were served.
 
 All steps are AdaGrad's. A matrix has one sum of squares for each input coordinate. Its step is divided by 1 plus the
 change of the logit that it alone would cause for an error of 1. So statistics that are wrong by many times move the
 weights no further than those that are right.
 
 Coordinates are in blocks of eight: one for each field's embedding, two for user, item and the machine, and one for the
-pairs of every two other fields. Blocks that are empty cost nothing.
+pairs of every two other fields or recent items. Blocks that are empty cost nothing.
 """
 
 import math
