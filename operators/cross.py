@@ -8,7 +8,8 @@ x0 has four times the mean embedding of each field's values, and statistics, sta
 variance and clipped: of user and item the rate, a running mean of labels, exposures, the gap since the last one, the
 age, the residual and a running mean of gaps; of the pairs of item and user with each other field, and of the item with
 the items that the user acted on last, the rate and the exposures; what the machine with its dense level gives; and 1.
-Exposures, gaps and ages need no outcome and count once the page is over (`pages`); rates count with their outcome. `a` and `b` are learned by logistic regression from both parts as they were served.
+Exposures, gaps and ages need no outcome and count once the page is over (`pages`); rates count with their outcome. `a`
+and `b` are learned by logistic regression from both parts as they were served.
 
 All steps are AdaGrad's. A matrix has one sum of squares for each input coordinate. Its step is divided by 1 plus the
 change of the logit that it alone would cause for an error of 1. So statistics that are wrong by many times move the
