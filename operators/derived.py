@@ -43,10 +43,13 @@ GAP_KEY, EXPOSURES_KEY = range(2)
 
 
 class DerivedParameters(NamedTuple):
-    """`acted`: the place of the sequence of what users acted on, or -1; `recent_items`: how many of its last count."""
+    """`acted`: the place of the sequence of what users acted on, or -1; `recent_items`: how many of its last count;
+    `shown_items`: how many of those shown last.
+    """
 
     acted: int
     recent_items: int
+    shown_items: int
 
 
 class DerivedValues(NamedTuple):
@@ -95,7 +98,7 @@ def derive(
     of_visits[GAP_KEY] = add(values, Derived.USER_GAP, gap)
     of_visits[EXPOSURES_KEY] = add(values, Derived.USER_EXPOSURES, log2_bucket(float(shown)))
     lately = visits.lately[user, BEFORE if is_counted else NOW]
-    for back in range(lately.shape[0]):
+    for back in range(parameters.shown_items):
         if lately[back] == uint64(0):
             break
         add(values, Derived.SHOWN, lately[back])

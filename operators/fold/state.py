@@ -187,7 +187,7 @@ def sizes_of(configuration: Configuration) -> dict[str, Any]:
         **cross_sizes(
             cross_rank(c), c.learner.cross_pairs_limit, crossed_fields(c), paired_fields(c), statistics_of_heads(c)
         ),
-        "shown_items": c.learner.shown_items,
+        "shown_items": max(c.learner.shown_items, 1),  # an array of another type would compile the fold anew
         **head_sizes(len(c.objectives.heads), field_count(c), cross_rank(c)),
         **c.objectives.sizes(),
         **error_memory_sizes(c.error_memory, c.correction, memories, cells),
@@ -249,7 +249,7 @@ def parameters_of(configuration: Configuration, names: list[str], partition: int
         learner_parameters(c.learner, c.seed),
         error_memory_parameters(c.error_memory, c.correction, representation, memories),
         sdim_parameters(c.sdim, size, c.seed + PROJECTION_SALT),
-        DerivedParameters(acted, c.learner.recent_items),
+        DerivedParameters(acted, c.learner.recent_items, c.learner.shown_items),
         lessons_parameters(c, names, partition),
         np.array(c.objectives.order_weights()),
         acted,

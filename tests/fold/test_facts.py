@@ -134,7 +134,7 @@ def test_a_fact_has_the_keys_of_its_field() -> None:
     place = 2 + FIELDS.index("price")
     rows = [int(seen.row[slot][seen.field[slot] == place][0]) for slot in range(2)]
     assert rows[0] == rows[1] >= 0
-    assert seen.counts[0] == seen.counts[1]
+    assert seen.counts[0] + 1 == seen.counts[1]  # the item that was shown before is one more
     assert state.waiting.length[0] > 0
 
 

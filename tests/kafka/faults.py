@@ -132,7 +132,7 @@ class Load:
             line = next(self._lines).rstrip(b"\n")
             if self.produced % 997 == 0:
                 line = b'{"type": "impression", "n": %d}' % self.produced
-            elif self.produced % 211 == 0:
+            elif self.produced % 97 == 0:
                 line = asked(line, self.produced)
             key = key_of(line)
             partition = 0 if key is None else partition_of(key, partitions, partitions)

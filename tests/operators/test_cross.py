@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.cross import CrossConfiguration, statistics_count
-from thalweg.operators.fold.layout import input_count
+from thalweg.operators.fold.layout import input_count, paired_fields
 from thalweg.operators.fold.snapshot import state_bytes
 from thalweg.operators.fold.state import new_state
 from thalweg.operators.structures.pool import Stock
@@ -24,9 +24,9 @@ def with_rank(rank: int, pairs: int = 4_096) -> Configuration:
 def test_without_a_rank_there_is_nothing() -> None:
     """At rank 0 no statistic is read, no array is filled, and the state is no larger than its fixed parts."""
     off, on = with_rank(0), with_rank(8)
-    fields = off.features.places()
-    assert statistics_count(0, fields) == 0
-    assert input_count(on) - input_count(off) == statistics_count(8, fields) > 0
+    paired = paired_fields(off)
+    assert statistics_count(0, paired) == 0
+    assert input_count(on) - input_count(off) == statistics_count(8, paired) > 0
     state = new_state(off)
     assert not state.cross.matrices.size
     assert not state.cross.moments.size

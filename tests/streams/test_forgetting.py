@@ -50,7 +50,7 @@ def test_ten_times_the_limit_keeps_what_was_updated_last() -> None:
     assert len(last) > ROWS // 3
     assert driver.value("item", "film") is not None
     assert driver.value("user", "ann") is not None
-    assert driver.value("user", f"user-{last[0]}") is not None
+    assert driver.value("user", f"user-{last[1]}") is not None  # a user's row goes before its item's
     assert driver.value("user", "user-0") is None
 
 
