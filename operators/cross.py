@@ -5,11 +5,12 @@
     logit = overall log-odds + a machine's + b cross
 
 x0 has four times the mean embedding of each field's values, and statistics, standardised by their running mean and
-variance and clipped: of user and item the rate, a running mean of labels, exposures, the gap since the last one, the
-age, the residual and a running mean of gaps; of the pairs of item and user with each other field, and of the item with
-the items that the user acted on last, the rate and the exposures; what the machine with its dense level gives; and 1.
-Exposures, gaps and ages need no outcome and count once the page is over (`pages`); rates count with their outcome. `a`
-and `b` are learned by logistic regression from both parts as they were served.
+variance and clipped. Those of user and item are rate, residual, a running mean of labels, exposures, and age. The gap
+since the last exposure and a running mean of gaps are two more. Those of pairs are the rate and the exposures: of user
+and item with each other field, and of the item with the items that the user acted on last. Then there are what the
+machine with its dense level gives, and 1. Exposures, gaps and ages need no outcome and count once the page is over
+(`pages`); rates count with their outcome. `a` and `b` are learned by logistic regression from both parts as they were
+served.
 
 All steps are AdaGrad's. A matrix has one sum of squares for each input coordinate. Its step is divided by 1 plus the
 change of the logit that it alone would cause for an error of 1. So statistics that are wrong by many times move the
