@@ -107,7 +107,7 @@ class Embedded(NamedTuple):
         Float32,
         per(
             "values cross_row",
-            "embedding, its squares, lin, its squares, running means of labels and of gaps, exposures",
+            "embedding, its squares, lin, its squares, running mean of labels, exposures, running mean of gaps",
         ),
     ]
     seen_ms: Annotated[Int64, per("values 3", "when it was shown first, last, and last before the page; stream time")]
@@ -161,8 +161,8 @@ class CrossScratch(NamedTuple):
     `x0`, `x1`, `z1`, `z2`, `gradient`, `gx`, `gz`, `step` float32 [blocks * 8]; `hidden` float32 [4, rank]: V1' x0,
     V2' x1 and the gradients of both; `values` int32 [fields]: rows of each field; `present` int32 [blocks], the blocks
     that are not empty, and `blocks` int64 [1], how many these are; `keys` uint64 [pairs].
-    `ahead` uint64 [turns, 1 + paired]: the key of an item that comes soon, and those of its pairs by the other field;
-    `ahead_rows` int32 [turns, paired]: their rows, see `pairs_ahead`.
+    `ahead` uint64 [turns, paired]: the keys of the pairs of an item that comes soon, by the other field; `ahead_rows`
+    int32 [turns, paired]: their rows, see `pairs_ahead`.
     """
 
     x0: npt.NDArray[np.float32]
@@ -233,7 +233,7 @@ def new_cross_scratch(rank: int, fields: int, paired: int, of_heads: int = 0) ->
         present=np.zeros(blocks, np.int32),
         blocks=np.zeros(1, np.int64),
         keys=np.zeros(2 * (paired - 2), np.uint64),
-        ahead=np.zeros((TURNS, 1 + paired), np.uint64),
+        ahead=np.zeros((TURNS, paired), np.uint64),
         ahead_rows=np.zeros((TURNS, paired), np.int32),
     )
 
@@ -349,10 +349,17 @@ def _write_keys(
     recent = recent_of(scratch.values)
     for field in range(2, paired_of(scratch)):
         key = uint64(0)
-        if keys[field] != uint64(0) and rows[which] >= 0 and (which == ITEM or field < recent):
-            key = cross_key(keys[which], keys[field], uint64(PAIR_SALT + which))
+        if rows[which] >= 0 and (which == ITEM or field < recent):
+            key = pair_key(which, keys[which], keys[field])
+        if key != uint64(0):
             index.prefetch_key(cross.pairs.lookup, key)
         scratch.keys[2 * (field - 2) + which] = key
+
+
+@compiled
+def pair_key(which: int, key: int, other: int) -> int:
+    """Return the key of the pair of the user or the item with another value; 0 where this is none."""
+    return uint64(0) if other == uint64(0) else cross_key(key, other, uint64(PAIR_SALT + which))
 
 
 @compiled

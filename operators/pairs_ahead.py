@@ -6,10 +6,9 @@ is asked for two candidates ahead, that of its rows one ahead. So no candidate w
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.cross import PAIR_SALT, TURNS, Cross, CrossScratch, paired_of
+from thalweg.operators.cross import TURNS, Cross, CrossScratch, pair_key, paired_of
 from thalweg.operators.features import ITEM
 from thalweg.operators.machine.compiled import compiled, int64, uint64
-from thalweg.operators.machine.hashing import cross as cross_key
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.structures import index
 
@@ -21,13 +20,10 @@ def note_keys(network: Cross, scratch: CrossScratch, candidate: int, item: int, 
     It has this item and otherwise the values with these `keys` [fields or more].
     """
     noted = scratch.ahead[candidate % TURNS]
-    noted[0] = item
     for field in range(2, paired_of(scratch)):
-        key = uint64(0)
-        if keys[field] != uint64(0):
-            key = cross_key(item, keys[field], uint64(PAIR_SALT + ITEM))
-            index.prefetch_cells(network.pairs.lookup, key)
-        noted[1 + field] = key
+        noted[field] = pair_key(int64(ITEM), item, keys[field])
+        if noted[field] != uint64(0):
+            index.prefetch_cells(network.pairs.lookup, noted[field])
 
 
 @compiled
@@ -36,8 +32,8 @@ def find_rows(network: Cross, scratch: CrossScratch, candidate: int) -> None:
     noted, rows = scratch.ahead[candidate % TURNS], scratch.ahead_rows[candidate % TURNS]
     for field in range(2, paired_of(scratch)):
         row = int64(-1)
-        if noted[1 + field] != uint64(0):
-            row = int64(index.find(network.pairs.lookup, noted[1 + field]))
+        if noted[field] != uint64(0):
+            row = int64(index.find(network.pairs.lookup, noted[field]))
         rows[field] = row
         if row >= 0:
             prefetch(network.counted.counts, row)

@@ -178,17 +178,15 @@ class Encoder:
             features["statistics.user"] = numbers[at : at + OF_ONE]
             features["statistics.item"] = numbers[at + OF_ONE : at + 2 * OF_ONE]
             features["linear_logit"], features["cross_logit"] = numbers[at + OWN], numbers[at + CROSS]
+            pairs = numbers[at + 2 * LANES :]
             for place, name in enumerate(names[2:]):
-                first = at + 2 * LANES + OF_PAIRS * place
-                features[f"pairs.{name}"] = numbers[first : first + OF_PAIRS]
-            recent = self._places - 2
-            features["pairs.recent"] = numbers[at + 2 * LANES :][OF_PAIRS * recent : OF_PAIRS * (self._paired - 2)]
+                features[f"pairs.{name}"] = pairs[OF_PAIRS * place : OF_PAIRS * (place + 1)]
+            features["pairs.recent"] = pairs[OF_PAIRS * (self._places - 2) : OF_PAIRS * (self._paired - 2)]
             for place, name in enumerate(self._objectives[1:]):
                 size = self._of_heads // (len(self._objectives) - 1)
-                first = len(numbers) - self._of_heads + place * size
-                recent = first + PAIRS + 2 * (self._places - 2)
-                own = numbers[first : first + PAIRS + 2 * (len(names) - 2)]
-                features[f"statistics.of.{name}"] = own + numbers[recent : recent + 2 * (self._paired - self._places)]
+                own = numbers[len(numbers) - self._of_heads + place * size :]
+                of_recent = own[PAIRS + 2 * (self._places - 2) : PAIRS + 2 * (self._paired - 2)]
+                features[f"statistics.of.{name}"] = own[: PAIRS + 2 * (len(names) - 2)] + of_recent
         return features
 
     def examples(self, emitted: Emitted, names: list[str]) -> list[Output]:
