@@ -8,6 +8,7 @@ from thalweg.operators.configuration import Configuration
 
 from tests.fold.plain.ids import cross, uniform
 from tests.fold.plain.learner import Vector, by_field
+from tests.fold.plain.rates import odds
 
 Statistics = tuple[Vector, list[Any]]
 """The statistics of an impression, and its pairs or None: of user and item with each field."""
@@ -19,9 +20,8 @@ class Member:
     def __init__(self, key: int, seed: int) -> None:
         start = [(2 * uniform(key, seed + 0xC505 + 1 + i) - 1) * 0.035 for i in range(8)]
         self.e, self.e_squares = np.array(start), np.zeros(8)
-        self.lin = self.lin_squares = self.labels = 0.0
+        self.lin = self.lin_squares = self.labels = self.pace = 0.0
         self.shown = self.first_ms = self.last_ms = 0
-        self.pace = 0.0
 
 
 class Pair:
@@ -42,8 +42,7 @@ class Cross:
     def __init__(self, configuration: Configuration, fields: int, more: int = 0) -> None:
         c = configuration
         self.fields, self.seed, self.rank, self.prior = fields, c.seed, c.learner.cross_rank, c.learner.rate_prior
-        self.recent = fields - 2
-        self.paired = self.recent + min(c.learner.recent_items, 2)
+        self.recent, self.paired = fields - 2, fields - 2 + min(c.learner.recent_items, 2)
         self.more, self.size = more, 16 + 8 * math.ceil((self.paired - 2) / 2) + more
         n, r = 8 * fields + self.size, self.rank
         bound = 0.5 / math.sqrt(0.8 * fields + self.size + 1) * math.sqrt(3)
@@ -78,9 +77,8 @@ class Cross:
             if field in keys and present[which][1] is not None and (which or field < self.recent):
                 key = cross(keys[which], keys[field], 0xC506 + which)
                 pair = self.pairs.setdefault(key, Pair(owner if which == 0 else None))
-                positive, negative = pair.acted + self.prior * p, self.prior * (1 - p)
-                odds = positive / (max(pair.known - pair.acted, 0.0) + negative)
-                out[16 + 2 * place : 18 + 2 * place] = math.log(odds) - overall, math.log(1 + pair.shown)
+                rate = odds(pair.known, pair.acted, p, self.prior) - overall
+                out[16 + 2 * place : 18 + 2 * place] = rate, math.log(1 + pair.shown)
             pairs.append(pair)
         return out, pairs
 
@@ -94,14 +92,11 @@ class Cross:
             if value is not None:
                 of = self.of(value)
                 if of.shown and of not in on_page:
-                    gap = math.log1p(max(now_ms - of.last_ms, 0) / 1_000)
-                    of.pace += max(0.1, 1 / of.shown) * (gap - of.pace)
+                    of.pace += max(0.1, 1 / of.shown) * (math.log1p(max(now_ms - of.last_ms, 0) / 1_000) - of.pace)
                 on_page.add(of)
-                of.first_ms = of.first_ms if of.shown else now_ms
-                of.shown, of.last_ms = of.shown + 1, now_ms
-        for pair in pairs:
-            if pair is not None:
-                pair.shown += 1
+                of.first_ms, of.last_ms, of.shown = of.first_ms if of.shown else now_ms, now_ms, of.shown + 1
+        for pair in filter(None, pairs):
+            pair.shown += 1
 
     def count(self, present: Any, pairs: list[Any], shown: float, acted: float, mean: float) -> None:
         """Count an outcome, or how it changed; `mean` is the overall rate."""

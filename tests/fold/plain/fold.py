@@ -155,8 +155,8 @@ class Plain:
         for slot, user in self.shown:
             self.cross.expose(slot.present, slot.crossed[1], self.now_ms, counted)
             user.shown, user.shown_ms = user.shown + 1, self.now_ms
-        for user in {user for _, user in self.shown}:
-            items = sorted((slot.item for slot, whose in self.shown if whose is user), reverse=True)
+        if self.shown:  # all of one user
+            items = sorted((slot.item for slot, _ in self.shown), reverse=True)
             user.items = [*items, *user.items][: self.c.learner.shown_items]
         self.page, self.shown = None, []
         self.values.on_page.clear()

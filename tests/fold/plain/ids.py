@@ -9,8 +9,7 @@ from thalweg.operators.configuration import Configuration
 from tests.fold.plain.learner import Coordinates
 
 WORD = (1 << 64) - 1
-RECENT, SHOWN, GAP, EXPOSURES = range(4)
-"""The derived fields, behind all others."""
+RECENT, SHOWN, GAP, EXPOSURES = range(4)  # the derived fields, behind all others
 
 
 def mix(key: int, salt: int) -> int:

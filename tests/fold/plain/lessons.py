@@ -142,9 +142,7 @@ def learn(plain: Any, slot: Any, lesson: Lesson) -> None:
 def pairs_of(plain: Any, slot: Any, keys: dict[int, int], first: bool) -> list[Any]:
     """The pairs of the item, made where the lesson is the first of its impression; the user's are at home."""
     pairs: list[Any] = []
-    for place in range(2 * (plain.cross.paired - 2)):
-        field, key = 2 + place // 2, None
-        if place % 2 and field in keys and slot.present[1][1] is not None:
-            key = cross(keys[1], keys[field], 0xC507)
-        pairs.append(None if key is None else plain.cross.pair(key, first))
+    for field in range(2, plain.cross.paired):
+        has_pair = field in keys and slot.present[1][1] is not None
+        pairs += [None, plain.cross.pair(cross(keys[1], keys[field], 0xC507), first) if has_pair else None]
     return pairs

@@ -10,7 +10,7 @@ from tests.fold.plain.cross import Cross
 from tests.fold.plain.delay import Delays
 from tests.fold.plain.fold import Plain, Slot
 from tests.fold.plain.learner import Coordinates, Learner, Vector, by_field, log_odds, sigmoid
-from tests.fold.plain.rates import LATELY_ACTED, Rates
+from tests.fold.plain.rates import LATELY_ACTED, Rates, odds
 
 
 class Own:
@@ -214,8 +214,7 @@ class Several(Plain):
         for place, pair in enumerate(pairs):
             if pair is not None:
                 known, acted = pair.of_heads.get(head.number, (0.0, 0.0))
-                odds = (acted + self.cross.prior * p) / (max(known - acted, 0.0) + self.cross.prior * (1 - p))
-                statistics[at + 5 + place] = math.log(odds) - of.overall
+                statistics[at + 5 + place] = odds(known, acted, p, self.cross.prior) - of.overall
 
     # Learning
 

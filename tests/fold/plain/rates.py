@@ -11,6 +11,11 @@ from tests.fold.plain.learner import Vector, by_field
 SHOWN, ACTED, LATELY_SHOWN, LATELY_ACTED, LATELY_EXPECTED = range(5)
 
 
+def odds(shown: float, acted: float, mean: float, m: float) -> float:
+    """Log-odds of a rate that is smoothed by `m` pseudo-exposures."""
+    return math.log((acted + m * mean) / (max(shown - acted, 0.0) + m * (1 - mean)))
+
+
 class Rates:
     """`overall` counts all impressions as each value counts its own."""
 
@@ -31,24 +36,19 @@ class Rates:
         shown, acted, lately_shown, lately_acted, _ = self.decayed(self, now_ms)
         mean = min((acted + 1) / (shown + 2), 0.98)
         lately = min((lately_acted + 1) / (lately_shown + 2), 0.98)
-        numbers = np.zeros(2 * fields)
+        numbers, m = np.zeros(2 * fields), self.prior
         for field, members in by_field(present).items():
             for member in members:
                 n, y, lately_n, lately_y, expected = self.decayed(member, now_ms)
                 if n > 0:
-                    rate = self.odds(n, y, mean) - math.log(mean / (1 - mean))
-                    residual = self.odds(lately_n, lately_y, lately) - self.odds(lately_n, expected, lately)
+                    rate = odds(n, y, mean, m) - math.log(mean / (1 - mean))
+                    residual = odds(lately_n, lately_y, lately, m) - odds(lately_n, expected, lately, m)
                     numbers[2 * field : 2 * field + 2] += np.array([rate, residual]) / len(members)
         return numbers, math.log(mean / (1 - mean))
 
     def overall(self) -> float:
         """The overall rate, as it is now."""
         return min((float(self.sums[ACTED]) + 1) / (float(self.sums[SHOWN]) + 2), 0.98)
-
-    def odds(self, shown: float, acted: float, mean: float) -> float:
-        """Log-odds of a smoothed rate."""
-        m = self.prior
-        return math.log((acted + m * mean) / (max(shown - acted, 0.0) + m * (1 - mean)))
 
     def count(self, present: Any, shown: float, acted: float, score: float, now_ms: int) -> None:
         """Count an outcome, or by how much it differs from the one counted before, beside the model's `score`."""
