@@ -13,6 +13,7 @@ SETTINGS: list[tuple[str, list[str]]] = [
     ("without the error memory's correction", ["correction.lambda_max=0"]),
     ("without the cross network", ["learner.cross_rank=0"]),
     ("without recent items", ["learner.recent_items=0"]),
+    ("without shown items", ["learner.shown_items=0"]),
     ("without sequences: no interests, no recent items", ["behaviors.kinds=[]"]),
     ("without rates and residuals", [f"learner.rate_prior={OFF}"]),
     ("without residuals", ["learner.residual_half_life_ms=1"]),
