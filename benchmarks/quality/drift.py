@@ -7,28 +7,17 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import msgspec
 import numpy as np
-from thalweg.schemas.records import LogRecord
-from thalweg.streams.configuration.loading import load
-from thalweg.streams.logs.generate import Generator, Stream
-from thalweg.streams.partition.partition import Partition
+from thalweg.streams.logs.generate import Stream
 
-from benchmarks.quality.replays import BLOCK, Array
+from benchmarks.generated import made, regrets_of, scores_of
+from benchmarks.quality.replays import Array
 from benchmarks.quality.tables import PLOTS, Options, number, said, told
 
 SEED, IMPRESSIONS, USERS, ITEMS = 7, 300_000, 300, 300
 BIN = 2_500
 FLAGS: dict[str, list[str]] = {"with the memory": [], "without": ["correction.lambda_max=0"]}
 HEADER = "| | regret before | at its worst | impressions until 90% are regained | regret, all |\n|---|---|---|---|---|"
-
-
-class _Truth(msgspec.Struct):
-    probability: float
-
-
-class _Score(msgspec.Struct):
-    score: float
 
 
 def tables(options: Options) -> str:
@@ -49,18 +38,8 @@ def tables(options: Options) -> str:
 def regrets(drift: str, flags: Sequence[str]) -> Array:
     """Return the regret of each impression of a stream."""
     stream = Stream(seed=SEED, users=USERS, items=ITEMS, impressions=IMPRESSIONS, drift=drift)
-    lines, truths = [], []
-    for log, truth in Generator(stream).blocks():
-        lines += log.splitlines()
-        truths += [msgspec.json.decode(line, type=_Truth).probability for line in truth.splitlines()]
-    partition = Partition(load(None, environment={}, flags=flags).configuration, block_events=BLOCK, examples=False)
-    scores: list[float] = []
-    records = [LogRecord(number, line) for number, line in enumerate(lines)]
-    for first in range(0, len(records), BLOCK):
-        outputs = partition.process(records[first : first + BLOCK]).scores
-        scores += [msgspec.json.decode(output.value or b"", type=_Score).score for output in outputs]
-    p, q = np.array(truths), np.array(scores)
-    return p * np.log(p / q) + (1.0 - p) * np.log((1.0 - p) / (1.0 - q))
+    log = made(stream)
+    return regrets_of(log.truths, scores_of(log, flags))
 
 
 def recovery(found: Array) -> str:

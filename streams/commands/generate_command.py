@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 from thalweg.streams.logs.errors import LogError
-from thalweg.streams.logs.generate import CANDIDATES_MAX, DRIFTS, FIRST_MS, GenerateError, Generator, Stream
+from thalweg.streams.logs.generate import CANDIDATES_MAX, DRIFTS, FIRST_MS, RANKS_MAX, GenerateError, Generator, Stream
 from thalweg.streams.logs.writer import LogWriter
 from thalweg.streams.refusal import Refusal
 
@@ -49,6 +49,14 @@ SHARE = click.FloatRange(0, 1)
     metavar="N",
     help="Items of a request before each impression, of which one is shown; 0: no requests.",
 )
+@click.option(
+    "--rank",
+    type=click.IntRange(0, RANKS_MAX),
+    default=0,
+    show_default=True,
+    metavar="R",
+    help="Rank of dense tastes without groups and context; 0: tastes near those of segments and genres.",
+)
 @click.option("--out", required=True, metavar="LOG", help="Log to write: .jsonl, .jsonl.gz, .jsonl.zst, - for stdout.")
 @click.option("--truth", metavar="FILE", help="The true probability of each impression, the same kinds of file.")
 def command(
@@ -65,6 +73,7 @@ def command(
     feedback_delay_ms: int,
     missing_feedback: float,
     candidates: int,
+    rank: int,
     out: str,
     truth: str | None,
 ) -> None:
@@ -72,7 +81,8 @@ def command(
 
     Users have tastes near their segment's, items a genre, an appeal and a popularity; a drift gives segments and users
     other tastes. With --candidates, a request with that many items goes before each impression. The one shown is drawn
-    from them, all alike, and the impression carries that probability. Delays of clicks are exponential. The truth is
+    from them, all alike, and the impression carries that probability. With --rank, tastes are dense and of that rank,
+    as in logs of ratings: nothing but user and item is known. Delays of clicks are exponential. The truth is
     one JSON object a line, {"impression": id, "probability": p}, in the order of the impressions. The same options give
     the same bytes on every machine.
 
@@ -97,6 +107,7 @@ def command(
             feedback_delay_ms=feedback_delay_ms,
             missing_feedback=missing_feedback,
             candidates=candidates,
+            rank=rank,
         )
         generator = Generator(stream)
         with ExitStack() as files:

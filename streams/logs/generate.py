@@ -9,6 +9,11 @@ and the item of popularity rank r is shown in proportion to `r ** -zipf`. A drif
 vectors, at once or little by little; items keep theirs, so that not all that was learned is lost. A new item takes over
 the rank of an old one, which is not shown again.
 
+With `rank` R, tastes are dense and of low rank, as in logs of ratings: users and items have vectors of R independent
+nearly normal coordinates, no groups, and nothing else is known of an impression. Then
+
+    p = sigmoid(leniency_u + appeal_i + 2 <u, i> / sqrt(R)).
+
 With `candidates`, each impression answers a request: so many items are drawn by popularity, and one of them is shown,
 each with the same probability, which the impression carries as its `propensity`.
 
@@ -34,13 +39,15 @@ DEVICE_LOGITS = np.array([0.3, 0.0, -0.3])
 SEGMENTS, GENRES = 6, 12
 BIAS, SLOPE = -1.5, 3.0
 TASTE_SIZE = 8
+DENSE_SLOPE = 2.0  # the deviation that tastes of low rank have in log-odds
+RANKS_MAX = 64
 TASTES_LIMIT = 60_000  # beyond so many users or items, tastes repeat; a multiple of segments and genres
 BLOCK_IMPRESSIONS = 1 << 15
 HOUR_MS = 3_600_000
 FIRST_MS = 1_700_000_000_000
 LAST_MS = 4_102_444_800_000  # 2100: no event may lie later
 LN2_HIGH, LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
-WORLD, BLOCK, REQUESTS = range(3)
+WORLD, BLOCK, REQUESTS, DENSE = range(4)
 CANDIDATES_MAX = 1_024
 
 
@@ -56,6 +63,7 @@ class Stream:
     popularity. `drift`: none, sudden or gradual, from `drift_at` of the impressions on and, if gradual, over
     `drift_length` of them. `feedback_delay_ms`: mean of the exponential delay of a click. `missing_feedback`: share of
     the clicks that are never sent. `candidates`: items drawn for the request before each impression, 0 for no requests.
+    `rank`: rank of dense tastes without groups and context, 0 for tastes near those of segments and genres.
     """
 
     seed: int
@@ -71,6 +79,7 @@ class Stream:
     feedback_delay_ms: int = 30_000
     missing_feedback: float = 0.0
     candidates: int = 0
+    rank: int = 0
 
     def __post_init__(self) -> None:
         """Raise GenerateError where a value makes no sense."""
@@ -84,6 +93,8 @@ class Stream:
             raise GenerateError("zipf must lie within 0 and 4, new items and feedback delay not below 0")
         if not 0 <= self.candidates <= CANDIDATES_MAX:
             raise GenerateError(f"candidates must lie within 0 and {CANDIDATES_MAX:,}")
+        if not 0 <= self.rank <= RANKS_MAX:
+            raise GenerateError(f"rank must lie within 0 and {RANKS_MAX}")
         if FIRST_MS + 2 * self.interval_ms * self.impressions + 64 * self.feedback_delay_ms > LAST_MS:
             raise GenerateError("such a stream could end after 2100: take fewer events, or a shorter interval or delay")
 
@@ -107,10 +118,16 @@ class Generator:
         self._stream = stream
         world = _Chance(stream.seed, WORLD, 0)
         users, items = min(stream.users, TASTES_LIMIT), min(stream.items, TASTES_LIMIT)
-        self._before = world.near(SEGMENTS, users)
-        self._after = world.near(SEGMENTS, users)
         kinds = items if stream.new_items_per_hour == 0 else TASTES_LIMIT
-        self._items = world.near(GENRES, kinds)
+        if stream.rank:
+            dense = _Chance(stream.seed, DENSE, 0)
+            self._before, self._after = dense.normals(users, stream.rank), dense.normals(users, stream.rank)
+            self._items = dense.normals(kinds, stream.rank)
+            self._leniencies = 1.5 * (dense.uniforms(users) - 0.5)
+        else:
+            self._before = world.near(SEGMENTS, users)
+            self._after = world.near(SEGMENTS, users)
+            self._items = world.near(GENRES, kinds)
         self._appeals = 1.5 * (world.uniforms(kinds) - 0.5)
         ranks = np.arange(1, stream.items + 1, dtype=np.float64)
         self._popularity = np.cumsum(exponential(-stream.zipf * logarithm(ranks)))
@@ -148,9 +165,14 @@ class Generator:
         tastes = self._tastes(ids, users % len(self._before))
         vectors = self._items[items % len(self._items)]
         product = np.zeros(len(ids))
-        for i in range(TASTE_SIZE):
+        for i in range(tastes.shape[1]):
             product += tastes[:, i] * vectors[:, i]
-        logit = BIAS + SLOPE * product + self._appeals[items % len(self._items)] + DEVICE_LOGITS[devices]
+        logit = self._appeals[items % len(self._items)]
+        if self._stream.rank:
+            slope = DENSE_SLOPE / np.sqrt(float(self._stream.rank))
+            logit = slope * product + logit + self._leniencies[users % len(self._before)]
+        else:
+            logit = BIAS + SLOPE * product + logit + DEVICE_LOGITS[devices]
         truth: Floats = 1.0 / (1.0 + exponential(-logit))
         return truth
 
@@ -163,7 +185,8 @@ class Generator:
             return np.where((ids >= begin)[:, None], self._after[users], self._before[users])
         length = self._stream.drift_length * self._stream.impressions
         share = np.clip((ids - begin) / length, 0.0, 1.0)[:, None]
-        return _unit((1.0 - share) * self._before[users] + share * self._after[users])
+        mixed: Floats = (1.0 - share) * self._before[users] + share * self._after[users]
+        return mixed / np.sqrt((1.0 - share) ** 2 + share**2) if self._stream.rank else _unit(mixed)
 
     def _shown(self, chance: "_Chance", ts: Integers) -> Integers:
         """Return the items shown at these times: ranks by popularity, each held by its newest item."""
@@ -196,20 +219,26 @@ class Generator:
         requests: list[list[int]],
     ) -> list[str]:
         """Return the lines of impressions, each behind that of its request where there are requests."""
-        context = (map(DEVICES.__getitem__, devices.tolist()), (items % GENRES).tolist(), (users % SEGMENTS).tolist())
-        shown = list(zip(ids.tolist(), users.tolist(), items.tolist(), ts.tolist(), *context, strict=True))
+        has_groups = not self._stream.rank
+        # The context of an impression in order: its user's and its device's parts, with its item's between them.
+        of_items = [f'"genre":"g{genre}"' if has_groups else "" for genre in range(GENRES)]
+        rest = [
+            (f'"device":"{DEVICES[device]}"', f'"segment":"s{user % SEGMENTS}"') if has_groups else ()
+            for device, user in zip(devices.tolist(), users.tolist(), strict=True)
+        ]
+        shown = list(zip(ids.tolist(), users.tolist(), items.tolist(), ts.tolist(), rest, strict=True))
         lines = [
             f'{{"type":"impression","id":"{id_}","user":"u{user}","item":"i{item}","ts":{at},'
-            f'"context":{{"device":"{device}","genre":"g{genre}","segment":"s{segment}"}}}}\n'
-            for id_, user, item, at, device, genre, segment in shown
+            f'"context":{{{f",{of_items[item % GENRES]},".join(given)}}}}}\n'
+            for id_, user, item, at, given in shown
         ]
         for place, asked in enumerate(requests):
-            id_, user, _, at, device, _, segment = shown[place]
-            wanted = ",".join(f'{{"item":"i{item}","context":{{"genre":"g{item % GENRES}"}}}}' for item in asked)
+            id_, user, _, at, given = shown[place]
+            wanted = ",".join(f'{{"item":"i{item}","context":{{{of_items[item % GENRES]}}}}}' for item in asked)
             answers = f',"request":"r{id_}","position":1,"propensity":{1.0 / len(asked)!r}}}\n'
             lines[place] = (
                 f'{{"type":"request","id":"r{id_}","user":"u{user}","candidates":[{wanted}],"ts":{at},'
-                f'"context":{{"device":"{device}","segment":"s{segment}"}}}}\n{lines[place][:-2]}{answers}'
+                f'"context":{{{",".join(given)}}}}}\n{lines[place][:-2]}{answers}'
             )
         return lines
 
@@ -242,12 +271,12 @@ class _Chance:
         """Return int64 [count] in [0, end)."""
         return np.floor(self.uniforms(count) * end).astype(np.int64)
 
-    def normals(self, rows: int) -> Floats:
-        """Return nearly normal float64 [rows, TASTE_SIZE]: sums of twelve uniform numbers."""
-        total = np.full(rows * TASTE_SIZE, -6.0)
+    def normals(self, rows: int, size: int = TASTE_SIZE) -> Floats:
+        """Return nearly normal float64 [rows, size]: sums of twelve uniform numbers."""
+        total = np.full(rows * size, -6.0)
         for _ in range(12):
             total += self.uniforms(len(total))
-        return total.reshape(rows, TASTE_SIZE)
+        return total.reshape(rows, size)
 
     def near(self, groups: int, rows: int) -> Floats:
         """Return directions float64 [rows, TASTE_SIZE], each near that of its group, which is row % groups."""

@@ -56,6 +56,8 @@ def test_the_same_options_give_the_same_bytes_for_ever() -> None:
     assert hashlib.sha256(truth).hexdigest()[:16] == "2f861330867a9b07"
     assert blocks == list(Generator(stream(**options)).blocks())
     assert log != b"".join(lines for lines, _ in Generator(stream(**options, seed=8)).blocks())
+    dense = b"".join(lines for lines, _ in Generator(stream(rank=5, drift="gradual")).blocks())
+    assert hashlib.sha256(dense).hexdigest()[:16] == "0dfcd5b7902babd8"
 
 
 def test_every_line_is_an_event_of_the_wire() -> None:
@@ -119,6 +121,49 @@ def test_tastes_change_when_the_drift_says(options: dict[str, Any], changed: lis
         steps = [float(np.abs(row - rows[0]).mean()) for row in rows[1:]]
         assert 0 < steps[1] < steps[2]
         np.testing.assert_allclose(rows[3], rows[4], atol=1e-4)
+
+
+def test_dense_tastes_have_the_rank_that_was_asked_for() -> None:
+    """Less what user and item have for themselves, log-odds must have that rank, the stated deviation and no groups."""
+    generator = Generator(stream(rank=5))
+    users, items = np.repeat(np.arange(300), 200), np.tile(np.arange(200), 300)
+    nothing = np.zeros(60_000, np.int64)
+    true = generator.probabilities(nothing, users, items, nothing)
+    assert np.array_equal(true, generator.probabilities(nothing, users, items, nothing + 2))  # no device plays a part
+    odds = np.log(true / (1 - true)).reshape(300, 200)
+    tastes = odds - odds.mean(axis=0) - odds.mean(axis=1)[:, None] + odds.mean()
+    values = np.linalg.svd(tastes, compute_uv=False)
+    assert values[4] > 0.3 * values[0]
+    assert values[5] < 1e-9 * values[0]
+    assert tastes.std() == pytest.approx(2.0, rel=0.1)
+    assert 0.4 < true.mean() < 0.6
+    grouped = [odds[group::6].mean(axis=0).std() for group in range(6)]  # users of a segment have nothing in common
+    assert max(grouped) < 0.6
+
+
+@pytest.mark.parametrize("candidates", [0, 3])
+def test_of_dense_tastes_nothing_is_told_but_user_and_item(candidates: int) -> None:
+    """No event of a log may have a context, and labels must have the rate of the truth within 3 sigma."""
+    events, truth = made(rank=5, candidates=candidates)
+    assert all(event["context"] == {} for event in events if event["type"] != "feedback")
+    asked = [one for event in of_type(events, "request") for one in event["candidates"]]
+    assert all(one["context"] == {} for one in asked)
+    assert bool(asked) == bool(candidates)
+    probabilities = np.array(truth)
+    sigma = math.sqrt((probabilities * (1 - probabilities)).sum())
+    assert abs(len(of_type(events, "feedback")) - probabilities.sum()) < 3 * sigma
+
+
+def test_dense_tastes_keep_their_strength_through_a_drift() -> None:
+    """Half way through a gradual drift the log-odds must deviate as much as before and after it, within a tenth."""
+    generator = Generator(stream(rank=5, drift="gradual", drift_at=0.25, drift_length=0.5))
+    users, items = np.arange(20_000) % 300, np.arange(20_000) % 200
+    devices = np.zeros(20_000, np.int64)
+    spreads = []
+    for number in (0, COUNT // 2, COUNT - 1):
+        true = generator.probabilities(np.full(20_000, number), users, items, devices)
+        spreads.append(float(np.log(true / (1 - true)).std()))
+    assert max(spreads) < 1.1 * min(spreads)
 
 
 def test_items_are_as_popular_as_zipf_says() -> None:
@@ -215,6 +260,7 @@ def test_the_command_writes_log_and_truth(tmp_path: Path) -> None:
         (["--missing-feedback", "1.5"], 2, "--missing-feedback"),
         (["--users", "0"], 2, "--users"),
         (["--seed", "-1"], 2, "--seed"),
+        (["--rank", "65"], 2, "--rank"),
         (["--drift-length", "0"], 1, "drift_length"),
         (["--interval-ms", "9999999", "--events", "999999999"], 1, "after 2100: take fewer events"),
         (["--truth", "log.jsonl"], 1, "name two files"),
