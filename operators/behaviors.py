@@ -146,17 +146,18 @@ def extend_sequence(
     parameters: SdimParameters,
     signs: npt.NDArray[np.float32],
     behavior: Behavior,
+    gone_ms: int,
 ) -> None:
     """Append a behaviour to a user's sequence; one that leaves the full ring moves to the long history.
 
-    `signs` [m] is scratch.
+    It does not if its item is gone, as for `gather_recent`. `signs` [m] is scratch.
     """
     user, kind = behavior.user, behavior.kind
     length = behaviors.row.shape[2]
     place = behaviors.counts[user, kind] % length
     if behaviors.counts[user, kind] >= length:
         leaving = behaviors.row[user, kind, place]
-        if table.is_current(items, leaving, behaviors.generation[user, kind, place]):
+        if table.is_there(items, leaving, behaviors.generation[user, kind, place], gone_ms):
             history = _history_of(behaviors, user, kind)
             bits = sdim.signature(parameters.projection, vectors[leaving], signs)
             left_ms = behaviors.ts_ms[user, kind, place]

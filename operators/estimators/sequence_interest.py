@@ -200,7 +200,7 @@ class SequenceInterest(base.Transformer):
         self._vectors[item] = vector
         behavior = Behavior(user, KIND, item, self._learned)
         signs = self._scratch.signs
-        extend_sequence(self._behaviors, self._items, self._vectors, self._parameters, signs, behavior)
+        extend_sequence(self._behaviors, self._items, self._vectors, self._parameters, signs, behavior, NONE)
 
     def transform_one(self, x: dict[Any, Any]) -> dict[Any, float]:
         """Return the interest of a user in a candidate; nothing is kept of it.

@@ -79,6 +79,6 @@ def behave(
     if item >= 0 and cross.is_on(state.cross):
         cross.count_one(state.cross, item, moment)
     behavior = Behavior(user, parameters.acted, item, columns.ts_ms[event])
-    learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+    learning.extend_with_item(state, parameters, scratch.sdim, behavior, moment.now_ms)
     seen.remember(state.seen_items, user, columns.item[event], parameters.seen_length)
     set_fate(state, emitted, event, Fate.BEHAVIOUR)

@@ -74,7 +74,7 @@ def take_feedback(
     now_ms = state.clock.stream_time_ms[0]
     item = table.find_row(state.features, columns.item[event], now_ms, parameters.expire_time_ms)
     behavior = Behavior(user, parameters.acted, int64(item), columns.ts_ms[event])
-    learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+    learning.extend_with_item(state, parameters, scratch.sdim, behavior, now_ms)
     seen.remember(state.seen_items, user, columns.item[event], parameters.seen_length)
 
 
@@ -127,6 +127,7 @@ def take_positives(
                     joiner.set_label(waiting, slot, objective)
                     take_positive(state, parameters, emitted, slot, objective)
         elif is_first and joiner.is_positive(waiting, slot, node, objective, p.late_window_ms, p):
+            learning.drop_gone(state, parameters, slot, int64(state.clock.stream_time_ms[0]))
             if not p.is_joint:
                 releases.take_late_positive(state, parameters, scratch, emitted, slot)
             else:

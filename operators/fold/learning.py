@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from thalweg.operators import behaviors, cross, error_memory, ftrl, joiner, learner, rates
+from thalweg.operators import behaviors, cross, error_memory, features, ftrl, joiner, learner, rates
 from thalweg.operators.behaviors import Behavior
-from thalweg.operators.fold import layout, scoring
+from thalweg.operators.fold import layout, scoring, users
 from thalweg.operators.fold.layout import Extra
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score
@@ -13,7 +13,7 @@ from thalweg.operators.machine.compiled import compiled, float32, float64, int64
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.numerics import log, sigmoid
 from thalweg.operators.sdim import SdimScratch
-from thalweg.operators.structures import table
+from thalweg.operators.structures import deadlines, table
 
 SAMPLE_SALT = 0x5A
 
@@ -39,6 +39,20 @@ def own_step(state: State, parameters: Parameters, slot: int, label: float) -> S
 
 
 @compiled
+def drop_gone(state: State, parameters: Parameters, slot: int, at_ms: int) -> None:
+    """Take their rows from those values of an impression that are gone at `at_ms`, where it takes a label.
+
+    That is when the label could be taken first, and not when an event comes that takes it. So what is learned depends
+    neither on gaps in the log nor on how far a sweep has come. What is gone does not return, as a new row is another.
+    """
+    seen = state.features_seen
+    for value in range(seen.counts[slot]):
+        row, generation = int64(seen.row[slot, value]), seen.generation[slot, value]
+        if row >= 0 and not table.is_alive(state.features, row, generation, at_ms, parameters.expire_time_ms):
+            seen.row[slot, value] = table.NONE
+
+
+@compiled
 def count_outcome(state: State, parameters: Parameters, slot: int, shown: float, acted: float, now_ms: int) -> None:
     """Count an impression in the rates of all its values: `shown` exposures whose outcome is known, `acted` positives.
 
@@ -51,11 +65,9 @@ def count_outcome(state: State, parameters: Parameters, slot: int, shown: float,
     rates.add_outcome(value_rates.overall, 0, shown, acted, expected, lately)
     for value in range(state.features_seen.counts[slot]):
         row = state.features_seen.row[slot, value]
-        if row >= 0 and table.is_current(state.features, row, state.features_seen.generation[slot, value]):
+        if row >= 0:  # what is gone has none (`drop_gone`)
             lately = rates.decay(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
             rates.add_outcome(value_rates.sums, row, shown, acted, expected, lately)
-        else:
-            state.features_seen.row[slot, value] = table.NONE
     if cross.is_on(state.cross):
         mean = rates.overall_prior(value_rates, now_ms, parameters.learner.rates).mean
         cross.count_label(state.cross, slot, state.features_seen.row[slot], shown, acted, mean)
@@ -65,7 +77,7 @@ def count_outcome(state: State, parameters: Parameters, slot: int, shown: float,
 def take_label(state: State, parameters: Parameters, scratch: Scratch, slot: int, step: Step) -> None:
     """Take an impression's label, provisional or for good: it counts in the rates, and is learned.
 
-    A label taken before counts already: only the difference is added.
+    A label taken before counts already: only the difference is added. What is gone was dropped (`drop_gone`).
     """
     taken = state.waiting.learned[slot]
     if taken == joiner.UNLEARNED:
@@ -194,13 +206,24 @@ def update_rows(state: State, slot: int, now_ms: int) -> None:
     owned = table.spare_row(state.features, 0)
     for value in range(state.features_seen.counts[slot]):
         row = state.features_seen.row[slot, value]
-        if row < owned and table.is_current(state.features, row, state.features_seen.generation[slot, value]):
+        if 0 <= row < owned:
             table.update_row(state.features, row, now_ms)
 
 
 @compiled
-def extend_with_item(state: State, parameters: Parameters, scratch: SdimScratch, behavior: Behavior) -> None:
-    """Append an item's row to a user's sequence of a kind, where both have one."""
+def skip_item(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
+    """Extend the user's sequence of items that were shown and not acted on, unless the item is gone."""
+    item, ts_ms = int64(state.features_seen.row[slot, features.ITEM]), state.waiting.ts_ms[slot]
+    behavior = Behavior(users.owner_of(state, slot), parameters.skipped, item, ts_ms)
+    over_ms = deadlines.over_ms(state.waiting.deadlines, slot)
+    extend_with_item(state, parameters, scratch.sdim, behavior, over_ms)
+
+
+@compiled
+def extend_with_item(
+    state: State, parameters: Parameters, scratch: SdimScratch, behavior: Behavior, at_ms: int
+) -> None:
+    """Append an item's row to a user's sequence of a kind, at a time, where both have one."""
     if behavior.kind < 0 or behavior.user < 0 or behavior.item < 0:
         return
     end = layout.statistics_start(state.cross, state.features_seen.inputs.shape[1])
@@ -208,5 +231,7 @@ def extend_with_item(state: State, parameters: Parameters, scratch: SdimScratch,
         behaviors.append_behavior(state.behaviors, state.features, behavior)
     else:
         vectors = state.learner.features[:, ftrl.Part.WEIGHT, 1:]
-        signs = scratch.signs
-        behaviors.extend_sequence(state.behaviors, state.features, vectors, parameters.sdim, signs, behavior)
+        gone_ms = at_ms - parameters.expire_time_ms[features.ITEM]
+        behaviors.extend_sequence(
+            state.behaviors, state.features, vectors, parameters.sdim, scratch.signs, behavior, gone_ms
+        )

@@ -264,6 +264,7 @@ def learn_lesson(
         float64(lessons.take_float(data, at + At.WEIGHT)),
         flags & Flag.LEARNED != 0,
     )
+    learning.drop_gone(state, parameters, slot, int64(state.clock.stream_time_ms[0]))
     if flags & Flag.LATE != 0:
         learning.take_late_label(state, parameters, scratch, slot, step)
     else:

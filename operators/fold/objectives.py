@@ -4,9 +4,8 @@ With one objective nothing here runs. An impression waits for the longest window
 own, and those that close together are learned in one step.
 """
 
-from thalweg.operators import cross, delay, error_memory, features, ftrl, heads, joiner, learner, rates
-from thalweg.operators.behaviors import Behavior
-from thalweg.operators.fold import head_scoring, layout, learning, scoring, users
+from thalweg.operators import cross, delay, error_memory, ftrl, heads, joiner, learner, rates
+from thalweg.operators.fold import head_scoring, layout, learning, scoring
 from thalweg.operators.fold.emitted import Emitted, emit_example
 from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.layout import Extra
@@ -16,7 +15,6 @@ from thalweg.operators.heads import HeadScratch
 from thalweg.operators.joiner import Score
 from thalweg.operators.machine.compiled import compiled, float32, float64, int64
 from thalweg.operators.machine.numerics import log, sigmoid
-from thalweg.operators.structures import table
 
 
 @compiled
@@ -90,7 +88,7 @@ def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emi
         take_own_label(state, parameters, scratch, slot, objective, int64(0))
     take_labels(state, parameters, scratch, slot)
     if joiner.is_closing(waiting, slot, int64(0), parameters.joiner) and waiting.label[slot] == 0:
-        skip_item(state, parameters, scratch, slot)
+        learning.skip_item(state, parameters, scratch, slot)
     is_last = joiner.is_last_closing(waiting, slot, parameters.joiner)
     if is_last:
         state.tallies[Tallied.LABELLED] += 1
@@ -103,16 +101,6 @@ def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emi
             grace_ms = parameters.joiner.late_window_ms
             if joiner.has_positive(waiting, slot, objective, grace_ms, parameters.joiner):
                 take_late_positive(state, parameters, scratch, emitted, slot, objective, is_last)
-
-
-@compiled
-def skip_item(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
-    """Extend the user's sequence of items that were shown and not acted on."""
-    seen = state.features_seen
-    item = int64(seen.row[slot, features.ITEM])
-    if table.is_current(state.features, item, seen.generation[slot, features.ITEM]):  # no other item has its row
-        behavior = Behavior(users.owner_of(state, slot), parameters.skipped, item, state.waiting.ts_ms[slot])
-        learning.extend_with_item(state, parameters, scratch.sdim, behavior)
 
 
 @compiled
@@ -189,12 +177,10 @@ def count_outcome(
     heads.floor_lately(own.overall, 0)
     for value in range(seen.counts[slot]):
         row = seen.row[slot, value]
-        if row >= 0 and table.is_current(state.features, row, seen.generation[slot, value]):
+        if row >= 0:
             rates.decay_shared(scratch.rates, value, own.sums, own.at_ms, row, now_ms, p)
             rates.add_outcome(own.sums, row, shown, acted, expected, 1.0)
             heads.floor_lately(own.sums, row)
-        else:
-            seen.row[slot, value] = table.NONE
     if cross.is_on(state.cross):
         mean = rates.overall_prior(own, now_ms, p).mean
         heads.count_label(state.heads, state.cross, slot, seen.row[slot], head, shown, acted, mean)

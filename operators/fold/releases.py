@@ -1,14 +1,13 @@
 """What happens as stream time passes: labels are learned, windows close, examples are emitted."""
 
-from thalweg.operators import clock, delay, features, joiner
-from thalweg.operators.behaviors import Behavior
+from thalweg.operators import clock, delay, joiner
 from thalweg.operators.fold import learning, objectives, prefetching, teaching, users
 from thalweg.operators.fold.emitted import Emitted, emit_example, has_room, has_room_for_lessons
 from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score, Status
 from thalweg.operators.machine.compiled import compiled, int64
-from thalweg.operators.structures import deadlines, index, table
+from thalweg.operators.structures import deadlines, index
 
 
 @compiled
@@ -31,6 +30,7 @@ def release_due(state: State, parameters: Parameters, scratch: Scratch, emitted:
         elif joiner.is_doubted(waiting, slot) and joiner.is_behind(waiting, slot, parameters.joiner):
             restart_window(state, parameters, slot)  # time has jumped since it arrived
         else:
+            learning.drop_gone(state, parameters, slot, deadlines.over_ms(waiting.deadlines, slot))
             if not parameters.joiner.is_joint:
                 release(state, parameters, scratch, emitted, slot)
             else:
@@ -100,8 +100,9 @@ def learn_due(state: State, parameters: Parameters, scratch: Scratch, emitted: E
         if slot < 0 or waiting.provisional.deadline_ms[slot] >= min(due_ms, waiting.deadlines.deadline_ms[closing] + 1):
             prefetching.prefetch_slot(state, slot)
             return
-        joiner.await_no_label(waiting, slot)
         prefetching.prefetch_rows(state, slot)
+        learning.drop_gone(state, parameters, slot, deadlines.over_ms(waiting.provisional, slot))
+        joiner.await_no_label(waiting, slot)
         by_the_clock_ms = now_ms - joiner.begins_ms(waiting, slot, parameters.joiner)
         elapsed_ms = max(by_the_clock_ms, state.delays.times_ms[delay.Time.ELAPSED])
         if parameters.joiner.is_joint:
@@ -123,11 +124,7 @@ def release(state: State, parameters: Parameters, scratch: Scratch, emitted: Emi
     teaching.teach(state, parameters, scratch, emitted, slot, label, teaching.FINAL)
     learning.take_label(state, parameters, scratch, slot, learning.own_step(state, parameters, slot, label))
     if not positive:
-        seen = state.features_seen
-        item = int64(seen.row[slot, features.ITEM])
-        if table.is_current(state.features, item, seen.generation[slot, features.ITEM]):  # no other item has its row
-            behavior = Behavior(users.owner_of(state, slot), parameters.skipped, item, state.waiting.ts_ms[slot])
-            learning.extend_with_item(state, parameters, scratch.sdim, behavior)
+        learning.skip_item(state, parameters, scratch, slot)
     state.tallies[Tallied.LABELLED] += 1
     state.tallies[Tallied.POSITIVES] += positive
     emit_example(state, emitted, slot, 0, positive or learning.is_sampled(state, parameters, slot))

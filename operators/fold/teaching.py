@@ -13,7 +13,6 @@ from thalweg.operators.lessons import At, Flag
 from thalweg.operators.machine.compiled import compiled, float64, int64
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.lanes import LANES
-from thalweg.operators.structures import table
 
 PROVISIONAL, FINAL, LATE = range(3)
 """What a label is: learned before the window closes, when it closes, or a positive that came after it."""
@@ -125,7 +124,7 @@ def write_values(state: State, parameters: Parameters, scratch: Scratch, slot: i
     for value in range(seen.counts[slot]):
         row = int64(seen.row[slot, value])
         is_private = parameters.lessons.private[seen.field[slot, value]] != 0
-        if is_private and row >= 0 and table.is_current(state.features, row, seen.generation[slot, value]):
+        if is_private and row >= 0:
             lessons.put(out, at, seen.field[slot, value], 1)
             write_private(state, scratch.lessons.halves, row)
             at = lessons.put_halves(out, at + 1, scratch.lessons.halves)

@@ -87,6 +87,12 @@ def next_due(deadlines: Deadlines) -> int:
 
 
 @compiled
+def over_ms(deadlines: Deadlines, slot: int) -> int:
+    """Return the first millisecond at which the deadline of a slot that waits is over."""
+    return int64(deadlines.deadline_ms[slot]) + 1
+
+
+@compiled
 def remove_deadline(deadlines: Deadlines, keys: Keys, slot: int) -> None:
     """Let a slot wait no longer."""
     place = int64(deadlines.place[slot]) - 1

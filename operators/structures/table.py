@@ -98,6 +98,12 @@ def is_there(table: Table, row: int, generation: int, gone_ms: int) -> bool:
 
 
 @compiled
+def is_alive(table: Table, row: int, generation: int, at_ms: int, expire_time_ms: npt.NDArray[np.int64]) -> bool:
+    """Return whether a remembered row is its key's still, and its time is not over at `at_ms`."""
+    return is_current(table, row, generation) and not is_expired(table, row, at_ms, expire_time_ms)
+
+
+@compiled
 def pin_row(table: Table, row: int) -> None:
     """Take a row out of the order of updates: it neither expires nor is evicted."""
     if table.linked[row] == 1:

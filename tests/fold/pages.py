@@ -99,16 +99,23 @@ def _runs(events: list[Event]) -> Iterator[list[Event]]:
 
 
 def shuffled(events: list[Event], seed: int) -> list[Event]:
-    """Return a log with the rows of each page in another order; what else is between them stays where it is."""
+    """Return a log with the rows of each page in another order; what else is between them stays where it is.
+
+    A row stays on its side of facts about items, as these hold for the rows behind them.
+    """
     chance = random.Random(seed)
     found: list[Event] = []
     for run in _runs(events):
-        places = [place for place, event in enumerate(run) if event["type"] == "impression"]
-        rows = chance.sample([run[place] for place in places], len(places))
-        for place, row in zip(places, rows, strict=True):
-            run[place] = row
-        found += run
+        for _, part in groupby(run, key=lambda event: event["type"] == "item"):
+            found += _shuffled(list(part), chance)
     return found
+
+
+def _shuffled(part: list[Event], chance: random.Random) -> list[Event]:
+    """Return a part of a log with its impressions in another order, in the places of impressions."""
+    rows = [event for event in part if event["type"] == "impression"]
+    others = iter(chance.sample(rows, len(rows)))
+    return [next(others) if event["type"] == "impression" else event for event in part]
 
 
 def told(outputs: Outputs) -> dict[str, Any]:

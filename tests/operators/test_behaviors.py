@@ -47,9 +47,10 @@ def _extend_all(
     signs: Vectors,
     user: int,
     sequence: npt.NDArray[np.int64],
+    gone_ms: int,
 ) -> None:
     for i in range(sequence.shape[0]):
-        extend_sequence(behaviors, items, vectors, parameters, signs, Behavior(user, 0, sequence[i], i))
+        extend_sequence(behaviors, items, vectors, parameters, signs, Behavior(user, 0, sequence[i], i), gone_ms)
 
 
 class World:
@@ -67,9 +68,9 @@ class World:
         self.scratch = new_sdim_scratch(sdim, SIZE)
         self.gathered = new_gathered(1, configuration.short_length, SIZE)
 
-    def extend(self, user: int, sequence: npt.NDArray[np.int64]) -> None:
+    def extend(self, user: int, sequence: npt.NDArray[np.int64], gone_ms: int = -1) -> None:
         signs = self.scratch.signs
-        _extend_all(self.behaviors, self.items, self.vectors, self.parameters, signs, user, sequence)
+        _extend_all(self.behaviors, self.items, self.vectors, self.parameters, signs, user, sequence, gone_ms)
 
     def short(self, user: int, candidate: int, gone_ms: int = -1) -> npt.NDArray[np.float64]:
         out = np.full(SIZE, 9, np.float32)
@@ -176,6 +177,17 @@ def test_an_item_whose_time_is_over_reads_zero_before_its_row_is_freed() -> None
     update_row(world.items, 8, 41)
     expected = exact_short(world.vectors[[8]], world.vectors[9])
     np.testing.assert_allclose(world.short(0, 9, 40), expected, atol=2e-6)
+
+
+def test_an_item_whose_time_is_over_does_not_move_to_the_history() -> None:
+    """Of the items that leave the ring, only those that were updated later move on, whether freed already or not."""
+    world = World(short_length=2)
+    world.extend(0, np.array([5, 6]))
+    update_row(world.items, 5, 40)
+    update_row(world.items, 6, 41)
+    world.extend(0, np.array([7, 8]), 40)
+    assert int(world.behaviors.histories.lengths[0].sum()) == 1
+    np.testing.assert_allclose(world.long(0, 9), exact_long(world.vectors[[6]], world.vectors[9]), atol=1e-5)
 
 
 def test_a_user_of_stale_behaviours_only_reads_zero() -> None:

@@ -29,12 +29,12 @@ class Behaviours:
         self.rings: dict[tuple[int, str], list[Any]] = {}
         self.histories: dict[tuple[int, str], History] = {}
 
-    def extend(self, user: int, kind: str, item: Any, ts_ms: int) -> None:
-        """Append an item; what leaves the ring moves to the history, with the vector that it has now."""
+    def extend(self, user: int, kind: str, item: Any, ts_ms: int, is_there: Any) -> None:
+        """Append an item; what leaves the ring moves to the history, if it is there, with the vector that it has."""
         ring = self.rings.setdefault((user, kind), [])
         if len(ring) == self.length:
             left, left_ms = ring.pop(0)
-            if left.is_alive and self.keeps_histories:
+            if is_there(left) and self.keeps_histories:
                 self.remember(self.histories.setdefault((user, kind), History()), left.latent.w, left_ms)
         ring.append((item, ts_ms))
 

@@ -101,7 +101,7 @@ class Cross:
     def count(self, present: Any, pairs: list[Any], shown: float, acted: float, mean: float) -> None:
         """Count an outcome, or how it changed; `mean` is the overall rate."""
         for _, value in present[:2]:
-            if value is not None and value.is_alive:
+            if value is not None:
                 of = self.of(value)
                 of.labels += 0.1 / (1 + 0.1 * max(shown - 1, 0)) * (acted - shown * (of.labels + mean))
         for pair in pairs:

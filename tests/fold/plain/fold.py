@@ -92,7 +92,7 @@ class Plain:
         self.now_ms = self.arrivals = 0
         self.page: tuple[int, int] | None = None  # user and ts of the impressions that came last
         self.shown: list[tuple[Slot, User]] = []  # on that page
-        self.page_arrival = self.page_elapsed_ms = self.further = 0
+        self.page_arrival = self.page_elapsed_ms = 0
         self.scored: list[tuple[float, ...]] = []
         self.labels: list[tuple[Any, int]] = []  # (label, revision) of each example
         self.lessons: list[Lesson | Heard] = []
@@ -109,7 +109,6 @@ class Plain:
                 know(self.facts.setdefault(int(columns.item[event]), {}), columns, event)
                 continue
             page = (user, ts_ms) if kind in (Kind.IMPRESSION, Kind.REQUEST) else None
-            self.further += page is not None and page == self.page
             if page is None or page != self.page:
                 self.end_page()
                 self.move(ts_ms, user, is_shown=page is not None)
@@ -139,7 +138,6 @@ class Plain:
         if is_shown and self.delays.elapsed_ms:
             self.hasten(ts_ms, user)
         self.release_due()
-        self.sweep()
 
     def hasten(self, ts_ms: int, user: int) -> None:
         """Let labels be due that are so by the user's own clock, which moves no time of others."""
@@ -177,6 +175,7 @@ class Plain:
             until = due_ms if first is None else min(due_ms, first.due[0] + 1)
             early = [slot for slot in waiting if slot.provisional is not None and slot.provisional[0] < until]
             for slot in sorted(early, key=lambda slot: slot.provisional or ()):
+                self.drop_gone(slot, (slot.provisional or ())[0] + 1)
                 slot.provisional = None
                 self.foresee(slot, max(self.now_ms - slot.begins_ms, self.delays.elapsed_ms))
             if first is None or first.due[0] >= self.now_ms:
@@ -186,9 +185,17 @@ class Plain:
             elif self.doubts.is_restarted(first):
                 self.restart(first)
             else:
+                self.drop_gone(first, first.due[0] + 1)
                 self.close(first)
         while self.closed and self.now_ms - self.closed[0].closed_ms >= self.c.joiner.late_window_ms:
             self.forget_slot(self.closed[0])
+
+    def drop_gone(self, slot: Slot, at_ms: int) -> None:
+        """What is gone when a label could be taken first learns nothing of this one, nor of later ones."""
+        slot.present = [
+            (field, value if value is not None and self.values.is_there(value, at_ms) else None)
+            for field, value in slot.present
+        ]
 
     def foresee(self, slot: Slot, elapsed_ms: int) -> None:
         """Learn a provisional label."""
@@ -209,23 +216,14 @@ class Plain:
 
     def skip(self, slot: Slot) -> None:
         item = slot.present[ITEM][1]
-        if "skipped" in self.c.behaviors.kinds and item is not None and item.is_alive:
-            self.behaviours.extend(slot.user, "skipped", item, slot.ts_ms)
+        if "skipped" in self.c.behaviors.kinds and item is not None:
+            self.behaviours.extend(slot.user, "skipped", item, slot.ts_ms, self.there_at(slot.due[0] + 1))
 
     def end(self, slot: Slot) -> None:
         """An impression waits for nothing more."""
         slot.status, slot.closed_ms, slot.provisional = "closed", self.now_ms, None
         self.doubts.forget(slot)
         self.closed.append(slot)
-
-    def sweep(self) -> None:
-        """Forget one user and two values whose time is over, and two more for each further row of a page."""
-        idle = [(user.updated_ms, key) for key, user in self.users.items() if not user.waiting]
-        since_ms, oldest = min(idle, key=lambda pair: pair[0], default=(self.now_ms, 0))
-        if self.now_ms - since_ms >= self.c.behaviors.expire_time_ms:
-            self.forget_user(oldest)
-        self.values.sweep(self.now_ms, 2 + 2 * self.further)
-        self.further = 0
 
     def user_of(self, key: int) -> User:
         user = self.users.get(key)
@@ -283,7 +281,7 @@ class Plain:
             trial.on_impression(rows, row, user_key)
         scores = [score for _, score in trial.scored[len(self.scored) :]]
         for place, row in enumerate(sorted(range(len(scores)), key=lambda row: -scores[row])[:count]):
-            self.arrivals, self.further = self.arrivals + (place > 0), self.further + (place > 0)
+            self.arrivals += place > 0
             self.on_impression(rows, row, user_key)
 
     def on_feedback(self, columns: Columns, event: int, user_key: int) -> None:
@@ -326,12 +324,13 @@ class Plain:
             slot.label = 1
             self.count_delay(slot)
         elif slot.status == "closed" and not slot.label and self.positives(slot, self.c.joiner.late_window_ms):
+            self.drop_gone(slot, self.now_ms)
             self.take_late(slot)
         self.extend(slot.user, self.values.find(item, self.now_ms), feedback[1])
 
     def extend(self, user_key: int, item: Any, ts_ms: int) -> None:
         if item is not None and "acted" in self.c.behaviors.kinds:
-            self.behaviours.extend(user_key, "acted", item, ts_ms)
+            self.behaviours.extend(user_key, "acted", item, ts_ms, self.there_at(self.now_ms))
 
     def positives(self, slot: Slot, grace_ms: int) -> list[int]:
         return [ts_ms for _, ts_ms, positive, window_ms in slot.feedback
@@ -382,7 +381,7 @@ class Plain:
             add(self.places + SHOWN, cross(shown, SHOWN, 0xDE))
         ring = self.behaviours.rings.get((user_key, "acted"), [])
         for back, (item, _) in enumerate(ring[::-1][:recents]):
-            if self.is_there(item):
+            if self.values.is_there(item, self.now_ms):
                 keys[self.places + back] = key = cross(item.key, RECENT, 0xDE)
                 add(self.places + RECENT, key)
         return keys
@@ -393,7 +392,9 @@ class Plain:
         slot.interests = np.zeros((2 * len(self.kinds), self.c.learner.latent_size))
         item = slot.present[ITEM][1]
         for number, kind in enumerate(self.kinds if item is not None else ()):
-            slot.interests[2 * number] = self.behaviours.short(slot.user, kind, item.latent.w, self.is_there)
+            slot.interests[2 * number] = self.behaviours.short(
+                slot.user, kind, item.latent.w, self.there_at(self.now_ms)
+            )
             slot.interests[2 * number + 1] = self.behaviours.long(slot.user, kind, item.latent.w, self.now_ms)
         slot.numbers = np.append(rates, self.learner.machine(slot.present, slot.interests))
         logit = self.learner.dense_logit(slot.numbers)
@@ -412,8 +413,8 @@ class Plain:
         score, slot.recalled = self.memory.read(buckets, base, self.now_ms)
         self.scored.append((slot.model, score))
 
-    def is_there(self, value: Any) -> bool:
-        return self.values.find(value.key, self.now_ms) is value
+    def there_at(self, at_ms: int) -> Any:
+        return lambda value: self.values.is_there(value, at_ms)
 
     def is_sampled(self, slot: Slot) -> bool:
         rate = self.c.joiner.negative_sample_rate
@@ -447,7 +448,6 @@ class Plain:
         sampled = self.is_sampled(slot) if slot.sampled is None else slot.sampled
         if not 0 < frozen <= self.now_ms and (label == 1 or sampled):
             learned = slot.learned if sampled else None
-            slot.present = [(field, value if value and value.is_alive else None) for field, value in slot.present]
             machine = self.learner.machine(slot.present, slot.interests)
             base = log_odds(self.rates.overall()) - math.log(self.c.joiner.negative_sample_rate)
             served = base + self.learner.dense_logit(slot.numbers)
@@ -465,8 +465,8 @@ class Plain:
             self.learner.learn(slot.present, slot.interests, slot.numbers, weight * error, weight * dense_error)
         self.memory.write(slot.recalled, label, slot.learned, moved, now_ms, weight)
         for _, value in slot.present:
-            if value is not None and value.is_alive and value.key:  # else it is another partition's
-                self.values.update(value, max(now_ms, self.now_ms))
+            if value is not None:
+                value.updated_ms = max(now_ms, self.now_ms)
         slot.learned = label
 
     def learn_cross(self, slot: Slot, label: float, learned: float | None, base: float, weight: float) -> float:

@@ -1,4 +1,4 @@
-"""Keys, chance that repeats, and which values are known: admission, expiry, and what a user owns alone."""
+"""Keys, chance that repeats, and which values are known: admission, expiry by time, and what a user owns alone."""
 
 import math
 from collections import defaultdict
@@ -41,17 +41,15 @@ class Value:
         self.weight = Coordinates(np.zeros(1), c.alpha_weight, c.l1, c.l2)
         self.latent = Coordinates(np.array(start), c.alpha_latent, c.l1, c.l2)
         self.sums, self.at_ms = np.zeros(5), now_ms
-        self.is_alive = True
 
 
 class Values:
-    """All values with a row, each field's in the order of their last updates."""
+    """All values with a row. No sweep frees any: whether one is there is a matter of time alone."""
 
     def __init__(self, configuration: Configuration, names: list[str]) -> None:
         self.configuration = configuration
         by_name = configuration.table.expire_time_ms_by_field
         self.expire_ms = {place: by_name[name] for place, name in enumerate(names) if name in by_name}
-        self.lists: dict[int, dict[int, Value]] = defaultdict(dict)
         self.sightings: dict[int, int] = defaultdict(int)
         self.on_page: set[int] = set()
         self.rows: dict[int, Value] = {}
@@ -61,19 +59,20 @@ class Values:
         value = self.rows.get(key)
         return None if value is None or self.is_expired(value, now_ms) else value
 
+    def is_there(self, value: Value, at_ms: int) -> bool:
+        """Whether a value that was seen is the one with its row, its time not over."""
+        return self.find(value.key, at_ms) is value
+
     def is_expired(self, value: Value, now_ms: int) -> bool:
         expire_ms = self.expire_ms.get(value.field, self.configuration.table.expire_time_ms)
         return now_ms - value.updated_ms >= expire_ms
 
     def resolve(self, key: int, field: int, owner: int | None, now_ms: int) -> Value | None:
         """The value as it is seen now: found, or admitted, or None."""
-        value = self.rows.get(key)
-        if value is not None and self.is_expired(value, now_ms):
-            self.free(value)
-            value = None
+        value = self.find(key, now_ms)
         if value is None and self.is_admitted(key):
             value = Value(key, field, owner, now_ms, self.configuration)
-            self.rows[key] = self.lists[field][key] = value
+            self.rows[key] = value
         return value
 
     def is_admitted(self, key: int) -> bool:
@@ -92,25 +91,7 @@ class Values:
             del self.sightings[key]
         return is_in
 
-    def update(self, value: Value, now_ms: int) -> None:
-        """A value that was learned from lives on, and is the newest of its field."""
-        value.updated_ms = now_ms
-        self.lists[value.field][value.key] = self.lists[value.field].pop(value.key)
-
-    def free(self, value: Value) -> None:
-        value.is_alive = False
-        del self.rows[value.key], self.lists[value.field][value.key]
-
-    def sweep(self, now_ms: int, most: int) -> None:
-        """Free up to so many values whose time is over, the oldest of the first field that has any."""
-        for _ in range(most):
-            oldest = (next(iter(self.lists[field].values())) for field in sorted(self.lists) if self.lists[field])
-            expired = next((value for value in oldest if self.is_expired(value, now_ms)), None)
-            if expired is None:
-                return
-            self.free(expired)
-
     def forget(self, owner: int) -> None:
         """Free all that is one user's alone."""
         for value in [value for value in self.rows.values() if value.owner == owner]:
-            self.free(value)
+            del self.rows[value.key]

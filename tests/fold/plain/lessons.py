@@ -60,7 +60,7 @@ def teach(plain: Any, slot: Any, label: float, kind: str) -> None:
         return
     private = []
     for (field, _, owner), (_, value) in zip(slot.keyed, slot.present, strict=True):
-        if owner is not None and value is not None and value.is_alive:
+        if owner is not None and value is not None:
             of = plain.cross.of(value)
             private.append((field, half(value.weight.w), half(value.latent.w), float(half(of.lin)), half(of.e)))
     places = [which for which, (first, _) in enumerate(plain.memory.memories) if first == "representation"]

@@ -23,10 +23,6 @@ class Own:
         self.sums, self.at_ms = np.zeros(5), 0
         self.lin = self.lin_squares = self.labels = 0.0
 
-    @property
-    def is_alive(self) -> bool:
-        return bool(self.value.is_alive)
-
 
 class Objective:
     """One objective; the first (0) has what `Plain` has, each other one what is its alone."""
@@ -127,6 +123,7 @@ class Several(Plain):
                 self.set_label(slot, number)
                 self.count_delay(slot, number)
             elif not is_open and slot.status != "early":
+                self.drop_gone(slot, self.now_ms)
                 self.take_late_of(slot, number, is_out=slot.status == "closed")
         self.extend(slot.user, self.values.find(item, self.now_ms), feedback[1])
 
@@ -238,10 +235,10 @@ class Several(Plain):
             head, of = self.objectives[number], slot.of[number]
             view = head.view(slot.present)
             head.rates.count(view, shown, acted, of.model, self.now_ms)
-            for holder in (head.rates, *(own for _, own in view if own is not None and own.is_alive)):
+            for holder in (head.rates, *(own for _, own in view if own is not None)):
                 holder.sums[LATELY_ACTED] = max(holder.sums[LATELY_ACTED], 0.0)
             for _, own in view[:2]:
-                if own is not None and own.is_alive:
+                if own is not None:
                     share = 0.1 / (1 + 0.1 * max(shown - 1, 0))
                     own.labels += share * (acted - shown * (own.labels + head.rates.overall()))
             for pair in slot.crossed[1]:
@@ -255,7 +252,6 @@ class Several(Plain):
         if not changed:
             return
         frozen, sampled = self.c.learner.frozen_from_ms, self.is_sampled(slot)
-        slot.present = [(field, value if value and value.is_alive else None) for field, value in slot.present]
         stepping = {n: y for n, y in changed.items() if not 0 < frozen <= self.now_ms and (y == 1 or sampled)}
         moved = self.move_all(slot, stepping, weights, sampled=sampled) if stepping else 0.0
         for number, label in changed.items():
@@ -269,7 +265,7 @@ class Several(Plain):
             of.learned, of.weight = label, weight
         for _, value in slot.present:
             if value is not None:
-                self.values.update(value, self.now_ms)
+                value.updated_ms = self.now_ms
 
     def move_all(self, slot: Any, labels: dict[int, float], weights: dict[int, float], *, sampled: bool) -> float:
         """Step each objective's weights by its errors, and what is shared against their sum.

@@ -52,7 +52,7 @@ class Rates:
 
     def count(self, present: Any, shown: float, acted: float, score: float, now_ms: int) -> None:
         """Count an outcome, or by how much it differs from the one counted before, beside the model's `score`."""
-        for holder in (self, *(value for _, value in present if value is not None and value.is_alive)):
+        for holder in (self, *(value for _, value in present if value is not None)):
             sums = self.decayed(holder, now_ms)
             lately = 2.0 ** (-(holder.at_ms - now_ms) / self.half_life_ms)  # below 1 for what is behind
             sums += np.array([shown, acted, lately * shown, lately * acted, lately * shown * score])
