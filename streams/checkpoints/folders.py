@@ -5,17 +5,25 @@
 
 A generation is one configuration's. After a change of configuration the state is rebuilt from the log, in a
 new generation. The one before stays as it is, for a way back.
+
+    DIRECTORY/starts/TOPIC-PARTITION/TOPIC-OTHER  what another partition had learned where this one began
+
+The log names such a state, so it stays whatever the generation is, and no worker removes it.
 """
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from thalweg.streams.checkpoints.disk import Disk, LocalDisk
 from thalweg.streams.checkpoints.format import CheckpointError, CheckpointStore, Store, refusing, said
 from thalweg.streams.checkpoints.objects import ObjectCheckpointStore, is_remote, names_in, opened, refusing_files
 from thalweg.streams.configuration.loading import CheckpointSection
 from thalweg.streams.kafka.topic_names import RULE, is_topic
+
+STARTS = "starts"
+KEPT_FOR_EVER = 1 << 30
 
 
 def folder_of(section: CheckpointSection) -> str:
@@ -43,10 +51,20 @@ def store_at(
     """
     if not is_topic(topic):
         raise CheckpointError(f"{said(repr(topic))} is no topic's name, which has {RULE}")
-    folder, name = folder_of(section), f"{topic}-{partition}"
+    folder = f"{folder_of(section).rstrip('/')}/{topic}-{partition}"
     if is_remote(folder):
-        return ObjectCheckpointStore(f"{folder.rstrip('/')}/{name}", section.keep, on_damage=on_damage)
-    return CheckpointStore(Path(folder) / name, section.keep, on_damage=on_damage, disk=disk)
+        return ObjectCheckpointStore(folder, section.keep, on_damage=on_damage)
+    return CheckpointStore(Path(folder), section.keep, on_damage=on_damage, disk=disk)
+
+
+def starts_at(section: CheckpointSection, topic: str, partition: int, other: int, *, disk: Disk | None = None) -> Store:
+    """Return the store of what another partition had learned where one began; it keeps all of them.
+
+    Raises CheckpointError as `store_at` does.
+    """
+    folder = f"{folder_of(msgspec.structs.replace(section, generation=0)).rstrip('/')}/{STARTS}/{topic}-{partition}"
+    inner = msgspec.structs.replace(section, generation=0, directory=folder, keep=KEPT_FOR_EVER)
+    return store_at(inner, topic, other, disk=disk)
 
 
 def partitions_at(section: CheckpointSection, topic: str) -> list[int]:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.lessons import NO_RESULT
+from thalweg.schemas.origin import Origin
 from thalweg.streams.checkpoints.disk import Content, Disk, FileStatus, LocalDisk, NotAFileError
 from thalweg.streams.configuration.sections import is_secret
 from thalweg.streams.printable import printable
@@ -380,6 +381,11 @@ def header_of(
         configuration=plain(identity.configuration),
         outputs=dict(outputs or {}),
     )
+
+
+def origin_of(header: Header) -> Origin:
+    """Return the origin of the first record that is not in a checkpoint."""
+    return Origin(header.topic, header.partition, header.next_offset)
 
 
 def plain(configuration: Configuration) -> dict[str, Any]:

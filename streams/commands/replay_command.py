@@ -36,7 +36,10 @@ BATCH_EVENTS = 1_000
     help="Of several logs: each is a partition, and they teach each other every N events of all logs.",
 )
 @click.option(
-    "--lessons", multiple=True, metavar="F", help="Lessons that the log's `merge` events name; may be given repeatedly."
+    "--lessons",
+    multiple=True,
+    metavar="F",
+    help="Lessons that the log's `merge` events name, or the state that the first names; may be given repeatedly.",
 )
 @click.option("--lessons-out", metavar="F", help="What the partition teaches others, as the topic has it.")
 @click.option("--truth", metavar="F", help="True probabilities of `thalweg generate --truth`: report the regret.")
@@ -111,13 +114,13 @@ def command(
     from thalweg.streams.checkpoints.folders import store_at
     from thalweg.streams.checkpoints.format import CheckpointError
     from thalweg.streams.checkpoints.objects import is_remote
-    from thalweg.streams.partition.lessons import lessons_in
     from thalweg.streams.partition.readiness import make_ready
     from thalweg.streams.partition.seal import seal_of
     from thalweg.streams.replay.regret import Truth
     from thalweg.streams.replay.replay import CHECKPOINT_EVENTS, Replay, Sinks
     from thalweg.streams.replay.report import require_matplotlib, write_report
     from thalweg.streams.replay.summary import print_table
+    from thalweg.streams.replay.taught import taught_in
 
     out = out or (STANDARD_STREAM if log == STANDARD_STREAM else f"{log}.scores.jsonl")
     paths = [out, examples, dead_letters, rankings]
@@ -147,7 +150,7 @@ def command(
                 examples=examples is not None,
                 block_events=batch_size,
                 seal=seal,
-                lessons=lessons_in(lessons) if lessons or lessons_out else None,
+                lessons=taught_in(lessons) if lessons or lessons_out else None,
             )
             if truth is not None:
                 replay.truth = files.enter_context(Truth(truth))

@@ -155,7 +155,10 @@ def begin(fold: Fold, configuration: Configuration, source: LessonSource | None,
         other = restore(configuration, dict(source.shared(start)))
         teacher = parse_origin(start).partition
     except ValueError as error:
-        raise Refusal(f"the state at {start} can't be begun with: {error}") from None
+        raise Refusal(
+            f"the state at {start} can't be begun with: {error}; to fold the log without what others taught, see "
+            "`thalweg checkpoint rebuild --without-lessons`"
+        ) from None
     learned = fold.state.lessons.learned
     if teacher >= len(learned):
         raise Refusal(f"partition {teacher} of {start} is not below lessons.sources_limit")
@@ -233,7 +236,10 @@ class LessonBook:
     def shared(self, start: str) -> Mapping[str, npt.NDArray[Any]]:
         """Return a snapshot as `LessonSource.shared` does."""
         if start not in self.states:
-            raise Refusal(f"there is no state at {start}, which the first merge of the log names")
+            raise Refusal(
+                f"there is no state at {start}, which the first merge of the log names: give its file by --lessons; it "
+                "is in the folder `starts` of the checkpoints"
+            )
         return self.states[start]
 
     def last(self, source: int) -> int:

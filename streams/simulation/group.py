@@ -33,6 +33,10 @@ class Group:
             self._members.remove(worker)
             self._changed.set()
 
+    def rebalance(self) -> None:
+        """Assign all partitions again, since there is one more."""
+        self._changed.set()
+
     def commit(self, worker: "SimulatedWorker", partition: int, offset: int) -> None:
         """Commit an offset, unless the member is out of the group, or of a generation before."""
         if self.is_current(worker):
@@ -75,7 +79,7 @@ class Group:
         present = [member for member in members if member in self._members and member.is_alive]
         if not present:
             return
-        partitions = list(range(self._world.setting.partitions))
+        partitions = [number for number in range(self._world.setting.partitions) if self._world.is_added(number)]
         self._world.chance.random.shuffle(partitions)
         for place, member in enumerate(present):
             member.assign(partitions[place :: len(present)], self._generation)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from thalweg.schemas.events import encode_event
 from thalweg.schemas.lessons import BadLessonsError
+from thalweg.streams.checkpoints.folders import starts_at
+from thalweg.streams.checkpoints.format import origin_of
 from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.kafka.consume import Reader
 from thalweg.streams.kafka.lessons_topic import Placed
@@ -28,6 +30,7 @@ from thalweg.streams.simulation.topic import SimulatedRecord
 from thalweg.streams.simulation.verdict import Causes
 from thalweg.streams.simulation.world import World
 from thalweg.streams.worker.lessons import merges_in
+from thalweg.streams.worker.starts import Arrays
 
 if TYPE_CHECKING:
     from thalweg.streams.simulation.worker import SimulatedWorker
@@ -37,6 +40,9 @@ NEWEST_RECORDS = 3
 PAGE_RECORDS = 5
 REPEAT_S = 3.0
 SOURCES = 4
+LATE_SHARE = 0.3
+"""Of the seeds, in how many a partition is added when the others have learned something."""
+NAMES = ("place", "hour", "new", "maker")
 
 OnPoint = Callable[[World, "SimulatedWorker", str], None]
 
@@ -114,6 +120,11 @@ class TeachingWorld(World):
         self.new_fold = partial(Partition, rooms=ROOMS)
         self._coming = [list(zip(log, times, strict=True)) for log, times in zip(logs, setting.arrivals, strict=True)]
         self._arrived: list[list[SimulatedRecord]] = [[] for _ in logs]
+        self.loop.call_later(setting.last_added_s, self.group.rebalance)
+
+    def is_added(self, partition: int) -> bool:
+        """Whether a partition is there by now: the last one may come later than the others."""
+        return partition < self.setting.partitions - 1 or self.loop.time() >= self.setting.last_added_s
 
     def lessons_of(self, worker: "SimulatedWorker") -> SimulatedLessons:
         """Return what a worker reads lessons from."""
@@ -158,6 +169,16 @@ class TeachingWorld(World):
         """Return how far a partition's newest checkpoint is."""
         return self._checkpointed(partition)
 
+    def starts(self, partition: int) -> dict[str, Arrays]:
+        """Return the shared parts that are kept for a partition to begin with, by the origins that name them."""
+        found: dict[str, Arrays] = {}
+        for other in range(self.setting.partitions):
+            store = starts_at(self.loaded.checkpoint, self.topics.interactions, partition, other, disk=self.disk)
+            for path in store.paths():
+                kept = store.read(path)
+                found[str(origin_of(kept.header))] = kept.part("")
+        return found
+
     def _place(self, partition: int, record: SimulatedRecord) -> None:
         self._arrived[partition].append(record._replace(offset=len(self._arrived[partition])))
 
@@ -175,7 +196,10 @@ def simulate_teaching(seed: int, mode: Mode | None = None) -> Simulated:
     counts = [random.randint(15, 40) for _ in range(partitions)]
     logs = [make_log(random, number, partitions, counts[number], 0.0) for number in range(partitions)]
     setting = drawn_setting(random, counts, mode or drawn)
-    loaded = teaching(partitions, random.choice((300, 1_000, 4_000)), random.choice((4, 20, 1_000)))
+    late = Random(f"added late in {seed}")  # no other draw of the seed moves
+    if is_late := late.random() < LATE_SHARE:
+        setting = setting._replace(last_added_s=late.choice((4.0, 8.0, 16.0)))
+    loaded = teaching(partitions, random.choice((300, 1_000, 4_000)), random.choice((4, 20, 1_000)), names=is_late)
     world = run_teaching(loaded, setting, logs, random)
     wrong, deaths = world.verdict.wrong, world.faults.deaths
     return Simulated(seed, mode or drawn, wrong, world.points, deaths, world.loop.time(), has_lessons=True)
@@ -226,6 +250,7 @@ def verify(world: TeachingWorld) -> list[str]:
                 rooms=ROOMS,
                 lessons=book,
             )
+            book.states = world.starts(number)
             log, checkpointed = world.log(number), world.checkpointed(number)
             outputs = fold.process(log[:checkpointed])
             if world.verdict.newest_digest(number) != fold.digest():
@@ -241,13 +266,16 @@ def verify(world: TeachingWorld) -> list[str]:
 
 
 @cache
-def teaching(partitions: int, merge_every_ms: int, lessons_max: int) -> Loaded:
-    """Return a configuration for a run: the smallest state, and merges as often and as large as that."""
+def teaching(partitions: int, merge_every_ms: int, lessons_max: int, *, names: bool = False) -> Loaded:
+    """Return a configuration for a run: the smallest state, and merges as often and as large as that.
+
+    `names`: fields are named, so that a partition can begin with another's shared part.
+    """
     loaded = loaded_for(partitions, 2, 1_000, 20)
     c = loaded.configuration
     lessons = replace(c.lessons, enabled=True, merge_every_ms=merge_every_ms, sources_limit=SOURCES)
     return replace(
         loaded,
-        configuration=replace(c, lessons=lessons),
+        configuration=replace(c, lessons=lessons, features=replace(c.features, context=NAMES) if names else c.features),
         worker=msgspec.structs.replace(loaded.worker, merge_lessons_max=lessons_max),
     )

@@ -96,6 +96,10 @@ class World:
         for worker in self._everybody:
             worker.scoring.partitions.clear()
 
+    def is_added(self, partition: int) -> bool:
+        """Whether a partition is there by now, to be assigned."""
+        return True
+
     def lessons_of(self, worker: SimulatedWorker) -> LessonsTopic | None:
         """Return what a worker reads lessons from; None: partitions learn nothing from each other."""
         return None

@@ -15,46 +15,26 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy.typing as npt
 from thalweg.operators.fold.layout import layout_of
 from thalweg.schemas.events import Merge, encode_event
 from thalweg.schemas.lessons import BadLessonsError, Batch, read_batch
 from thalweg.schemas.origin import parse_origin
 from thalweg.schemas.records import Record
-from thalweg.streams.checkpoints.disk import Disk
-from thalweg.streams.checkpoints.folders import store_at
-from thalweg.streams.checkpoints.format import CheckpointError
-from thalweg.streams.configuration.loading import CheckpointSection, Loaded
+from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.kafka.lessons_topic import Placed
 from thalweg.streams.partition.lessons import AT_ONCE_BYTES, LessonsLayoutError, LessonsMissingError
-from thalweg.streams.printable import printable
 from thalweg.streams.refusal import Refusal
-from thalweg.streams.worker.ports import Clock, LessonsTopic
+from thalweg.streams.worker.ports import Clock, InThread, LessonsTopic
 from thalweg.streams.worker.shelf import SCAN_RECORDS, Held, Marks, Run, Shelf, since
+from thalweg.streams.worker.starts import Arrays, Start, learned_in
 
 RETRY_S = 0.1
+APPENDS_MAX = 10
 
-Arrays = Mapping[str, npt.NDArray[Any]]
 StateAt = Callable[[str], Arrays]
 """Returns the arrays of the state before the record with an origin. Raises Refusal where there is none."""
 
 _decode = msgspec.json.Decoder(Merge).decode
-
-
-def state_at(checkpoint: CheckpointSection, disk: Disk, start: str) -> Arrays:
-    """Return the state before the record with an origin, from a checkpoint. Raises Refusal where there is none."""
-    try:
-        origin = parse_origin(start)
-        store = store_at(checkpoint, origin.topic, origin.partition, disk=disk)
-        for path in store.paths():
-            if int(path.stem) == origin.offset:
-                return store.read(path).part("")
-    except (ValueError, CheckpointError) as error:
-        raise Refusal(f"the log begins with the state at {printable(start)}: {printable(str(error))}") from None
-    raise Refusal(
-        f"the log begins with the state at {printable(start)}, and {store.directory} has no checkpoint of that offset: "
-        "bring it back"
-    )
 
 
 def merges_in(records: Iterable[Record]) -> list[Merge]:
@@ -133,13 +113,36 @@ class SharedLessons:
                 await self._task
         await self._topic.stop()
 
-    def of_partition(self, partition: int, state_at: "StateAt") -> "PartitionLessons":
+    def of_partition(
+        self, partition: int, state_at: "StateAt", in_thread: InThread = asyncio.to_thread
+    ) -> "PartitionLessons":
         """Return where a partition's fold gets its lessons from, and other partitions' states."""
-        return PartitionLessons(self, partition, state_at)
+        return PartitionLessons(self, partition, state_at, in_thread)
 
-    def attach(self, partition: int, learned: Callable[[], Sequence[int]]) -> None:
-        """Write merges for a partition from now on; `learned` returns how far it is with each source."""
-        self._partitions[partition], self._named[partition] = learned, {}
+    async def begin(self, partition: int, start: Start) -> None:
+        """Append the merge that lets a partition begin with another's shared part, before any other merge.
+
+        Raises Refusal where the brokers don't take it.
+        """
+        event = Merge(self._merge_id(partition), start.upto, start=start.origin)
+        for left in reversed(range(APPENDS_MAX)):
+            try:
+                await self._topic.append(partition, encode_event(event))
+            except OSError as error:
+                if not left:
+                    raise Refusal(f"no merge can be appended to partition {partition}: {error}") from None
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def attach(
+        self, partition: int, learned: Callable[[], Sequence[int]], upto: Mapping[int, int] | None = None
+    ) -> None:
+        """Write merges for a partition from now on.
+
+        `learned` returns how far it is with each source; `upto`: what a merge of ours has named of them.
+        """
+        self._partitions[partition], self._named[partition] = learned, dict(upto or {})
 
     def detach(self, partition: int) -> None:
         """Write no more merges for a partition."""
@@ -281,13 +284,16 @@ class SharedLessons:
                 upto[source] = min(last, base + each)
         if not upto or partition not in self._partitions:
             return
-        event = Merge(f"merge-{partition}-{round(self._clock.time() * 1000)}", upto, exclude)
+        event = Merge(self._merge_id(partition), upto, exclude)
         try:
             await self._topic.append(partition, encode_event(event))
         except OSError as error:
             self._log.warning("no merge can be appended to partition %d: %s", partition, error)
             return
         named.update(upto)
+
+    def _merge_id(self, partition: int) -> str:
+        return f"merge-{partition}-{round(self._clock.time() * 1000)}"
 
     async def _oldest(self, source: int) -> int:
         """Return the number from which on the topic has all lessons of a source."""
@@ -385,23 +391,31 @@ class SharedLessons:
 class PartitionLessons:
     """What the blocks of one partition name: the `LessonSource` of its fold."""
 
-    def __init__(self, shared: SharedLessons, partition: int, state_at: StateAt) -> None:
+    def __init__(self, shared: SharedLessons, partition: int, state_at: StateAt, in_thread: InThread) -> None:
         """Make it, in the loop that `shared` runs in."""
-        self._shared, self._partition, self._state_at = shared, partition, state_at
+        self._shared, self._partition, self._state_at, self._in_thread = shared, partition, state_at, in_thread
+        self._states: dict[str, Arrays] = {}
         self._loop = asyncio.get_running_loop()
         self._batches: dict[int, tuple[list[int], list[bytes]]] = {}
 
-    async def make_ready(self, merges: Sequence[Merge], learned: Sequence[int]) -> None:
+    async def make_ready(self, merges: Sequence[Merge], learned: Sequence[int], *, has_begun: bool = True) -> None:
         """Bring together what merges name, in memory as far as there is room.
 
-        Raises LessonsMissingError where some are gone, Refusal where they do not come.
+        `has_begun`: the partition has met a merge before. The first one may begin with another partition's state: then
+        what follows is counted from the lessons in that.
+
+        Raises LessonsMissingError where some are gone, Refusal where they do not come, or that state is gone.
         """
-        self._batches = {}
+        self._batches, self._states = {}, {}
         at = list(learned)
         size = 0
         for merge in merges:
             if any(source >= len(at) for source in merge.upto):
                 continue  # it is dead-lettered
+            if merge.start is not None and not has_begun:
+                arrays = self._states[merge.start] = await self._in_thread(self._state_at, merge.start)
+                at = learned_in(arrays, parse_origin(merge.start).partition)
+            has_begun = True
             for source, upto in sorted(merge.upto.items()):
                 if source in merge.exclude:
                     at[source] = max(at[source], upto)
@@ -412,7 +426,7 @@ class PartitionLessons:
 
     def shared(self, start: str) -> Arrays:
         """Return the arrays of another partition's state, as `LessonSource.shared` does."""
-        return self._state_at(start)
+        return self._states[start] if start in self._states else self._state_at(start)
 
     def read(self, source: int, first: int, upto: int) -> bytes:
         """Return batches as `LessonSource.read` does; what was not brought together is waited for."""

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,7 +37,8 @@ from thalweg.streams.partition.lessons import LessonSource, settled
 from thalweg.streams.partition.partition import Partition
 from thalweg.streams.partition.seal import seal_of
 from thalweg.streams.refusal import Refusal
-from thalweg.streams.worker.lessons import MergeSettings, PartitionLessons, SharedLessons, merges_in, state_at
+from thalweg.streams.worker.lessons import MergeSettings, PartitionLessons, SharedLessons, merges_in
+from thalweg.streams.worker.starts import Starts
 
 READ_TIMEOUT_S = 60.0
 BLOCK_RECORDS = 10_000
@@ -249,13 +249,16 @@ def lessons_on_topic(loaded: Loaded, partitions: int) -> Iterator[Callable[[int]
 
     async def begin() -> None:
         topic = KafkaLessons(loaded.kafka, loaded.topics)
-        made.append(SharedLessons(topic, MergeSettings.of(loaded), time, logging.getLogger("thalweg.lessons")))
+        made.append(SharedLessons(topic, MergeSettings.of(loaded), time, log))
         await made[0].start(partitions)
 
     async def of_partition(number: int) -> PartitionLessons:
-        return made[0].of_partition(number, partial(state_at, loaded.checkpoint, LocalDisk()))
+        configuration = settled(loaded.configuration, has_others=partitions > 1)
+        identity = Identity(loaded.topics.interactions, number, configuration, partitions)
+        return made[0].of_partition(number, Starts(loaded.checkpoint, identity, LocalDisk(), log).state_at)
 
     made: list[SharedLessons] = []
+    log = logging.getLogger("thalweg.lessons")
     try:
         call(begin())
         yield lambda number: call(of_partition(number))

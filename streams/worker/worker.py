@@ -5,7 +5,8 @@ The steps are below; `docs/failures.md` states what happens if the worker dies a
     on `open`     1. load the newest checkpoint that is whole
                   2. refuse a checkpoint that cannot be resumed: see `refuse_log`
                   3. read each output topic from the end that the checkpoint recorded: our highest cause in it
-                  4. read the input from the checkpoint's next offset
+                  4. read the input from the checkpoint's next offset; if no worker has folded it yet, let its log
+                     name another partition's shared part to begin with: see `streams/worker/starts.py`
     on `fold`     5. bring the lessons together that the block names; fold it, off the event loop where it is not small
                   6. leave out each topic's outputs that are not above its highest cause, send the others
     when due      7. await every delivery
@@ -22,7 +23,6 @@ over, which tells the group's offset: nothing below it is sent again. After 6, e
 
 import hashlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from thalweg.schemas.reasons import Reason
@@ -40,9 +40,9 @@ from thalweg.streams.worker.lessons import (
     PartitionLessons,
     SharedLessons,
     merges_in,
-    state_at,
 )
 from thalweg.streams.worker.ports import Ports, ports_of
+from thalweg.streams.worker.starts import Start, Starts
 
 BELOW_ALL = -1
 """An ordinal below that of every output."""
@@ -145,6 +145,10 @@ class AssignedPartition:
             if (above := highest_of(highest, below)) is not None:
                 self._suppressing[topic] = above
 
+    def is_new(self, emitted: int | None) -> bool:
+        """Whether no worker has folded it: there is no checkpoint, and the output topics have nothing of ours."""
+        return self.header is None and not emitted and all(each.cause is None for each in self.written.values())
+
     def process(self, records: Sequence[Record], topics: Sequence[str]) -> Outputs:
         """Fold a block and return what of its outputs is to be sent."""
         outputs = self.fold.process(records)
@@ -170,7 +174,8 @@ class AssignedPartition:
         """
         if self.lessons is None or not (merges := merges_in(records)):
             return False
-        await self.lessons.make_ready(merges, self.learned())
+        has_begun = bool(self.fold.state.lessons.begun[0])
+        await self.lessons.make_ready(merges, self.learned(), has_begun=has_begun)
         self.merged_at = self._clock.time()
         return True
 
@@ -294,11 +299,14 @@ class Scoring:
             log = await self._reaching(partition, log, 0 if highest is None else highest.offset + 1)
             refuse_outputs(topic, assigned, tails[topic], log)
         assigned.go_on(tails, emitted)
-        self.partitions[partition] = assigned
+        where = "empty" if assigned.header is None else "from its checkpoint"
         if lessons is not None and self.lessons is not None:
-            self.lessons.attach(partition, assigned.learned)
-        start = "empty" if assigned.header is None else "from its checkpoint"
-        self._log.info("%s resumes at offset %d, %s", assigned.name, assigned.next_offset, start)
+            upto: dict[int, int] = {}
+            if assigned.is_new(emitted):
+                where, upto = await self._begin(self._starts(partition, count), self.lessons)
+            self.lessons.attach(partition, assigned.learned, upto)
+        self.partitions[partition] = assigned
+        self._log.info("%s resumes at offset %d, %s", assigned.name, assigned.next_offset, where)
         return assigned.next_offset
 
     async def fold(self, partition: int, records: Sequence[Record]) -> int | None:
@@ -358,7 +366,23 @@ class Scoring:
         if self.lessons is None:
             self.lessons = SharedLessons(topic, MergeSettings.of(self._loaded), self._ports.clock, self._log)
         await self.lessons.start(partitions)
-        return self.lessons.of_partition(partition, partial(state_at, self._loaded.checkpoint, self._ports.disk))
+        return self.lessons.of_partition(partition, self._starts(partition, partitions).state_at, self._ports.in_thread)
+
+    def _starts(self, partition: int, partitions: int) -> Starts:
+        configuration = settled(self._loaded.configuration, has_others=partitions > 1)
+        identity = Identity(self._loaded.topics.interactions, partition, configuration, partitions)
+        return Starts(self._loaded.checkpoint, identity, self._ports.disk, self._log)
+
+    async def _begin(self, starts: Starts, lessons: SharedLessons) -> tuple[str, dict[int, int]]:
+        """Let a new partition begin with another's shared part: keep that, then append the merge that names it.
+
+        Return what to report, and the lessons that the merge names.
+        """
+        found = await self._ports.in_thread(starts.found)
+        if not isinstance(found, Start):
+            return f"empty: {found}", {}
+        await lessons.begin(starts.identity.partition, found)
+        return f"empty, to begin with what was learned before {found.origin}", found.upto
 
     async def _checkpoint(self, assigned: AssignedPartition) -> int | None:
         """Steps 7 to 9; the caller acknowledges what is returned."""

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.records import Headers, LogRecord, Output
-from thalweg.streams.checkpoints.format import read
+from thalweg.streams.checkpoints.format import origin_of
+from thalweg.streams.checkpoints.format import read as checkpoint_in
 from thalweg.streams.configuration.loading import Loaded, load
 from thalweg.streams.kafka.consume import Reader
 from thalweg.streams.kafka.produce import produce
@@ -154,14 +155,14 @@ class Workers:
         for number in range(self.loaded.topics.partitions):
             paths = sorted((self.folder / "checkpoints" / f"{self.source}-{number}").glob("*.checkpoint"))
             if paths:
-                known += read(paths[-1]).header.outputs[topic].end_offset or 0
+                known += checkpoint_in(paths[-1]).header.outputs[topic].end_offset or 0
         servers, partitions = self.loaded.kafka.bootstrap_servers, self.loaded.topics.partitions
         return sum(end_offsets(servers, topic, partitions, "read_committed").values()) - known
 
     def accounted(self, partition: int) -> int:
         """How many records have a fate in a partition's newest checkpoint."""
         newest = max((self.folder / "checkpoints" / f"{self.source}-{partition}").glob("*.checkpoint"))
-        return int(read(newest).part("")["fates"].sum())
+        return int(checkpoint_in(newest).part("")["fates"].sum())
 
     def wait(self, what: Callable[[], Any], why: str, seconds: float = 120.0) -> None:
         """Wait for something to become true; fail with its log when a worker ends meanwhile that nobody stopped."""
@@ -240,7 +241,11 @@ class Workers:
         """What readers of the topic `lessons` get, of all partitions."""
         topics = self.loaded.topics
         read = [self.records_of(topics.lessons, number) for number in range(topics.partitions)]
-        return LessonBook(record.value for records in read for record in Reader().new(records))
+        book = LessonBook(record.value for records in read for record in Reader().new(records))
+        for path in (self.folder / "checkpoints" / "starts").rglob("*.checkpoint"):
+            kept = checkpoint_in(path)
+            book.states[str(origin_of(kept.header))] = kept.part("")
+        return book
 
 
 class Producing:

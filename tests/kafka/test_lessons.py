@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from thalweg.operators.machine.hashing import partitions_of
 from thalweg.schemas.events import Merge
 from thalweg.schemas.lessons import read_batch
 from thalweg.streams.checkpoints.format import read
@@ -23,13 +25,18 @@ Unique = Callable[[str], str]
 PARTITIONS = 4
 EVENTS = sized(10_000, 90_000)
 RATE = 700
+ADDED_EVENTS = 4_000
 MODES = ("suppress", "transactional")
 
 
-def teaching(servers: str, unique: Unique, folder: Path, mode: str) -> Workers:
+class Owned(msgspec.Struct):
+    user: str
+
+
+def teaching(servers: str, unique: Unique, folder: Path, mode: str, **more: str) -> Workers:
     settings = {"CHECKPOINT__INTERVAL_MS": 2_000, "WORKER__SESSION_TIMEOUT_MS": 6_000, "LESSONS__MERGE_EVERY_MS": 300}
     own = {"LESSONS__ENABLED": "", "DELIVERY__MODE": mode}
-    return Workers(servers, unique, folder / "workers", partitions=PARTITIONS, **settings, **own)
+    return Workers(servers, unique, folder / "workers", partitions=PARTITIONS, **settings, **own, **more)
 
 
 def merges(workers: Workers, partition: int) -> list[Merge]:
@@ -82,27 +89,71 @@ def test_a_kill_and_a_rebalance_change_no_output(broker: str, unique: Unique, tm
         consumed(workers, tmp_path / "lessons.bin")
 
 
+def test_a_partition_that_is_added_begins_with_what_another_has_learned(
+    broker: str, unique: Unique, tmp_path: Path
+) -> None:
+    """Nobody has folded the last partition when the others have checkpoints: its log says where it begins."""
+    lines = [line.rstrip(b"\n") for line in events(ADDED_EVENTS)]
+    user = msgspec.json.Decoder(Owned)
+    numbers = partitions_of([user.decode(line).user.encode() for line in lines], PARTITIONS).tolist()
+    earlier = [line for line, number in zip(lines, numbers, strict=True) if number < PARTITIONS - 1]
+    with teaching(broker, unique, tmp_path, "suppress", FEATURES__CONTEXT='["device","kind"]') as workers:
+        first = workers.start(LESSONS__MERGE_EVERY_MS="600000")
+        workers.wait(lambda: len(workers.opened(first)) == PARTITIONS, "the first worker has all partitions")
+        workers.produce(earlier[: len(earlier) // 2])
+        workers.wait(lambda: is_folded(workers, broker, PARTITIONS - 1), "the others are folded")
+        assert workers.stop(first) == 0, workers.log(first)
+        second = workers.start()
+        workers.wait(lambda: len(workers.opened(second)) == PARTITIONS, "the second worker has all partitions")
+        workers.produce(lines[len(lines) // 2 :])
+        workers.wait(lambda: is_all_learned(workers, broker), "everything is folded, and all is learned from all")
+        assert workers.stop(second) == 0, workers.log(second)
+        told = [line for line in workers.log(second).splitlines() if f"{workers.source}-3 resumes at offset 0" in line]
+        assert "empty, to begin with what was learned before" in told[-1]
+        [start, *later] = merges(workers, PARTITIONS - 1)
+        assert start.start is not None
+        assert sum(start.upto.values()) > ADDED_EVENTS // 10
+        assert not any(merge.start for merge in later)
+        for number in range(PARTITIONS):
+            written, expected = workers.written(number)[0], workers.expected(number)
+            assert [compared(*each) for each in zip(written, expected, strict=True)] == [(0, 0, 0)] * 5
+        run = rebuild(workers, 1)
+        assert run.exit_code == 0, run.output
+        same_states(workers, 1)
+
+
+def is_folded(workers: Workers, servers: str, partitions: int) -> bool:
+    """Whether nothing is left to fold of the first partitions."""
+    done, ends = committed(servers, workers.group, workers.source), end_offsets(servers, workers.source, PARTITIONS)
+    return all(done.get(number) == ends[number] > 0 for number in range(partitions))
+
+
+def rebuild(workers: Workers, generation: int, *more: str) -> Result:
+    command = ["checkpoint", "rebuild", "--from-generation", "0", "--set", f"checkpoint.generation={generation}"]
+    return CliRunner().invoke(main, [*command, *more], env=workers.environ, catch_exceptions=False)
+
+
 def rebuilt(workers: Workers) -> None:
     """Rebuild all states from the logs and the topic of lessons: they are those of the workers, bit for bit."""
-
-    def rebuild(generation: int, *more: str) -> Result:
-        command = ["checkpoint", "rebuild", "--from-generation", "0", "--set", f"checkpoint.generation={generation}"]
-        return CliRunner().invoke(main, [*command, *more], env=workers.environ, catch_exceptions=False)
-
-    run = rebuild(1)
+    run = rebuild(workers, 1)
     assert run.exit_code == 0, run.output
     other = ("--set", "seed=5", "--partition", "0")
-    run = rebuild(2, *other)
+    run = rebuild(workers, 2, *other)
     assert run.exit_code == 1
     assert "has lessons of the layout" in run.output
-    assert rebuild(2, *other, "--without-lessons").exit_code == 0
+    assert rebuild(workers, 2, *other, "--without-lessons").exit_code == 0
     passed_over = read(max((workers.folder / "checkpoints/generation-2").glob("*-0/*.checkpoint"))).part("")
     assert passed_over["lessons.learned"][:PARTITIONS].tolist() == [0, *last_lessons(workers)[1:]]
+    same_states(workers, 1)
+
+
+def same_states(workers: Workers, generation: int) -> None:
+    """Each partition's state in a generation is the one that the workers left."""
     folder = workers.folder / "checkpoints"
     for number in range(PARTITIONS):
         old, new = (
             read(max((each / f"{workers.source}-{number}").glob("*.checkpoint"))).header
-            for each in (folder, folder / "generation-1")
+            for each in (folder, folder / f"generation-{generation}")
         )
         assert (old.next_offset, old.digest) == (new.next_offset, new.digest)
 

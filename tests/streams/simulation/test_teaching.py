@@ -1,6 +1,8 @@
 """Partitions that learn from each other in a made-up world: every output is what a replay of the log makes of it."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -8,12 +10,14 @@ import pytest
 from click.testing import CliRunner
 from thalweg.operators.machine.reference import held
 from thalweg.schemas.lessons import read_batch
+from thalweg.streams.checkpoints.format import CheckpointError, CheckpointStore
 from thalweg.streams.commands import main
 from thalweg.streams.simulation.chance import Mode, Setting
 from thalweg.streams.simulation.logs import make_log
 from thalweg.streams.simulation.teaching import TeachingWorld, run_teaching, simulate_teaching, teaching
-from thalweg.streams.worker.lessons import PartitionLessons, merges_in
+from thalweg.streams.worker.lessons import PartitionLessons, SharedLessons, merges_in
 from thalweg.streams.worker.shelf import Shelf
+from thalweg.streams.worker.starts import Starts
 from thalweg.streams.worker.worker import AssignedPartition
 
 from tests.soak import sized
@@ -24,6 +28,8 @@ WHOLE = 1_000
 SEEDS = sized(12, WHOLE)
 SHOWED = (134, 146)
 """Seeds at which a partition was given up while merges were written, which once ended the worker."""
+ADDED = (19, 64, 90, 144)
+"""Seeds at which a partition that is added begins with another's shared part, some with several merges that say so."""
 EVERY = sized(41, 1)
 RECORDS = 16
 
@@ -32,7 +38,7 @@ RECORDS = 16
 def test_seeds_with_lessons_lose_double_and_change_nothing() -> None:
     """Crashes, pauses, rebalances, lost requests, and merges that come again, late or for the wrong partition."""
     deaths = merges = 0
-    for seed in (*range(SEEDS), *SHOWED):
+    for seed in (*range(SEEDS), *SHOWED, *ADDED):
         simulated = simulate_teaching(seed)
         assert not simulated.wrong, simulated.message
         deaths += simulated.deaths
@@ -41,21 +47,27 @@ def test_seeds_with_lessons_lose_double_and_change_nothing() -> None:
     assert merges > 3 * SEEDS
 
 
-def small_world(mode: Mode, on_point: Any = None) -> TeachingWorld:
+def small_world(mode: Mode, on_point: Any = None, last_added_s: float = 0.0) -> TeachingWorld:
     """Return a world without chance but for its timing: two partitions of few records, and two workers."""
     logs = [make_log(Random(80 + number), number, 2, RECORDS, 0.0) for number in range(2)]
     # the last ones come behind the first merges
     arrivals = ((*(0.2 * n for n in range(RECORDS - 3)), 6.0, 6.2, 6.4),) * 2
-    setting = Setting(partitions=2, workers=2, arrivals=arrivals, mode=mode)
-    return run_teaching(teaching(2, 300, 1_000), setting, logs, Random(1), on_point)
+    setting = Setting(partitions=2, workers=2, arrivals=arrivals, mode=mode, last_added_s=last_added_s)
+    loaded = teaching(2, 300, 1_000, names=last_added_s > 0)
+    return run_teaching(loaded, setting, logs, Random(1), on_point)
 
 
+@pytest.mark.parametrize("last_added_s", [0.0, 4.0])
 @pytest.mark.parametrize("mode", ["suppress", "transactional"])
-def test_a_death_at_any_step_changes_nothing(mode: Mode) -> None:
-    """A worker dies once, at each point that one passes in a small world; every one of them in a soak."""
-    undisturbed = small_world(mode)
+def test_a_death_at_any_step_changes_nothing(mode: Mode, last_added_s: float) -> None:
+    """A worker dies once, at each point that one passes in a small world; every one of them in a soak.
+
+    A partition that is added later begins with what the other has learned.
+    """
+    undisturbed = small_world(mode, last_added_s=last_added_s)
     assert not undisturbed.verdict.wrong
     assert all(len(merges_in(undisturbed.log(number))) > 1 for number in range(2))
+    assert (merges_in(undisturbed.log(1))[0].start is not None) == (last_added_s > 0)
     for at in range(0, sum(undisturbed.points.values()), EVERY):
         passed = [0]
 
@@ -64,7 +76,7 @@ def test_a_death_at_any_step_changes_nothing(mode: Mode) -> None:
             if passed[0] == at + 1:
                 worker.kill()
 
-        wrong = small_world(mode, die).verdict.wrong
+        wrong = small_world(mode, die, last_added_s).verdict.wrong
         assert not wrong, (mode, at, wrong[0])
 
 
@@ -124,6 +136,49 @@ def apply_own_lessons(patch: Patch) -> None:
     patch.setattr(AssignedPartition, "__init__", __init__)
 
 
+def begin_twice(patch: Patch) -> None:
+    """Begin with another's shared part at each merge that names one."""
+
+    async def make_ready(self: Any, records: Any) -> bool:
+        self.fold.state.lessons.begun[0] &= all(merge.start is None for merge in merges_in(records))
+        return bool(await original(self, records))
+
+    original: Any = AssignedPartition.make_ready
+    patch.setattr(AssignedPartition, "make_ready", make_ready)
+
+
+def name_before_it_is_kept(patch: Patch) -> None:
+    """Let the log name a shared part, and keep that only afterwards."""
+
+    async def begin(self: Any, partition: int, start: Any) -> None:
+        await append(self, partition, start)
+        with suppress(CheckpointError):
+            saving.pop(self._topic._worker, lambda: None)()
+
+    def save(self: Any, checkpoint: Any) -> None:
+        if "starts" in self.directory.parts:
+            saving[self._disk._worker] = partial(keep, self, checkpoint)
+        else:
+            keep(self, checkpoint)
+
+    saving: dict[Any, Callable[[], object]] = {}
+    append: Any = SharedLessons.begin
+    keep: Any = CheckpointStore.save
+    patch.setattr(SharedLessons, "begin", begin)
+    patch.setattr(CheckpointStore, "save", save)
+
+
+def begin_with_other_numbers(patch: Patch) -> None:
+    """Count a shared part's lessons as one more than there are: one is never learned."""
+
+    def state_at(self: Any, start: str) -> Any:
+        arrays = dict(original(self, start))
+        return arrays | {"lessons.made": arrays["lessons.made"] + 1}
+
+    original: Any = Starts.state_at
+    patch.setattr(Starts, "state_at", state_at)
+
+
 def mix_layouts(patch: Patch) -> None:
     """Take lessons of another layout from the topic."""
 
@@ -142,6 +197,9 @@ PLANTED: dict[str, Mutation] = {
     "wrong order": apply_in_another_order,
     "own lessons applied": apply_own_lessons,
     "layout mixed": mix_layouts,
+    "begun twice": begin_twice,
+    "begun with what is not kept": name_before_it_is_kept,
+    "begun with other numbers": begin_with_other_numbers,
 }
 
 

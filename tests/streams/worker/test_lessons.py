@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import msgspec
+import numpy as np
 import pytest
 from thalweg.schemas.events import Merge, encode_event
 from thalweg.schemas.lessons import encode_batch, read_batch, read_batches
@@ -18,6 +19,7 @@ from thalweg.streams.refusal import Refusal
 from thalweg.streams.worker.lessons import MergeSettings, SharedLessons, merges_in
 from thalweg.streams.worker.metrics import Metric, _of_lessons
 from thalweg.streams.worker.shelf import Marks, Shelf
+from thalweg.streams.worker.starts import Start
 from thalweg.streams.worker.worker import AssignedPartition
 
 LAYOUT = 7
@@ -202,6 +204,56 @@ def test_a_partition_may_be_given_up_while_merges_are_written() -> None:
 
     sharing(topic, use)
     assert [(partition, merge.upto) for partition, merge in topic.appended] == [(0, {1: 4})]
+
+
+def test_a_partition_begins_with_what_a_merge_names_before_all_others() -> None:
+    """It is tried again where the brokers are away for a moment; the next merge continues behind it."""
+    topic = Topic([], [batch(1, 1, 4)])
+    topic.takes_nothing = True
+    start = Start("interactions-1-30", {1: 3})
+
+    async def use(shared: SharedLessons) -> None:
+        asyncio.get_running_loop().call_later(0.05, setattr, topic, "takes_nothing", False)
+        await shared.begin(0, start)
+        shared.attach(0, lambda: [0, 0], start.upto)
+        await asyncio.sleep(0.05)
+
+    sharing(topic, use)
+    (_, first), (_, second) = topic.appended
+    assert (first.start, first.upto, second.start, second.upto) == ("interactions-1-30", {1: 3}, None, {1: 4})
+
+
+def test_a_partition_whose_beginning_can_not_be_named_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker ends with one line instead of a partition that begins otherwise than its log says."""
+    monkeypatch.setattr("thalweg.streams.worker.lessons.RETRY_S", 0.0)
+    topic = Topic([], [])
+    topic.takes_nothing = True
+    with pytest.raises(Refusal, match="no merge can be appended to partition 0: gone"):
+        sharing(topic, lambda shared: shared.begin(0, Start("interactions-1-30", {1: 3})))
+
+
+def test_lessons_are_counted_from_those_in_the_state_that_the_first_merge_names() -> None:
+    """What that has learned need not be on the topic any more; a later merge that names a state changes nothing."""
+    topic = Topic([], [batch(1, n) for n in range(50, 90)], begins=[0, 120])
+    arrays = {"lessons.learned": np.array([7, 0, 0]), "lessons.made": np.array([60])}
+    read: list[str] = []
+
+    def state_at(start: str) -> dict[str, Any]:
+        read.append(start)
+        return arrays
+
+    async def use(shared: SharedLessons) -> list[int]:
+        lessons = shared.of_partition(0, state_at)
+        merges = [Merge("a", {1: 62}, start="interactions-1-30"), Merge("b", {1: 70}, start="interactions-1-40")]
+        await lessons.make_ready(merges, [0, 0, 0], has_begun=False)
+        assert lessons.shared("interactions-1-30") is arrays
+        with pytest.raises(LessonsMissingError):
+            await lessons.make_ready(merges, [0, 0, 0], has_begun=True)
+        await lessons.make_ready(merges, [0, 60, 0])
+        return numbers([lessons.read(1, 61, 70)])
+
+    assert sharing(topic, use)[:10] == list(range(61, 71))
+    assert read == ["interactions-1-30"]
 
 
 def test_excluded_sources_are_passed_over_through_the_log() -> None:
