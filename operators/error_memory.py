@@ -511,9 +511,10 @@ def amend_label(
     difference: float,
     now_ms: int,
     parameters: ErrorMemoryParameters,
+    impressions: float,
 ) -> None:
-    """Add `difference` to the label of an impression that is remembered already."""
-    labels = float32(_grow_scale(memory, now_ms, parameters)) * float32(difference)
+    """Add `difference` to the label of an impression that is remembered already, and stands for so many."""
+    labels = float32(_grow_scale(memory, now_ms, parameters)) * float32(impressions * difference)
     _add(memory, reads, slot, float32(0.0), labels, float32(0.0), float32(0.0), parameters)
     for which in range(reads.keyed.shape[1]):
         foreseen = float64(reads.estimate[slot, which])

@@ -106,9 +106,9 @@ class LessonsConfiguration:
     """What partitions teach each other (`[lessons]`).
 
     `enabled`: whether they do; by default where the input has more than one partition. `merge_every_ms`: how often a
-    worker lets its partitions learn what others taught. `negative_rate`: the share of negatives that makes lessons,
-    which count for the others; below 1 a lesson is made when the window closes, not provisionally. `exclude`:
-    partitions whose lessons are passed over. `sources_limit`: partitions that may teach at most.
+    worker lets its partitions learn what others taught. `negative_rate`: the share of impressions without a positive
+    that makes lessons, which count for the others. `exclude`: partitions whose lessons are passed over.
+    `sources_limit`: partitions that may teach at most.
     """
 
     enabled: bool | None = None

@@ -83,7 +83,7 @@ def take_label(state: State, parameters: Parameters, scratch: Scratch, slot: int
     if taken == joiner.UNLEARNED:
         count_outcome(state, parameters, slot, step.weight, step.weight * step.label, step.now_ms)
     elif taken != step.label:
-        count_outcome(state, parameters, slot, 0.0, step.label - taken, step.now_ms)
+        count_outcome(state, parameters, slot, 0.0, step.weight * (step.label - taken), step.now_ms)
     learn_label(state, parameters, scratch, slot, step)
 
 
@@ -196,7 +196,8 @@ def remember_error(state: State, parameters: Parameters, slot: int, step: Step, 
             memory, reads, slot, step.label, moved, step.now_ms, parameters.memory, step.weight
         )
     else:
-        error_memory.amend_label(memory, reads, slot, step.label - learned, step.now_ms, parameters.memory)
+        difference = step.label - learned
+        error_memory.amend_label(memory, reads, slot, difference, step.now_ms, parameters.memory, step.weight)
 
 
 @compiled

@@ -38,16 +38,12 @@ def teach(
     if not p.is_made:
         return
     learned, weight = float64(state.waiting.learned[slot]), 1.0
-    if p.negative_rate < 1.0 and kind != LATE:
-        if kind == PROVISIONAL:
-            return
-        learned = joiner.UNLEARNED
-        if label == 0.0:
-            if uniform(state.waiting.key[slot], LESSON_SALT) >= p.negative_rate:
-                return
-            weight = 1.0 / p.negative_rate
-    elif kind != LATE and learned == label:
+    if kind != LATE and learned == label:
         return
+    if p.negative_rate < 1.0 and label < 1.0:
+        if uniform(state.waiting.key[slot], LESSON_SALT) >= p.negative_rate:
+            return
+        weight = 1.0 / p.negative_rate
     out = emitted.lesson_text[emitted.counts[Made.LESSON_BYTES] :]
     write_fixed(state, parameters, slot, out, kind)
     lessons.put_float(out, At.LABEL, label)

@@ -15,7 +15,7 @@ from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold import emitted
 from thalweg.operators.fold.fates import FATES, Tallied
 from thalweg.operators.fold.layout import layout_of
-from thalweg.operators.lessons import Head
+from thalweg.operators.lessons import Flag, Head
 from thalweg.operators.machine.declare import walk
 from thalweg.operators.machine.hashing import field_seed, key_of
 from thalweg.operators.structures.names import field_names
@@ -348,6 +348,43 @@ def test_sampled_negatives_count_for_the_others() -> None:
     assert acted[1] == pytest.approx(acted[0], rel=0.2)
     assert shown[1] == pytest.approx(shown[0], rel=0.4)
     assert read_batch(taught("sampled")[-1]).last < 0.7 * last()
+
+
+def test_sampled_lessons_count_as_their_bytes_say() -> None:
+    """A positive stands for one; a provisional label, and its correction to 0, of a quarter of impressions for four."""
+    c = configured(negative_rate=0.25)
+    c = replace(c, joiner=replace(c.joiner, attribution_window_ms=600_000))
+    delays = [(START_MS - 4_000_000 + 20_000 * n, 0, 1_200 * n) for n in range(200)]  # some positives come later
+    teacher = Partition(c, partition=TEACHER, lessons=LessonBook([heard(2, 1, *delays)]))
+    teacher.merge({2: 200})
+    values = [output.value or b"" for output in fed(teacher, generated(500)).lessons]
+    told = [LESSON.unpack_from(value + bytes(LESSON.size), at) for value in values for at in lessons_at(value)]
+    steps = [each[2:] for each in told if not each[1] & Flag.HEARD]
+    late = sum(each[1] & Flag.LATE > 0 for each in told)  # one more positive each, no exposure
+    assert {weight for label, _, weight in steps if label < 1} == {4.0}
+    assert {weight for label, _, weight in steps if label == 1} == {1.0}
+    assert any(0 < label < 1 for label, *_ in steps)
+    assert any(label == 0 < learned for label, learned, _ in steps)
+    assert any(label == 1 > learned > 0 for label, learned, _ in steps)
+    partition = learner(values, c)
+    partition.merge({TEACHER: len(told)})
+    overall = partition.state.learner.rates.overall[0]
+    assert overall[0] == pytest.approx(sum(weight for _, learned, weight in steps if learned < 0) - late)
+    assert overall[1] == pytest.approx(sum(weight * (label - max(learned, 0)) for label, learned, weight in steps))
+
+
+LESSON = struct.Struct("<HB15xfff")
+"""Length, flags, label, the one learned before or -1, impressions that it stands for."""
+
+
+def lessons_at(value: bytes) -> list[int]:
+    """Return where each lesson of a batch begins."""
+    batch, at, found = read_batch(value), HEADER_BYTES, list[int]()
+    at += NAME_BYTES * len(batch.names)
+    for _ in range(batch.lessons):
+        found.append(at)
+        at += LESSON.unpack_from(value + bytes(LESSON.size), at)[0]
+    return found
 
 
 def test_erase_stays_where_the_user_is() -> None:

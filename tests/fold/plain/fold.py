@@ -432,7 +432,7 @@ class Plain:
     def take(self, slot: Slot, label: float, now_ms: int, weight: float = 1) -> None:
         """A label, provisional or for good: it counts, or by how much it changed, and is learned."""
         shown = weight if slot.learned is None else 0.0
-        self.count(slot, shown, weight * label - (slot.learned or 0.0), now_ms)
+        self.count(slot, shown, weight * (label - (slot.learned or 0.0)), now_ms)
         self.learn(slot, label, now_ms, weight)
 
     def count(self, slot: Slot, shown: float, acted: float, now_ms: int) -> None:

@@ -52,12 +52,12 @@ def single(x: float) -> float:
 def teach(plain: Any, slot: Any, label: float, kind: str) -> None:
     """Make a lesson of a step that is about to be taken: `kind` is provisional, final or late."""
     rate, learned, weight = plain.c.lessons.negative_rate, slot.learned, 1.0
-    if rate < 1 and kind != "late":
-        learned, weight = None, 1.0 if label else 1 / rate
-        if kind == "provisional" or (not label and uniform(slot.key, 0x1E) >= rate):
-            return
-    elif kind != "late" and learned == label:
+    if kind != "late" and learned == label:
         return
+    if rate < 1 and label < 1:
+        weight = 1 / rate
+        if uniform(slot.key, 0x1E) >= rate:
+            return
     private = []
     for (field, _, owner), (_, value) in zip(slot.keyed, slot.present, strict=True):
         if owner is not None and value is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from thalweg.operators.machine.hashing import partitions_of
 from thalweg.schemas.events import Merge, encode_event
 from thalweg.schemas.lessons import read_batches
 from thalweg.schemas.records import LogRecord
@@ -19,7 +20,7 @@ from thalweg.streams.replay.partitions import PartitionsReplay, interleaved
 from thalweg.streams.replay.replay import Sinks
 
 from tests.fold.logs import generated
-from tests.streams.logs_for_tests import sample, small
+from tests.streams.logs_for_tests import SAMPLE_CONFIGURATION, sample, small
 
 EVENTS = 600
 SETTINGS = ["table.rows_limit=4096", "behaviors.users_limit=2048", "joiner.waiting_limit=1024"]
@@ -161,6 +162,27 @@ def test_merging_brings_back_what_splitting_costs() -> None:
         replay.close_windows(sinks)
         found.append(replay.quality().auc or 0.0)
     assert found[0] > found[1] + 0.005
+
+
+def test_sampled_negatives_keep_scores_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """True impressions over 4 partitions that teach a fifth of their negatives: scores are as high as labels by 2%."""
+    monkeypatch.chdir(tmp_path)
+    values = [record.value or b"" for record in sample(43_367)]
+    numbers = partitions_of([json.loads(value)["user"].encode() for value in values], 4).tolist()
+    logs = [f"{number}.jsonl" for number in range(4)]
+    for number, log in enumerate(logs):
+        own = [value for value, each in zip(values, numbers, strict=True) if each == number]
+        Path(log).write_bytes(b"\n".join(own) + b"\n")
+    files = ["--out", "s{partition}", "--lessons-out", "l{partition}", "--summary", "t{partition}.json"]
+    how = ["--config", str(SAMPLE_CONFIGURATION), "--until-end-of-windows", "--set", "lessons.negative_rate=0.2"]
+    result = CliRunner().invoke(command, [*logs, "--merge-every", "1000", *files, *how], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    found = [json.loads(Path(f"t{number}.json").read_bytes()) for number in range(4)]
+    positives = sum(each["positives"] for each in found)
+    assert sum(each["positives"] * each["calibration"] for each in found) / positives == pytest.approx(1.0, abs=0.02)
+    assert sum(each["labelled"] for each in found) == 30_000
+    lessons = sum(list(read_batches(Path(f"l{number}").read_bytes()))[-1][1].last for number in range(4))
+    assert lessons < 2 * positives + 0.25 * 30_000  # of a positive its delay and its label
 
 
 def test_a_book_takes_batches_in_their_order() -> None:
