@@ -19,7 +19,8 @@ class Setting(NamedTuple):
     `arrivals`: by partition, seconds at which each record arrives; `faults_until_s`: after it nothing goes wrong any
     more; `deaths`: points passed from one random death to the next, on average, 0 for none; `mode_changes`: once a
     second all workers are ended, and started with the other mode; `offset_losses`: the group's offsets are lost;
-    `last_added_s`: when the last partition is added to the group.
+    `last_added_s`: when the last partition is added to the group; `retention_s`: when lessons are removed from the
+    beginning of their topic.
     """
 
     partitions: int
@@ -49,6 +50,7 @@ class Setting(NamedTuple):
     restart_s: float = 1.0
     time_max_s: float = 3_600.0
     last_added_s: float = 0.0
+    retention_s: tuple[float, ...] = ()
 
 
 class Faults:

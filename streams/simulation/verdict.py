@@ -91,6 +91,8 @@ class Verdict:
     def on_failure(self, worker: "SimulatedWorker", error: Exception) -> None:
         """Take what ended a worker: it is wrong unless a fault explains it."""
         setting = self._world.setting
+        if self._world.is_refused_rightly(error):
+            return
         is_delivery = isinstance(error, DeliveryError) and setting.failed_deliveries > 0
         refused = error.__cause__
         is_refused = isinstance(refused, CheckpointError) and isinstance(refused.__context__, OSError)

@@ -100,6 +100,10 @@ class World:
         """Whether a partition is there by now, to be assigned."""
         return True
 
+    def is_refused_rightly(self, error: Exception) -> bool:
+        """Whether a worker had to end with this refusal."""
+        return False
+
     def lessons_of(self, worker: SimulatedWorker) -> LessonsTopic | None:
         """Return what a worker reads lessons from; None: partitions learn nothing from each other."""
         return None

@@ -175,7 +175,7 @@ class SharedLessons:
         while not is_last:
             is_last = _now() > deadline
             self.raise_failure()
-            is_there = first <= self._shelf.last(source)
+            is_there = first <= self._shelf.last(source) or not self._shelf.last(source)
             if is_there or is_last:
                 await self._find(source, first, upto)
             else:
@@ -335,15 +335,16 @@ class SharedLessons:
             if low <= begin:
                 break
             low, step = max(begin, low - step), 4 * step
-        if not is_beyond:
-            return False
         oldest = await self._first_at(source, begin)
+        if not is_beyond and (oldest is not None or not begin):
+            return False
+        there = "without any" if oldest is None else f"with lesson {oldest}"
         raise LessonsMissingError(
             source,
             first,
             upto,
-            f"{self._settings.topic}-{source} starts at offset {begin} by now, with lesson {oldest}: its retention was "
-            "shorter than the partition's lag; give it at least that of the input",
+            f"{self._settings.topic}-{source} starts at offset {begin} by now, {there}: its retention was shorter than "
+            "the partition's lag; give it at least that of the input",
         )
 
     async def _first_at(self, source: int, offset: int) -> int | None:

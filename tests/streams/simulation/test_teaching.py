@@ -12,6 +12,8 @@ from thalweg.operators.machine.reference import held
 from thalweg.schemas.lessons import read_batch
 from thalweg.streams.checkpoints.format import CheckpointError, CheckpointStore
 from thalweg.streams.commands import main
+from thalweg.streams.partition.lessons import LessonsMissingError
+from thalweg.streams.simulation import teaching as teaching_module
 from thalweg.streams.simulation.chance import Mode, Setting
 from thalweg.streams.simulation.logs import make_log
 from thalweg.streams.simulation.teaching import TeachingWorld, run_teaching, simulate_teaching, teaching
@@ -28,8 +30,10 @@ WHOLE = 1_000
 SEEDS = sized(12, WHOLE)
 SHOWED = (134, 146)
 """Seeds at which a partition was given up while merges were written, which once ended the worker."""
-ADDED = (19, 64, 90, 144)
+ADDED = (19, 64, 141, 144)
 """Seeds at which a partition that is added begins with another's shared part, some with several merges that say so."""
+REMOVED = (52, 122)
+"""Seeds at which retention has taken lessons that a log names when a worker needs them again."""
 EVERY = sized(41, 1)
 RECORDS = 16
 
@@ -78,6 +82,38 @@ def test_a_death_at_any_step_changes_nothing(mode: Mode, last_added_s: float) ->
 
         wrong = small_world(mode, die, last_added_s).verdict.wrong
         assert not wrong, (mode, at, wrong[0])
+
+
+@pytest.mark.parametrize("seed", REMOVED)
+def test_named_lessons_that_retention_took_are_refused_with_numbers_and_offset(seed: int, monkeypatch: Patch) -> None:
+    """The world ends with that line, and until then nothing is lost, duplicated or changed."""
+    worlds: list[TeachingWorld] = []
+
+    def run(*given: Any) -> TeachingWorld:
+        worlds.append(run_teaching(*given))
+        return worlds[-1]
+
+    monkeypatch.setattr(teaching_module, "run_teaching", run)
+    assert not simulate_teaching(seed).wrong
+    refusal = worlds[0].refusal
+    assert refusal is not None
+    begin = worlds[0].lessons_begin[refusal.source]
+    assert f"lessons {refusal.first} to {refusal.upto} of partition {refusal.source}, which" in refusal.message
+    assert f"lessons-{refusal.source} starts at offset {begin} by now" in refusal.message
+
+
+def pass_over_what_is_gone(patch: Patch) -> None:
+    """Count lessons that retention took as learned, though the log does not say so."""
+
+    async def make_ready(self: Any, records: Any) -> bool:
+        while True:
+            try:
+                return bool(await original(self, records))
+            except LessonsMissingError as error:
+                self.fold.state.lessons.learned[error.source] = error.upto
+
+    original: Any = AssignedPartition.make_ready
+    patch.setattr(AssignedPartition, "make_ready", make_ready)
 
 
 def name_what_is_not_there(patch: Patch) -> None:
@@ -197,6 +233,7 @@ PLANTED: dict[str, Mutation] = {
     "wrong order": apply_in_another_order,
     "own lessons applied": apply_own_lessons,
     "layout mixed": mix_layouts,
+    "passed over where it is gone": pass_over_what_is_gone,
     "begun twice": begin_twice,
     "begun with what is not kept": name_before_it_is_kept,
     "begun with other numbers": begin_with_other_numbers,

@@ -324,7 +324,11 @@ def test_a_log_that_names_more_than_there_is_waits_and_is_refused_with_the_numbe
 
 
 def test_named_lessons_that_retention_took_are_refused_with_the_offsets() -> None:
-    """The line has the numbers, the offset and what to do."""
+    """The line has the numbers, the offset and what to do; also where nothing is left, and without waiting for it."""
+    emptied = Topic([], [batch(1, 1)], begins=[0, 120])
+    emptied.logs[1], emptied.bounds_of = [], lambda source: (120 * source, 120 * source)  # type: ignore[method-assign]
+    with pytest.raises(LessonsMissingError, match=r"lessons 1 to 1 of partition 1.*at offset 120 by now, without any"):
+        sharing(emptied, lambda shared: shared.fetch(1, 1, 1), SETTINGS._replace(wait_ms=60_000))
     topic = Topic([], [batch(1, n) for n in range(50, 90)], begins=[0, 120])
     with pytest.raises(
         LessonsMissingError, match=r"lessons 20 to 60 of partition 1.*at offset 120 by now, with lesson 50"
