@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.fold.state import State, new_state
 from thalweg.operators.machine.declare import Declared, walk
-from thalweg.operators.structures.index import LOAD_FACTOR
+from thalweg.operators.structures.index import BUCKET_CELLS, LOAD_FACTOR
 
 PAGE = Path(__file__).parent / "memory.md"
 MILLION = 1_000_000
-CELL_BYTES = 12  # of the index: a key and a row
+CELL_BYTES = 64 / BUCKET_CELLS  # of the index: a cache line has so many keys and rows
 MIB, GIB = 1 << 20, 1 << 30
 
 HEAD = """\

@@ -34,9 +34,15 @@ from thalweg.operators.machine.hashing import cross as cross_key
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.lanes import (
     LANES,
+    add_crossed_lanes,
+    add_scaled_lanes,
+    clear_lanes,
+    descend_row_lanes,
     dot_lanes,
     gather_lanes,
     move_lanes,
+    multiply_add_lanes,
+    product_lanes,
     spread_lanes,
     weigh_lanes,
 )
@@ -71,6 +77,7 @@ ROW_SIZE = 2 * LANES + 5
 FIRST, LAST, BEFORE = range(3)
 SHOWN_BEFORE, PACE_BEFORE = range(2)
 PAIR_KNOWN, PAIR_ACTED, PAIR_SHOWN, PAIR_BEFORE = range(4)
+NO_PAIR = -1.0  # in place of exposures
 OF_ONE, OF_PAIRS = 7, 4
 RATE_AT, LABELS_AT, SHOWN_AT, GAP_AT, AGE_AT, RESIDUAL_AT, PACE_AT = range(OF_ONE)
 """The statistics of user or item."""
@@ -160,7 +167,7 @@ class CrossScratch(NamedTuple):
 
     `x0`, `x1`, `z1`, `z2`, `gradient`, `gx`, `gz`, `step` float32 [blocks * 8]; `hidden` float32 [4, rank]: V1' x0,
     V2' x1 and the gradients of both; `values` int32 [fields]: rows of each field; `present` int32 [blocks], the blocks
-    that are not empty, and `blocks` int64 [1], how many these are; `keys` uint64 [pairs].
+    that are not empty, and `blocks` int64 [1], how many these are; `keys` uint64 [pairs]; `counts` float64 [4, pairs].
     `ahead` uint64 [turns, paired]: the keys of the pairs of an item that comes soon, by the other field; `ahead_rows`
     int32 [turns, paired]: their rows, see `pairs_ahead`.
     """
@@ -178,6 +185,7 @@ class CrossScratch(NamedTuple):
     present: npt.NDArray[np.int32]
     blocks: npt.NDArray[np.int64]
     keys: npt.NDArray[np.uint64]
+    counts: npt.NDArray[np.float64]
     ahead: npt.NDArray[np.uint64]
     ahead_rows: npt.NDArray[np.int32]
 
@@ -210,6 +218,7 @@ def cross_sizes(rank: int, pairs_limit: int, fields: int, paired: int, of_heads:
 
 def start_network(cross: Cross, fields: int, seed: int) -> None:
     """Write the weights of a network that has learned nothing, over so many fields."""
+    index.make_sparse(cross.pairs.lookup)
     size = cross.matrices.shape[1]
     deviation = MATRIX_INITIAL / math.sqrt(0.1 * fields * LANES + cross.moments.shape[1] + 1)
     if len(cross.matrices) <= V2:
@@ -233,6 +242,7 @@ def new_cross_scratch(rank: int, fields: int, paired: int, of_heads: int = 0) ->
         present=np.zeros(blocks, np.int32),
         blocks=np.zeros(1, np.int64),
         keys=np.zeros(2 * (paired - 2), np.uint64),
+        counts=np.zeros((4, 2 * (paired - 2))),
         ahead=np.zeros((TURNS, paired), np.uint64),
         ahead_rows=np.zeros((TURNS, paired), np.int32),
     )
@@ -379,6 +389,7 @@ def _put_pair(
 @compiled
 def read_statistics(
     cross: Cross,
+    scratch: CrossScratch,
     slot: int,
     rows: npt.NDArray[np.int32],
     rates: npt.NDArray[np.float32],
@@ -393,16 +404,54 @@ def read_statistics(
     clear(out)
     for which in range(2):
         _read_of_one(cross, which, int64(rows[which]), rates, moment, out)
-    seen = cross.pairs_seen
-    for place in range(seen.row.shape[1]):
+    _read_pairs(cross, scratch, slot, 0, 1, prior, moment, out[2 * LANES :])
+
+
+@compiled
+def _read_pairs(
+    cross: Cross,
+    scratch: CrossScratch,
+    slot: int,
+    first: int,
+    step: int,
+    prior: Prior,
+    moment: Moment,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write the statistics of each `step`-th pair of an impression to `out` [2 * pairs], from the `first` on.
+
+    Of two steps each was just found. What takes long is in loops of its own, so that a processor works at several pairs
+    at once.
+    """
+    seen, counts = cross.pairs_seen, scratch.counts
+    places = seen.row.shape[1]
+    pairs = (places - first + step - 1) // step
+    known, acted, shown = counts[0, :pairs], counts[1, :pairs], counts[2, :pairs]
+    for number in range(pairs):
+        place = first + step * number
         pair = int64(seen.row[slot, place])
-        if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
-            _read_pair(cross, pair, place, prior, moment, out)
+        known[number], acted[number], shown[number] = NO_PAIR, 0.0, 0.0
+        if pair >= 0 and (step > 1 or table.is_current(cross.pairs, pair, seen.generation[slot, place])):
+            its = cross.counted.counts[pair]
+            is_counted = cross.counted.page[pair] == moment.page
+            known[number], acted[number] = its[PAIR_KNOWN], its[PAIR_ACTED]
+            shown[number] = its[PAIR_BEFORE if is_counted else PAIR_SHOWN]
+    rates = counts[3, :pairs]
+    for number in range(pairs):
+        rates[number] = read_rate(known[number], acted[number], prior)
+    for number in range(pairs):
+        shown[number] = log(1.0 + shown[number])
+    for number in range(pairs):
+        at = 2 * (first + step * number)
+        out[at], out[at + 1] = 0.0, 0.0
+        if known[number] != NO_PAIR:
+            out[at], out[at + 1] = rates[number], shown[number]
 
 
 @compiled
 def read_item_statistics(
     cross: Cross,
+    scratch: CrossScratch,
     slot: int,
     rows: npt.NDArray[np.int32],
     rates: npt.NDArray[np.float32],
@@ -413,11 +462,7 @@ def read_item_statistics(
     """Write the statistics of the item and of its pairs, just found by `pairs_ahead`; the user's stay as they are."""
     clear(out[OF_ONE * ITEM : OF_ONE * (ITEM + 1)])
     _read_of_one(cross, int64(ITEM), int64(rows[ITEM]), rates, moment, out)
-    for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
-        clear(out[2 * LANES + 2 * place : 2 * LANES + 2 * place + 2])
-        pair = int64(cross.pairs_seen.row[slot, place])
-        if pair >= 0:
-            _read_pair(cross, pair, place, prior, moment, out)
+    _read_pairs(cross, scratch, slot, ITEM, 2, prior, moment, out[2 * LANES :])
 
 
 @compiled
@@ -443,16 +488,6 @@ def _read_of_one(
             out[at + GAP_AT] = _log_seconds(moment.now_ms - seen_ms[BEFORE if is_counted else LAST])
             out[at + AGE_AT] = _log_seconds(moment.now_ms - seen_ms[FIRST])
             out[at + PACE_AT] = cross.embedded.before[row, PACE_BEFORE] if is_counted else parts[PACE]
-
-
-@compiled
-def _read_pair(cross: Cross, pair: int, place: int, prior: Prior, moment: Moment, out: npt.NDArray[np.float32]) -> None:
-    """Write the statistics of a known pair to its place."""
-    counts = cross.counted.counts[pair]
-    is_counted = cross.counted.page[pair] == moment.page
-    at = 2 * LANES + 2 * place
-    out[at] = read_rate(float64(counts[PAIR_KNOWN]), float64(counts[PAIR_ACTED]), prior)
-    out[at + 1] = log(1.0 + float64(counts[PAIR_BEFORE if is_counted else PAIR_SHOWN]))
 
 
 @compiled
@@ -568,7 +603,7 @@ def _gather_inputs(
     fields = values.shape[0]
     stay = is_alike and (values[ITEM] > 0) == (rows[ITEM] >= 0)  # the blocks of all fields but the item's
     if stay:
-        clear(x0[ITEM * LANES : (ITEM + 1) * LANES])
+        clear_lanes(x0, ITEM * LANES)
     else:
         _find_blocks(scratch, count, field, rows, statistics.shape[0] // LANES)
     linear = float32(0.0)
@@ -579,14 +614,11 @@ def _gather_inputs(
             share = float32(1.0) / float32(values[f])
             linear += share * of_row[LIN]
             if not stay or value == ITEM:
-                for i in range(LANES):
-                    x0[f * LANES + i] += EMBEDDING_SCALE * share * of_row[i]
-    for place in range(scratch.blocks[0]):
-        block = scratch.present[place] - fields
-        if block >= 0:
-            for i in range(block * LANES, (block + 1) * LANES):
-                x = (float64(statistics[i]) - cross.moments[MEAN, i]) / cross.moments[DEVIATION, i]
-                x0[fields * LANES + i] = min(max(x, -CLIP), CLIP)
+                add_scaled_lanes(x0, f * LANES, EMBEDDING_SCALE * share, of_row, 0)
+    standard, mean, deviation = x0[fields * LANES :], cross.moments[MEAN], cross.moments[DEVIATION]
+    for i in range(standard.shape[0]):  # of empty blocks too, which nobody reads: one long loop takes several at once
+        x = (float64(statistics[i]) - mean[i]) / deviation[i]
+        standard[i] = min(max(x, -CLIP), CLIP)
     x0[fields * LANES + ONE] = 1.0
     return linear
 
@@ -615,7 +647,7 @@ def _find_blocks(
         if values[f] > 0:
             present[blocks] = f
             blocks += 1
-            clear(x0[f * LANES : (f + 1) * LANES])
+            clear_lanes(x0, f * LANES)
     for block in range(of_statistics):
         first = 2 + 2 * (block - 2)
         is_one = block < 2 or first >= paired  # behind the pairs are those of further objectives
@@ -661,8 +693,7 @@ def score_cross(
         block = p.present[place]
         at = block * LANES
         spread_lanes(p.z1, at, cross.matrices[U1], block * size, p.hidden[0], rank)
-        for i in range(at, at + LANES):
-            p.x1[i] = p.x0[i] * p.z1[i] + p.x0[i]
+        multiply_add_lanes(p.x1, at, p.x0, p.z1, p.x0)
     gather_lanes(p.hidden[1], cross.matrices[V2], p.x1, p.present, blocks, rank)
     for place in range(blocks):
         block = p.present[place]
@@ -689,15 +720,14 @@ def learn_cross(
         block = p.present[place]
         at = block * LANES
         spread_lanes(p.gx, at, cross.matrices[V2], block * size, p.hidden[3], rank)
-        for i in range(at, at + LANES):
-            p.gz[i] = p.gx[i] * p.x0[i]
+        product_lanes(p.gz, at, p.gx, p.x0)
     gather_lanes(p.hidden[2], cross.matrices[U1], p.gz, p.present, p.blocks[0], rank)
     for place in range(p.blocks[0]):
         block = p.present[place]
         at = block * LANES
         spread_lanes(p.gradient, at, cross.matrices[V1], block * size, p.hidden[2], rank)
-        for i in range(at, at + LANES):
-            p.gradient[i] += cross.weights[i] + p.z2[i] + p.gx[i] * (p.z1[i] + float32(1.0))
+        add_scaled_lanes(p.z2, at, float32(1.0), cross.weights, at)
+        add_crossed_lanes(p.gradient, at, p.z2, p.gx, p.z1)
     step_matrix(cross, p, V1, p.x0, p.hidden[2], error)
     step_matrix(cross, p, U1, p.gz, p.hidden[0], error)
     step_matrix(cross, p, V2, p.x1, p.hidden[3], error)
@@ -744,8 +774,7 @@ def step_weights(weights: Float32, squares: Float32, scratch: CrossScratch, erro
     scale = error * RATE / (float32(1.0) + RATE * change)
     for place in range(p.blocks[0]):
         at = p.present[place] * LANES
-        for i in range(at, at + LANES):
-            weights[i] -= scale * p.step[i]
+        add_scaled_lanes(weights, at, -scale, p.step, at)
 
 
 @compiled
@@ -767,11 +796,7 @@ def step_rows(
             both = whole / float32(scratch.values[f])
             of_row[LIN_SQUARES] += share * share
             of_row[LIN] -= RATE * share / float32(math.sqrt(ROW_FLOOR + of_row[LIN_SQUARES]))
-            for i in range(LANES):
-                g = both * EMBEDDING_SCALE * scratch.gradient[f * LANES + i]
-                squares = of_row[SQUARES_AT + i] + g * g
-                of_row[SQUARES_AT + i] = squares
-                of_row[i] -= RATE * g / np.sqrt(ROW_FLOOR + squares)
+            descend_row_lanes(of_row, scratch.gradient, f * LANES, both * EMBEDDING_SCALE, RATE, ROW_FLOOR)
 
 
 @compiled
@@ -780,14 +805,30 @@ def learn_moments(cross: Cross, scratch: CrossScratch, statistics: npt.NDArray[n
     cross.learned[0] += 1.0
     share = 1.0 / min(cross.learned[0] + 1.0, MOMENTS_MAX)
     first = scratch.values.shape[0]
-    for place in range(scratch.blocks[0]):
+    place = 0
+    while place < scratch.blocks[0]:
         block = scratch.present[place] - first
-        if block >= 0:
-            for i in range(block * LANES, (block + 1) * LANES):
-                off = float64(statistics[i]) - cross.moments[MEAN, i]
-                cross.moments[MEAN, i] += share * off
-                cross.moments[VARIANCE, i] += share * (off * off * (1.0 - share) - cross.moments[VARIANCE, i])
-                cross.moments[DEVIATION, i] = math.sqrt(cross.moments[VARIANCE, i] + VARIANCE_FLOOR)
+        place += 1
+        if block < 0:
+            continue
+        end = block + 1
+        while place < scratch.blocks[0] and scratch.present[place] - first == end:  # a long loop takes several at once
+            end += 1
+            place += 1
+        its = cross.moments[:, block * LANES : end * LANES]
+        _learn_moments(its[MEAN], its[VARIANCE], its[DEVIATION], statistics[block * LANES : end * LANES], share)
+
+
+@compiled
+def _learn_moments(
+    mean: Float64, variance: Float64, deviation: Float64, x: npt.NDArray[np.float32], share: float
+) -> None:
+    """Let the moments of statistics that lie side by side take in theirs, x, all [statistics]."""
+    for i in range(mean.shape[0]):
+        off = float64(x[i]) - mean[i]
+        mean[i] += share * off
+        variance[i] += share * (off * off * (1.0 - share) - variance[i])
+        deviation[i] = math.sqrt(variance[i] + VARIANCE_FLOOR)
 
 
 @compiled

@@ -21,16 +21,18 @@ from thalweg.operators.cross import Cross, CrossScratch
 from thalweg.operators.delay import Delays
 from thalweg.operators.features import FeaturesSeen
 from thalweg.operators.ftrl import Coordinates, Part
-from thalweg.operators.learner import Gradients, Learner, LearnerParameters, Pooled, add_scaled, dot
-from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
+from thalweg.operators.learner import Gradients, Learner, LearnerParameters, Pooled, add_scaled, clear_vector, dot
+from thalweg.operators.machine.compiled import compiled, float32, float64, int64
 from thalweg.operators.machine.declare import Float32, Float64, Int64, per
 from thalweg.operators.machine.lanes import (
     LANES,
+    add_crossed_lanes,
     add_scaled_lanes,
     dot_lanes,
     gather_lanes,
     learn_pairs_lanes,
     padded,
+    product_lanes,
     spread_lanes,
 )
 from thalweg.operators.rates import Prior, Rates, Sum, read_rate
@@ -317,8 +319,7 @@ def learn_cross(
         block = p.present[place]
         at = block * LANES
         spread_lanes(p.gx, at, cross_state.matrices[cross.V2], block * size, rights[0], rank)
-        for i in range(at, at + LANES):
-            p.gz[i] = p.gx[i] * p.x0[i]
+        product_lanes(p.gz, at, p.gx, p.x0)
     gather_lanes(p.hidden[2], cross_state.matrices[cross.U1], p.gz, p.present, p.blocks[0], rank)
     for place in range(p.blocks[0]):
         block = p.present[place]
@@ -328,8 +329,7 @@ def learn_cross(
         add_scaled_lanes(p.gradient, at, errors[0] * part, cross_state.weights, at)
         for head in range(count_of(heads)):
             add_scaled_lanes(p.gradient, at, errors[head + 1] * part, heads.linear[head], at)
-        for i in range(at, at + LANES):
-            p.gradient[i] += p.z2[i] + p.gx[i] * (p.z1[i] + float32(1.0))
+        add_crossed_lanes(p.gradient, at, p.z2, p.gx, p.z1)
     for head in range(count_of(heads)):
         if errors[head + 1] != 0.0:
             _step_head(heads, p, head, count, field, rows, errors[head + 1])
@@ -386,14 +386,14 @@ def learn_pairs(
     size, end = vectors.shape[1], pooled.counts[1]
     whole = size // LANES * LANES
     for a in range(end):
-        clear(steps[present[a]])
+        clear_vector(steps[present[a]])
     for a in range(pooled.counts[0]):
         f = present[a]
-        clear(weights)
+        clear_vector(weights)
         add_scaled(weights, errors[0], learner.pairs[f, Part.WEIGHT])
         for head in range(count_of(heads)):
             add_scaled(weights, errors[head + 1], heads.pairs[head, f, Part.WEIGHT])
-        clear(dots)  # a pair with a field that is absent takes a step of zero, which changes nothing
+        clear_vector(dots)  # a pair with a field that is absent takes a step of zero, which changes nothing
         for chunk in range(0, whole, LANES):
             learn_pairs_lanes(vectors, steps, size, chunk, present, a, end, weights, dots)
         if whole < size:

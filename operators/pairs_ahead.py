@@ -1,16 +1,48 @@
-"""The pairs of a request's candidates that differ in the item alone, found before it is their turn.
+"""Pairs of what comes next, found before it is their turn: of events, and of a request's candidates.
 
-Rows of pairs are anywhere in memory, and so are the cells of the index that names them. The memory of an item's cells
-is asked for two candidates ahead, that of its rows one ahead. So no candidate waits for either.
+Rows of pairs are anywhere in memory, and so are the cells of the index that names them. The memory of the cells is
+asked for two events or candidates ahead, that of the rows one ahead. So nothing waits for either. The candidates here
+differ in the item alone.
 """
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.cross import TURNS, Cross, CrossScratch, pair_key, paired_of
-from thalweg.operators.features import ITEM
+from thalweg.operators.cross import TURNS, Cross, CrossScratch, pair_key, paired_of, prefetch_pair, recent_of
+from thalweg.operators.features import ITEM, USER
 from thalweg.operators.machine.compiled import compiled, int64, uint64
 from thalweg.operators.machine.prefetch import prefetch
 from thalweg.operators.structures import index
+
+
+@compiled
+def prefetch_cells(
+    network: Cross, scratch: CrossScratch, field: npt.NDArray[np.uint8], keys: npt.NDArray[np.uint64]
+) -> None:
+    """Ask for where the pairs of an event with these values [values] are named."""
+    recent = recent_of(scratch.values)
+    for value in range(2, keys.shape[0] if is_paired(field) else 0):
+        if field[value] < recent:
+            for which in range(2):
+                index.prefetch_key(network.pairs.lookup, pair_key(which, keys[which], keys[value]))
+
+
+@compiled
+def prefetch_named(
+    network: Cross, scratch: CrossScratch, field: npt.NDArray[np.uint8], keys: npt.NDArray[np.uint64]
+) -> None:
+    """Ask for what is read of the pairs of an event with these values [values]; its cells were asked for."""
+    recent = recent_of(scratch.values)
+    for value in range(2, keys.shape[0] if is_paired(field) else 0):
+        if field[value] < recent:
+            for which in range(2):
+                pair = index.find(network.pairs.lookup, pair_key(which, keys[which], keys[value]))
+                prefetch_pair(network, int64(pair))
+
+
+@compiled
+def is_paired(field: npt.NDArray[np.uint8]) -> bool:
+    """Return whether the values of these fields begin with a user and an item: those of an impression do."""
+    return bool(field.shape[0] > 2 and field[USER] == USER and field[ITEM] == ITEM)
 
 
 @compiled
@@ -23,7 +55,7 @@ def note_keys(network: Cross, scratch: CrossScratch, candidate: int, item: int, 
     for field in range(2, paired_of(scratch)):
         noted[field] = pair_key(int64(ITEM), item, keys[field])
         if noted[field] != uint64(0):
-            index.prefetch_cells(network.pairs.lookup, noted[field])
+            index.prefetch_key(network.pairs.lookup, noted[field])
 
 
 @compiled

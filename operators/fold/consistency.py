@@ -17,7 +17,7 @@ from thalweg.operators.joiner import Status, Waiting, list_feedback
 from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.declare import Array, Int64, UInt8, walk
 from thalweg.operators.structures.deadlines import Deadlines
-from thalweg.operators.structures.index import FIRST_BUCKETS, STASH_CELLS, Index
+from thalweg.operators.structures.index import FILLED, FILLED_SPARSE, FIRST_BUCKETS, STASH_CELLS, Index, Size
 from thalweg.operators.structures.names import field_names
 from thalweg.operators.structures.ownership import Owned
 from thalweg.operators.structures.pool import Pool
@@ -104,7 +104,7 @@ def refuse_sizes(state: State) -> None:
             require(0 <= freed <= ever <= len(each.array), f"counts of {name}")
             require(within(each.array[:freed], 0, ever - 1), f"freed rows of {name}")
         elif isinstance(each.owner, Index) and each.field.used:
-            count, buckets, base, stashed = (int(size) for size in each.owner.size)
+            count, buckets, base, stashed = (int(size) for size in each.owner.size[: Size.FILLED])
             rounds = base // FIRST_BUCKETS
             is_base = base >= FIRST_BUCKETS and base == rounds * FIRST_BUCKETS and rounds & (rounds - 1) == 0
             is_within = base <= buckets < 2 * base and buckets <= len(each.array) and 0 <= stashed <= STASH_CELLS
@@ -195,8 +195,9 @@ def refuse_table(name: str, table: Table, linked: Array) -> None:
 
 def refuse_index(name: str, index: Index, key: Array, in_use: Array) -> None:
     """Raise InconsistentError where an index does not lead from each key in use, and no other, to its row."""
-    count, buckets, base, stashed = (int(size) for size in index.size)
+    count, buckets, base, stashed, filled = (int(size) for size in index.size)
     what = f"index and keys of {name}"
+    require(filled in {FILLED, FILLED_SPARSE}, what)
     cells = np.flatnonzero(index.keys)
     bucket = cells // index.keys.shape[1]
     keys = np.concatenate([index.keys.ravel()[cells], index.stash_keys[:stashed]])

@@ -1,19 +1,23 @@
 """What the fold will read soon, fetched ahead: rows of large tables are anywhere in memory."""
 
+import numpy as np
+import numpy.typing as npt
 from thalweg.operators import behaviors, cross, error_memory, pairs_ahead
+from thalweg.operators.derived import DerivedValues
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.state import Scratch, State
 from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.prefetch import prefetch
-from thalweg.operators.structures import index
+from thalweg.operators.structures import deadlines, index, ownership
 
 LINE_INPUTS = 16  # float32 in a cache line
 
 
 @compiled
-def prefetch_events(state: State, columns: Columns, event: int) -> None:
+def prefetch_events(state: State, scratch: Scratch, columns: Columns, event: int) -> None:
     """Ask for what the next events will read: where ids will be looked for, two ahead; their rows, one ahead."""
     following = event + 2
+    has_pairs = cross.is_on(state.cross)
     if following < columns.kind.shape[0]:
         index.prefetch_key(state.users.lookup, columns.user[following])
         is_feedback = columns.kind[following] == Kind.FEEDBACK
@@ -22,13 +26,44 @@ def prefetch_events(state: State, columns: Columns, event: int) -> None:
         )
         for value in range(columns.value_start[following], columns.value_start[following + 1]):
             index.prefetch_key(state.features.lookup, columns.value_key[value])
+        if has_pairs:
+            field, keys = values_of(columns, following)
+            pairs_ahead.prefetch_cells(state.cross, scratch.cross, field, keys)
     if event + 1 < columns.kind.shape[0]:
         user = index.find(state.users.lookup, columns.user[event + 1])
         if user >= 0:
             behaviors.prefetch_user(state.behaviors, user)
             prefetch(state.visits.shown, user)
+            ownership.prefetch_owner(state.user_rows, user)
+            ownership.prefetch_owner(state.cross.owners, user)
         for value in range(columns.value_start[event + 1], columns.value_start[event + 2]):
             prefetch_value(state, index.find(state.features.lookup, columns.value_key[value]))
+        if has_pairs:
+            field, keys = values_of(columns, event + 1)
+            pairs_ahead.prefetch_named(state.cross, scratch.cross, field, keys)
+
+
+@compiled
+def values_of(columns: Columns, event: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
+    """Return the fields and the keys of an event's values, both [values]."""
+    start, end = columns.value_start[event], columns.value_start[event + 1]
+    return columns.value_field[start:end], columns.value_key[start:end]
+
+
+@compiled
+def prefetch_derived(state: State, values: DerivedValues, user: int) -> None:
+    """Ask for where an impression's derived values are looked for, and for what changes where the user's are new."""
+    for value in range(values.size[0]):
+        index.prefetch_key(state.features.lookup, values.key[value])
+    ownership.prefetch_newest(state.user_rows, user)
+    ownership.prefetch_newest(state.cross.owners, user)
+
+
+@compiled
+def prefetch_found(state: State, values: DerivedValues) -> None:
+    """Ask for the rows of an impression's derived values."""
+    for value in range(values.size[0]):
+        prefetch_value(state, int64(index.find(state.features.lookup, values.key[value])))
 
 
 @compiled
@@ -39,8 +74,6 @@ def prefetch_candidates(state: State, columns: Columns, candidate: int, end: int
     if candidate + 2 < end:
         row = int64(index.find(state.features.lookup, columns.candidate_item[candidate + 2]))
         prefetch_value(state, row)
-        if row >= 0:
-            prefetch(state.cross.embedded.before, row)  # and what is in the same line: the network reads it of items
 
 
 @compiled
@@ -70,6 +103,7 @@ def prefetch_value(state: State, row: int) -> None:
         prefetch(state.learner.rates.sums, row)
         prefetch(state.learner.features, row)
         prefetch(state.cross.embedded.parts, row)
+        prefetch(state.cross.embedded.before, row)  # the second line of the same
         prefetch_heads(state, row)
 
 
@@ -105,6 +139,17 @@ def prefetch_slot(state: State, slot: int) -> None:
 
 
 @compiled
+def prefetch_due(state: State, scratch: Scratch) -> None:
+    """Ask for the rows of the impressions whose labels are due next, unless they were asked for."""
+    waiting = state.waiting
+    for which in range(2):
+        slot = deadlines.next_due(waiting.provisional if which == 0 else waiting.deadlines)
+        if slot >= 0 and scratch.asked[which] != slot:
+            scratch.asked[which] = slot
+            prefetch_rows(state, slot)
+
+
+@compiled
 def prefetch_rows(state: State, slot: int) -> None:
     """Ask for the rows that will learn from an impression, all cache lines of each, and the errors near it."""
     error_memory.prefetch_errors(state.memory, state.memory_reads, slot)
@@ -122,4 +167,5 @@ def prefetch_learned(state: State, row: int) -> None:
         for part in range(coordinates.shape[0]):
             prefetch(coordinates, part)
         prefetch(state.cross.embedded.parts, row)
+        prefetch(state.cross.embedded.before, row)
         prefetch_heads(state, row)

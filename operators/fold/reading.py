@@ -72,9 +72,14 @@ def resolve_values(
 
     `making`: what becomes of those without a row. `scratch.keys` gets the key of each field's first value.
     """
-    keys, given = scratch.keys, scratch.given
+    keys, given, values = scratch.keys, scratch.given, scratch.derived
     user = users.owner_of(state, slot)
     clear(keys)
+    first = layout.first_derived(state.learner)
+    derived.derive(
+        state.visits, state.behaviors, state.features, user, moment, parameters.derived, values, keys[first:]
+    )
+    prefetching.prefetch_derived(state, values, user)
     state.features_seen.counts[slot] = 0
     for value in range(given.size[0]):
         field, key = given.field[value], given.key[value]
@@ -89,11 +94,7 @@ def resolve_values(
             is_private = crosses.first[which] == features.USER or crosses.second[which] == features.USER
             owner = user if is_private else -1
             add_value(state, parameters, given, slot, Value(key, crosses.field[which], owner), making, moment)
-    first = layout.first_derived(state.learner)
-    values = scratch.derived
-    derived.derive(
-        state.visits, state.behaviors, state.features, user, moment, parameters.derived, values, keys[first:]
-    )
+    prefetching.prefetch_found(state, values)
     for value in range(values.size[0]):
         added = Value(values.key[value], first + values.field[value], int64(-1))
         add_value(state, parameters, given, slot, added, making, moment)
@@ -229,7 +230,7 @@ def replace_item(
     if cross.is_on(state.cross):
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
         of_both = inputs[: 2 * (features.ITEM + 1)]
-        cross.read_item_statistics(state.cross, slot, rows, of_both, prior, moment, statistics)
+        cross.read_item_statistics(state.cross, scratch.cross, slot, rows, of_both, prior, moment, statistics)
         head_scoring.read_statistics(state, parameters, slot, moment.now_ms)
 
 
@@ -267,7 +268,7 @@ def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: 
         prior = rates.overall_prior(state.learner.rates, moment.now_ms, parameters.learner.rates)
         of_both = inputs[: 2 * (features.ITEM + 1)]
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
-        cross.read_statistics(state.cross, slot, rows, of_both, prior, moment, statistics)
+        cross.read_statistics(state.cross, scratch.cross, slot, rows, of_both, prior, moment, statistics)
         head_scoring.read_statistics(state, parameters, slot, moment.now_ms)
 
 

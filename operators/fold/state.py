@@ -144,7 +144,8 @@ class Scratch(NamedTuple):
 
     `keys` uint64 [fields + recent items]: the first value's key of each field and, behind the named ones, the keys of
     recent items, gap and exposures. `given`: the values that the event brings. `filling`: what facts add to them.
-    `halt` int64 [2]: another thread asks the fold to stop before the next event, and it did.
+    `halt` int64 [2]: another thread asks the fold to stop before the next event, and it did. `asked` int64 [2]: the
+    impressions whose rows were asked for last, for a provisional label and for the end of a window.
     """
 
     keys: npt.NDArray[np.uint64]
@@ -161,6 +162,7 @@ class Scratch(NamedTuple):
     lessons: LessonScratch
     heads: HeadScratch
     halt: npt.NDArray[np.int64]
+    asked: npt.NDArray[np.int64]
 
 
 def sizes_of(configuration: Configuration) -> dict[str, Any]:
@@ -278,4 +280,5 @@ def new_scratch(configuration: Configuration) -> Scratch:
         new_lesson_scratch(fields, input_count(c), half_count(c), len(error_memories(c).first)),
         new_head_scratch(heads, fields + interests, rank),
         np.zeros(2, np.int64),
+        np.full(2, -1, np.int64),
     )

@@ -216,6 +216,37 @@ def weigh_lanes(
     return _sum_of(g * steps)
 
 
+def descend_row_lanes(row: Floats, gradient: Floats, start: int, scale: float, rate: float, floor: float) -> None:
+    """Take AdaGrad's step of row[i] against g = scale * gradient[start + i]; row[8 + i] has the sum of their squares.
+
+    For each i below 8, g ** 2 is added to that sum, and then rate * g / sqrt(floor + the sum) subtracted from row[i].
+    """
+    g, squares, weights = np.float32(scale) * _eight(gradient, start), _eight(row, LANES), _eight(row, 0)
+    squares += g * g
+    weights -= np.float32(rate) * g / np.sqrt(np.float32(floor) + squares)
+
+
+def multiply_add_lanes(out: Floats, at: int, a: Floats, b: Floats, c: Floats) -> None:
+    """Write a[at + i] * b[at + i] + c[at + i] to out[at + i], rounded twice, for i below 8."""
+    _eight(out, at)[:] = _eight(a, at) * _eight(b, at) + _eight(c, at)
+
+
+def add_crossed_lanes(out: Floats, at: int, a: Floats, b: Floats, c: Floats) -> None:
+    """Add a + b * (c + 1), each from the element `at` on, to out[at + i] for i below 8."""
+    target = _eight(out, at)
+    target += _eight(a, at) + _eight(b, at) * (_eight(c, at) + np.float32(1.0))
+
+
+def clear_lanes(out: Floats, at: int) -> None:
+    """Write 0 to out[at + i] for i below 8: to clear so few with a loop calls another function."""
+    _eight(out, at)[:] = 0.0
+
+
+def product_lanes(out: Floats, at: int, a: Floats, b: Floats) -> None:
+    """Write a[at + i] * b[at + i] to out[at + i] for i below 8."""
+    _eight(out, at)[:] = _eight(a, at) * _eight(b, at)
+
+
 def copy_bytes(
     out: npt.NDArray[np.uint8], start: int, source: npt.NDArray[np.uint8], source_start: int, count: int
 ) -> None:

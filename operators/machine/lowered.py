@@ -365,20 +365,93 @@ def _move(context: Any, matrix: Any, at: Any, step: Any, start: Any, hidden: Any
 def _weigh(context: Any, squares: Any, at: Any, gradient: Any, start: Any, weight: Any, floor: Any, step: Any) -> Any:
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         squares, at, gradient, start, weight, floor, step = arguments
-        root_type = ir.FunctionType(_VECTOR, [_VECTOR])
-        root = cgutils.get_or_insert_function(builder.module, root_type, f"llvm.sqrt.v{LANES}f32")
         place = _pointer(context, builder, signature.args[0], squares, at)
         g = _load(builder, _pointer(context, builder, signature.args[2], gradient, start))
         grown = builder.fmul(builder.fmul(g, g), _all(builder, weight))
         total = builder.fadd(_load(builder, place), grown)
         _store(builder, total, place)
-        size = builder.call(root, [builder.fadd(total, _all(builder, floor))])
+        size = _root(builder, builder.fadd(total, _all(builder, floor)))
         steps = builder.fdiv(g, size)
         _store(builder, steps, _pointer(context, builder, signature.args[6], step, at))
         return _sum_of(builder, builder.fmul(g, steps))
 
     whole, real = types.int64, types.float32
     return types.float32(squares, whole, gradient, whole, real, real, step), lower
+
+
+def _root(builder: Any, squares: Any) -> Any:
+    function = ir.FunctionType(_VECTOR, [_VECTOR])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.sqrt.v{LANES}f32"), [squares])
+
+
+def _descend_row(context: Any, row: Any, gradient: Any, start: Any, scale: Any, rate: Any, floor: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, gradient, start, scale, rate, floor = arguments
+        whole = ir.IntType(64)
+        weights = _pointer(context, builder, signature.args[0], row, ir.Constant(whole, 0))
+        squares = _pointer(context, builder, signature.args[0], row, ir.Constant(whole, LANES))
+        g = _load(builder, _pointer(context, builder, signature.args[1], gradient, start))
+        g = builder.fmul(_all(builder, scale), g)
+        total = builder.fadd(_load(builder, squares), builder.fmul(g, g))
+        _store(builder, total, squares)
+        root = _root(builder, builder.fadd(_all(builder, floor), total))
+        step = builder.fdiv(builder.fmul(_all(builder, rate), g), root)
+        _store(builder, builder.fsub(_load(builder, weights), step), weights)
+        return context.get_dummy_value()
+
+    real = types.float32
+    return types.void(row, gradient, types.int64, real, real, real), lower
+
+
+def _multiply_add(context: Any, out: Any, at: Any, a: Any, b: Any, c: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, at, *rest = arguments
+        a, b, c = (
+            _load(builder, _pointer(context, builder, signature.args[place], array, at))
+            for place, array in enumerate(rest, 2)
+        )
+        total = builder.fadd(builder.fmul(a, b), c)
+        _store(builder, total, _pointer(context, builder, signature.args[0], out, at))
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, a, b, c), lower
+
+
+def _add_crossed(context: Any, out: Any, at: Any, a: Any, b: Any, c: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, at, *rest = arguments
+        target = _pointer(context, builder, signature.args[0], out, at)
+        a, b, c = (
+            _load(builder, _pointer(context, builder, signature.args[place], array, at))
+            for place, array in enumerate(rest, 2)
+        )
+        product = builder.fmul(b, builder.fadd(c, ir.Constant(_VECTOR, [1.0] * LANES)))
+        _store(builder, builder.fadd(_load(builder, target), builder.fadd(a, product)), target)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, a, b, c), lower
+
+
+def _clear(context: Any, out: Any, at: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, at = arguments
+        _store(builder, ir.Constant(_VECTOR, [0.0] * LANES), _pointer(context, builder, signature.args[0], out, at))
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64), lower
+
+
+def _product(context: Any, out: Any, at: Any, a: Any, b: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, at, *rest = arguments
+        a, b = (
+            _load(builder, _pointer(context, builder, signature.args[place], array, at))
+            for place, array in enumerate(rest, 2)
+        )
+        _store(builder, builder.fmul(a, b), _pointer(context, builder, signature.args[0], out, at))
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, a, b), lower
 
 
 bits_of = intrinsic(_bits_of)
@@ -397,3 +470,8 @@ project_lanes = intrinsic(_project)
 spread_lanes = intrinsic(_spread)
 move_lanes = intrinsic(_move)
 weigh_lanes = intrinsic(_weigh)
+descend_row_lanes = intrinsic(_descend_row)
+multiply_add_lanes = intrinsic(_multiply_add)
+product_lanes = intrinsic(_product)
+add_crossed_lanes = intrinsic(_add_crossed)
+clear_lanes = intrinsic(_clear)

@@ -61,7 +61,7 @@ def bytes_reserved(make: Callable[[], object]) -> int:
     return sum(sizes)
 
 
-def reserve_rows(rows: int, *, is_dense: bool = False, **columns: Any) -> dict[str, npt.NDArray[Any]]:
+def reserve_rows(rows: int, /, *, is_dense: bool = False, **columns: Any) -> dict[str, npt.NDArray[Any]]:
     """Return arrays [rows, ...] of zeros by their names, a row of all of them side by side in memory.
 
     What is read of one row is then in one cache line, or in as few as its bytes allow; each array by itself would

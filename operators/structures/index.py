@@ -1,53 +1,67 @@
 """A collisionless hash index from 64-bit keys to rows: bucketed cuckoo hashing that grows one bucket at a time.
 
-Every key has two buckets of 8 cells (Monolith, section 2.2.1, keeps two tables; buckets of 8 raise the load factor that
-two choices can reach from .5 to above .95). A look-up reads at most two buckets and, where anything lies there, the
-stash. Growth is linear hashing: as soon as the load passes `LOAD_FACTOR` the next bucket is split in two. So growth
-is part of each insertion, and no event waits for it. It touches no more of the reserved arrays than is needed.
+Every key has two buckets of 5 cells (Monolith, section 2.2.1, keeps two tables; buckets raise the load factor that two
+choices can reach from .5 to above .95). A bucket's keys and rows are one cache line. A look-up reads at most two of
+them and, where anything lies there, the stash. Growth is linear hashing: as soon as the load passes `LOAD_FACTOR` the
+next bucket is split in two. So growth is part of each insertion, and no event waits for it. It touches no more of the
+reserved arrays than is needed.
+
+Buckets not split yet have nearly twice as many keys as the others. So at a high load many insertions move other keys.
+An index that most events insert into is better sparse (`make_sparse`).
 """
 
 from enum import IntEnum
 from typing import Annotated, NamedTuple
 
 from thalweg.operators.machine.compiled import compiled, int64, uint64
-from thalweg.operators.machine.declare import Int32, Int64, UInt64, made, per
+from thalweg.operators.machine.declare import Int32, Int64, UInt64, made, per, side_by_side
 from thalweg.operators.machine.prefetch import prefetch
 
-BUCKET_CELLS = 8
-LOAD_FACTOR = 0.9
+BUCKET_CELLS = 5
+LOAD_FACTOR, SPARSE_LOAD_FACTOR = 0.87, 0.65
 FIRST_BUCKETS = 64
 STASH_CELLS = 64
 KICKS = 128
+AHEAD = 4
+TURNS = 4
+FILLED, FILLED_SPARSE = round(100 * LOAD_FACTOR), round(100 * SPARSE_LOAD_FACTOR)
 
 
 class Size(IntEnum):
-    """The numbers of `Index.size`."""
+    """The numbers of `Index.size`; `FILLED`, in percent, is the load from which on the next bucket is split."""
 
     COUNT = 0
     BUCKETS = 1
     BASE = 2
     STASHED = 3
+    FILLED = 4
 
 
+@side_by_side(is_dense=True)
 class Index(NamedTuple):
     """Where each key's row is; the stash has the keys whose two buckets could not take them."""
 
-    keys: Annotated[UInt64, per("buckets 8", "0: an empty cell", digest=False, used=("size", Size.BUCKETS))]
-    rows: Annotated[Int32, per("buckets 8", "row + 1", digest=False, used=("size", Size.BUCKETS))]
+    keys: Annotated[UInt64, per("buckets 5", "0: an empty cell", digest=False, used=("size", Size.BUCKETS))]
+    rows: Annotated[Int32, per("buckets 5", "row + 1", digest=False, used=("size", Size.BUCKETS))]
     stash_keys: Annotated[UInt64, per("64", digest=False)]
     stash_rows: Annotated[Int32, per("64", "row + 1", digest=False)]
-    size: Annotated[Int64, per("4", "`Size`", start=(0, FIRST_BUCKETS, FIRST_BUCKETS, 0), digest=False)]
+    size: Annotated[Int64, per("5", "`Size`", start=(0, FIRST_BUCKETS, FIRST_BUCKETS, 0, FILLED), digest=False)]
     path: Annotated[Int64, per("128", "cells of an insertion's moves, scratch", digest=False)]
 
 
 def buckets_of(limit: int) -> int:
     """Return how many buckets an index of at most `limit` keys has at most."""
-    return max(FIRST_BUCKETS, int(limit / (BUCKET_CELLS * LOAD_FACTOR)) + 2)
+    return max(FIRST_BUCKETS, int(limit / (BUCKET_CELLS * SPARSE_LOAD_FACTOR)) + 2)
 
 
 def new_index(limit: int) -> Index:
     """Return an empty index that can hold `limit` keys."""
     return made(Index, buckets=buckets_of(limit))
+
+
+def make_sparse(index: Index) -> None:
+    """Let an empty index fill no more than `SPARSE_LOAD_FACTOR` of its cells: insertions are then quicker."""
+    index.size[Size.FILLED] = FILLED_SPARSE
 
 
 @compiled
@@ -105,17 +119,7 @@ def find(index: Index, key: int) -> int:
 @compiled
 def prefetch_key(index: Index, key: int) -> None:
     """Ask for the memory in which `find` will look for a key."""
-    for bucket in (_first(index, key), _second(index, key)):
-        prefetch(index.keys, bucket)
-        prefetch(index.rows, bucket)
-
-
-@compiled
-def prefetch_cells(index: Index, key: int) -> None:
-    """Ask for the memory in which `find` will look for a key that may be absent: few rows are in the second bucket."""
-    first = _first(index, key)
-    prefetch(index.keys, first)
-    prefetch(index.rows, first)
+    prefetch(index.keys, _first(index, key))
     prefetch(index.keys, _second(index, key))
 
 
@@ -135,28 +139,42 @@ def _place(index: Index, key: int, row: int) -> bool:
     first = _first(index, key)
     if _put(index, first, key, row) or _put(index, _second(index, key), key, row):
         return True
-    bucket = first
+    for turn in range(TURNS):
+        bucket = first if turn % 2 == 0 else _second(index, key)
+        is_placed, moving_key, moving_row = _move_others(index, bucket, key, row, turn)
+        if is_placed:
+            return True
+        place = index.size[Size.STASHED]
+        if place < STASH_CELLS:
+            index.stash_keys[place] = moving_key
+            index.stash_rows[place] = moving_row + 1
+            index.size[Size.STASHED] += 1
+            return True
+        for kick in range(KICKS - 1, -1, -1):  # nobody else may lose a place to a key that finds none
+            bucket = index.path[kick] // BUCKET_CELLS
+            cell = index.path[kick] % BUCKET_CELLS
+            moving_key, moving_row = _swap(index, bucket, cell, moving_key, moving_row)
+    return False
+
+
+@compiled
+def _move_others(index: Index, bucket: int, key: int, row: int, turn: int) -> tuple[bool, int, int]:
+    """Put a key into a full bucket and what was there elsewhere, and so on; return whether all found a place.
+
+    Also the key and the row that found none. Keys that fill both of their buckets let none out: another `turn` goes
+    another way.
+    """
     moving_key = uint64(key)
     moving_row = row
     for kick in range(KICKS):
-        cell = (int64(moving_key >> uint64(16)) + kick) & (BUCKET_CELLS - 1)
+        cell = (int64(moving_key >> uint64(17)) + kick + turn) % BUCKET_CELLS
         index.path[kick] = bucket * BUCKET_CELLS + cell
         moving_key, moving_row = _swap(index, bucket, cell, moving_key, moving_row)
         other = _first(index, moving_key)
         bucket = _second(index, moving_key) if other == bucket else other
         if _put(index, bucket, moving_key, moving_row):
-            return True
-    place = index.size[Size.STASHED]
-    if place < STASH_CELLS:
-        index.stash_keys[place] = moving_key
-        index.stash_rows[place] = moving_row + 1
-        index.size[Size.STASHED] += 1
-        return True
-    for kick in range(KICKS - 1, -1, -1):  # nobody else may lose a place to a key that finds none
-        bucket = index.path[kick] // BUCKET_CELLS
-        cell = index.path[kick] % BUCKET_CELLS
-        moving_key, moving_row = _swap(index, bucket, cell, moving_key, moving_row)
-    return False
+            return True, moving_key, moving_row
+    return False, moving_key, moving_row
 
 
 @compiled
@@ -175,6 +193,7 @@ def _split(index: Index) -> None:
     base = index.size[Size.BASE]
     old = index.size[Size.BUCKETS] - base
     new = index.size[Size.BUCKETS]
+    prefetch(index.keys, min(old + AHEAD, new))  # what splits a few insertions from now
     index.size[Size.BUCKETS] += 1
     for cell in range(BUCKET_CELLS):
         key = index.keys[old, cell]
@@ -217,7 +236,7 @@ def _unstash(index: Index) -> None:
 @compiled
 def insert(index: Index, key: int, row: int) -> bool:
     """Add a key that is absent; False where crafted keys fill its buckets and the stash: it then gets no row."""
-    if index.size[Size.COUNT] + 1 > LOAD_FACTOR * BUCKET_CELLS * index.size[Size.BUCKETS]:
+    if 100 * (index.size[Size.COUNT] + 1) > index.size[Size.FILLED] * BUCKET_CELLS * index.size[Size.BUCKETS]:
         if index.size[Size.BUCKETS] < index.keys.shape[0]:
             _split(index)
         if index.size[Size.STASHED] > 0:

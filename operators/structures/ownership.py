@@ -4,9 +4,10 @@ from typing import Annotated, NamedTuple
 
 from thalweg.operators.machine.compiled import compiled, int64
 from thalweg.operators.machine.declare import Int32, made, per, side_by_side
+from thalweg.operators.machine.prefetch import prefetch
 
 
-@side_by_side()
+@side_by_side(is_dense=True)
 class Owned(NamedTuple):
     """Who owns what (row + 1 everywhere, 0 is none)."""
 
@@ -21,6 +22,19 @@ class Owned(NamedTuple):
 def new_owned(owners: int, members: int) -> Owned:
     """Return a world without property."""
     return made(Owned, owners=owners, members=members)
+
+
+@compiled
+def prefetch_owner(owned: Owned, owner: int) -> None:
+    """Ask for what is read of an owner when a member joins."""
+    prefetch(owned.first, owner)
+
+
+@compiled
+def prefetch_newest(owned: Owned, owner: int) -> None:
+    """Ask for what is written of an owner's newest member when another joins."""
+    if owned.first[owner] != 0:
+        prefetch(owned.owner, int64(owned.first[owner]) - 1)
 
 
 @compiled

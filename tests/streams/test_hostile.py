@@ -11,7 +11,7 @@ import pytest
 from thalweg.operators.fold.fates import FATES
 from thalweg.operators.fold.snapshot import state_bytes
 from thalweg.operators.machine.hashing import field_seed, key_of
-from thalweg.operators.structures.index import Index, Size, find
+from thalweg.operators.structures.index import BUCKET_CELLS, Index, Size, find
 from thalweg.operators.structures.table import Loss
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, encode_event
 from thalweg.schemas.records import LogRecord
@@ -67,7 +67,7 @@ def test_ids_of_one_bucket_fill_it_and_the_stash_and_nothing_else() -> None:
     outputs = partition.process(recorded(events, 0))
     reasons = {dict(letter.headers)["thalweg.reason"] for letter in outputs.dead_letters}
     lookup = partition.state.users.lookup
-    held = 8 + len(lookup.stash_keys)
+    held = BUCKET_CELLS + len(lookup.stash_keys)
     assert reasons == {b"no_room"}
     assert len(outputs.dead_letters) == count - held == partition.state.users.counts[Loss.REFUSED]
     assert lookup.size[Size.STASHED] == len(lookup.stash_keys)

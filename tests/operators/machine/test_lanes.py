@@ -10,14 +10,19 @@ from thalweg.operators.ftrl import descend as descend_one
 from thalweg.operators.machine.compiled import compiled, float32
 from thalweg.operators.machine.lanes import (
     LANES,
+    add_crossed_lanes,
     add_scaled_lanes,
+    clear_lanes,
     copy_bytes,
     descend_lanes,
+    descend_row_lanes,
     dot_lanes,
     gather_lanes,
     learn_pairs_lanes,
     move_lanes,
+    multiply_add_lanes,
     positive_lanes,
+    product_lanes,
     project_lanes,
     score_pairs_lanes,
     spread_lanes,
@@ -102,6 +107,19 @@ def _move(matrix: Floats, at: int, step: Floats, start: int, hidden: Floats, ran
 @compiled
 def _weigh(squares: Floats, at: int, gradient: Floats, start: int, weight: float, floor: float, step: Floats) -> float:
     return weigh_lanes(squares, at, gradient, start, weight, floor, step)
+
+
+@compiled
+def _descend_row(row: Floats, gradient: Floats, start: int, scale: float, rate: float, floor: float) -> None:
+    descend_row_lanes(row, gradient, start, scale, rate, floor)
+
+
+@compiled
+def _elementwise(out: Floats, at: int, a: Floats, b: Floats, c: Floats) -> None:
+    multiply_add_lanes(out[0], at, a, b, c)
+    product_lanes(out[1], at, a, b)
+    add_crossed_lanes(out[2], at, a, b, c)
+    clear_lanes(out[3], at)
 
 
 def sum_of(products: Floats) -> np.float32:
@@ -235,3 +253,28 @@ def test_projections(out: Floats, matrix: Floats, x: Floats, start: int, is_doub
         expected[start : start + LANES] += matrix[j, start : start + LANES] * x[0, j]
     _project(out[0], start, matrix, start, 24, x[0], 3)
     assert out[0].tobytes() == expected.tobytes()
+
+
+@given(rows(4, 24), rows(3, 24), st.integers(0, 16))
+def test_one_result_a_coordinate(out: Floats, made: Floats, at: int) -> None:
+    """Eight sums and products from where the rows are pointed at, each operation rounded, and no other is written."""
+    a, b, c = made
+    part, expected = slice(at, at + LANES), out.copy()
+    expected[0, part] = a[part] * b[part] + c[part]
+    expected[1, part] = a[part] * b[part]
+    expected[2, part] += a[part] + b[part] * (c[part] + F(1.0))
+    expected[3, part] = 0.0
+    _elementwise(out, at, a, b, c)
+    assert out.tobytes() == expected.tobytes()
+
+
+@given(rows(2, 24), FINITE, st.integers(0, 16))
+def test_steps_of_a_row_by_its_own_squares(made: Floats, scale: float, start: int) -> None:
+    """The second eight of a row have the sums of squares that the first eight's steps are divided by."""
+    row, gradient = np.abs(made[0]), made[1]
+    expected = row.copy()
+    g = F(scale) * gradient[start : start + LANES]
+    expected[LANES : 2 * LANES] += g * g
+    expected[:LANES] -= F(0.5) * g / np.sqrt(F(2.0) + expected[LANES : 2 * LANES])
+    _descend_row(row, gradient, start, F(scale), F(0.5), F(2.0))
+    assert row.tobytes() == expected.tobytes()
