@@ -420,8 +420,8 @@ def _read_pairs(
 ) -> None:
     """Write the statistics of each `step`-th pair of an impression to `out` [2 * pairs], from the `first` on.
 
-    Of two steps each was just found. What takes long is in loops of its own, so that a processor works at several pairs
-    at once.
+    Of two steps each was just found. What takes long is in loops apart, so that a processor works at several pairs at
+    once.
     """
     seen, counts = cross.pairs_seen, scratch.counts
     places = seen.row.shape[1]
