@@ -151,7 +151,6 @@ def fold_events(
         if scratch.halt[0] != 0 and event > first:
             scratch.halt[1] = 1
             return event
-        prefetching.prefetch_due(state, scratch)
         prefetching.prefetch_events(state, scratch, columns, event)
         if columns.kind[event] == Kind.IGNORED:
             set_fate(state, emitted, event, Fate.IGNORED)

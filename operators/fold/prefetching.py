@@ -15,7 +15,11 @@ LINE_INPUTS = 16  # float32 in a cache line
 
 @compiled
 def prefetch_events(state: State, scratch: Scratch, columns: Columns, event: int) -> None:
-    """Ask for what the next events will read: where ids will be looked for, two ahead; their rows, one ahead."""
+    """Ask for what the next events will read: where ids will be looked for, two ahead; their rows, one ahead.
+
+    Also for the rows of impressions whose labels are due next.
+    """
+    prefetch_due(state, scratch)
     following = event + 2
     has_pairs = cross.is_on(state.cross)
     if following < columns.kind.shape[0]:
