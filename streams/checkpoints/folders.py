@@ -62,12 +62,16 @@ def starts_at(section: CheckpointSection, topic: str, partition: int, other: int
 
     Raises CheckpointError as `store_at` does.
     """
+    return store_at(starts_of(section, topic, partition), topic, other, disk=disk)
+
+
+def starts_of(section: CheckpointSection, topic: str, partition: int) -> CheckpointSection:
+    """Return the section of what other partitions had learned where one began."""
     folder = f"{folder_of(msgspec.structs.replace(section, generation=0)).rstrip('/')}/{STARTS}/{topic}-{partition}"
-    inner = msgspec.structs.replace(section, generation=0, directory=folder, keep=KEPT_FOR_EVER)
-    return store_at(inner, topic, other, disk=disk)
+    return msgspec.structs.replace(section, generation=0, directory=folder, keep=KEPT_FOR_EVER)
 
 
-def partitions_at(section: CheckpointSection, topic: str) -> list[int]:
+def partitions_at(section: CheckpointSection, topic: str, *, disk: Disk | None = None) -> list[int]:
     """Return the partitions of a topic that have a folder. Raises CheckpointError where it can't be looked at."""
     folder = folder_of(section)
     if is_remote(folder):
@@ -76,6 +80,6 @@ def partitions_at(section: CheckpointSection, topic: str) -> list[int]:
             names = names_in(files, path)
     else:
         with refusing(Path(folder)):
-            names = LocalDisk().names(Path(folder))
+            names = (disk or LocalDisk()).names(Path(folder))
     found = (re.fullmatch(rf"{re.escape(topic)}-([0-9]{{1,9}})", name) for name in names)
     return sorted(int(match[1]) for match in found if match)

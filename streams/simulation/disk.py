@@ -104,7 +104,7 @@ class SimulatedDisk:
 
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder."""
-        return [path.name for path in self._files if path.parent == folder]
+        return [path.name for path in (*self._files, *self._folders) if path.parent == folder and path.name]
 
     def contents(self, folder: Path, ending: str) -> tuple[tuple[str, bytes], ...]:
         """Return names and bytes of the files in a folder whose names end so."""

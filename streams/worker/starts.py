@@ -11,7 +11,7 @@ Where a worker dies behind 2, the next one names the same file. Two merges that 
 fold takes the first.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from thalweg.schemas.events import Merge, encode_event
 from thalweg.schemas.origin import parse_origin
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.checkpoints.disk import Disk
-from thalweg.streams.checkpoints.folders import starts_at, store_at
+from thalweg.streams.checkpoints.folders import partitions_at, starts_at, starts_of, store_at
 from thalweg.streams.checkpoints.format import Checkpoint, CheckpointError, Identity, Store, header_of, origin_of
 from thalweg.streams.configuration.loading import CheckpointSection
 from thalweg.streams.partition.partition import Partition
@@ -87,7 +87,8 @@ class Starts:
         if not self.identity.configuration.features.context:
             return NO_NAMES
         try:
-            for other in self._others():
+            starts = starts_of(self.section, self.identity.topic, self.identity.partition)
+            for other in self._others(starts):
                 if (start := self._kept(other)) is not None:
                     return start
             for other in self._newest_first():
@@ -97,9 +98,10 @@ class Starts:
             raise Refusal(str(error)) from error
         return NO_OTHER
 
-    def _others(self) -> Iterator[int]:
-        """Yield the numbers of the other partitions."""
-        yield from (number for number in range(self.identity.partitions) if number != self.identity.partition)
+    def _others(self, section: CheckpointSection) -> list[int]:
+        """Return the other partitions that have a folder."""
+        there = partitions_at(section, self.identity.topic, disk=self.disk)
+        return [number for number in there if number != self.identity.partition]
 
     def _starts(self, other: int) -> Store:
         return starts_at(self.section, self.identity.topic, self.identity.partition, other, disk=self.disk)
@@ -120,7 +122,7 @@ class Starts:
     def _newest_first(self) -> list[int]:
         """Return the other partitions that have a checkpoint, that with the newest file first."""
         found = []
-        for other in self._others():
+        for other in self._others(self.section):
             store = store_at(self.section, self.identity.topic, other, disk=self.disk)
             for path in store.paths()[:1]:
                 with suppress(CheckpointError):  # its owner has newer ones by now, and let it go
