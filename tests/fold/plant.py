@@ -1,8 +1,12 @@
 """Plant each bug of `planted.toml`, one at a time, and see whether its test finds it: `python -m tests.fold.plant`.
 
 A bug is a piece of a source and what stands in its place. Each is planted in a process of its own, forked from one
-that has everything imported, the logs and what the specification makes of them. Everything runs interpreted.
+that has everything imported, the logs and what is expected of them. Everything runs interpreted.
 Numbers or files as arguments plant these bugs alone.
+
+What is expected of a comparison is the outcome of the fold without a bug, from which a bug has to lead twice as far
+away as fold and specification may be apart. In `make soak` it is the outcome of the specification itself, and the fold
+without a bug has to agree with it.
 """
 
 import contextlib
@@ -11,18 +15,18 @@ import importlib
 import io
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
-import tempfile
 import time
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from tests.fold.planting import ROOT, UnplantableError, live_functions, plant
+from tests.soak import SOAK
 
 BUGS = Path(__file__).with_name("planted.toml")
 PROCESSES = 2
@@ -30,14 +34,24 @@ LARGEST = 3e-5  # on logs this short the fold and its specification are nearer t
 SECONDS_MAX = 20.0  # of CPU, for one test
 STEP = 10  # events between two looks
 PYTEST = ["-q", "-x", "--assert=plain", "--noconftest", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
-FOUND, SURVIVED, PASSES = "found", "SURVIVED", "passes"
+FOUND, SURVIVED = "found", "SURVIVED"
 MISSING, UNPLANTABLE = "its place is MISSING or not the only one", "NOT PLANTED: it changes what is made at import"
 ENDLESS = "NOT ENDED in time: choose a test that finds it sooner"
-BROKEN, CONTROL = "BROKEN: the test fails without a bug", "without a bug"
+BROKEN = "BROKEN: without a bug, fold and specification do not agree"
 NO_PROGRAM = (NameError, AttributeError, ImportError, SyntaxError)
 """What a bug raises whose text no longer fits the source around it: it would be found whatever the tests verify."""
 
 Bug = dict[str, str]
+Case = tuple[str, str]
+"""A log and a configuration."""
+
+
+class Expected(NamedTuple):
+    """The outcome of a case; `counts`: scores and labels behind each `STEP` events; how far off a bug has to lead."""
+
+    outcome: Any
+    counts: list[tuple[int, int]]
+    apart_max: float
 
 
 class Failures:
@@ -58,8 +72,8 @@ def case_of(test: str) -> tuple[str, str, int]:
     return log, name, int(events)
 
 
-def compare(test: str, expected: Any) -> bool:
-    """Whether the fold agrees with the specification, looked at every few events: most bugs end it early."""
+def compare(test: str, expected: Expected) -> bool:
+    """Whether the fold agrees with what is expected, looked at every few events: most bugs end it early."""
     from thalweg.streams.partition.partition import Partition
 
     from tests.fold.agreement import Outcome, apart, outcome_of
@@ -69,14 +83,14 @@ def compare(test: str, expected: Any) -> bool:
     log, name, events = case_of(test)
     partition, records = Partition(configurations()[name]), LOGS[log](events)
     scores, labels = 0, 0
-    for first in range(0, events, STEP):
+    for step, first in enumerate(range(0, events, STEP)):
         found = outcome_of(partition.process(records[first : first + STEP]))
         ends = scores + len(found.scores), labels + len(found.labels)
-        due = Outcome(expected.scores[scores : ends[0]], expected.labels[labels : ends[1]])
-        if len(found.scores) and apart(found, due).max() > LARGEST:
+        due = Outcome(expected.outcome.scores[scores : ends[0]], expected.outcome.labels[labels : ends[1]])
+        if ends != expected.counts[step] or (len(found.scores) and apart(found, due).max() > expected.apart_max):
             return False
         scores, labels = ends
-    return (scores, labels) == (len(expected.scores), len(expected.labels))
+    return True
 
 
 def passes_pytest(test: str) -> bool:
@@ -94,17 +108,16 @@ def passes_pytest(test: str) -> bool:
     return code == 0
 
 
-def verdict(bug: Bug, expected: dict[str, Any]) -> str:
-    """Plant a bug and return whether its test finds it; without one, whether the test passes."""
-    is_control = bug["file"] == CONTROL
+def verdict(bug: Bug, expected: dict[Case, Expected]) -> str:
+    """Plant a bug and return whether its test finds it."""
+    test = bug["test"]
     try:
-        if not is_control:
-            if (ROOT / "operators" / bug["file"]).read_text(encoding="utf-8").count(bug["old"]) != 1:
-                return MISSING
-            plant(bug["file"], bug["old"], bug["new"])
+        if (ROOT / "operators" / bug["file"]).read_text(encoding="utf-8").count(bug["old"]) != 1:
+            return MISSING
+        plant(bug["file"], bug["old"], bug["new"])
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            test = bug["test"]
-            passes = compare(test, expected[test]) if test in expected else passes_pytest(test)
+            is_comparison = test.startswith("agree/")
+            passes = compare(test, expected[case_of(test)[:2]]) if is_comparison else passes_pytest(test)
     except UnplantableError:
         return UNPLANTABLE
     except (*NO_PROGRAM, SystemExit) as error:
@@ -113,12 +126,10 @@ def verdict(bug: Bug, expected: dict[str, Any]) -> str:
         return ENDLESS
     except Exception:  # a bug may break anything
         passes = False
-    if is_control:
-        return PASSES if passes else BROKEN
     return SURVIVED if passes else FOUND
 
 
-def judge(number: int, bug: Bug, expected: dict[str, Any], results: Any) -> None:
+def judge(number: int, bug: Bug, expected: dict[Case, Expected], results: Any) -> None:
     """Put a bug's verdict and the CPU seconds it took into the results."""
     began = time.process_time()
     signal.signal(signal.SIGVTALRM, signal.default_int_handler)
@@ -127,16 +138,28 @@ def judge(number: int, bug: Bug, expected: dict[str, Any], results: Any) -> None
     results.put((number, said, time.process_time() - began))
 
 
-def specify(tests: list[str], path: Path) -> None:
-    """Write what the specification makes of each comparison to a file."""
-    from tests.fold.agreement import of_the_specification
+def expect(case: tuple[str, str, int]) -> Expected | None:
+    """Return what is expected of a case; None where the fold without a bug is no match for its specification."""
+    from thalweg.streams.partition.partition import Partition
+
+    from tests.fold.agreement import Outcome, apart, of_the_specification, outcome_of
+    from tests.fold.configurations import configurations
     from tests.fold.logs import LOGS
 
-    made = {}
-    for test in tests:
-        log, name, events = case_of(test)
-        made[test] = of_the_specification(LOGS[log](events), name)
-    path.write_bytes(pickle.dumps(made))
+    log, name, events = case
+    partition, records = Partition(configurations()[name]), LOGS[log](events)
+    parts = [outcome_of(partition.process(records[first : first + STEP])) for first in range(0, events, STEP)]
+    whole = Outcome(
+        np.concatenate([part.scores for part in parts if len(part.scores)]),
+        [label for part in parts for label in part.labels],
+    )
+    lengths = [[len(part.scores), len(part.labels)] for part in parts]
+    counts = [(int(scores), int(labels)) for scores, labels in np.cumsum(lengths, axis=0)]
+    if not SOAK:
+        return Expected(whole, counts, 2 * LARGEST)
+    specified = of_the_specification(records, name)
+    agrees = whole.scores.shape == specified.scores.shape and whole.labels == specified.labels
+    return Expected(specified, counts, LARGEST) if agrees and apart(whole, specified).max() <= LARGEST else None
 
 
 def preload(bugs: list[Bug]) -> None:
@@ -163,14 +186,21 @@ def preload(bugs: list[Bug]) -> None:
     gc.freeze()  # forks collect what is their own, and copy nothing of this
 
 
-def controls(tests: list[str]) -> list[str]:
-    """Return what has to pass without a bug: the longest comparison of each case; the suite runs its own tests."""
-    cases = [case_of(test) for test in tests if test.startswith("agree/")]
-    longest = {(log, name): max(n for *of, n in cases if of == [log, name]) for log, name, _ in cases}
-    return [f"agree/{log}/{name}/{events}" for (log, name), events in longest.items()]
+def expect_all(bugs: list[Bug]) -> dict[Case, Expected | None]:
+    """Return what is expected of the longest comparison of each case, which a shorter one begins with."""
+    longest: dict[Case, int] = {}
+    for test in (bug["test"] for bug in bugs if bug["test"].startswith("agree/")):
+        log, name, events = case_of(test)
+        longest[log, name] = max(events, longest.get((log, name), 0))
+    cases = sorted(((*case, events) for case, events in longest.items()), key=lambda case: -case[2])
+    with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
+        found = pool.map(expect, cases, chunksize=1)
+        pool.close()
+        pool.join()
+    return {(log, name): made for (log, name, _), made in zip(cases, found, strict=True)}
 
 
-def run(chosen: list[Bug], expected: dict[str, Any]) -> list[tuple[Bug, str, float]]:
+def run(chosen: list[Bug], expected: dict[Case, Expected]) -> list[tuple[Bug, str, float]]:
     """Judge each in a fork, a few at once, and return the verdicts in the order they came."""
     context = multiprocessing.get_context("fork")
     results, judged = context.SimpleQueue(), []
@@ -193,17 +223,13 @@ def main() -> int:
     bugs: list[Bug] = tomllib.loads(BUGS.read_text(encoding="utf-8"))["bug"]
     named = {*sys.argv[1:]}
     wanted = [bug for n, bug in enumerate(bugs) if not named or {str(n), bug["file"]} & named]
-    tests = sorted({bug["test"] for bug in wanted})
     preload(wanted)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "expected"
-        comparisons = [test for test in tests if test.startswith("agree/")]
-        specified = multiprocessing.get_context("fork").Process(target=specify, args=(comparisons, path))
-        specified.start()
-        specified.join()
-        expected = pickle.loads(path.read_bytes())
-    judged = run([{"file": CONTROL, "what": test, "test": test} for test in controls(tests)] + wanted, expected)
-    failures = sum(said not in (FOUND, PASSES) for _, said, _ in judged)
+    expected = expect_all(wanted)
+    broken = [f"agree/{log}/{name}" for (log, name), made in expected.items() if made is None]
+    for case in broken:
+        sys.stdout.write(f"{BROKEN}: {case}\n")
+    judged = run(wanted, {case: made for case, made in expected.items() if made is not None}) if not broken else []
+    failures = len(broken) + sum(said != FOUND for _, said, _ in judged)
     usage = os.times()
     seconds = usage.user + usage.system + usage.children_user + usage.children_system
     sys.stdout.write(f"{len(wanted)} bugs planted in {seconds:.0f} CPU s, {failures} not found or tests that fail\n")

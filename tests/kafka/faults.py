@@ -7,7 +7,6 @@ scores moved again. What readers got in the end is compared, output by output, w
 import asyncio
 import resource
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter, deque
@@ -26,6 +25,7 @@ from thalweg.streams.mapping.keys import key_of
 from examples.live.events import events
 from tests.kafka.broker import Broker
 from tests.kafka.fleet import committed, end_offsets
+from tests.kafka.nursery import Worker
 from tests.kafka.scoring import Producing, Sent, Workers
 
 RATE = 2_500
@@ -234,7 +234,7 @@ def settled(workers: Workers) -> None:
     )
 
 
-def ready(workers: Workers) -> subprocess.Popen[bytes]:
+def ready(workers: Workers) -> Worker:
     """Start a worker and wait until it has all partitions, before there is any load: it may have to compile."""
     worker = workers.start()
     partitions = workers.loaded.topics.partitions
@@ -325,7 +325,7 @@ def rebalances(workers: Workers, times: int) -> list[float]:
     first = ready(workers)
     with moving(workers) as (_, follower):
         for _ in range(times):
-            others: list[subprocess.Popen[bytes]] = []
+            others: list[Worker] = []
             for _ in range(2):
                 # Faust leaves the third of three workers over four partitions without any until another one goes
                 closed = workers.closed(first)

@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -19,6 +17,8 @@ from aiokafka import TopicPartition as AiokafkaPartition
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import RetriableError
+
+from tests.kafka.nursery import Worker, nursery
 
 Answer = TypeVar("Answer")
 
@@ -168,7 +168,7 @@ class Fleet:
             "FAIL_AT": -1,
             "PENDING_BYTES_MAX": 8 << 20,
         } | {name.upper(): value for name, value in options.items()}
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Worker] = []
 
     def __enter__(self) -> "Fleet":
         self.folder.mkdir(exist_ok=True)
@@ -179,30 +179,20 @@ class Fleet:
             worker.kill()
             worker.wait()
 
-    def start(self, **environ: str) -> subprocess.Popen[bytes]:
+    def start(self, **environ: str) -> Worker:
         options = self.options | {"FOLDER": self.folder, "GROUP": self.group, "SOURCE": self.source}
         variables = {f"THALWEG_TEST_{name}": str(value) for name, value in options.items()}
-        command = [
-            sys.executable,
-            "-m",
-            "faust",
-            "-A",
-            "tests.kafka.block_worker",
-            "worker",
-            "-l",
-            "info",
-            "--without-web",
-        ]
-        with (self.folder / f"log-{len(self.workers)}").open("wb") as log:
-            worker = subprocess.Popen(command, env=os.environ | variables | environ, stdout=log, stderr=log)
+        arguments = ["-A", "tests.kafka.block_worker", "worker", "-l", "info", "--without-web"]
+        log = self.folder / f"log-{len(self.workers)}"
+        worker = nursery().start("faust", arguments, os.environ | variables | environ, log)
         self.workers.append(worker)
         return worker
 
-    def stop(self, worker: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
+    def stop(self, worker: Worker, number: signal.Signals = signal.SIGTERM) -> int:
         worker.send_signal(number)
         return worker.wait(90)
 
-    def log(self, worker: subprocess.Popen[bytes]) -> str:
+    def log(self, worker: Worker) -> str:
         return (self.folder / f"log-{self.workers.index(worker)}").read_text()
 
     def journal(self, what: str) -> list[tuple[int, int, int]]:

@@ -22,6 +22,7 @@ from thalweg.streams.partition.lessons import LessonBook
 from thalweg.streams.partition.partition import Partition
 
 from tests.kafka.fleet import end_offsets, records_of, wait_until
+from tests.kafka.nursery import Worker, nursery
 
 SMALL = {
     "TABLE__ROWS_LIMIT": "4096",
@@ -34,10 +35,9 @@ SMALL = {
 }
 """Limits under which a state is quickly made and soon full."""
 
-_WORKER = [sys.executable, "-c", "from thalweg.streams.commands import main; main()", "worker"]
-COMMANDS = {
-    "thalweg": _WORKER,
-    "thalweg, verbose": [*_WORKER, "--log-level", "debug"],
+FORKED = {"thalweg": ["worker"], "thalweg, verbose": ["worker", "--log-level", "debug"]}
+STARTED = {
+    "thalweg, started": [sys.executable, "-c", "from thalweg.streams.commands import main; main()", "worker"],
     "faust": [sys.executable, "-m", "faust", "-A", "thalweg.streams.app", "worker", "-l", "info"],
 }
 
@@ -86,8 +86,8 @@ class Workers:
         given = SMALL | own | settings
         self.environ = {f"THALWEG_{name}": str(value) for name, value in given.items() if value != ""}
         self.folder = folder
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self.stopped: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Worker] = []
+        self.stopped: list[Worker] = []
         self.events_per_s: list[float] = []
 
     @property
@@ -121,19 +121,23 @@ class Workers:
             worker.kill()
             worker.wait()
 
-    def start(self, by: str = "thalweg", **settings: str) -> subprocess.Popen[bytes]:
+    def start(self, by: str = "thalweg", **settings: str) -> Worker:
         environ = os.environ | self.environ | {f"THALWEG_{name}": text for name, text in settings.items()}
-        with (self.folder / f"log-{len(self.workers)}").open("wb") as log:
-            worker = subprocess.Popen(COMMANDS[by], env=environ, stdout=log, stderr=log)
+        path = self.folder / f"log-{len(self.workers)}"
+        if by in FORKED:
+            worker: Worker = nursery().start("thalweg", FORKED[by], environ, path)
+        else:
+            with path.open("wb") as log:
+                worker = subprocess.Popen(STARTED[by], env=environ, stdout=log, stderr=log)
         self.workers.append(worker)
         return worker
 
-    def stop(self, worker: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
+    def stop(self, worker: Worker, number: signal.Signals = signal.SIGTERM) -> int:
         self.stopped.append(worker)
         worker.send_signal(number)
         return worker.wait(90)
 
-    def kill_with_outputs_beyond(self, worker: subprocess.Popen[bytes], count: int = 100) -> None:
+    def kill_with_outputs_beyond(self, worker: Worker, count: int = 100) -> None:
         """SIGKILL a worker while at least so many scores lie on their topic that no checkpoint knows of.
 
         It is stopped before it is looked at, so that what was seen is what it dies with.
@@ -174,23 +178,23 @@ class Workers:
 
         wait_until(looked, why, seconds)
 
-    def log(self, worker: subprocess.Popen[bytes]) -> str:
+    def log(self, worker: Worker) -> str:
         return (self.folder / f"log-{self.workers.index(worker)}").read_text()
 
-    def suppressed(self, worker: subprocess.Popen[bytes]) -> list[int]:
+    def suppressed(self, worker: Worker) -> list[int]:
         """How many outputs each partition suppressed that this worker closed."""
         return [int(count) for count in re.findall(r"closed at offset \d+, (\d+) outputs suppressed", self.log(worker))]
 
-    def closed(self, worker: subprocess.Popen[bytes]) -> int:
+    def closed(self, worker: Worker) -> int:
         """How many times this worker closed a partition."""
         return len(self.suppressed(worker))
 
-    def opened(self, worker: subprocess.Popen[bytes]) -> dict[int, int]:
+    def opened(self, worker: Worker) -> dict[int, int]:
         """Where this worker went on, by partition, the last time."""
         found = re.findall(rf"{re.escape(self.source)}-(\d+) resumes at offset (\d+)", self.log(worker))
         return {int(partition): int(offset) for partition, offset in found}
 
-    def metrics_address(self, worker: subprocess.Popen[bytes]) -> str | None:
+    def metrics_address(self, worker: Worker) -> str | None:
         found = re.search(r"metrics at http://([\d.:]+)/", self.log(worker))
         return found and found[1]
 

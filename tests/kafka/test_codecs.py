@@ -98,7 +98,7 @@ def test_a_batch_that_cannot_be_read_is_named(
             monkeypatch.setenv(
                 "PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path / "without"), os.environ.get("PYTHONPATH")]))
             )
-            worker = workers.start()
+            worker = workers.start("thalweg, started")
             workers.stopped.append(worker)
             assert worker.wait(120) == 1
             assert workers.log(worker).splitlines()[-1].startswith(f"Error: {named}its library is missing")

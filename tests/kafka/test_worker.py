@@ -115,7 +115,7 @@ def test_over_sasl_ssl(own_broker: Broker, unique: Unique, tmp_path: Path, monke
 def test_absent_topics_are_refused(broker: str, unique: Unique, tmp_path: Path) -> None:
     """Both ways to start a worker end with status 1 and one line that names the command to run."""
     workers = Workers(broker, unique, tmp_path)
-    for by in ("thalweg", "faust"):
+    for by in ("thalweg, started", "faust"):
         worker = workers.start(by)
         assert worker.wait(120) == 1
         last = workers.log(worker).splitlines()[-1]
@@ -129,7 +129,7 @@ def test_a_refusal_on_the_way_ends_with_one_line(broker: str, unique: Unique, tm
     with Workers(broker, unique, tmp_path / "workers") as workers:
         workers.produce(lines(2000))
         delete_records(broker, workers.source, 0, 500)
-        for by in ("thalweg", "faust"):
+        for by in ("thalweg, started", "faust"):
             worker = workers.start(by)
             assert worker.wait(120) == 1, workers.log(worker)
             last = workers.log(worker).splitlines()[-1]
