@@ -46,6 +46,7 @@ MEANINGS = {
     "table.expire_time_ms_by_field": "The same for single fields, by name.",
     "learner.latent_initial": "The largest initial coordinate; the value derives from the key.",
     "learner.pair_initial": "Initial weight of two fields.",
+    "learner.user_item_initial": "Initial weight of user and item.",
     "learner.derived_initial": "Initial weight of two fields, one of which is derived.",
     "learner.interest_initial": "Initial weight of a field and an interest.",
     "learner.rate_prior": "Pseudo-exposures of rates at the overall rate.",

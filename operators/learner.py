@@ -52,10 +52,10 @@ class LearnerConfiguration(CrossConfiguration):
     of ever new values. `allow_pickle`: take a River classifier's pickle into checkpoints, which needs a key.
 
     `latent_size`: coordinates of a latent vector; `latent_initial`: the largest initial one. `pair_initial`: initial
-    weight of two fields; `derived_initial`, where one of them is derived; `interest_initial`, of a field and an
-    interest. `rate_initial`: initial weight of a field's rate. `rate_prior`: pseudo-exposures of rates;
-    `residual_half_life_ms`: of the residuals. `recent_items`: items the user acted on last that make a field.
-    `shown_items`: items the user was shown last, on earlier pages, that make another.
+    weight of two fields; `user_item_initial`, of user and item; `derived_initial`, where one is derived;
+    `interest_initial`, of a field and an interest. `rate_initial`: initial weight of a field's rate. `rate_prior`:
+    pseudo-exposures of rates; `residual_half_life_ms`: of the residuals. `recent_items`: items the user acted on last
+    that make a field. `shown_items`: items the user was shown last, on earlier pages, that make another.
     `interests`: whether the candidate's interest in the user's sequences is read; without, no long histories are kept.
     `alpha_…`: learning rates of weights, latent vectors, pairs and the dense level (`beta` is 1); `l1`, `l2`:
     regularisation of weights and vectors. `frozen_from_ms`: the stream time from which on no weight moves any more (0:
@@ -69,9 +69,10 @@ class LearnerConfiguration(CrossConfiguration):
     allow_pickle: bool = False
     latent_size: Annotated[int, within(1, 64)] = 8
     latent_initial: Annotated[float, within(0.0, FACTOR_MAX)] = 0.03
-    pair_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.5
-    derived_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.3
-    interest_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.2
+    pair_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.2
+    user_item_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 1.0
+    derived_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.15
+    interest_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.1
     rate_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.2
     rate_prior: Annotated[float, within(SHARE_MIN, PSEUDO_COUNT_MAX)] = 5.0
     residual_half_life_ms: Annotated[int, within(1, MS_MAX)] = 1_800_000
@@ -79,7 +80,7 @@ class LearnerConfiguration(CrossConfiguration):
     shown_items: Annotated[int, within(0, 32)] = 4
     interests: bool = True
     alpha_weight: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.03
-    alpha_latent: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.1
+    alpha_latent: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.3
     alpha_pair: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.1
     alpha_dense: Annotated[float, within(RATE_MIN, FACTOR_MAX)] = 0.05
     l1: Annotated[float, within(0.0, PSEUDO_COUNT_MAX)] = 0.0
@@ -181,6 +182,7 @@ def start_weights(learner: Learner, configuration: LearnerConfiguration) -> None
     c, fields = configuration, learner.pairs.shape[0]
     own, both = fields - derived.FIELDS, slice(ftrl.Part.WEIGHT, ftrl.Part.INITIAL + 1)
     learner.pairs[:, both] = c.pair_initial
+    learner.pairs[features.USER, both, features.ITEM] = c.user_item_initial
     learner.pairs[own:, both] = c.derived_initial
     learner.pairs[:, both, own:fields] = c.derived_initial
     learner.pairs[:, both, fields:] = c.interest_initial

@@ -44,6 +44,7 @@ class Learner:
         c = configuration.learner
         self.fields, self.size = fields, c.latent_size
         pairs = np.full((fields, fields + interests), c.pair_initial)
+        pairs[0, 1] = c.user_item_initial
         pairs[fields - 4 :] = pairs[:, fields - 4 : fields] = c.derived_initial
         pairs[:, fields:] = c.interest_initial
         self.pairs = Coordinates(pairs, c.alpha_pair)
