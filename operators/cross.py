@@ -27,10 +27,9 @@ from typing import Annotated, Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 from thalweg.operators import derived
-from thalweg.operators.features import ITEM, USER
-from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, uint64
-from thalweg.operators.machine.declare import Float32, Float64, Int32, Int64, UInt32, part, per, side_by_side, wiper
-from thalweg.operators.machine.hashing import cross as cross_key
+from thalweg.operators.features import ITEM
+from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64
+from thalweg.operators.machine.declare import Float32, Float64, Int32, Int64, UInt32, part, per, side_by_side
 from thalweg.operators.machine.hashing import uniform
 from thalweg.operators.machine.lanes import (
     LANES,
@@ -46,17 +45,12 @@ from thalweg.operators.machine.lanes import (
     spread_lanes,
     weigh_lanes,
 )
-from thalweg.operators.machine.numerics import log
-from thalweg.operators.machine.prefetch import prefetch
-from thalweg.operators.pages import Moment
-from thalweg.operators.rates import Odds, Prior, read_rate
-from thalweg.operators.structures import index, ownership, table
+from thalweg.operators.structures import index
 from thalweg.operators.structures.ownership import Owned
 from thalweg.operators.structures.table import Table
 from thalweg.schemas.bounds import ROWS_MAX, check, within
 
 RANKS_MAX = 16
-UPDATE_MS = 60_000  # a pair that was shown so lately is not put in order again
 PAIRS_MIN = 1_024
 V1, U1, V2, U2, LINEAR = range(5)
 MATRICES = 4
@@ -77,14 +71,13 @@ ROW_SIZE = 2 * LANES + 5
 FIRST, LAST, BEFORE = range(3)
 SHOWN_BEFORE, PACE_BEFORE = range(2)
 PAIR_KNOWN, PAIR_ACTED, PAIR_SHOWN, PAIR_BEFORE = range(4)
-NO_PAIR = -1.0  # in place of exposures
 OF_ONE, OF_PAIRS = 7, 4
 RATE_AT, LABELS_AT, SHOWN_AT, GAP_AT, AGE_AT, RESIDUAL_AT, PACE_AT = range(OF_ONE)
 """The statistics of user or item."""
 OWN, ONE = 2 * OF_ONE, 2 * OF_ONE + 1
 CROSS = ONE
 """Where the statistics have the network's own logit as served, x0 has the constant 1."""
-CROSS_SALT, PAIR_SALT = 0xC505, 0xC506
+CROSS_SALT = 0xC505
 TURNS = 4
 """Candidates whose pairs are looked for at once, a power of two."""
 
@@ -157,9 +150,6 @@ class Cross(NamedTuple):
         per("cross_pairs heads 2", "of further objectives: exposures with a known outcome, positives", dense=True),
     ]
     pairs_seen: Annotated[PairsSeen, part()]
-
-
-wipe_pair = wiper(Cross, "cross_pairs", but=("pairs", "owners"))
 
 
 class CrossScratch(NamedTuple):
@@ -266,326 +256,6 @@ def start_embedding(cross: Cross, row: int, key: int, seed: int) -> None:
     parts = cross.embedded.parts[row]
     for i in range(LANES):
         parts[i] = float32((2.0 * uniform(key, seed + CROSS_SALT + 1 + i) - 1.0) * EMBEDDING_INITIAL)
-
-
-@compiled
-def forget_pair(cross: Cross, pair: int) -> None:
-    """Free a pair."""
-    ownership.detach(cross.owners, pair)
-    table.release_row(cross.pairs, pair)
-    wipe_pair(cross, pair)
-
-
-@compiled
-def forget_pairs(cross: Cross, user: int) -> None:
-    """Free all pairs that are a user's alone."""
-    while True:
-        pair = ownership.first_of(cross.owners, user)
-        if pair < 0:
-            return
-        forget_pair(cross, pair)
-
-
-@compiled
-def evict_pairs(cross: Cross) -> None:
-    """Free the pair that was not shown for longest, with those that its page was the last to show."""
-    pair = table.oldest_row(cross.pairs)
-    page = cross.pairs.page[pair]
-    while pair >= 0:
-        forget_pair(cross, pair)
-        cross.pairs.counts[table.Loss.EVICTED] += 1
-        pair = table.next_of_page(cross.pairs, 0, page)
-
-
-@compiled
-def _resolve_pair(cross: Cross, key: int, owner: int, moment: Moment, is_kept: bool) -> int:
-    """Return a pair's row, made where it is new and kept; `owner` is the user whose alone it is, or -1."""
-    pair = index.find(cross.pairs.lookup, key)
-    if pair >= 0 or not is_kept:
-        return pair
-    if table.is_full(cross.pairs):
-        evict_pairs(cross)
-    pair = table.claim_row(cross.pairs, key, 0, moment.now_ms)
-    if pair < 0:
-        return pair
-    cross.pairs.page[pair] = table.tag_of(moment.page)
-    if owner >= 0:
-        ownership.attach(cross.owners, owner, pair)
-    return pair
-
-
-@compiled
-def resolve_pairs(
-    cross: Cross,
-    scratch: CrossScratch,
-    slot: int,
-    rows: npt.NDArray[np.int32],
-    keys: npt.NDArray[np.uint64],
-    user: int,
-    moment: Moment,
-    is_kept: bool,
-) -> None:
-    """Resolve the pairs of an impression to rows, and remember them in its slot; one that is not kept makes none.
-
-    `rows` [values]: user and item first; `keys` [fields or more], the first value of each field or 0.
-    """
-    for which in range(2):
-        _write_keys(cross, scratch, which, rows, keys)
-    for place in range(cross.pairs_seen.row.shape[1]):
-        _put_pair(cross, scratch, slot, place, user if place % 2 == USER else int64(-1), moment, is_kept)
-
-
-@compiled
-def resolve_shared_pairs(
-    cross: Cross,
-    scratch: CrossScratch,
-    slot: int,
-    rows: npt.NDArray[np.int32],
-    keys: npt.NDArray[np.uint64],
-    moment: Moment,
-    is_kept: bool,
-) -> None:
-    """Resolve the pairs of an impression's item, the user's left as they are; those that are not kept make none."""
-    _write_keys(cross, scratch, ITEM, rows, keys)
-    for place in range(ITEM, cross.pairs_seen.row.shape[1], 2):
-        _put_pair(cross, scratch, slot, place, int64(-1), moment, is_kept)
-
-
-@compiled
-def _write_keys(
-    cross: Cross, scratch: CrossScratch, which: int, rows: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]
-) -> None:
-    """Write the keys of the pairs of the user or the item, and ask for where they are."""
-    recent = recent_of(scratch.values)
-    for field in range(2, paired_of(scratch)):
-        key = uint64(0)
-        if rows[which] >= 0 and (which == ITEM or field < recent):
-            key = pair_key(which, keys[which], keys[field])
-        if key != uint64(0):
-            index.prefetch_key(cross.pairs.lookup, key)
-        scratch.keys[2 * (field - 2) + which] = key
-
-
-@compiled
-def pair_key(which: int, key: int, other: int) -> int:
-    """Return the key of the pair of the user or the item with another value; 0 where this is none."""
-    return uint64(0) if other == uint64(0) else cross_key(key, other, uint64(PAIR_SALT + which))
-
-
-@compiled
-def _put_pair(
-    cross: Cross, scratch: CrossScratch, slot: int, place: int, owner: int, moment: Moment, is_kept: bool
-) -> None:
-    """Resolve one pair, and remember it in an impression's slot."""
-    seen = cross.pairs_seen
-    pair = int64(-1)
-    if scratch.keys[place] != uint64(0):
-        pair = int64(_resolve_pair(cross, scratch.keys[place], owner, moment, is_kept))
-        prefetch_pair(cross, pair)
-    seen.row[slot, place] = pair
-    seen.generation[slot, place] = cross.pairs.generation[pair] if pair >= 0 else np.uint32(0)
-
-
-@compiled
-def read_statistics(
-    cross: Cross,
-    scratch: CrossScratch,
-    slot: int,
-    rows: npt.NDArray[np.int32],
-    rates: npt.NDArray[np.float32],
-    prior: Prior,
-    moment: Moment,
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Write the statistics of an impression to `out` [statistics], behind `resolve_pairs`.
-
-    `rows` [values]: user and item first; `rates` [4], rate and residual of the user and of the item.
-    """
-    clear(out)
-    for which in range(2):
-        _read_of_one(cross, which, int64(rows[which]), rates, moment, out)
-    _read_pairs(cross, scratch, slot, 0, 1, prior, moment, out[2 * LANES :])
-
-
-@compiled
-def _read_pairs(
-    cross: Cross,
-    scratch: CrossScratch,
-    slot: int,
-    first: int,
-    step: int,
-    prior: Prior,
-    moment: Moment,
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Write the statistics of each `step`-th pair of an impression to `out` [2 * pairs], from the `first` on.
-
-    Of two steps each was just found. What takes long is in loops apart, so that a processor works at several pairs at
-    once.
-    """
-    seen, counts = cross.pairs_seen, scratch.counts
-    places = seen.row.shape[1]
-    pairs = (places - first + step - 1) // step
-    known, acted, shown = counts[0, :pairs], counts[1, :pairs], counts[2, :pairs]
-    for number in range(pairs):
-        place = first + step * number
-        pair = int64(seen.row[slot, place])
-        known[number], acted[number], shown[number] = NO_PAIR, 0.0, 0.0
-        if pair >= 0 and (step > 1 or table.is_current(cross.pairs, pair, seen.generation[slot, place])):
-            its = cross.counted.counts[pair]
-            is_counted = cross.counted.page[pair] == moment.page
-            known[number], acted[number] = its[PAIR_KNOWN], its[PAIR_ACTED]
-            shown[number] = its[PAIR_BEFORE if is_counted else PAIR_SHOWN]
-    rates = counts[3, :pairs]
-    for number in range(pairs):
-        rates[number] = read_rate(known[number], acted[number], prior)
-    for number in range(pairs):
-        shown[number] = log(1.0 + shown[number])
-    for number in range(pairs):
-        at = 2 * (first + step * number)
-        out[at], out[at + 1] = 0.0, 0.0
-        if known[number] != NO_PAIR:
-            out[at], out[at + 1] = rates[number], shown[number]
-
-
-@compiled
-def read_item_statistics(
-    cross: Cross,
-    scratch: CrossScratch,
-    slot: int,
-    rows: npt.NDArray[np.int32],
-    rates: npt.NDArray[np.float32],
-    prior: Prior,
-    moment: Moment,
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Write the statistics of the item and of its pairs, just found by `pairs_ahead`; the user's stay as they are."""
-    clear(out[OF_ONE * ITEM : OF_ONE * (ITEM + 1)])
-    _read_of_one(cross, int64(ITEM), int64(rows[ITEM]), rates, moment, out)
-    _read_pairs(cross, scratch, slot, ITEM, 2, prior, moment, out[2 * LANES :])
-
-
-@compiled
-def _read_of_one(
-    cross: Cross,
-    which: int,
-    row: int,
-    rates: npt.NDArray[np.float32],
-    moment: Moment,
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Write the statistics of the user or of the item where it has a row; exposures are those before its page."""
-    at = OF_ONE * which
-    if row >= 0:
-        parts, seen_ms = cross.embedded.parts[row], cross.embedded.seen_ms[row]
-        is_counted = cross.embedded.page[row] == moment.page
-        shown = cross.embedded.before[row, SHOWN_BEFORE] if is_counted else parts[SHOWN]
-        out[at + RATE_AT] = rates[2 * which + Odds.RATE]
-        out[at + RESIDUAL_AT] = rates[2 * which + Odds.RESIDUAL]
-        out[at + LABELS_AT] = parts[LABELS]
-        if shown > 0.0:
-            out[at + SHOWN_AT] = log(1.0 + float64(shown))
-            out[at + GAP_AT] = _log_seconds(moment.now_ms - seen_ms[BEFORE if is_counted else LAST])
-            out[at + AGE_AT] = _log_seconds(moment.now_ms - seen_ms[FIRST])
-            out[at + PACE_AT] = cross.embedded.before[row, PACE_BEFORE] if is_counted else parts[PACE]
-
-
-@compiled
-def prefetch_pair(cross: Cross, pair: int) -> None:
-    """Ask for what is read of a pair; -1 is none."""
-    if pair >= 0:
-        prefetch(cross.counted.page, pair)
-        prefetch(cross.pairs.key, pair)  # and what else the table has of it
-        if cross.of_heads.shape[1] > 0:
-            prefetch(cross.of_heads, pair)
-
-
-@compiled
-def prefetch_pairs(cross: Cross, slot: int) -> None:
-    """Ask for the pairs of a waiting impression."""
-    for place in range(cross.pairs_seen.row.shape[1]):
-        prefetch_pair(cross, int64(cross.pairs_seen.row[slot, place]))
-
-
-@compiled
-def _log_seconds(ms: int) -> float:
-    return log(1.0 + max(ms, 0) / 1000.0)
-
-
-@compiled
-def count_one(cross: Cross, row: int, moment: Moment) -> None:
-    """Count an exposure of a user or an item, whose row this is; the rest of its page does not see it."""
-    parts, seen_ms = cross.embedded.parts[row], cross.embedded.seen_ms[row]
-    if cross.embedded.page[row] != moment.page:
-        cross.embedded.page[row] = moment.page
-        cross.embedded.before[row, SHOWN_BEFORE], cross.embedded.before[row, PACE_BEFORE] = parts[SHOWN], parts[PACE]
-        seen_ms[BEFORE] = seen_ms[LAST]
-        if parts[SHOWN] > 0.0:
-            share = max(float64(RECENT_SHARE), 1.0 / float64(parts[SHOWN]))
-            gap = _log_seconds(moment.now_ms - seen_ms[LAST])
-            parts[PACE] += float32(share * (gap - float64(parts[PACE])))
-    if parts[SHOWN] == 0.0:
-        seen_ms[FIRST] = moment.now_ms
-    parts[SHOWN] += float32(1.0)
-    seen_ms[LAST] = moment.now_ms
-
-
-@compiled
-def see_no_pairs(cross: Cross, slot: int) -> None:
-    """Note that a slot has no pairs."""
-    seen = cross.pairs_seen
-    for place in range(seen.row.shape[1]):
-        seen.row[slot, place] = -1
-
-
-@compiled
-def count_shown(cross: Cross, slot: int, rows: npt.NDArray[np.int32], moment: Moment) -> None:
-    """Count an impression with its user, its item and its pairs; `rows` [values]: user and item first."""
-    for which in range(2):
-        row = int64(rows[which])
-        if row >= 0:
-            count_one(cross, row, moment)
-    seen = cross.pairs_seen
-    for place in range(seen.row.shape[1]):
-        pair = int64(seen.row[slot, place])
-        if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
-            counts = cross.counted.counts[pair]
-            if cross.counted.page[pair] != moment.page:
-                cross.counted.page[pair] = moment.page
-                counts[PAIR_BEFORE] = counts[PAIR_SHOWN]
-            counts[PAIR_SHOWN] += float32(1.0)
-            if moment.now_ms - cross.pairs.updated_ms[pair] >= UPDATE_MS:
-                table.update_row(cross.pairs, pair, moment.now_ms)
-                cross.pairs.page[pair] = table.tag_of(moment.page)
-
-
-@compiled
-def count_label(
-    cross: Cross, slot: int, rows: npt.NDArray[np.int32], shown: float, acted: float, overall: float
-) -> None:
-    """Count an outcome with user, item and pairs; `shown` 1 the first time, `acted` what its label is, or is more.
-
-    `rows` [values]: user and item first; `overall` is the overall rate. A negative that stands for several counts as so
-    many, and moves the running mean as one of a share that stays below 1.
-    """
-    for which in range(2):
-        row = rows[which]
-        if row >= 0:
-            parts = cross.embedded.parts[row]
-            parts[LABELS] += step_of_mean(parts[LABELS], shown, acted, overall)
-    seen = cross.pairs_seen
-    for place in range(seen.row.shape[1]):
-        pair = int64(seen.row[slot, place])
-        if table.is_current(cross.pairs, pair, seen.generation[slot, place]):
-            cross.counted.counts[pair, PAIR_KNOWN] += float32(shown)
-            cross.counted.counts[pair, PAIR_ACTED] += float32(acted)
-
-
-@compiled
-def step_of_mean(mean: float, shown: float, acted: float, overall: float) -> float:
-    """Return by how much an outcome moves a running mean of labels less the `overall` rate, as `count_label` has it."""
-    share = RECENT_SHARE / (1.0 + RECENT_SHARE * max(shown - 1.0, 0.0))
-    return float32(share) * float32(acted - shown * (float64(mean) + overall))
 
 
 @compiled

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import cross, ftrl
+from thalweg.operators import cross, cross_statistics, ftrl
 from thalweg.operators.cross import Cross, CrossScratch
 from thalweg.operators.delay import Delays
 from thalweg.operators.features import FeaturesSeen
@@ -238,12 +238,12 @@ def count_label(
     acted: float,
     overall: float,
 ) -> None:
-    """Count a head's outcome with user, item and pairs, as `cross.count_label` does the first one's."""
+    """Count a head's outcome with user, item and pairs, as `cross_statistics.count_label` does the first one's."""
     for which in range(2):
         row = int64(rows[which])
         if row >= 0:
             its = heads.network[row, head]
-            its[LABELS] += cross.step_of_mean(its[LABELS], shown, acted, overall)
+            its[LABELS] += cross_statistics.step_of_mean(its[LABELS], shown, acted, overall)
     seen = cross_state.pairs_seen
     for place in range(seen.row.shape[1]):
         pair = int64(seen.row[slot, place])

@@ -7,7 +7,8 @@ differ in the item alone.
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.cross import TURNS, Cross, CrossScratch, pair_key, paired_of, prefetch_pair, recent_of
+from thalweg.operators.cross import TURNS, Cross, CrossScratch, paired_of, recent_of
+from thalweg.operators.cross_pairs import pair_key, prefetch_pair
 from thalweg.operators.features import ITEM, USER
 from thalweg.operators.machine.compiled import compiled, int64, uint64
 from thalweg.operators.machine.prefetch import prefetch

@@ -1,6 +1,6 @@
 """A feedback that names no impression arrives: one that waits is found for it, or it is a behaviour by itself."""
 
-from thalweg.operators import cross, features, joiner, seen
+from thalweg.operators import cross, cross_pairs, cross_statistics, features, joiner, seen
 from thalweg.operators.behaviors import Behavior
 from thalweg.operators.features import Value
 from thalweg.operators.fold import fates, feedback, learning, reading, room, users
@@ -73,11 +73,11 @@ def behave(
         dead_letter(state, emitted, event, fates.NO_ROOM)
         return
     users.own_slot(state, user, slot)
-    cross.see_no_pairs(state.cross, slot)
+    cross_pairs.see_no_pairs(state.cross, slot)
     value = Value(columns.item[event], int64(features.ITEM), int64(-1))
     item = reading.ensure_row(state, parameters, value, moment)
     if item >= 0 and cross.is_on(state.cross):
-        cross.count_one(state.cross, item, moment)
+        cross_statistics.count_one(state.cross, item, moment)
     behavior = Behavior(user, parameters.acted, item, columns.ts_ms[event])
     learning.extend_with_item(state, parameters, scratch.sdim, behavior, moment.now_ms)
     seen.remember(state.seen_items, user, columns.item[event], parameters.seen_length)

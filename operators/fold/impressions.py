@@ -1,6 +1,6 @@
 """An impression arrives: it is scored, emitted, and waits for its outcome."""
 
-from thalweg.operators import clock, cross, derived, joiner
+from thalweg.operators import clock, cross, cross_statistics, derived, joiner
 from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold import fates, feedback, objectives, reading, room, scoring, teaching, users
 from thalweg.operators.fold.columns import Columns
@@ -111,7 +111,7 @@ def keep_impression(
     moment = reading.moment_on(state, parameters, state.page.arrival[0])
     derived.count_exposure(state.visits, user, columns.item[event], moment)
     if cross.is_on(state.cross):
-        cross.count_shown(state.cross, slot, state.features_seen.row[slot], moment)
+        cross_statistics.count_shown(state.cross, slot, state.features_seen.row[slot], moment)
     for objective in range(parameters.joiner.window_ms.shape[0]):
         if joiner.label_of(waiting, slot, objective) == 1:
             feedback.take_positive(state, parameters, emitted, slot, objective)

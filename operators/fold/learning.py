@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from thalweg.operators import behaviors, cross, error_memory, features, ftrl, joiner, learner, rates
+from thalweg.operators import behaviors, cross, cross_statistics, error_memory, features, ftrl, joiner, learner, rates
 from thalweg.operators.behaviors import Behavior
 from thalweg.operators.fold import layout, scoring, users
 from thalweg.operators.fold.layout import Extra
@@ -70,7 +70,7 @@ def count_outcome(state: State, parameters: Parameters, slot: int, shown: float,
             rates.add_outcome(value_rates.sums, row, shown, acted, expected, lately)
     if cross.is_on(state.cross):
         mean = rates.overall_prior(value_rates, now_ms, parameters.learner.rates).mean
-        cross.count_label(state.cross, slot, state.features_seen.row[slot], shown, acted, mean)
+        cross_statistics.count_label(state.cross, slot, state.features_seen.row[slot], shown, acted, mean)
 
 
 @compiled

@@ -9,7 +9,20 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import clock, cross, delay, derived, error_memory, features, ftrl, joiner, lessons, pages
+from thalweg.operators import (
+    clock,
+    cross,
+    cross_pairs,
+    cross_statistics,
+    delay,
+    derived,
+    error_memory,
+    features,
+    ftrl,
+    joiner,
+    lessons,
+    pages,
+)
 from thalweg.operators.features import Value
 from thalweg.operators.fold import fates, layout, learning, prefetching, ranking, reading, scoring
 from thalweg.operators.fold.columns import Columns
@@ -422,9 +435,9 @@ def resolve_rest(
     """Find the item's pairs and what the error memory has of the lesson; where it `is_first`, count the exposure."""
     rows = state.features_seen.row[slot]
     if cross.is_on(state.cross):
-        cross.see_no_pairs(state.cross, slot)
-        cross.resolve_shared_pairs(state.cross, scratch.cross, slot, rows, scratch.keys, moment, is_first)
+        cross_pairs.see_no_pairs(state.cross, slot)
+        cross_pairs.resolve_shared_pairs(state.cross, scratch.cross, slot, rows, scratch.keys, moment, is_first)
         if is_first:
-            cross.count_shown(state.cross, slot, rows, moment)
+            cross_statistics.count_shown(state.cross, slot, rows, moment)
     logit = log_odds(scoring.base_of(state, parameters, slot))
     error_memory.locate_keyed(state.memory, state.memory_reads, slot, parameters.memory, scratch.keys, logit, False)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import behaviors, cross, error_memory, pairs_ahead
+from thalweg.operators import behaviors, cross, cross_pairs, error_memory, pairs_ahead
 from thalweg.operators.derived import DerivedValues
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.state import Scratch, State
@@ -157,7 +157,7 @@ def prefetch_due(state: State, scratch: Scratch) -> None:
 def prefetch_rows(state: State, slot: int) -> None:
     """Ask for the rows that will learn from an impression, all cache lines of each, and the errors near it."""
     error_memory.prefetch_errors(state.memory, state.memory_reads, slot)
-    cross.prefetch_pairs(state.cross, slot)
+    cross_pairs.prefetch_pairs(state.cross, slot)
     for value in range(state.features_seen.counts[slot]):
         prefetch_learned(state, int64(state.features_seen.row[slot, value]))
 

@@ -6,6 +6,8 @@ from thalweg.operators import (
     attention,
     behaviors,
     cross,
+    cross_pairs,
+    cross_statistics,
     derived,
     facts,
     features,
@@ -100,7 +102,7 @@ def resolve_values(
         add_value(state, parameters, given, slot, added, making, moment)
     if cross.is_on(state.cross):
         rows = state.features_seen.row[slot]
-        cross.resolve_pairs(state.cross, scratch.cross, slot, rows, keys, user, moment, making == KEPT)
+        cross_pairs.resolve_pairs(state.cross, scratch.cross, slot, rows, keys, user, moment, making == KEPT)
 
 
 @compiled
@@ -230,7 +232,9 @@ def replace_item(
     if cross.is_on(state.cross):
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
         of_both = inputs[: 2 * (features.ITEM + 1)]
-        cross.read_item_statistics(state.cross, scratch.cross, slot, rows, of_both, prior, moment, statistics)
+        cross_statistics.read_item_statistics(
+            state.cross, scratch.cross, slot, rows, of_both, prior, moment, statistics
+        )
         head_scoring.read_statistics(state, parameters, slot, moment.now_ms)
 
 
@@ -268,7 +272,7 @@ def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: 
         prior = rates.overall_prior(state.learner.rates, moment.now_ms, parameters.learner.rates)
         of_both = inputs[: 2 * (features.ITEM + 1)]
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
-        cross.read_statistics(state.cross, scratch.cross, slot, rows, of_both, prior, moment, statistics)
+        cross_statistics.read_statistics(state.cross, scratch.cross, slot, rows, of_both, prior, moment, statistics)
         head_scoring.read_statistics(state, parameters, slot, moment.now_ms)
 
 

@@ -1,6 +1,6 @@
 """Room for what arrives, made by forgetting the oldest before its time."""
 
-from thalweg.operators import cross, features, joiner
+from thalweg.operators import cross_pairs, features, joiner
 from thalweg.operators.fold import users
 from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, State, wipe_value
@@ -67,7 +67,7 @@ def make_page_room(state: State) -> None:
             wipe_value(state, row)
             row = table.next_of_page(state.features, list_of, page)
     while not has_page_room(state.cross.pairs):
-        cross.evict_pairs(state.cross)
+        cross_pairs.evict_pairs(state.cross)
 
 
 @compiled

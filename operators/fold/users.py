@@ -3,7 +3,7 @@
 A user with waiting impressions is pinned: neither expiry nor the limit takes the user away from under them.
 """
 
-from thalweg.operators import behaviors, cross, facts, features, joiner
+from thalweg.operators import behaviors, cross_pairs, facts, features, joiner
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.state import Parameters, State, wipe_slot, wipe_user, wipe_value
 from thalweg.operators.joiner import Status
@@ -53,7 +53,7 @@ def forget_user(state: State, row: int) -> None:
         features.free_feature(state.features, state.user_rows, feature)
         wipe_value(state, feature)
     facts.forget_user(state.facts, row)
-    cross.forget_pairs(state.cross, row)
+    cross_pairs.forget_pairs(state.cross, row)
     behaviors.forget_histories(state.behaviors, row)
     table.release_row(state.users, row)
     wipe_user(state, row)
