@@ -81,7 +81,7 @@ def read_batch(value: bytes | memoryview, start: int = 0) -> Batch:
         raise BadLessonsError(f"lessons of version {version}, this version of thalweg reads {VERSION}")
     if length < HEADER_BYTES + NAME_BYTES * names or start + length > len(value) or count < 1:
         raise BadLessonsError(f"the batch of lessons at byte {start} is not whole")
-    hashes = struct.unpack_from(f"<{names}I", value, start + HEADER_BYTES)
+    hashes = struct.unpack_from(f"<{names}I", value, start + HEADER_BYTES) if names else ()
     return Batch(version, length, source, count, first, layout, Cause(offset, ordinal), hashes)
 
 

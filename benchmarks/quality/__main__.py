@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.quality import (
+    absences,
     delays,
     drift,
     frozen,
@@ -42,6 +43,7 @@ PARTS = {
     "own_model": own_model.tables,
     "river_model": river_model.tables,
     "partitions": partitions.tables,
+    "absences": absences.tables,
 }
 
 

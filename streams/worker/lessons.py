@@ -9,7 +9,7 @@ memory or from the topic again. What does not fit into memory is read while the 
 """
 
 import asyncio
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from thalweg.streams.kafka.lessons_topic import Placed
 from thalweg.streams.partition.lessons import AT_ONCE_BYTES, LessonsLayoutError, LessonsMissingError
 from thalweg.streams.refusal import Refusal
 from thalweg.streams.worker.ports import Clock, InThread, LessonsTopic
-from thalweg.streams.worker.shelf import SCAN_RECORDS, Held, Marks, Run, Shelf, since
+from thalweg.streams.worker.shelf import SCAN_RECORDS, Batches, Held, Marks, Run, Shelf, since
 from thalweg.streams.worker.starts import Arrays, Start, learned_in
 
 RETRY_S = 0.1
@@ -163,12 +163,12 @@ class SharedLessons:
                 found[source] = max(0, self._shelf.last(source) - min(learned))
         return found
 
-    async def fetch(self, source: int, first: int, upto: int) -> list[bytes]:
+    async def fetch(self, source: int, first: int, upto: int) -> Batches:
         """Return batches from the one with lesson `first` on, some up to `upto`, from memory or the topic.
 
         Raises LessonsMissingError where they are gone, Refusal where they do not come.
         """
-        if found := self._held(source, first, upto):
+        if (found := self._held(source, first, upto)).lasts:
             return found
         deadline = _now() + self._settings.wait_ms / 1000
         is_last = False
@@ -180,7 +180,7 @@ class SharedLessons:
                 await self._find(source, first, upto)
             else:
                 await asyncio.sleep(RETRY_S)
-            if found := self._held(source, first, upto):
+            if (found := self._held(source, first, upto)).lasts:
                 return found
         raise Refusal(
             f"lessons {first} to {upto} of partition {source}, which the log names, did not come within "
@@ -189,10 +189,10 @@ class SharedLessons:
             "too short"
         )
 
-    def _held(self, source: int, first: int, upto: int) -> list[bytes]:
+    def _held(self, source: int, first: int, upto: int) -> Batches:
         """Return batches in memory from the one with lesson `first` on, none where it is not there."""
-        run = self._runs.get(source)
-        return self._shelf.since(source, first, upto) or ([] if run is None else since(run.batches, first, upto))
+        found, run = self._shelf.since(source, first, upto), self._runs.get(source)
+        return found if found.lasts or run is None else since(run.batches, first, upto)
 
     async def _run(self) -> None:
         try:
@@ -397,7 +397,7 @@ class PartitionLessons:
         self._shared, self._partition, self._state_at, self._in_thread = shared, partition, state_at, in_thread
         self._states: dict[str, Arrays] = {}
         self._loop = asyncio.get_running_loop()
-        self._batches: dict[int, tuple[list[int], list[bytes]]] = {}
+        self._batches: dict[int, Batches] = {}
 
     async def make_ready(self, merges: Sequence[Merge], learned: Sequence[int], *, has_begun: bool = True) -> None:
         """Bring together what merges name, in memory as far as there is room.
@@ -423,7 +423,7 @@ class PartitionLessons:
                 while source != self._partition and at[source] < upto and size < self._shared.bytes_max:
                     found = await self._shared.fetch(source, at[source] + 1, upto)
                     at[source] = self._add(source, found)
-                    size += sum(map(len, found))
+                    size += sum(map(len, found.values))
 
     def shared(self, start: str) -> Arrays:
         """Return the arrays of another partition's state, as `LessonSource.shared` does."""
@@ -431,7 +431,7 @@ class PartitionLessons:
 
     def read(self, source: int, first: int, upto: int) -> bytes:
         """Return batches as `LessonSource.read` does; what was not brought together is waited for."""
-        lasts, values = self._batches.get(source, ([], []))
+        lasts, values = self._batches.get(source, Batches([], []))
         place = bisect_left(lasts, first)
         if place < len(lasts) and read_batch(values[place]).first <= first:
             return b"".join(values[place : bisect_left(lasts, upto) + 1])
@@ -439,16 +439,15 @@ class PartitionLessons:
             asyncio.get_running_loop()
         except RuntimeError:
             found = asyncio.run_coroutine_threadsafe(self._shared.fetch(source, first, upto), self._loop).result()
-            return b"".join(found)
+            return b"".join(found.values)
         raise LessonsMissingError(source, first, upto, "they can't be waited for where the fold runs")
 
-    def _add(self, source: int, found: Sequence[bytes]) -> int:
-        lasts, values = self._batches.setdefault(source, ([], []))
-        for value in found:
-            last = read_batch(value).last
-            if not lasts or last > lasts[-1]:
-                lasts.append(last)
-                values.append(value)
+    def _add(self, source: int, found: Batches) -> int:
+        """Put batches behind those of a source, but for what is there; return the number of the last lesson."""
+        lasts, values = self._batches.setdefault(source, Batches([], []))
+        fresh = bisect_right(found.lasts, lasts[-1]) if lasts else 0
+        lasts += found.lasts[fresh:]
+        values += found.values[fresh:]
         return lasts[-1]
 
 

@@ -1,6 +1,6 @@
 """Lessons in a worker's memory, the newest of each source, and where on the topic older ones are."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,6 +11,13 @@ from thalweg.streams.partition.lessons import AT_ONCE_BYTES
 SCAN_RECORDS = 256
 """So many records may be read in vain before the one that is looked for."""
 MARKS_MAX = 1_024
+
+
+class Batches(NamedTuple):
+    """Batches of one source, none missing in between: the number of the last lesson of each, and its bytes."""
+
+    lasts: list[int]
+    values: list[bytes]
 
 
 class Held(NamedTuple):
@@ -48,15 +55,56 @@ class Marks:
         return max(begin, low), max(begin, min(end, high))
 
 
+class Row:
+    """The batches of one source in memory, none missing in between; what was taken off is not counted any more."""
+
+    def __init__(self, first: int) -> None:
+        """Start empty, with this lesson as the next one."""
+        self.first = first
+        self._lasts: list[int] = []
+        self._values: list[bytes] = []
+        self._ends: list[int] = []
+        """Bytes of all batches up to and with each, since the row was begun."""
+        self._off = 0
+
+    def add(self, last: int, value: bytes) -> None:
+        """Put a batch behind the others."""
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(value))
+        self._lasts.append(last)
+        self._values.append(value)
+
+    def take_off(self) -> int:
+        """Remove the oldest batch and return its bytes; 0 where there is none."""
+        if self._off == len(self._lasts):
+            return 0
+        size = len(self._values[self._off])
+        self._values[self._off] = b""
+        self.first = self._lasts[self._off] + 1
+        self._off += 1
+        if 2 * self._off > len(self._lasts) > SCAN_RECORDS:
+            del self._lasts[: self._off], self._values[: self._off], self._ends[: self._off]
+            self._off = 0
+        return size
+
+    def since(self, first: int, upto: int) -> Batches:
+        """Return batches as `Shelf.since` does."""
+        begin = bisect_left(self._lasts, first, self._off)
+        if first < self.first or begin == len(self._lasts):
+            return Batches([], [])
+        before = self._ends[begin] - len(self._values[begin])
+        last = min(bisect_left(self._lasts, upto, begin), bisect_left(self._ends, before + AT_ONCE_BYTES, begin))
+        return Batches(self._lasts[begin : last + 1], self._values[begin : last + 1])
+
+
 class Shelf:
     """The newest batches of each source, as many as a limit of bytes has room for, in memory."""
 
     def __init__(self, bytes_max: int) -> None:
         """Start empty."""
         self._bytes_max = bytes_max
-        self._batches: dict[int, deque[Held]] = {}
+        self._rows: dict[int, Row] = {}
         self._lasts: dict[int, int] = {}
-        self._order: deque[int] = deque()
+        self._order: deque[Row] = deque()
         self.bytes = 0
 
     def last(self, source: int) -> int:
@@ -65,30 +113,28 @@ class Shelf:
 
     def first(self, source: int) -> int:
         """Return the number of the first lesson in memory; where there is none, the one that comes next."""
-        batches = self._batches.get(source)
-        return batches[0].first if batches else self.last(source) + 1
+        return self._rows[source].first if source in self._rows else 1
 
     def add(self, batch: Batch, value: bytes) -> None:
         """Add a batch behind the last of its source; one that leaves lessons out is the first again."""
         source, last = batch.source, self.last(batch.source)
         if batch.last <= last:
             return
-        batches = self._batches.setdefault(source, deque())
-        if batch.first > last + 1:
-            self.bytes -= sum(len(each) for *_, each in batches)
-            batches.clear()
-        batches.append(Held(batch.first, batch.last, value))
+        row = self._rows.get(source)
+        if row is None or batch.first > last + 1:
+            while row is not None and (size := row.take_off()):
+                self.bytes -= size
+            row = self._rows[source] = Row(batch.first)
+        row.add(batch.last, value)
         self._lasts[source] = batch.last
-        self._order.append(source)
+        self._order.append(row)
         self.bytes += len(value)
         while self.bytes > self._bytes_max:
-            oldest = self._batches[self._order.popleft()]
-            if oldest:
-                self.bytes -= len(oldest.popleft().value)
+            self.bytes -= self._order.popleft().take_off()
 
-    def since(self, source: int, first: int, upto: int) -> list[bytes]:
+    def since(self, source: int, first: int, upto: int) -> Batches:
         """Return batches from the one with lesson `first` on, about a megabyte; none where it is not in memory."""
-        return since(self._batches.get(source, ()), first, upto)
+        return self._rows[source].since(first, upto) if source in self._rows else Batches([], [])
 
 
 class Run(NamedTuple):
@@ -103,17 +149,18 @@ class Run(NamedTuple):
         return self.batches[-1].last + 1
 
 
-def since(batches: Iterable[Held], first: int, upto: int) -> list[bytes]:
+def since(batches: Iterable[Held], first: int, upto: int) -> Batches:
     """Return those from the one with lesson `first` on, up to `upto`, about a megabyte; none where that is not there.
 
     None is missing in between.
     """
-    found: list[bytes] = []
+    found = Batches([], [])
     size = 0
     for begins, ends, value in batches:
-        if begins > upto or size >= AT_ONCE_BYTES or (not found and begins > first):
+        if begins > upto or size >= AT_ONCE_BYTES or (not found.lasts and begins > first):
             break
         if ends >= first:
-            found.append(value)
+            found.lasts.append(ends)
+            found.values.append(value)
             size += len(value)
     return found

@@ -14,11 +14,11 @@ from thalweg.schemas.events import Merge, encode_event
 from thalweg.schemas.lessons import encode_batch, read_batch, read_batches
 from thalweg.schemas.records import Cause, LogRecord
 from thalweg.streams.kafka.lessons_topic import Placed
-from thalweg.streams.partition.lessons import LessonsLayoutError, LessonsMissingError
+from thalweg.streams.partition.lessons import AT_ONCE_BYTES, LessonsLayoutError, LessonsMissingError
 from thalweg.streams.refusal import Refusal
 from thalweg.streams.worker.lessons import MergeSettings, SharedLessons, merges_in
 from thalweg.streams.worker.metrics import Metric, _of_lessons
-from thalweg.streams.worker.shelf import Marks, Shelf
+from thalweg.streams.worker.shelf import Batches, Marks, Shelf
 from thalweg.streams.worker.starts import Start
 from thalweg.streams.worker.worker import AssignedPartition
 
@@ -106,7 +106,8 @@ def sharing(
     return asyncio.run(run())
 
 
-def numbers(values: Sequence[bytes]) -> list[int]:
+def numbers(batches: Sequence[bytes] | Batches) -> list[int]:
+    values = batches.values if isinstance(batches, Batches) else batches
     return [n for value in values for _, each in read_batches(value) for n in range(each.first, each.last + 1)]
 
 
@@ -129,7 +130,24 @@ def test_a_shelf_keeps_the_newest_within_its_bytes() -> None:
         shelf.add(read_batch(batch(1, number)), batch(1, number))
     assert (shelf.first(1), shelf.last(1), shelf.bytes) == (3, 5, 3 * len(batch(1, 1)))
     assert numbers(shelf.since(1, 4, 5)) == [4, 5]
-    assert shelf.since(1, 2, 5) == shelf.since(1, 6, 6) == shelf.since(2, 1, 1) == []
+    assert shelf.since(1, 2, 5) == shelf.since(1, 6, 6) == shelf.since(2, 1, 1) == Batches([], [])
+
+
+def test_a_shelf_finds_what_is_asked_for_however_much_was_taken_off_it() -> None:
+    """Batches of several lessons, about a megabyte at a time, from the one with the first lesson on; a gap ends it."""
+    shelf = Shelf(600 * len(batch(1, 1, 3, size=1_000)))
+    for number in range(1, 6_000, 3):
+        shelf.add(read_batch(batch(1, number, 3, size=1_000)), batch(1, number, 3, size=1_000))
+    assert shelf.first(1) == 6_001 - 3 * 600
+    assert shelf.since(1, 4_000, 9_000) == Batches([], [])
+    for first in (shelf.first(1), 5_000, 5_997, 6_000):
+        found = numbers(shelf.since(1, first, 6_000))
+        assert found == list(range(found[0], found[-1] + 1))
+        assert found[0] <= first <= found[2]
+        assert found[-1] == min(6_000, found[0] + 3 * (AT_ONCE_BYTES // len(batch(1, 1, 3, size=1_000)) + 1) - 1)
+    assert numbers(shelf.since(1, 5_000, 5_004)) == list(range(4_999, 5_005))
+    shelf.add(read_batch(batch(1, 7_000)), batch(1, 7_000))
+    assert (shelf.first(1), shelf.last(1), shelf.bytes) == (7_000, 7_000, len(batch(1, 7_000)))
 
 
 def test_marks_are_few_and_in_order() -> None:
@@ -278,7 +296,7 @@ def test_lessons_are_found_wherever_they_are(first: int, newest: int) -> None:
     topic = Topic([], [batch(1, n, 2) for n in range(1, 2_000, 2)], newest=newest)
     topic.logs[1] = [(2 * offset + offset % 2, value) for offset, value in topic.logs[1]]
 
-    async def use(shared: SharedLessons) -> list[bytes]:
+    async def use(shared: SharedLessons) -> Batches:
         return await shared.fetch(1, first, min(2_000, first + 2))
 
     found = numbers(sharing(topic, use))
@@ -314,7 +332,7 @@ def test_a_log_that_names_more_than_there_is_waits_and_is_refused_with_the_numbe
     """It waits for lessons that come, and names those that do not."""
     topic = Topic([], [batch(1, 1, 4)])
 
-    async def use(shared: SharedLessons) -> list[bytes]:
+    async def use(shared: SharedLessons) -> Batches:
         asyncio.get_running_loop().call_later(0.05, topic.teach, 1, batch(1, 5))
         return await shared.fetch(1, 5, 5)
 
