@@ -91,10 +91,10 @@ quick: $(VENV)/.installed-test
 	    $(addprefix --deselect ,$(SLOW))
 
 # Three processes on two cores: tests that need a broker mostly wait, in two of them at first (tests/conftest.py). What is
-# compiled is compiled before they start, beside the types.
+# compiled is compiled before they start, beside the types. Bytecode is kept, so that no process compiles the tests again.
 test: $(VENV)/.installed-test
 	$(MAKE) -j2 lint types warm
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 # The fold as plain Python: coverage sees no line of machine code.
 coverage: $(VENV)/.installed-test
