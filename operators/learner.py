@@ -70,7 +70,7 @@ class LearnerConfiguration(CrossConfiguration):
     latent_size: Annotated[int, within(1, 64)] = 8
     latent_initial: Annotated[float, within(0.0, FACTOR_MAX)] = 0.03
     pair_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.2
-    user_item_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 1.0
+    user_item_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 2.0
     derived_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.15
     interest_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.1
     rate_initial: Annotated[float, within(-FACTOR_MAX, FACTOR_MAX)] = 0.2
