@@ -156,7 +156,7 @@ def test_a_label_that_is_amended_is_the_label() -> None:
     (once, reads, parameters), (twice, again, _) = read_once(), read_once()
     write_error(once, reads, 0, 1.0, START_MS, parameters)
     write_error(twice, again, 0, 0.25, START_MS, parameters)
-    amend_label(twice, again, 0, 0.75, START_MS, parameters)
+    amend_label(twice, again, 0, 0.75, START_MS, parameters, 1.0)
     np.testing.assert_array_equal(once.keyed, twice.keyed)
     np.testing.assert_array_equal(once.buckets, twice.buckets)
 
@@ -166,7 +166,7 @@ def test_an_impression_that_comes_to_stand_for_more_is_so_many() -> None:
     (once, reads, parameters), (later, again, _) = read_once(), read_once()
     write_moved_error(once, reads, 0, 1.0, 0.0, START_MS, parameters, 3.0)
     write_error(later, again, 0, 1.0, START_MS, parameters)
-    amend_label(later, again, 0, 2.0, START_MS, parameters)
+    amend_label(later, again, 0, 2.0, START_MS, parameters, 1.0)
     amend_weight(later, again, 0, 2.0, START_MS, parameters)
     np.testing.assert_allclose(later.keyed, once.keyed, rtol=1e-6)
     np.testing.assert_allclose(later.buckets, once.buckets, rtol=1e-6)
