@@ -16,28 +16,19 @@ from thalweg.operators.structures import index
 
 
 @compiled
-def prefetch_cells(
-    network: Cross, scratch: CrossScratch, field: npt.NDArray[np.uint8], keys: npt.NDArray[np.uint64]
+def prefetch_pairs(
+    network: Cross, scratch: CrossScratch, field: npt.NDArray[np.uint8], keys: npt.NDArray[np.uint64], is_named: bool
 ) -> None:
-    """Ask for where the pairs of an event with these values [values] are named."""
+    """Ask for where the pairs of an event with these values [values] are named; once that is there, for their rows."""
     recent = recent_of(scratch.values)
     for value in range(2, keys.shape[0] if is_paired(field) else 0):
         if field[value] < recent:
             for which in range(2):
-                index.prefetch_key(network.pairs.lookup, pair_key(which, keys[which], keys[value]))
-
-
-@compiled
-def prefetch_named(
-    network: Cross, scratch: CrossScratch, field: npt.NDArray[np.uint8], keys: npt.NDArray[np.uint64]
-) -> None:
-    """Ask for what is read of the pairs of an event with these values [values]; its cells were asked for."""
-    recent = recent_of(scratch.values)
-    for value in range(2, keys.shape[0] if is_paired(field) else 0):
-        if field[value] < recent:
-            for which in range(2):
-                pair = index.find(network.pairs.lookup, pair_key(which, keys[which], keys[value]))
-                prefetch_pair(network, int64(pair))
+                key = pair_key(which, keys[which], keys[value])
+                if is_named:
+                    prefetch_pair(network, int64(index.find(network.pairs.lookup, key)))
+                else:
+                    index.prefetch_key(network.pairs.lookup, key)
 
 
 @compiled

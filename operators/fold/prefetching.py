@@ -32,7 +32,7 @@ def prefetch_events(state: State, scratch: Scratch, columns: Columns, event: int
             index.prefetch_key(state.features.lookup, columns.value_key[value])
         if has_pairs:
             field, keys = values_of(columns, following)
-            pairs_ahead.prefetch_cells(state.cross, scratch.cross, field, keys)
+            pairs_ahead.prefetch_pairs(state.cross, scratch.cross, field, keys, False)
     if event + 1 < columns.kind.shape[0]:
         user = index.find(state.users.lookup, columns.user[event + 1])
         if user >= 0:
@@ -44,7 +44,7 @@ def prefetch_events(state: State, scratch: Scratch, columns: Columns, event: int
             prefetch_value(state, index.find(state.features.lookup, columns.value_key[value]))
         if has_pairs:
             field, keys = values_of(columns, event + 1)
-            pairs_ahead.prefetch_named(state.cross, scratch.cross, field, keys)
+            pairs_ahead.prefetch_pairs(state.cross, scratch.cross, field, keys, True)
 
 
 @compiled
