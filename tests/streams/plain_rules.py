@@ -6,6 +6,7 @@ Written from docs and docstrings, not from the code: nothing of it is imported b
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from thalweg.schemas.limits import LimitsConfiguration
@@ -13,13 +14,23 @@ from thalweg.schemas.limits import LimitsConfiguration
 from tests.fold.plain.clock import Doubts, PlainClock
 
 LIMITS = LimitsConfiguration()
-REQUIRED = {
-    "impression": ["id", "user", "item", "ts", "context", "base_score"],
-    "feedback": ["id", "impression", "user", "item", "ts", "action", "value"],
-    "request": ["id", "user", "candidates", "ts", "context"],
+FIELDS = {
+    "impression": ["id", "user", "item", "ts", "context", "base_score", "request", "position", "propensity"],
+    "feedback": ["id", "impression", "request", "user", "item", "ts", "action", "value"],
+    "request": [
+        *("id", "user", "candidates", "ts", "context", "top", "exclude", "seen", "at_most", "explain"),
+        *("policy", "epsilon", "temperature", "deviation", "floor", "shown"),
+    ],
+    "item": ["id", "item", "ts", "fields"],
+    "user": ["id", "user", "ts", "fields"],
     "erase": ["id", "user", "ts"],
+    "merge": ["id", "upto", "exclude", "start"],
 }
-OPTIONAL = ("base_score", "value")
+BETWEEN = {"epsilon": (0, 1), "temperature": (0.05, 100), "deviation": (0.01, 100), "floor": (0, 1)}
+NULLABLE = ("base_score", "value", "impression", "request", "position", "propensity", "start", "top", "shown", "policy")
+NULLABLE += tuple(BETWEEN)
+CHOICES = {"explain": (), "seen": ("keep", "drop"), "policy": ("none", "epsilon", "gumbel", "thompson")}
+OPTIONAL = (*NULLABLE, "exclude", "seen", "at_most", "explain")
 EARLIEST_MS, END_MS = 315_532_800_000, 4_102_444_800_000
 
 
@@ -49,9 +60,9 @@ def reason_of(raw: bytes | None) -> tuple[set[str], Any]:
     try:
         for number in range(len(record)):
             check(Pairs([*record, record[number]]), lengths=False)
-            context = record[number][1]
-            if record[number][0] == "context" and record.get("type") in ("impression", "request"):
-                check_context(context, lengths=False)
+            name, value = record[number]
+            if name in ("context", "fields", "upto", "at_most") and name in FIELDS[record.get("type")]:
+                check_field(record.get("type"), name, value, lengths=False)
         types = {value for name, value in record if name == "type"}
     except Refused:
         return {"duplicate_key"}, None
@@ -143,46 +154,106 @@ def check(record: Pairs, *, lengths: bool) -> None:
         raise Refused("missing_field")
     if not isinstance(fields["type"], str):
         raise Refused("wrong_type")
-    if fields["type"] not in REQUIRED:
+    if fields["type"] not in FIELDS:
         raise Refused("unknown_type")
-    for name in REQUIRED[fields["type"]]:
-        if name not in fields:
-            if name in OPTIONAL or name == "impression":
-                continue
+    for name in FIELDS[fields["type"]]:
+        if name in fields:
+            check_field(fields["type"], name, fields[name], lengths=lengths)
+        elif name not in OPTIONAL:
             raise Refused("missing_field")
-        value = fields[name]
-        if name == "impression" and value is None:
-            continue
-        if name == "ts":
-            if not is_integer(value):
-                raise Refused("wrong_type")
-            if not EARLIEST_MS <= value < END_MS:
-                raise Refused("time_out_of_range")
-        elif name in OPTIONAL:
-            check_optional(name, value)
-        elif name == "context":
-            check_context(value, lengths=lengths)
-        elif name == "candidates":
-            check_list(value)
-            if lengths and len(value) > LIMITS.candidates:
-                raise Refused("too_many_candidates")
-            # a bad candidate is refused in the answer
-        elif name == "action":
-            check_text(value, "name_empty", "name_too_long", LIMITS.name_bytes, lengths=lengths)
-        else:
-            check_text(value, "id_empty", "id_too_long", LIMITS.id_bytes, lengths=lengths)
 
 
-def check_optional(name: str, value: Any) -> None:
-    """Raise Refused unless a value is absent or a number that float64 holds."""
-    if value is None:
+def check_field(kind: str, name: str, value: Any, *, lengths: bool) -> None:
+    """Raise Refused for the first thing wrong with one field of a type."""
+    if name in NULLABLE and value is None:
         return
+    if name == "ts":
+        if not is_integer(value):
+            raise Refused("wrong_type")
+        if not EARLIEST_MS <= value < END_MS:
+            raise Refused("time_out_of_range")
+    elif name in ("base_score", "value", "propensity", *BETWEEN):
+        check_number(name, value)
+    elif name in ("position", "top", "shown"):
+        check_whole(value, 1, 2**31 - 1, "bad_option")
+        if lengths and name == "shown" and value > LIMITS.shown:
+            raise Refused("bad_option")
+    elif name in ("context", "fields"):
+        check_context(value, lengths=lengths, is_fact=name == "fields")
+    elif name in ("candidates", "exclude"):
+        check_list(value)
+        if name == "exclude" and kind == "merge":
+            for source in value:
+                check_whole(source, 0, 999_999, "integer_out_of_range")
+            return
+        if lengths and len(value) > LIMITS.candidates:
+            raise Refused("too_many_candidates")
+        for item in value if name == "exclude" else ():  # a bad candidate is refused in the answer
+            check_text(item, "", "id_too_long", LIMITS.id_bytes, lengths=lengths)
+    elif name in CHOICES:
+        check_choice(value, CHOICES[name])
+    elif name == "at_most":
+        check_caps(value, lengths=lengths)
+    elif name == "upto":
+        check_upto(value, lengths=lengths)
+    elif name == "action":
+        check_text(value, "name_empty", "name_too_long", LIMITS.name_bytes, lengths=lengths)
+    else:
+        check_text(value, "id_empty", "id_too_long", LIMITS.id_bytes, lengths=lengths)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise Refused unless a value is a number that float64 holds, and a probability where it has to be."""
     if not (is_integer(value) or isinstance(value, float)):
         raise Refused("wrong_type")
     if name == "base_score" and not 0 <= value <= 1:
         raise Refused("bad_base_score")
     if abs(value) > 1.7976931348623157e308:
         raise Refused("not_finite")
+    if name == "propensity" and not 0 < value <= 1:
+        raise Refused("bad_option")
+    if name in BETWEEN and not BETWEEN[name][0] <= value <= BETWEEN[name][1]:
+        raise Refused("bad_option")
+
+
+def check_whole(value: Any, least: int, most: int, reason: str) -> None:
+    """Raise Refused unless a value is a whole number from the least to the most."""
+    if not is_integer(value):
+        raise Refused("wrong_type")
+    if not least <= value <= most:
+        raise Refused(reason)
+
+
+def check_choice(value: Any, choices: Sequence[str]) -> None:
+    """Raise Refused unless a value is one of the choices, or true or false where there are none."""
+    if not isinstance(value, str if choices else bool):
+        raise Refused("wrong_type")
+    if choices and value not in choices:
+        raise Refused("bad_option")
+
+
+def check_caps(value: Any, *, lengths: bool) -> None:
+    """Raise Refused unless a value says how many of one value of a field; without `lengths`, in every occurrence."""
+    if not isinstance(value, Pairs):
+        raise Refused("wrong_type")
+    pairs = list(dict(value).items()) if lengths else value
+    if lengths and len(pairs) > 4:
+        raise Refused("bad_option")
+    for name, count in pairs:
+        check_text(name, "name_empty", "name_too_long", LIMITS.name_bytes, lengths=lengths)
+        check_whole(count, 1, 2**31 - 1, "bad_option")
+
+
+def check_upto(value: Any, *, lengths: bool) -> None:
+    """Raise Refused unless a value says of partitions up to which number; without `lengths`, in every occurrence."""
+    if not isinstance(value, Pairs):
+        raise Refused("wrong_type")
+    for source, number in dict(value).items() if lengths else value:
+        digits = source.removeprefix("-") if source == "-0" else source
+        if not (digits.isascii() and digits.isdecimal()) or (digits != "0" and digits[0] == "0"):
+            raise Refused("wrong_type")
+        check_whole(int(digits), 0, 999_999, "integer_out_of_range")
+        check_whole(number, 0, 2**63 - 1, "integer_out_of_range")
 
 
 def check_text(value: Any, empty: str, too_long: str, limit: int, *, lengths: bool) -> None:
@@ -201,8 +272,11 @@ def check_list(value: Any) -> None:
         raise Refused("wrong_type")
 
 
-def check_context(context: Any, *, lengths: bool) -> None:
-    """Raise Refused for the first thing wrong with a context; without `lengths`, of every occurrence of its names."""
+def check_context(context: Any, *, lengths: bool, is_fact: bool) -> None:
+    """Raise Refused for the first thing wrong with a context; without `lengths`, of every occurrence of its names.
+
+    In facts, null removes one.
+    """
     if not isinstance(context, Pairs):
         raise Refused("wrong_type")
     pairs = list(dict(context).items()) if lengths else context
@@ -210,6 +284,8 @@ def check_context(context: Any, *, lengths: bool) -> None:
         raise Refused("too_many_context_fields")
     for name, value in pairs:
         check_text(name, "name_empty", "name_too_long", LIMITS.name_bytes, lengths=lengths)
+        if value is None and is_fact:
+            continue
         if isinstance(value, str):
             check_text(value, "", "value_too_long", LIMITS.value_bytes, lengths=lengths)
         elif is_integer(value):
@@ -236,12 +312,13 @@ class Rules:
 
     def reason_of(self, record: dict[str, Any]) -> str | None:
         """Return why the next usable record is refused for its values; None: it is not."""
-        if record["type"] == "impression":
+        fields = record.get("context" if record["type"] == "impression" else "fields", {})
+        if record["type"] in ("impression", "item", "user"):
             count = 2
-            for name, value in dict(record["context"]).items():
+            for name, value in dict(fields).items():
                 if name not in self._names and len(self._names) + 2 < self._fields and self._is_field(name):
                     self._names.append(name)
-                if name in self._names:
+                if name in self._names and value is not None:
                     count += len(value) if isinstance(value, list) else 1
             if count > self._values:
                 return "too_many_values"
