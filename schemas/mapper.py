@@ -1,6 +1,7 @@
 """A foreign record to our event, as `[mapping]` says: pure, and the same for every source of records."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,6 +31,8 @@ MILLISECOND = timedelta(milliseconds=1)
 TICKS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 FLATTENED_DEPTH = 8
+# What Python's reader does not take: a space before the zone, and the zone's name.
+_ZONE = re.compile(r"(?: ?(UTC|GMT)| +([-+]\d\d(?::?\d\d)?))$")
 
 Mapped = Impression | Feedback | Request | Item | User | Erase
 """What a foreign record may be."""
@@ -339,15 +342,20 @@ def milliseconds_of(path: str, unit: str) -> Callable[[Any], int]:
         raise _no_time(path, value)
 
     def read_iso(value: Any) -> int:
-        if type(value) is not str or value[4:5] != "-":
+        text = value.strip() if type(value) is str else ""
+        if text[4:5] != "-":
             raise _no_time(path, value)
         try:
-            moment = datetime.fromisoformat(value.removesuffix(" UTC"))
+            moment = datetime.fromisoformat(_ZONE.sub(_zone, text))
         except ValueError:
             raise Unusable(Reason.WRONG_TYPE, f"ts at {path} is a string that is no ISO 8601 time") from None
         return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND
 
     return read_iso if unit == "iso" else read_number
+
+
+def _zone(found: re.Match[str]) -> str:
+    return found[2] or ""
 
 
 def _no_time(path: str, value: Any) -> Unusable:

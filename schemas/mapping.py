@@ -11,6 +11,7 @@ TIME_UNITS = ("s", "ms", "us", "ns", "iso")
 LEAVE_OUT, CATEGORY, NUMBER = "leave out", "category", "number"
 REST = "*"
 _NAMED = re.compile(r"([\w\-]+)\s*=\s*(.+)")
+_QUOTED = re.compile(r'"([^"]+)"')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,10 +90,13 @@ class MappingConfiguration:
     def named_context(self) -> list[tuple[str, str]]:
         """Return the context's fields as (name, path), `*` left out.
 
-        >>> MappingConfiguration(user="u", item="i", context=("a.b", "tab = params[key=tab].value")).named_context()
-        [('a.b', 'a.b'), ('tab', 'params[key=tab].value')]
+        >>> MappingConfiguration(user="u", item="i", context=("a.b", '"c.d"', "tab = p[key=tab].value")).named_context()
+        [('a.b', 'a.b'), ('c.d', '"c.d"'), ('tab', 'p[key=tab].value')]
         """
-        named = [(found.groups() if (found := _NAMED.fullmatch(each)) else (each, each)) for each in self.context]
+        named = [
+            found.groups() if (found := _NAMED.fullmatch(each)) else (_QUOTED.sub(r"\1", each), each)
+            for each in self.context
+        ]
         return [(name, path) for name, path in named if path != REST]
 
     def paths(self) -> list[str]:

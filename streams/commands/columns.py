@@ -17,6 +17,13 @@ def among(options: tuple[str, ...], fields: tuple[str, ...], option: str, of: st
     return found
 
 
+def refuse_both(text: tuple[str, ...], number: tuple[str, ...]) -> None:
+    """Refuse a column that is to be taken as a text and as a number."""
+    for name in names(text):
+        if name in names(number):
+            raise click.UsageError(f"--text and --number both name {name!r}: choose one")
+
+
 def split_of(text: str, fields: tuple[str, ...], of: str = "--context") -> tuple[str, str]:
     """Return a column, one of the `fields` of the option `of`, and what separates the members of its lists."""
     name, _, separator = text.partition(":")

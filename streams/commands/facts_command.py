@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import click
-from thalweg.streams.commands.columns import among, names, split_of
+from thalweg.streams.commands.columns import among, names, refuse_both, split_of
 from thalweg.streams.configuration.loading import Loaded, configuration_options
 from thalweg.streams.logs.compression import STANDARD_STREAM
 from thalweg.streams.logs.errors import LogError
@@ -52,13 +52,14 @@ def command(
       thalweg facts videos.csv --item video_id --fields author=author_id,tag --split tag:, --text author_id \\
         --log events.jsonl.zst --out with_facts.jsonl.zst
     """
+    from thalweg.streams.logs.errors import TableError
     from thalweg.streams.logs.fact_tables import FactColumns, FactTable, occurring_in
-    from thalweg.streams.logs.tables import TableError
 
     if (item is None) == (user is None):
         raise click.UsageError("give one of --item and --user: the column that says whom a row is about")
     if log is not None and str(log) == STANDARD_STREAM:
         raise click.UsageError("--log is read twice, so it is a file, not standard input")
+    refuse_both(text, number)
     named = tuple(_named(each) for each in names(fields))
     known = tuple(column for _, column in named)
     columns = FactColumns(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from thalweg.streams.commands.columns import among, names, split_of
+from thalweg.streams.commands.columns import among, names, refuse_both, split_of
 from thalweg.streams.configuration.loading import Loaded, configuration_options
 from thalweg.streams.logs.errors import LogError
 from thalweg.streams.logs.writer import LogWriter
@@ -72,10 +72,16 @@ def command(
     \b
       thalweg import views.csv --actions purchases.csv --config shop.toml --out shop.jsonl.zst
     """
-    from thalweg.streams.logs.tables import TableError
+    from thalweg.streams.logs.errors import TableError
 
+    refuse_both(text, number)
     try:
         if any(labelled.values()):
+            if actions is not None or action is not None:
+                raise click.UsageError(
+                    "--actions and --action belong to a [mapping]: labelled rows (--user, --item, --time, --label) "
+                    "have their actions in --label"
+                )
             source = _labelled(
                 table, text, number, keep_null_words, feedback_delay_ms, loaded.configuration, **labelled
             )
@@ -164,9 +170,13 @@ def _mapped(
             "[mapping] for events as they are (`thalweg mapping suggest` prints one)"
         )
     if table.name.lower().endswith(ENDINGS):
-        if actions is not None:
-            raise click.UsageError("--actions belongs to tables: JSON lines of both kinds can be in one file")
-        return EventLines(table, configuration)
+        if actions is not None or action is not None:
+            raise click.UsageError(
+                "--actions belongs to tables, and so does --action: JSON lines of both kinds can be in one file"
+            )
+        if text or number:
+            raise click.UsageError("--text and --number belong to tables: JSON itself tells texts from numbers")
+        return EventLines(table, configuration, keep_null_words=keep_null_words)
     options = Options(action, names(text), names(number), keep_null_words)
     return EventTables(table, configuration, actions=actions, options=options)
 

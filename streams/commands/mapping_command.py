@@ -39,7 +39,7 @@ def suggest_command(file: Path) -> None:
     FILE is a table (CSV, Parquet, Arrow) or JSON lines. Every line has its reason, and what was left out is listed too.
     Check and edit it: names do not reveal what was shown and what was done.
     """
-    from thalweg.streams.logs.tables import TableError
+    from thalweg.streams.logs.errors import TableError
     from thalweg.streams.mapping.sample import paths_of, sample
     from thalweg.streams.mapping.suggest import suggest
 
@@ -58,7 +58,7 @@ def try_command(file: Path, loaded: Loaded) -> None:
     A record that would be a dead letter is shown with its reason; one that is left alone as ignored. Ends with the
     counts over the first 10 000 records.
     """
-    from thalweg.streams.logs.tables import TableError
+    from thalweg.streams.logs.errors import TableError
 
     if not loaded.configuration.mapping.is_on:
         raise Refusal("there is no [mapping]: give one by --config (`thalweg mapping suggest` prints one)")
@@ -108,9 +108,8 @@ def _tried(file: Path, configuration: "Configuration") -> list[tuple[str, str, s
 def _values(file: Path) -> Any:
     from contextlib import closing
 
-    from thalweg.streams.logs.errors import LogReadError
+    from thalweg.streams.logs.errors import LogReadError, TableError
     from thalweg.streams.logs.reader import LogReader
-    from thalweg.streams.logs.tables import TableError
 
     try:
         with closing(LogReader(file, block_lines=1_000)) as log:

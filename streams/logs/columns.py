@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT
-from thalweg.streams.logs.tables import TableError
 
 NULL_WORDS = ("", "\\n", "null", "nan", "-nan", "none", "na", "n/a", "#n/a", "<na>", "nat", "nil", "undefined")
 """What databases and data frames write where there is no value, in small letters."""
@@ -17,7 +17,7 @@ KEEP = "--keep-null-words"
 
 def column_of(table: pa.Table, name: str) -> Any:
     """Return a column in one piece: dictionaries and runs decoded, every kind of text as large_string, valid UTF-8."""
-    pieces = [_plain(piece) for piece in table.column(name).chunks]
+    pieces = [plain(piece) for piece in table.column(name).chunks]
     column = pa.concat_arrays(pieces) if pieces else pa.nulls(0)
     try:
         column.validate(full=True)
@@ -26,17 +26,25 @@ def column_of(table: pa.Table, name: str) -> Any:
     return column
 
 
-def _plain(piece: Any) -> Any:
+def plain(piece: Any) -> Any:
+    """Return an array without what only its storage is about: dictionaries, runs, extension types, kinds of text."""
     kind = piece.type
     if isinstance(kind, pa.UuidType):
         return pa.array([None if value is None else str(value) for value in piece.to_pylist()], TEXT)
     if isinstance(kind, pa.BaseExtensionType):
-        return _plain(piece.storage)
+        return plain(piece.storage)
     if pa.types.is_run_end_encoded(kind):
-        return _plain(pc.run_end_decode(piece))
+        return plain(pc.run_end_decode(piece))
     if pa.types.is_dictionary(kind):
-        return _plain(piece.dictionary).take(piece.indices)
+        return plain(piece.dictionary).take(piece.indices)
     return piece.cast(TEXT) if _is_text(kind) else piece
+
+
+def plain_kind(kind: Any) -> Any:
+    """Return the type that `plain` makes of arrays of a type, as far as records and lists go."""
+    if isinstance(kind, pa.BaseExtensionType) and not isinstance(kind, pa.UuidType):
+        return plain_kind(kind.storage_type)
+    return plain_kind(kind.value_type) if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind) else kind
 
 
 def _is_text(kind: Any) -> bool:
@@ -58,7 +66,7 @@ def is_list(kind: Any) -> bool:
 
 def plain_members(column: Any) -> Any:
     """Return the members of a column of lists, one behind the other, as `column_of` returns a column."""
-    return _plain(pc.list_flatten(column))
+    return plain(pc.list_flatten(column))
 
 
 def first_row(mask: Any) -> int:
@@ -72,7 +80,8 @@ def first_row(mask: Any) -> int:
 def refuse_null(column: Any, name: str) -> None:
     """Raise TableError where a value is missing."""
     if column.null_count:
-        raise TableError(f"column {name!r} is empty in row {first_row(column.is_null())}: every row needs one")
+        row = first_row(column.is_null())
+        raise TableError(f"column {name!r} is empty in row {row}: every row needs one; leave out rows that have none")
 
 
 def are_null_words(texts: Any) -> Any:
@@ -87,8 +96,8 @@ def without_null_words(column: Any, *, keep: bool) -> Any:
     return pc.if_else(pc.fill_null(are_null_words(column), False), pa.scalar(None, TEXT), column)
 
 
-def id_texts(column: Any, name: str) -> Any:
-    """Return ids as texts; a type that can no longer tell two of them apart is refused.
+def id_texts(column: Any, name: str, what: str = "an id") -> Any:
+    """Return ids as texts; a type that can no longer tell two of them apart is refused. `what` is for messages.
 
     Texts and integers of every width stay what they are, whole decimals and floats lose their point. A float that lies
     beyond its whole numbers (2^53 in float64) may have been another id before it was one.
@@ -104,13 +113,13 @@ def id_texts(column: Any, name: str) -> Any:
         try:
             return column.cast(pa.float64()).cast(pa.int64()).cast(TEXT)
         except pa.ArrowInvalid:
-            raise TableError(f"column {name!r} has fractions: an id is a text or a whole number") from None
+            raise TableError(f"column {name!r} has fractions: {what} is a text or a whole number") from None
     if pa.types.is_decimal(kind):
         try:
             return whole_decimals(column).cast(TEXT)
         except pa.ArrowInvalid:
-            raise TableError(f"column {name!r} has fractions: an id is a text or a whole number") from None
-    raise TableError(f"column {name!r} is of type {kind}: an id is a text or a whole number")
+            raise TableError(f"column {name!r} has fractions: {what} is a text or a whole number") from None
+    raise TableError(f"column {name!r} is of type {kind}: {what} is a text or a whole number")
 
 
 def whole_decimals(column: Any) -> Any:

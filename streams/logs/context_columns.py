@@ -19,8 +19,9 @@ from thalweg.streams.logs.columns import (
     whole_decimals,
     without_null_words,
 )
+from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT, lists_of
-from thalweg.streams.logs.tables import TableError, TableFile
+from thalweg.streams.logs.tables import TableFile
 
 INTEGER = r"^(0|-?[1-9]\d*)$"
 CANONICAL = r"^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$"
@@ -191,7 +192,8 @@ def _lists(column: Any, name: str, *, without_empty: bool = False) -> Any:
     members = plain_members(column)
     if pa.types.is_nested(members.type):
         raise TableError(f"column {name!r} is of type {column.type}: context is numbers, texts or lists of texts")
-    texts = id_texts(members, name)
+    is_flag = pa.types.is_boolean(members.type)
+    texts = members.cast(pa.string()).cast(TEXT) if is_flag else id_texts(members, name, "a member of a list")
     kept = texts.is_valid()
     if without_empty:
         kept = pc.fill_null(pc.and_(kept, pc.not_equal(texts, "")), False)

@@ -17,3 +17,7 @@ class LogReadError(LogError):
 
 class LogWriteError(LogError):
     """A file can't be written: how much of the last outputs is in it is unknown, so no state may be saved."""
+
+
+class TableError(Exception):
+    """A table can't be imported; the message is one line with the reason and a remedy."""

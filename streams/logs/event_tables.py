@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.mapping import REST, MappingConfiguration
-from thalweg.schemas.paths import EACH, parse
+from thalweg.schemas.paths import Part, parse
 from thalweg.streams.logs.columns import base_scores, column_of, first_row, id_texts, ids, measures, refuse_repeated
 from thalweg.streams.logs.context_columns import ContextRules, context_column
+from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT
 from thalweg.streams.logs.ordered import FEEDBACK, IMPRESSION, Happened, OrderedLog, Rows
-from thalweg.streams.logs.tables import TableError, TableFile, check_columns, column_names, read_table
+from thalweg.streams.logs.tables import Layout, Place, TableFile
 from thalweg.streams.logs.times import Times
 
 IGNORED = 2
@@ -141,7 +142,7 @@ class _Table:
         self._limits = limits = configuration.limits
         self._options = options
         self._is_of_actions = is_of_actions
-        self._present = column_names(path)
+        self._layout = Layout(path)
         self._file = self._read()
         table = self._file.table
         self._count = table.num_rows
@@ -163,39 +164,49 @@ class _Table:
             self._read_context(self._only(self.kind == IMPRESSION, table))
 
     def _read(self) -> TableFile:
-        """Read the columns that paths name, each under its path; alternatives become one column."""
+        """Read what paths lead to, each under its path; alternatives become one column."""
         mapping = self._mapping
-        wanted = {path: self._columns(path) for path in (*mapping.paths(), *(p for _, p in mapping.named_context()))}
-        required = [path for path in (mapping.user, mapping.item, mapping.time) if path]
+        named = [path for _, path in mapping.named_context()] if not self._is_of_actions else []
+        wanted = {path: self._found(path) for path in (*mapping.paths(), *named)}
         if not mapping.time:
             raise TableError("mapping.time is missing: a table's rows have no time without it")
-        for path in required:
-            if not wanted[path]:
-                check_columns(self._path, [path], self._present)
-        rest = self._rest(wanted) if REST in mapping.context and not self._is_of_actions else []
-        names = list(dict.fromkeys([name for names in wanted.values() for name in names] + rest))
-        file = read_table(self._path, names)
-        columns: dict[str, Any] = {name: file.table.column(name) for name in rest}
+        for path in (mapping.user, mapping.item, mapping.time):
+            if path and not wanted[path]:
+                raise self._layout.missing(path)
+        self._note_missing(wanted, named)
+        takes_rest = REST in mapping.context and not self._is_of_actions
+        places = {".".join(leaf): tuple(map(Part, leaf)) for leaf in self._rest(named)} if takes_rest else {}
+        keys = {(path, number): each for path, found in wanted.items() for number, each in enumerate(found)}
+        file = self._layout.read(places | {f"{number}|{path}": each for (path, number), each in keys.items()})
+        columns: dict[str, Any] = {name: file.table.column(name) for name in places}
         for path, found in wanted.items():
-            if len(found) == 1:
-                columns[path] = file.table.column(found[0])
-            elif found:
-                columns[path] = pc.coalesce(*(id_texts(column_of(file.table, name), name) for name in found))
+            names = [f"{number}|{path}" for number in range(len(found))]
+            if len(names) == 1:
+                columns[path] = file.table.column(names[0])
+            elif names:
+                columns[path] = pc.coalesce(*(id_texts(column_of(file.table, name), path) for name in names))
         return TableFile(pa.table(columns), file.typed)
 
-    def _columns(self, path: str) -> list[str]:
-        """Return the columns that a path's alternatives name, those that the table has."""
-        found: list[str] = []
-        for parts in parse(path):
-            if any(part.key or part.name == EACH for part in parts):
-                raise TableError(f"mapping: {path!r} looks into lists: a table's paths name columns")
-            name = ".".join(part.name for part in parts)
-            found += [name] if name in self._present else []
-        return found
+    def _found(self, path: str) -> list[Place]:
+        """Return where a path's alternatives lead, of those for which the table has something."""
+        return [found for parts in parse(path) if (found := self._layout.find(parts)) is not None]
 
-    def _rest(self, wanted: dict[str, list[str]]) -> list[str]:
-        used = {name for names in wanted.values() for name in names} | set(self._mapping.context_except)
-        return [name for name in self._present if name not in used]
+    def _note_missing(self, wanted: dict[str, list[Place]], context: list[str]) -> None:
+        """Note paths that lead to nothing in a table of impressions: a name may be misspelt."""
+        if self._is_of_actions:
+            return
+        for path in context:
+            if not wanted[path]:
+                self.notes.append(f"{self._layout.missing(path)}; mapping.context goes without it")
+        if self._mapping.type and not wanted[self._mapping.type]:
+            self.notes.append(f"no column {self._mapping.type!r} (mapping.type): every row is an impression")
+
+    def _rest(self, context: list[str]) -> list[tuple[str, ...]]:
+        """Return the values that `*` takes: those that no other key names, nor anything above them."""
+        paths = (*self._mapping.paths(), *context, *self._mapping.context_except)
+        used = {".".join(part.name for part in parts) for path in paths for parts in parse(path)}
+        leaves = self._layout.leaves()
+        return [leaf for leaf in leaves if used.isdisjoint(".".join(leaf[:end]) for end in range(1, len(leaf) + 1))]
 
     def _has(self, path: str) -> bool:
         return bool(path) and path in self._file.table.column_names
@@ -307,6 +318,10 @@ class _Table:
         rules = ContextRules(
             frozenset(options.text), frozenset(options.number), {}, options.keep_null_words, self._limits
         )
+        paths = {path for _, path in fields}
+        for option, named in (("--text", options.text), ("--number", options.number)):
+            if unknown := [path for path in named if path not in paths]:
+                raise TableError(f"{option} names {unknown[0]!r}, which is no path of mapping.context in the table")
         for name, path in fields:
             self.context[name], note = context_column(TableFile(table, self._file.typed), path, rules)
             self.notes += [note] if note else []

@@ -16,9 +16,10 @@ from thalweg.operators.fold.state import new_state
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.logs.columns import ids, refuse_repeated
 from thalweg.streams.logs.context_columns import ContextRules, context_column
+from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT, data_of, joined, objects, quoted, values
 from thalweg.streams.logs.reader import LogReader
-from thalweg.streams.logs.tables import TableError, read_table
+from thalweg.streams.logs.tables import read_table
 
 FACTS_A_BLOCK = 1 << 13
 About = Literal["item", "user"]
@@ -57,7 +58,7 @@ def occurring_in(path: Path) -> Occurring:
             for record in block:
                 try:
                     event = _DECODE(record.value or b"")
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     continue  # replay will say why
                 first_ms = event.ts if first_ms is None else first_ms
                 items.add(event.item)

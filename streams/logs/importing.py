@@ -11,9 +11,10 @@ from thalweg.operators.configuration import Configuration
 from thalweg.schemas.events import END_TS_MS
 from thalweg.streams.logs.columns import base_scores, ids, labels, refuse_repeated
 from thalweg.streams.logs.context_columns import ContextRules, context_column
+from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT, joined
 from thalweg.streams.logs.ordered import Happened, OrderedLog, Rows
-from thalweg.streams.logs.tables import TableError, read_table
+from thalweg.streams.logs.tables import read_table
 from thalweg.streams.logs.times import Times
 
 ACTION = "click"
@@ -151,7 +152,8 @@ class Events:
 def _happened(ts_ms: npt.NDArray[np.int64], is_positive: npt.NDArray[np.bool_], delay_ms: int, time: str) -> Happened:
     """Return an impression a row, and a feedback where positive."""
     positive = np.flatnonzero(is_positive)
-    if (late := np.flatnonzero(ts_ms[positive] + delay_ms >= END_TS_MS)).size:
+    delay_ms = min(delay_ms, END_TS_MS)  # no sum overflows
+    if (late := np.flatnonzero(ts_ms[positive] >= END_TS_MS - delay_ms)).size:
         first = int(positive[late[0]])
         raise TableError(f"column {time!r}: the feedback of row {first} would lie beyond 2099: shorten the delay")
     rows = np.arange(len(ts_ms))

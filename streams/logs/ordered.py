@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from thalweg.operators.configuration import Configuration
+from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT, data_of, joined, objects, quoted, values
-from thalweg.streams.logs.tables import TableError
 
 EVENTS_A_BLOCK = 1 << 15
 ESCAPE_BYTES_MAX = 6  # of one character: \u0001

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from thalweg.schemas.events import EARLIEST_TS_MS, END_TS_MS
 from thalweg.streams.logs.columns import NUMBER, column_of, first_row, refuse_null
+from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT
-from thalweg.streams.logs.tables import TableError
 
 TICKS_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """Units of time by the name that `--time` takes."""
@@ -71,6 +71,11 @@ class Times:
             column = column.cast(pa.float64())
         elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             raise TableError(f"column {self._name!r} is of type {kind}: {FORMS.format(name=self._name)}")
+        if kind in (pa.float16(), pa.float32()):
+            raise TableError(
+                f"column {self._name!r} is of type {kind}, which is too coarse for times: write it as integers or "
+                "doubles"
+            )
         times = column.to_numpy()
         ticks = TICKS_PER_S[unit]
         # Compared as floats before anything is multiplied: no overflow, and NaN is outside too.

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from thalweg.operators.configuration import Configuration
-from thalweg.schemas.events import Feedback, Impression, Merge, encode_event
+from thalweg.schemas.events import Event, Feedback, Impression, Merge, encode_event
 from thalweg.schemas.reasons import Unusable
-from thalweg.streams.logs.errors import LogReadError
+from thalweg.streams.logs.columns import KEEP, NULL_WORDS
+from thalweg.streams.logs.errors import LogReadError, TableError
 from thalweg.streams.logs.ordered import Imported
 from thalweg.streams.logs.reader import LogReader
-from thalweg.streams.logs.tables import TableError
 from thalweg.streams.mapping.reading import reader
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson")
@@ -29,6 +29,8 @@ class EventLines:
         The file.
     configuration
         The fold's, with a `[mapping]`.
+    keep_null_words
+        Whether words such as NULL and NaN are ids like others.
 
     Raises
     ------
@@ -37,7 +39,7 @@ class EventLines:
 
     """
 
-    def __init__(self, path: Path, configuration: Configuration) -> None:
+    def __init__(self, path: Path, configuration: Configuration, *, keep_null_words: bool = False) -> None:
         """Read and check the lines; the parameters are the class's."""
         self.notes: list[str] = []
         read = reader(configuration, "line", 0)
@@ -55,6 +57,8 @@ class EventLines:
                         except Unusable as unusable:
                             raise TableError(f"{path}: line {record.offset} has no event: {unusable}") from None
                         if event is not None and not isinstance(event, Merge):  # workers write these themselves
+                            if not keep_null_words:
+                                _refuse_null_words(event, path, record.offset)
                             lines.append(encode_event(event) + b"\n")
                             kinds.append(not isinstance(event, Impression))
                             times.append(event.ts)
@@ -72,3 +76,14 @@ class EventLines:
         """Give the log, some thousands of lines at a time."""
         for start in range(0, len(self._lines), LINES_A_BLOCK):
             yield b"".join(self._lines[start : start + LINES_A_BLOCK])
+
+
+def _refuse_null_words(event: Event, path: Path, line: int) -> None:
+    """Raise TableError where a user or an item is a word for no value."""
+    for name in ("user", "item"):
+        text = getattr(event, name, None)
+        if text is not None and text.strip().lower() in NULL_WORDS:
+            raise TableError(
+                f"{path}: line {line} has the {name} {text!r}, a word for no value: leave such lines out, or give "
+                f"{KEEP} if it is an id"
+            )

@@ -1,19 +1,22 @@
 """The first records of a foreign file, and what lies at which path in them."""
 
 import csv
-import io
 from collections.abc import Iterator
 from contextlib import closing
+from decimal import Decimal
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from thalweg.streams.logs.errors import LogReadError
+from thalweg.schemas.paths import EACH
+from thalweg.streams.logs.csv_tables import csv_lines
+from thalweg.streams.logs.errors import LogReadError, TableError
 from thalweg.streams.logs.reader import LogReader
-from thalweg.streams.logs.tables import CSV_ENDINGS, ENDINGS, TableError, column_names, plain_text
+from thalweg.streams.logs.tables import ENDINGS, Layout, readable
 
 RECORDS = 10_000
 DEPTH_MAX = 6
@@ -27,21 +30,20 @@ def sample(path: Path, count: int = RECORDS) -> list[dict[str, Any]]:
     Raises TableError where it can't be read, or has none.
     """
     name = path.name.lower()
-    if name.endswith(ENDINGS):
-        column_names(path)  # refuses what is no such table
-        rows = _csv_rows(path) if name.endswith(CSV_ENDINGS) else _arrow_rows(path)
-    else:
-        rows = _lines(path)
-    found = list(islice(rows, count))
+    with readable(path):
+        if name.endswith(ENDINGS):
+            rows = _csv_rows(path) if not Layout(path).typed else _arrow_rows(path)
+        else:
+            rows = _lines(path)
+        found = list(islice(rows, count))
     if not found:
         raise TableError(f"{path} has no record that is an object")
     return found
 
 
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        text = io.TextIOWrapper(io.BufferedReader(plain_text(path, file)), encoding="utf-8-sig", newline="")
-        for row in csv.DictReader(text):
+    with csv_lines(path) as lines:
+        for row in csv.DictReader(lines):
             yield {name: value or None for name, value in row.items() if name is not None}
 
 
@@ -53,7 +55,19 @@ def _arrow_rows(path: Path) -> Iterator[dict[str, Any]]:
             arrow = pa.ipc.open_file(file)
             batches = (arrow.get_batch(number) for number in range(arrow.num_record_batches))
         for batch in batches:
-            yield from batch.to_pylist()
+            for row in batch.to_pylist():
+                yield {name: _number(value) for name, value in row.items()}
+
+
+def _number(value: Any) -> Any:
+    """Return a decimal, or a number that is whole, as what JSON would have: data frames make ids with gaps floats."""
+    if isinstance(value, (float, Decimal)):
+        if not isfinite(value):
+            return None
+        return int(value) if value == int(value) else float(value)
+    if isinstance(value, dict):
+        return {name: _number(each) for name, each in value.items()}
+    return value
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -84,14 +98,19 @@ def paths_of(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return found
 
 
-def quoted(name: str) -> str:
-    """Return a name as a part of a path."""
-    return name if name and _PLAIN_NAME.issuperset(name) else f'"{name}"'
+def quoted(name: str) -> str | None:
+    """Return a name as a part of a path; None where no path can have it."""
+    if name and _PLAIN_NAME.issuperset(name):
+        return name
+    return f'"{name}"' if name and '"' not in name and name != EACH else None
 
 
 def _flat(record: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
     for name, value in record.items():
-        path = f"{prefix}{quoted(name)}"
+        part = quoted(name)
+        if part is None:
+            continue
+        path = f"{prefix}{part}"
         if type(value) is dict and depth > 1:
             yield from _flat(value, f"{path}.", depth - 1)
         elif type(value) is list and value and all(type(each) is dict for each in value):
@@ -105,6 +124,7 @@ def _flat_list(members: list[dict[str, Any]], path: str, depth: int) -> Iterator
     if all("key" in each and "value" in each for each in members):
         for each in members:
             inner = {"value": each["value"]}
-            yield from _flat(inner, f"{path}[key={each['key']}].", depth - 1)
+            if not set(str(each["key"])) & {"]"}:
+                yield from _flat(inner, f"{path}[key={each['key']}].", depth - 1)
     elif depth > 1:
         yield from _flat(members[0], f"{path}.0.", depth - 1)

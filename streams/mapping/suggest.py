@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from thalweg.schemas.events import EARLIEST_TS_MS, END_TS_MS
 from thalweg.schemas.mapper import milliseconds_of
+from thalweg.schemas.paths import parse
 from thalweg.schemas.reasons import Unusable
 
 USER: tuple[str, ...] = (
@@ -45,7 +46,10 @@ TYPE: tuple[str, ...] = (
     "event_?name",
     "event_?type",
     "event",
-    "action(_?type)?",
+    "(.*_)?action(_?type|_?name)?",
+    "kind",
+    "verb",
+    "activity(_?type)?",
     "behaviou?r(_?type)?",
     "interaction(_?type)?",
     "type",
@@ -53,12 +57,24 @@ TYPE: tuple[str, ...] = (
 )
 ID: tuple[str, ...] = ("event_?id", "message_?id", "insert_?id", "uuid", "id")
 IMPRESSION: tuple[str, ...] = (".*impression_?id", "impression", "view_?id", "view", "exposure_?id", "request_?id")
-SHOWN = re.compile(r"view|impression|shown?$|display|exposure|^pv$|recommend|serve|^pageview$", re.IGNORECASE)
-DONE = re.compile(r"click|cart|buy|purchase|transaction|order|like|fav|play|watch|rat(e|ing)|select|share|book", re.I)
+SHOWN = re.compile(r"view|impression|^imp$|shown?$|display|exposure|^pv$|recommend|serve|^pageview$", re.IGNORECASE)
+DONE = re.compile(
+    r"click|^tap|cart|basket|buy|bought|purchase|transaction|order|checkout|like|fav|wishlist|save|play|watch|rat(e|ing)"
+    r"|select|share|book|subscri",
+    re.IGNORECASE,
+)
 OUTCOME = re.compile(
     r"click|purchase|label|target|conver|dwell|watch_?time|play_?time|transaction|order_?id", re.IGNORECASE
 )
-ACTIONS = {"click|select": "click", "cart": "cart", "buy|purchase|transaction|order": "purchase", "like|fav": "like"}
+ACTIONS = {
+    "click|select|^tap": "click",
+    "cart|basket": "cart",
+    "buy|bought|purchase|transaction|order": "purchase",
+    "like|fav": "like",
+}
+KINDS_MAX = 100
+FLAGS = ({"0", "1"}, {"true", "false"})
+LIKE_TIME = re.compile(r"time|date|_at$|stamp", re.IGNORECASE)
 SHARE_MIN = 0.8
 CONTEXT_MAX = 16
 VALUES_MAX = 2_000
@@ -103,10 +119,8 @@ def suggested(columns: dict[str, list[Any]]) -> list[Line]:
         taken.add(guess.path)
         return Line(key, _toml(guess.path), guess.reason)
 
-    kind = _kinds(columns)
-    taken |= {line.value.strip('"') for line in kind if line.key == "type"}
+    kind = _kinds(columns, taken)
     time = _time(columns, taken)
-    taken |= {line.value.strip('"') for line in time if line.key == "time"}
     lines = [
         *kind,
         chosen("id", ID, _is_unique, "no path is different in every record: ids are made from the origin"),
@@ -133,11 +147,14 @@ def last_name(path: str) -> str:
 
     >>> last_name("user.id"), last_name("p[key=page_id].value.string_value"), last_name("items.0.sku")
     ('user_id', 'page_id', 'sku')
+    >>> last_name('"User ID"'), last_name('"event.time"')
+    ('User_ID', 'event_time')
     """
     keyed = re.findall(r"\[key=([^\]]+)\]", path)
     if keyed:
         return str(keyed[-1])
-    names = [name.strip('"') for name in path.split(".") if not name.isdigit()]
+    names = [part.name for part in parse(path)[0] if not part.name.isdigit()]
+    names = [re.sub(r"\W+", "_", name).strip("_") for name in names] or [path]
     return "_".join(names[-2:]) if names[-1].lower() in ("id", "name", "type") and len(names) > 1 else names[-1]
 
 
@@ -168,21 +185,23 @@ def _is_present(values: list[Any]) -> str | None:
     return f"in {len(found):,} of {len(values):,} records" if found and _are_ids(found) else None
 
 
-def _kinds(columns: dict[str, list[Any]]) -> list[Line]:
-    """Return the lines that define what a record is."""
+def _kinds(columns: dict[str, list[Any]], taken: set[str]) -> list[Line]:
+    """Return the lines that define what a record is; its path is then taken."""
 
     def few(values: list[Any]) -> str | None:
         found = _present(values)
         kinds = set(map(str, found)) if _are_ids(found) else set()
         is_text = any(type(value) is str and not value.isdigit() for value in found)
-        fits = len(found) >= SHARE_MIN * len(values) and 2 <= len(kinds) <= 100 and is_text
+        fits = len(found) >= SHARE_MIN * len(values) and 2 <= len(kinds) <= KINDS_MAX and is_text
         return f"{len(kinds)} kinds" if fits else None
 
-    # The path whose kinds speak of what was shown, before those that are only named like it.
-    speaking = {path: values for path, values in columns.items() if any(map(SHOWN.search, map(str, _present(values))))}
-    guess = _best(speaking, TYPE, few) or _best(columns, TYPE, few)
+    # A path whose kinds speak of what was shown and done, then one of what was shown, then one that is named like it.
+    telling = {path: values for path, values in columns.items() if tells_outcomes(values)}
+    speaking = {path: values for path, values in columns.items() if any(map(SHOWN.search, _kinds_of(values)))}
+    guess = _best(telling, TYPE, few) or _best(speaking, TYPE, few) or _best(columns, TYPE, few)
     if guess is None:
-        return [Line("", "", "type: no path says what a record is: all are impressions")]
+        return [Line("", "", "type: no path says what a record is: all are impressions"), *_labels(columns)]
+    taken.add(guess.path)
     counts = Counter(map(str, _present(columns[guess.path])))
     shown = [kind for kind in counts if SHOWN.search(kind)]
     done = [kind for kind in counts if kind not in shown and DONE.search(kind)]
@@ -209,6 +228,45 @@ def _kinds(columns: dict[str, list[Any]]) -> list[Line]:
     return lines
 
 
+def _kinds_of(values: list[Any]) -> set[str]:
+    """Return the different values of a path with few of them, as texts; none of one with many."""
+    found = {value for value in values if type(value) is str}
+    return found if len(found) <= KINDS_MAX else set()
+
+
+def tells_outcomes(values: list[Any]) -> bool:
+    """Return whether the values of a path say of some records that an item was shown, and of others what was done.
+
+    >>> tells_outcomes(["view", "cart", "view"]), tells_outcomes(["home", "search"])
+    (True, False)
+    """
+    kinds = _kinds_of(values)
+    shown = {kind for kind in kinds if SHOWN.search(kind)}
+    return bool(shown) and any(DONE.search(kind) for kind in kinds - shown)
+
+
+def _labels(columns: dict[str, list[Any]]) -> list[Line]:
+    """Return a remark where columns look like labels: a mapping has no feedback then."""
+    found = [path for path, values in columns.items() if _is_outcome(path, values) and _are_flags(values)]
+    if not found:
+        return []
+    told = "is the label" if len(found) == 1 else "are labels"
+    return [
+        Line("", "", f"{', '.join(found)} {told} of its row: a table of such rows needs no mapping, but"),
+        Line("", "", f"  thalweg import TABLE --user … --item … --time … --label {found[0]} --context …"),
+    ]
+
+
+def _are_flags(values: list[Any]) -> bool:
+    return {str(value).lower() for value in _present(values)} in FLAGS
+
+
+def _is_outcome(path: str, values: list[Any]) -> bool:
+    """Return whether the values of a path may tell the outcome of an impression."""
+    name = last_name(path)
+    return bool(OUTCOME.search(name) or (DONE.search(name) and _are_flags(values)) or tells_outcomes(values))
+
+
 def _action(kind: str) -> str:
     for pattern, action in ACTIONS.items():
         if re.search(pattern, kind, re.IGNORECASE):
@@ -221,17 +279,32 @@ def _counted(kinds: list[str], counts: Counter[str]) -> str:
 
 
 def _time(columns: dict[str, list[Any]], taken: set[str]) -> list[Line]:
-    """Return where the time is, and its unit."""
+    """Return where the time is, and its unit; its path is then taken."""
     free = {path: values for path, values in columns.items() if path not in taken}
     for name in TIME:
         pattern = re.compile(name, re.IGNORECASE)
         for path, values in free.items():
             if pattern.fullmatch(last_name(path)) and (unit := _unit_of_most(values)) is not None:
+                taken.add(path)
                 return _time_lines(path, unit, values, f"named {last_name(path)!r}, all are times as {unit}")
     for path, values in free.items():  # whatever it is named: a text in ISO 8601 is nothing else
         if _unit_of_most(values) == "iso":
+            taken.add(path)
             return _time_lines(path, "iso", values, "all are times in ISO 8601")
-    return [Line("", "", "time: no path holds times: the record's own Kafka timestamp is taken")]
+    missing = "time: no path holds times: name it here, time = …; without it the Kafka record's own timestamp is taken"
+    return [Line("", "", missing), *_unread_times(free, taken)]
+
+
+def _unread_times(columns: dict[str, list[Any]], taken: set[str]) -> list[Line]:
+    """Return a remark for each path that is named like a time, and has none that can be read; it is then taken."""
+    lines = []
+    for path, values in columns.items():
+        found = _present(values)
+        if LIKE_TIME.search(last_name(path)) and found and any(map(str.isdigit, str(found[0]))):
+            taken.add(path)
+            shown = str(found[0])[:40]
+            lines.append(Line("", "", f"{path} may be a time, but {shown!r} can't be read: write numbers or ISO 8601"))
+    return lines
 
 
 def _time_lines(path: str, unit: str, values: list[Any], reason: str) -> list[Line]:
@@ -290,7 +363,7 @@ def _unfit(path: str, values: list[Any]) -> str | None:
     found = _present(values)
     if len(found) < len(values) / 100:
         return "nearly always empty"
-    if OUTCOME.search(last_name(path)):
+    if _is_outcome(path, values):
         return "it may follow the outcome, which it must not tell: add it if it is known before"
     texts = [value for value in found if type(value) is str]
     if any(len(text.encode()) > TEXT_BYTES_MAX for text in texts):

@@ -155,7 +155,7 @@ def test_rows_of_other_kinds_are_not_judged(tmp_path: Path) -> None:
 KINDS_OF_SHOP = SHOP[SHOP.index("impressions") : SHOP.index("\nuser")]
 BAD_CONFIGURATIONS = {
     "a missing column": ("visitor", "visiter", "has no column 'visiter': did you mean 'visitor'?"),
-    "paths into lists": ('"visitor"', '"a.*"', "looks into lists"),
+    "paths into lists": ('"visitor"', '"a.*"', "has no column 'a.*'"),
     "no time": ('time = "at"', "", "mapping.time is missing"),
     "numbers as dates": (
         'time = "at"',

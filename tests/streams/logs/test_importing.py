@@ -20,8 +20,8 @@ from pyarrow import csv as arrow_csv
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.commands import main
+from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.importing import Columns, Events
-from thalweg.streams.logs.tables import TableError
 from thalweg.streams.partition.partition import Partition
 
 T = 1_650_000_000_000
@@ -527,7 +527,7 @@ BAD_CSV = {
     "only a header": (HEAD, ["has no rows"]),
     "missing column": (f"usr,item,time,click\nu,i,{T},1\n", ["no column 'user'", "did you mean 'usr'?"]),
     "a column twice": (f"user,item,time,click,user\nu,i,{T},1,v\n", ["'user' twice"]),
-    "ragged": (f"{HEAD}u,i,{T},1\nu,i\n", ["can't be read", "columns"]),
+    "ragged": (f"{HEAD}u,i,{T},1\nu,i\n", ["has 4 columns, and 2 values in row 1"]),
     "no user": (f"{HEAD}u,i,{T},1\n,i,{T},1\n", ["'user' is empty in row 1"]),
     "no time": (f"{HEAD}u,i,,1\n", ["'time' is empty in row 0"]),
     "no label": (f"{HEAD}u,i,{T},\n", ["'click' is empty in row 0"]),
@@ -612,7 +612,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
         "bad.parquet": "can't be read",
         "cut.csv.gz": "ends in the middle of its gzip data",
         "not.csv.gz": "is not gzip data",
-        "latin.csv": "can't be read",
+        "latin.csv": "is not UTF-8 (it has a byte e9)",
     }
     for name, part in expected.items():
         assert part in refused(run(tmp_path / name))
@@ -639,3 +639,18 @@ def test_the_table_is_never_overwritten(tmp_path: Path) -> None:
 def test_wrong_use_ends_with_two(tmp_path: Path, options: list[str]) -> None:
     """An option that makes no sense is a usage error."""
     refused(run(csv_of(tmp_path, CSV), *options), status=2)
+
+
+def test_lists_say_what_their_members_are(tmp_path: Path) -> None:
+    """Flags in lists must be categories as in JSON; fractions are refused as members, not as ids."""
+    assert context_of(table_of(tmp_path, x=[[True, False, None]])) == [["true", "false"]]
+    told = run(table_of(tmp_path, x=[[1.5]]), "--context", "x").stderr
+    assert "column 'x' has fractions: a member of a list is a text or a whole number" in told
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32()])
+def test_times_that_are_too_coarse_are_refused(tmp_path: Path, kind: Any) -> None:
+    """Seconds since 1970 in float32 lie 128 s apart: events would change their order in silence."""
+    result = run(table_of(tmp_path, time=pa.array([1.0]).cast(kind)))
+    assert result.exit_code == 1
+    assert "too coarse for times" in result.stderr

@@ -7,11 +7,14 @@ import json
 import threading
 import tomllib
 from collections.abc import Iterator
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import fastavro
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from thalweg.operators.configuration import Configuration
@@ -470,3 +473,97 @@ def test_commands_on_files_that_are_none_are_refused(tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert part in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_suggestion_knows_other_words_and_names() -> None:
+    """Kinds by any name, names with spaces and dots, ids that a data frame made floats: each must be found."""
+    rows = [
+        {
+            "Kind of Thing": "x",
+            "verb": ("imp", "imp", "tap", "basket")[number % 4],
+            "User ID": f"u{number % 9}",
+            "product.id": f"p{number % 7}",
+            "meta": {"event.time": f"2024-01-01 10:00:{number % 60:02} GMT"},
+            "state": "add_to_cart" if number % 4 else "viewed",
+            'a"b': f"{number % 2}",
+        }
+        for number in range(40)
+    ]
+    text = suggest(paths_of(rows))
+    mapping = MappingConfiguration(
+        **{
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in tomllib.loads(text)["mapping"].items()
+        }
+    )
+    assert mapping.type == "verb"
+    assert mapping.impressions == ("imp",)
+    assert mapping.feedback == {"tap": "click", "basket": "cart"}
+    assert (mapping.user, mapping.item, mapping.time) == ("User ID", '"product.id"', 'meta."event.time"')
+    assert mapping.context == ()
+    assert "left out state: it may follow the outcome" in text
+
+
+def test_a_suggestion_says_what_is_a_label_and_what_no_time() -> None:
+    """Labels in columns must lead to `import --label`, and times of a form that nobody reads be named as such."""
+    rows = [
+        {"user_id": number % 5, "item_id": number % 7, "date": "31.12.2024", "bought": number % 2}
+        for number in range(40)
+    ]
+    text = suggest(paths_of(rows))
+    assert "date may be a time, but '31.12.2024' can't be read" in text
+    assert "--label bought" in text
+    assert "context: nothing is left" in text
+
+
+def test_ids_of_tables_are_found_whatever_their_numbers_are(tmp_path: Path) -> None:
+    """Decimals, and integers that gaps made floats, are ids; `try` shows them as import writes them."""
+    rows = {
+        "user_id": pa.array([Decimal(7), Decimal(8)] * 20, pa.decimal128(12, 0)),
+        "item_id": pa.array([1.0, 2.0] * 20),
+        "ts": pa.array([T] * 40),
+    }
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet")
+    (tmp_path / "log.toml").write_text(run("mapping", "suggest", tmp_path / "log.parquet").stdout)
+    tried = run("mapping", "try", tmp_path / "log.parquet", "--config", tmp_path / "log.toml")
+    assert '"user":"7","item":"1"' in tried.stdout
+    written = run("import", tmp_path / "log.parquet", "--config", tmp_path / "log.toml", "--out", "-")
+    assert '"user":"7","item":"1"' in written.stdout
+
+
+def test_a_quoted_path_names_its_field_without_quotes() -> None:
+    """A name with a dot, in quotes in a path, must be a context field by its own name."""
+    mapping = MappingConfiguration(user="u", item="i", time="t", context=('"geo.city"', 'geo."zip.code"'))
+    read = reader(Configuration(mapping=mapping), "t", 0)
+    assert read is not None
+    event = read(LogRecord(0, json.dumps({"u": 1, "i": 2, "t": T, "geo.city": "x", "geo": {"zip.code": "y"}}).encode()))
+    assert isinstance(event, Impression)
+    assert event.context == {"geo.city": "x", "geo.zip.code": "y"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2024-03-31 02:30:00 GMT", "2024-03-31T04:30:00 +0200", " 2024-03-31 02:30:00 UTC ", "2024-03-31T02:30:00Z"],
+)
+def test_a_topic_takes_the_times_that_tables_take(tmp_path: Path, text: str) -> None:
+    """ISO 8601 as databases write it must be the same moment in a record and in a table."""
+    mapping = MappingConfiguration(user="u", item="i", time="t", time_unit="iso")
+    read = reader(Configuration(mapping=mapping), "t", 0)
+    assert read is not None
+    event = read(LogRecord(0, json.dumps({"u": 1, "i": 2, "t": text}).encode()))
+    (tmp_path / "log.csv").write_text(f"u,i,t\n1,2,{text}\n")
+    (tmp_path / "log.toml").write_text('[mapping]\nuser = "u"\nitem = "i"\ntime = "t"\ntime_unit = "iso"\n')
+    written = run("import", tmp_path / "log.csv", "--config", tmp_path / "log.toml", "--out", "-")
+    assert isinstance(event, Impression)
+    assert event.ts == json.loads(written.stdout)["ts"] == 1_711_852_200_000
+
+
+def test_words_for_nothing_are_no_ids_in_lines_either(tmp_path: Path) -> None:
+    """An id that a program wrote for nothing must be refused, as in tables, unless it is meant."""
+    (tmp_path / "log.jsonl").write_text(json.dumps({"u": "undefined", "i": 2, "t": T}) + "\n")
+    (tmp_path / "log.toml").write_text('[mapping]\nuser = "u"\nitem = "i"\ntime = "t"\n')
+    arguments = ("import", tmp_path / "log.jsonl", "--config", tmp_path / "log.toml", "--out", "-")
+    refused = run(*arguments)
+    assert refused.exit_code == 1
+    assert "line 0 has the user 'undefined', a word for no value" in refused.stderr
+    assert '"user":"undefined"' in run(*arguments, "--keep-null-words").stdout
