@@ -5,7 +5,7 @@ the numbers are appended when its outcome is decided.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import repeat
 
 import msgspec
 from thalweg.schemas.events import Impression, Value
@@ -22,13 +22,31 @@ class Kept(msgspec.Struct, gc=False):
     features: dict[str, Value]
 
 
+class Outcome(msgspec.Struct, gc=False, omit_defaults=True, kw_only=True):
+    """The end of an example, as of `schemas.outputs.Example`."""
+
+    score: float
+    base_score: float | None = None
+    label: int
+    scores: dict[str, float] | None = None
+    labels: dict[str, int] | None = None
+    revision: int = 0
+    origin: str
+    cause: str
+
+
 class _Owner(msgspec.Struct, gc=False):
     user: str
 
 
+class _Features(msgspec.Struct, gc=False):
+    features: msgspec.Raw
+
+
 _ENCODE = msgspec.json.Encoder().encode
 _ENCODE_LINES = msgspec.json.Encoder().encode_lines
-_DECODE_OWNER = msgspec.json.Decoder(_Owner).decode
+_DECODE_OWNER = msgspec.json.Decoder(_Owner)
+_DECODE_FEATURES = msgspec.json.Decoder(_Features).decode
 _DECODE_KEPT = msgspec.json.Decoder(Kept).decode
 _PACK = msgspec.msgpack.Encoder().encode
 _UNPACK = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None, Headers]).decode
@@ -67,14 +85,26 @@ def encode_fact(name: str, value: Value) -> bytes:
     return _ENCODE({name: value})[1:-1]
 
 
-def complete_example(kept: bytes, numbers: dict[str, Any], outcome: dict[str, Any]) -> bytes:
-    """Return an example: what was kept, more features, and what follows them.
+def encode_name(name: str) -> bytes:
+    """Return a feature's name as it is in JSON.
 
-    >>> complete_example(b'{"id":"7","features":{"tab":2', {"machine_logit": 0.5}, {"score": 0.1})
-    b'{"id":"7","features":{"tab":2,"machine_logit":0.5},"score":0.1}'
+    >>> encode_name("machine_logit")
+    b'"machine_logit"'
     """
-    separator = b"" if kept.endswith(b"{") else b","
-    return b"".join((kept, separator, _ENCODE(numbers)[1:], b",", _ENCODE(outcome)[1:]))
+    return _ENCODE(name)
+
+
+def complete_examples(kept: Sequence[bytes], numbers: Sequence[bytes], outcomes: Sequence["Outcome"]) -> list[bytes]:
+    """Return examples: of each what was kept, more members of its features, and what follows them.
+
+    >>> outcome = Outcome(score=0.1, label=1, origin="interactions-0-4", cause="interactions-0-9:2")
+    >>> complete_examples([b'{"id":"7","features":{"tab":2'], [b'"machine_logit":0.5'], [outcome])
+    [b'{"id":"7","features":{"tab":2,"machine_logit":0.5},"score":0.1,"label":1,"origin":"interactions-0-4",\
+"cause":"interactions-0-9:2"}']
+    """
+    separators = [b"" if each.endswith(b"{") else b"," for each in kept]
+    endings = _ENCODE_LINES(outcomes)[1:-1].split(b"\n{")
+    return list(map(b"".join, zip(kept, separators, numbers, repeat(b"},"), endings, strict=False)))
 
 
 def decode_kept(kept: bytes) -> Kept:
@@ -82,14 +112,19 @@ def decode_kept(kept: bytes) -> Kept:
     return _DECODE_KEPT(kept + _CLOSING)
 
 
-def kept_features(kept: bytes) -> dict[str, Value]:
-    """Return the features of what was kept."""
-    return decode_kept(kept).features
+def kept_features(kept: bytes, numbers: bytes) -> msgspec.Raw:
+    """Return the features of what was kept, with more members, as they are in JSON.
+
+    >>> bytes(kept_features(b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"features":{"tab":2', b'"rate":0.5'))
+    b'{"tab":2,"rate":0.5}'
+    """
+    of_its_own = bytes(_DECODE_FEATURES(kept + _CLOSING).features)
+    return msgspec.Raw(b"".join((of_its_own[:-1], b"" if of_its_own == b"{}" else b",", numbers, b"}")))
 
 
-def kept_user(kept: bytes) -> str:
-    """Return the user of what was kept."""
-    return _DECODE_OWNER(kept + _CLOSING).user
+def kept_users(kept: Sequence[bytes]) -> list[str]:
+    """Return the user of each that was kept."""
+    return [each.user for each in _DECODE_OWNER.decode_lines(b"".join([each + KEPT_CLOSING for each in kept]))]
 
 
 def pack_record(value: bytes | None, key: bytes | None, headers: Headers) -> bytes:

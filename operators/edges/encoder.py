@@ -8,20 +8,17 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators import policies
 from thalweg.operators.configuration import Configuration
-from thalweg.operators.cross import CROSS, OF_ONE, OF_PAIRS, OWN, statistics_count
-from thalweg.operators.derived import DERIVED
 from thalweg.operators.edges.columnizer import Block
 from thalweg.operators.edges.explored import explored_answer_of
 from thalweg.operators.edges.few import FEW
+from thalweg.operators.edges.named_inputs import NamedInputs
 from thalweg.operators.edges.requests import Answered, answer_of
 from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
-from thalweg.operators.fold.layout import cross_rank, layout_of, name_hashes, paired_fields, statistics_of_heads
-from thalweg.operators.heads import PAIRS
+from thalweg.operators.fold.layout import layout_of, name_hashes
 from thalweg.operators.joiner import Score
-from thalweg.operators.machine.lanes import LANES
 from thalweg.operators.policies import Policy
-from thalweg.schemas.kept import complete_example, kept_features, kept_user, unpack_record
+from thalweg.schemas.kept import Outcome, complete_examples, kept_features, kept_users, unpack_record
 from thalweg.schemas.lessons import encode_batch
 from thalweg.schemas.origin import Origin
 from thalweg.schemas.outputs import Ranking, dead_letter_headers, encode_ranking, encode_scores, scores_of
@@ -104,18 +101,10 @@ class Encoder:
         self._configuration = configuration
         self._layout = layout_of(configuration) % 2**64
         self._emits_features = configuration.features.emit
-        self._places, self._paired = configuration.features.places(), paired_fields(configuration)
-        self._size = configuration.learner.latent_size
         self._objectives = configuration.objectives.several
         self._scores = scores_of(self._objectives)
         self._order = configuration.objectives.order_weights()
-        of_heads = statistics_of_heads(configuration)
-        self._statistics = statistics_count(cross_rank(configuration), self._paired, of_heads)
-        self._of_heads = of_heads if self._statistics else 0
-        kinds = configuration.behaviors.kinds
-        self._interests = [f"interest.{kind}.{part}" for kind in kinds for part in ("short", "long")]
-        self._rate_names: list[str] = []
-        self._rate_places: list[int] = []
+        self._inputs = NamedInputs(configuration)
 
     def scores(self, block: Block, emitted: Emitted, first: int, last: int, names: list[str]) -> list[Output]:
         """Return the scores of the impressions among the events `first` to `last`; `names` are the fields."""
@@ -133,7 +122,9 @@ class Encoder:
         origins = [f"{self._prefix}{offset}" for offset in offsets]
         features: list[Any] = [None] * len(origins)
         if self._emits_features:
-            features = [self._emitted_features(block, emitted, event, names) for event in chosen.tolist()]
+            numbers = self._inputs.texts(emitted.inputs[chosen], names)
+            kept = [self._kept(block, emitted, event) for event in chosen.tolist()]
+            features = list(map(kept_features, kept, numbers))
         values = encode_scores(
             [impression.id for impression in impressions],
             [impression.user for impression in impressions],
@@ -151,79 +142,56 @@ class Encoder:
         keys = [impression.user.encode() for impression in impressions]
         return list(map(Output, map(Cause, offsets, repeat(0)), values, keys))
 
-    def _emitted_features(self, block: Block, emitted: Emitted, event: int, names: list[str]) -> dict[str, Any]:
+    @staticmethod
+    def _kept(block: Block, emitted: Emitted, event: int) -> bytes:
+        """Return what is kept of an impression, with the facts that filled in."""
         columns = block.columns
         start, end = emitted.filled_in[event].tolist()
         if start < end:
-            text = emitted.text[start:end].tobytes()
-        else:
-            text = columns.text[columns.text_start[event] : columns.text_end[event]].tobytes()
-        return kept_features(text) | self.numeric_features(emitted.inputs[event].tolist(), names)
-
-    def numeric_features(self, numbers: list[float], names: list[str]) -> dict[str, Any]:
-        """Return the numbers that the learner saw by name: [rate, residual] of each field, the rest, the interests."""
-        if len(self._rate_names) != len(names) + len(DERIVED):
-            self._rate_names = [f"rates.{name}" for name in (*names, *DERIVED)]
-            self._rate_places = [*range(len(names)), *range(self._places, self._places + len(DERIVED))]
-        features: dict[str, Any] = {
-            name: numbers[2 * place : 2 * place + 2]
-            for name, place in zip(self._rate_names, self._rate_places, strict=True)
-        }
-        at = len(numbers) - self._statistics - len(self._interests) * self._size
-        features["machine_logit"], features["overall_log_odds"] = numbers[at - 2 : at]
-        for name in self._interests:
-            features[name] = numbers[at : at + self._size]
-            at += self._size
-        if self._statistics:
-            features["statistics.user"] = numbers[at : at + OF_ONE]
-            features["statistics.item"] = numbers[at + OF_ONE : at + 2 * OF_ONE]
-            features["linear_logit"], features["cross_logit"] = numbers[at + OWN], numbers[at + CROSS]
-            pairs = numbers[at + 2 * LANES :]
-            for place, name in enumerate(names[2:]):
-                features[f"pairs.{name}"] = pairs[OF_PAIRS * place : OF_PAIRS * (place + 1)]
-            features["pairs.recent"] = pairs[OF_PAIRS * (self._places - 2) : OF_PAIRS * (self._paired - 2)]
-            for place, name in enumerate(self._objectives[1:]):
-                size = self._of_heads // (len(self._objectives) - 1)
-                own = numbers[len(numbers) - self._of_heads + place * size :]
-                of_recent = own[PAIRS + 2 * (self._places - 2) : PAIRS + 2 * (self._paired - 2)]
-                features[f"statistics.of.{name}"] = own[: PAIRS + 2 * (len(names) - 2)] + of_recent
-        return features
+            return emitted.text[start:end].tobytes()
+        return columns.text[columns.text_start[event] : columns.text_end[event]].tobytes()
 
     def examples(self, emitted: Emitted, names: list[str]) -> list[Output]:
         """Return the examples emitted, their strings as they came in."""
-        outputs = []
         count = int(emitted.counts[Made.EXAMPLES])
         text = emitted.text[: int(emitted.counts[Made.TEXT_BYTES])].tobytes()
+        kept = [text[start:end] for start, end in emitted.example_text[:count].tolist()]
+        causes = list(map(Cause, emitted.example_cause[:count].tolist(), emitted.example_ordinal[:count].tolist()))
         rows = zip(
-            emitted.example_cause[:count].tolist(),
-            emitted.example_ordinal[:count].tolist(),
+            causes,
             emitted.example_offset[:count].tolist(),
             emitted.example_label[:count].tolist(),
             emitted.example_revision[:count].tolist(),
             emitted.example_scores[:count].tolist(),
             emitted.example_heads[:count].tolist(),
             emitted.example_labels[:count].tolist(),
-            emitted.example_inputs[:count].tolist(),
-            emitted.example_text[:count].tolist(),
             strict=True,
         )
-        prefix = self._prefix
-        for cause, ordinal, offset, label, revision, scores, others, labels, inputs, (start, end) in rows:
-            kept = text[start:end]
-            outcome: dict[str, Any] = {"score": scores[Score.SCORE]}
-            if scores[Score.BASE] == scores[Score.BASE]:
-                outcome["base_score"] = scores[Score.BASE]
-            outcome["label"] = label
-            if self._objectives:
-                outcome["scores"] = dict(zip(self._objectives, (scores[Score.SCORE], *others), strict=True))
-                outcome["labels"] = dict(zip(self._objectives, (label, *labels), strict=True))
-            if revision:
-                outcome["revision"] = revision
-            outcome["origin"] = f"{prefix}{offset}"
-            outcome["cause"] = f"{prefix}{cause}:{ordinal}"
-            value = complete_example(kept, self.numeric_features(inputs, names), outcome)
-            outputs.append(Output(Cause(cause, ordinal), value, kept_user(kept).encode()))
-        return outputs
+        outcomes = [self._outcome(*row) for row in rows]
+        values = complete_examples(kept, self._inputs.texts(emitted.example_inputs[:count], names), outcomes)
+        return list(map(Output, causes, values, [user.encode() for user in kept_users(kept)]))
+
+    def _outcome(
+        self,
+        cause: Cause,
+        offset: int,
+        label: int,
+        revision: int,
+        scores: list[float],
+        others: list[float],
+        labels: list[int],
+    ) -> Outcome:
+        base, several = scores[Score.BASE], self._objectives
+        return Outcome(
+            score=scores[Score.SCORE],
+            base_score=base if base == base else None,
+            label=label,
+            scores=dict(zip(several, (scores[Score.SCORE], *others), strict=True)) if several else None,
+            labels=dict(zip(several, (label, *labels), strict=True)) if several else None,
+            revision=revision,
+            origin=f"{self._prefix}{offset}",
+            cause=f"{self._prefix}{cause.offset}:{cause.ordinal}",
+        )
 
     def answer(self, block: Block, emitted: Emitted, event: int) -> Answered:
         """Return the answer to a request of a block."""

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.contexts import Field, category
-from thalweg.operators.edges.encoder import Encoder
+from thalweg.operators.edges.named_inputs import NamedInputs
 from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Made
@@ -198,7 +198,7 @@ class ModelFeatures:
 
     def __init__(self, configuration: Configuration) -> None:
         """Read examples of a configuration."""
-        self._encoder = Encoder(configuration, "", 0)
+        self._inputs = NamedInputs(configuration)
         self._is_original = configuration.learner.model_features == "original"
         self._buckets = configuration.learner.indicator_buckets
         self._crosses = configuration.features.crosses
@@ -216,7 +216,7 @@ class ModelFeatures:
                 x |= {f"{name}={each}": 1.0 for each in value} if isinstance(value, list) else {name: value}
         else:
             self._add_indicators(x, values)
-        for name, number in self._encoder.numeric_features(inputs, names).items():
+        for name, number in self._inputs.numbers(inputs, names).items():
             if isinstance(number, list):
                 x |= {f"{name}.{place}": each for place, each in enumerate(number) if each}
             elif number:

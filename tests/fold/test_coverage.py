@@ -24,6 +24,7 @@ TESTS = [
         "fold/test_shown.py",
         "fold/test_state.py",
         "operators/edges/test_few.py",
+        "operators/edges/test_named_inputs.py",
         "operators/estimators/test_river.py",
         "operators/machine/test_hashing.py",
         "operators/machine/test_normal.py",

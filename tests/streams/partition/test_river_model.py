@@ -88,8 +88,9 @@ def test_it_sees_what_the_example_says() -> None:
         assert {"user": "ann", "item": "x", "tab": "p", "price": 2.5, "tags=k": 1.0, "tags=l": 1.0}.items() <= x.items()
         for name, value in example.features.items():
             if name not in context and isinstance(value, list):
-                assert [x.get(f"{name}.{place}", 0.0) for place in range(len(value))] == value
-        assert x.get("overall_log_odds", 0.0) == example.features["overall_log_odds"]
+                seen = [x.get(f"{name}.{place}", 0.0) for place in range(len(value))]
+                assert seen == np.array(value, np.float32).tolist()
+        assert x.get("overall_log_odds", 0.0) == np.float32(example.features["overall_log_odds"])
     assert any(name.startswith("rates.user.") for name in learned[-1])
 
 
