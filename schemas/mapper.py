@@ -238,7 +238,7 @@ class Mapper:
         found = type(value)
         if found is str:
             return value  # type: ignore[no-any-return]
-        if value is None:
+        if value is None or value != value:  # NaN, of a codec that has it
             return "null" if self._configuration.nulls == CATEGORY else None
         if found is bool:
             if self._configuration.booleans == CATEGORY:
@@ -264,7 +264,9 @@ class Mapper:
                 if depth > 1:
                     yield from self._rest(value, f"{path}.", depth - 1)
                 continue
-            if type(value) is list and any(type(each) in (dict, list) for each in value):
+            if type(value) is bytes or (
+                type(value) is list and any(type(each) in (dict, list, bytes) for each in value)
+            ):
                 continue
             if (found := self._value_of(path, value)) is not None:
                 yield path, found

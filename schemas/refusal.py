@@ -351,8 +351,9 @@ def expect(is_right: bool, path: str, value: Any, expected: str) -> None:
 
 
 def kind(value: Any) -> str:
-    """Name the JSON type of a value, with its article."""
+    """Name the type of a value in words of JSON, with its article."""
     names = {type(None): "null", bool: "a boolean", int: "an integer", float: "a fraction", str: "a string"}
+    names[bytes] = "bytes"  # from a codec that has them
     return names.get(type(value), "a list" if isinstance(value, list) else "an object")
 
 

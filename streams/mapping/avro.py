@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from decimal import Decimal
 from typing import Any
 
 import fastavro
@@ -91,14 +92,43 @@ class Registry:
 
 
 def without_logical_types(schema: Any) -> Any:
-    """Return a schema whose values are what lies on the wire: times stay numbers, for the mapping to read.
+    """Return a schema whose values are what lies on the wire, so that times stay numbers, for the mapping to read.
+
+    Decimals keep theirs: their bytes mean nothing to a mapping.
 
     >>> without_logical_types({"type": "long", "logicalType": "timestamp-micros"})
     {'type': 'long'}
     """
     if isinstance(schema, dict):
-        return {name: without_logical_types(value) for name, value in schema.items() if name != "logicalType"}
+        found = {name: without_logical_types(value) for name, value in schema.items() if name != "logicalType"}
+        return found | {"logicalType": schema["logicalType"]} if _is_decimal(schema) else found
     return [without_logical_types(each) for each in schema] if isinstance(schema, list) else schema
+
+
+def _is_decimal(schema: dict[str, Any]) -> bool:
+    """Return whether a schema is of decimals; one with a wrong precision is bytes, as Avro says."""
+    precision, scale = schema.get("precision"), schema.get("scale", 0)
+    return (
+        schema.get("logicalType") == "decimal"
+        and schema.get("type") in ("bytes", "fixed")
+        and type(precision) is int
+        and type(scale) is int
+        and 0 <= scale <= precision
+        and precision > 0
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with decimals as integers or floats, or as texts where a float would be another number."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, Decimal):
+        near = float(value)
+        whole = value == value.to_integral_value()
+        return int(value) if whole else near if Decimal(repr(near)) == value else str(value)
+    return value
 
 
 def from_avro(value: bytes | None, registry: Registry, limits: LimitsConfiguration) -> Any:
@@ -122,4 +152,4 @@ def from_avro(value: bytes | None, registry: Registry, limits: LimitsConfigurati
         raise Unusable(Reason.NOT_AVRO, "the record is not of its schema") from None
     if stream.read(1):
         raise Unusable(Reason.NOT_AVRO, "bytes follow the record")
-    return found
+    return _plain(found)

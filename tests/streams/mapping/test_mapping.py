@@ -210,7 +210,28 @@ AVRO_SCHEMA = {
         {"name": "page", "type": {"type": "record", "name": "Page", "fields": [{"name": "tab", "type": "string"}]}},
     ],
 }
-AVRO_SCHEMAS = {7: {"schema": json.dumps(AVRO_SCHEMA)}, 8: {"schema": "{}", "schemaType": "PROTOBUF"}}
+PRICE = {"type": "bytes", "logicalType": "decimal", "precision": 30, "scale": 2}
+PRICED_SCHEMA = {
+    "type": "record",
+    "name": "Priced",
+    "fields": [
+        {"name": "who", "type": PRICE | {"scale": 0}},
+        {"name": "sku", "type": "string"},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+        {"name": "price", "type": ["null", PRICE]},
+        {"name": "prices", "type": {"type": "array", "items": PRICE}},
+        {"name": "share", "type": "double"},
+        {"name": "raw", "type": ["null", "bytes"]},
+        {"name": "broken", "type": {"type": "bytes", "logicalType": "decimal"}},
+        {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["NEW", "USED"]}},
+        {"name": "labels", "type": {"type": "map", "values": "string"}},
+    ],
+}
+AVRO_SCHEMAS = {
+    10: {"schema": json.dumps(PRICED_SCHEMA)},
+    7: {"schema": json.dumps(AVRO_SCHEMA)},
+    8: {"schema": "{}", "schemaType": "PROTOBUF"},
+}
 
 
 class RegistryHandler(BaseHTTPRequestHandler):
@@ -270,6 +291,45 @@ def test_avro_is_read_by_the_schema_of_its_id(registry: str) -> None:
         assert found == Impression(f"t-0-{number}", "u", "5", T, {"tab": "home"})
     assert RegistryHandler.asked == ["/schemas/ids/7"]
     assert read(LogRecord(0, encode_event(Erase("1", "u", T)))) == Erase("1", "u", T)
+
+
+def test_avro_types_that_json_lacks_become_numbers_and_texts(registry: str) -> None:
+    """Decimals, as prices are, must be numbers; NaN and bytes, which no context holds, must not cost the record."""
+    mapping = MappingConfiguration(
+        codec="avro", registry=registry, user="who", item="sku", time="at", time_unit="us", context=("*",)
+    )
+    read = reader(Configuration(mapping=mapping), "t", 0)
+    assert read is not None
+    record = {
+        "who": Decimal(2**63 + 1),
+        "sku": "s",
+        "at": T * 1000,
+        "price": Decimal("12.34"),
+        "prices": [Decimal("1.50"), Decimal(2), Decimal("1234567890123456789012.34")],
+        "share": float("nan"),
+        "raw": b"\xff",
+        "broken": b"\x01",
+        "kind": "USED",
+        "labels": {"a.b": "c"},
+    }
+    schema = fastavro.parse_schema(without_logical_types(PRICED_SCHEMA))
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema, record)
+    value = b"\0" + (10).to_bytes(4, "big") + out.getvalue()
+    assert read(LogRecord(0, value)) == Impression(
+        "t-0-0",
+        str(2**63 + 1),
+        "s",
+        T,
+        {"price": 12.34, "prices": ["1.5", "2", "1234567890123456789012.34"], "kind": "USED", "labels.a.b": "c"},
+    )
+    named = MappingConfiguration(
+        codec="avro", registry=registry, user="who", item="sku", time="at", time_unit="us", context=("raw",)
+    )
+    read = reader(Configuration(mapping=named), "t", 0)
+    assert read is not None
+    with pytest.raises(Unusable, match="context at raw is bytes, not a text, a number or a list of them"):
+        read(LogRecord(0, value))
 
 
 def test_what_is_no_avro_is_refused(registry: str) -> None:
