@@ -18,7 +18,7 @@ def command() -> None:
 
     \b
     Example:
-      thalweg config show --config thalweg.toml --set learner.alpha=0.05
+      thalweg config show --config thalweg.toml --set learner.alpha_weight=0.05
     """
 
 

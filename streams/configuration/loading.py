@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import click
 import msgspec
@@ -498,7 +498,21 @@ def _convert(path: Key, form: Any, assignment: Assignment) -> Any:
     except (ValueError, TypeError) as error:
         name = ".".join(path)
         told = f"must {allowed(form)}" if _fits_but_for_bounds(value, form) else _plain(str(error))
+        if (choices := _choices(form)) and any(each not in choices for each in _texts(value)):
+            told = f"{'each of them ' if isinstance(value, list) else ''}must be one of {', '.join(choices)}"
         raise ConfigurationError(f"{name} = {shown(path, assignment.value)} ({assignment.source}): {told}") from None
+
+
+def _choices(form: Any) -> tuple[str, ...]:
+    """Return the texts that a type names, itself or of its members; none of one that takes any."""
+    if get_origin(form) is Literal:
+        return get_args(form)
+    return next(filter(None, map(_choices, get_args(form))), ())
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts of a value that is a text or a list of them."""
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
 
 
 def _fits_but_for_bounds(value: Any, form: Any) -> bool:

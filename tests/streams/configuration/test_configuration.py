@@ -133,7 +133,7 @@ BAD_FILES = {
     "text for number": ('[learner]\nsize = "8"\n', ["learner.size", "expected whole number, got text"]),
     "fraction": ("[learner]\nsize = 1.5\n", ["learner.size = 1.5", "expected whole number"]),
     "bool for number": ("[learner]\nsize = true\n", ["learner.size = true", "expected whole number"]),
-    "not a choice": ('[learner]\nkind = "sgd"\n', ['learner.kind = "sgd"', "invalid enum value"]),
+    "not a choice": ('[learner]\nkind = "sgd"\n', ['learner.kind = "sgd"', "must be one of ftrl, river"]),
     "own check": ("[learner]\nsize = 4\nalpha = -1\n", ["learner.alpha = -1.0", ":3)", "alpha must be above 0"]),
     "bound": ("[broker]\npartitions = 0\n", ["broker.partitions = 0", ">= 1"]),
     "nan": ("[learner]\nalpha = nan\n", ["learner.alpha = NaN", "not a number"]),
@@ -200,6 +200,21 @@ def test_bad_variables_are_refused_in_one_line(variable: str) -> None:
 def test_other_variables_are_left_alone() -> None:
     """Variables that are not a section's key must not be looked at."""
     assert toy_load(environment={"PATH": "x", "THALWEG_CONFIG": "y", "THALWEG_KAFKA_PASSWORD": "z"}) == (Root(), {})
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("table.admission=x", 'table.admission = "x" (--set): must be one of count, linear, geometric'),
+        ('behaviors.kinds=["click","x"]', "each of them must be one of"),
+        ("ranking.policy=greedy", "must be one of none, epsilon, gumbel, thompson"),
+    ],
+)
+def test_what_is_no_choice_is_refused_with_the_choices(flag: str, expected: str) -> None:
+    """A word that a key does not know must be answered by those that it knows."""
+    with pytest.raises(ConfigurationError) as refusal:
+        load(None, environment={}, flags=[flag])
+    assert expected in str(refusal.value)
 
 
 @pytest.mark.parametrize(
