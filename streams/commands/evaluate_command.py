@@ -59,10 +59,11 @@ def command(
     from thalweg.streams.evaluation.logged import decisions_of
     from thalweg.streams.logs.errors import LogError
     from thalweg.streams.logs.reader import LogReader
-    from thalweg.streams.logs.writer import LogWriter
+    from thalweg.streams.logs.writer import LogWriter, refuse_output
 
     target = policy_of(policy)
     try:
+        refuse_output(summary_path, [log, policy])
         with closing(LogReader(log, block_lines=BATCH_EVENTS)) as reader:
             decisions, logged = decisions_of(
                 reader, loaded.configuration, target, unanswered_max=unanswered, closes_windows=until_end_of_windows

@@ -15,7 +15,7 @@ from thalweg.streams.kafka.topic_names import topic_option
 from thalweg.streams.logs.compression import STANDARD_STREAM
 from thalweg.streams.logs.errors import LogError, LogReadError
 from thalweg.streams.logs.reader import LogReader
-from thalweg.streams.logs.writer import LogWriter
+from thalweg.streams.logs.writer import LogWriter, refuse_output
 from thalweg.streams.refusal import Refusal
 
 BATCH_EVENTS = 1_000
@@ -130,6 +130,9 @@ def command(
     try:
         if report is not None:
             require_matplotlib()
+        inputs = [log, *lessons, *([truth] if truth else [])]
+        for path in (summary_path, report):
+            refuse_output(path, inputs)
         with ExitStack() as files:
             # Several batches at a time: one is folded while the next is read.
             reader = files.enter_context(
@@ -137,6 +140,8 @@ def command(
             )
             store = seal = None
             if checkpoint is not None:
+                if not checkpoint:
+                    raise click.UsageError("--checkpoint is empty: name a folder, or leave it out")
                 if not is_remote(checkpoint):
                     refuse_inner_folder(Path(checkpoint))
                 seal = seal_of(loaded)
@@ -156,7 +161,7 @@ def command(
                 replay.truth = files.enter_context(Truth(truth))
             replay.refuse_gap(first_offset)
             make_ready(replay.partition, console)
-            sinks = Sinks.opened(paths, lessons_out, inputs=[log, *lessons], goes_on=replay.goes_on)
+            sinks = Sinks.opened(paths, lessons_out, inputs=inputs, goes_on=replay.goes_on)
             damage = None
             with closing(sinks):
                 try:
@@ -169,13 +174,13 @@ def command(
                 if until_end_of_windows and damage is None:
                     replay.close_windows(sinks)
         summary = replay.summary(letters=where_letters_are(dead_letters))
+        print_table(summary, replay.tally, console)
         if summary_path is not None:
             write_summary(summary_path, summary.to_json())
         if report is not None:
             write_report(report, f"Replay of {Path(log).name}", summary, replay.tally)
     except (LogError, CheckpointError) as error:
         raise Refusal(str(error)) from None
-    print_table(summary, replay.tally, console)
     if damage is not None:
         raise Refusal(str(damage))
     if strict and summary.warnings:

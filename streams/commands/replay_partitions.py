@@ -11,7 +11,7 @@ from thalweg.streams.configuration.loading import Loaded
 from thalweg.streams.logs.compression import STANDARD_STREAM
 from thalweg.streams.logs.errors import LogError
 from thalweg.streams.logs.reader import LogReader
-from thalweg.streams.logs.writer import LogWriter
+from thalweg.streams.logs.writer import LogWriter, refuse_output
 from thalweg.streams.partition.readiness import make_ready
 from thalweg.streams.refusal import Refusal
 from thalweg.streams.replay.partitions import PartitionsReplay
@@ -64,6 +64,8 @@ def replay_partitions(
     make_ready(replay.partitions.all[0], console)
     try:
         with ExitStack() as files:
+            for number in range(len(logs)):
+                refuse_output(wanted.of(number).summary, logs)
             readers = [files.enter_context(closing(LogReader(log, block_lines=BLOCK_LINES))) for log in logs]
             sinks = [files.enter_context(closing(opened(wanted.of(n), log, logs))) for n, log in enumerate(logs)]
             replay.run(readers, sinks)
@@ -90,8 +92,10 @@ def refuse_options(logs: Sequence[str], merge_every: int | None, wanted: Wanted,
     """Raise UsageError where the options do not go together."""
     if merge_every is None:
         raise click.UsageError("several logs are partitions of one model: give --merge-every N")
-    if STANDARD_STREAM in logs or len(set(logs)) < len(logs):
-        raise click.UsageError("with --merge-every, each log is another file")
+    if STANDARD_STREAM in logs:
+        raise click.UsageError("with --merge-every, each log is a file, not standard input")
+    if twice := [log for log in logs if logs.count(log) > 1]:
+        raise click.UsageError(f"{twice[0]} is named twice: with --merge-every, each log is a partition of its own")
     for option, given in others.items():
         if given:
             raise click.UsageError(f"{option} needs one log without --merge-every")

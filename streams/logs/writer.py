@@ -104,17 +104,43 @@ class LogWriter:
             raise LogWriteError(f"{self.name} can't be written: {error.strerror}") from None
 
     def _open(self, path: Path, inputs: Iterable[str | Path], append_at: int | None) -> BinaryIO:
-        try:
-            for source in map(Path, inputs):
-                if str(source) != STANDARD_STREAM and path.exists() and source.exists() and path.samefile(source):
-                    raise LogWriteError(f"{path} is the file being read: write to another one")
+        with _opening(path):
+            _refuse_inputs(path, inputs)
             return open_output(path, append_at)
-        except FileNotFoundError:
-            raise LogWriteError(f"{path} can't be written: there is no folder {path.parent}") from None
-        except IsADirectoryError:
-            raise LogWriteError(f"{path} is a folder: name a file in it") from None
-        except OSError as error:
-            raise LogWriteError(f"{path} can't be written: {error.strerror}") from None
+
+
+def refuse_output(path: str | None, inputs: Iterable[str | Path]) -> None:
+    """Raise LogWriteError where a file that is to be written at the end of a run can't be, or is one of its inputs."""
+    if path is None or path == STANDARD_STREAM:
+        return
+    file = Path(path)
+    with _opening(file):
+        _refuse_inputs(file, inputs)
+        is_there = file.exists()
+        if is_there and not (file.is_file() or file.is_dir()):
+            return  # a pipe or a device: to open it would be noticed at its other end
+        file.open("ab").close()
+        if not is_there:
+            file.unlink()
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Turn what the system refuses when a file is opened into LogWriteError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise LogWriteError(f"{path} can't be written: there is no folder {path.parent}") from None
+    except IsADirectoryError:
+        raise LogWriteError(f"{path} is a folder: name a file in it") from None
+    except OSError as error:
+        raise LogWriteError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _refuse_inputs(path: Path, inputs: Iterable[str | Path]) -> None:
+    for source in map(Path, inputs):
+        if str(source) != STANDARD_STREAM and path.exists() and source.exists() and path.samefile(source):
+            raise LogWriteError(f"{path} is the file being read: write to another one")
 
 
 def open_output(path: Path, append_at: int | None) -> BinaryIO:

@@ -261,6 +261,38 @@ def test_a_killed_replay_goes_on(uninterrupted: tuple[dict[str, Any], list[bytes
     assert outcome("s", "e") == uninterrupted
 
 
+@pytest.mark.parametrize("option", ["--summary", "--report", "--out"])
+def test_no_output_overwrites_what_is_read(folder: Path, option: str) -> None:
+    """An output that is the log, or the truth, must be refused before the run, and the file be as it was."""
+    write_sample(0, 50)
+    Path("truth.jsonl").write_text("{}\n")
+    for path in ("log.jsonl", "truth.jsonl"):
+        before = Path(path).read_bytes()
+        told = replay("log.jsonl", "--truth", "truth.jsonl", option, path, status=1).stderr
+        assert f"{path} is the file being read" in told
+        assert Path(path).read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--summary", "--report"])
+def test_what_is_written_last_is_refused_first(folder: Path, option: str) -> None:
+    """A summary or page that can't be written must not cost a whole run, nor be left behind empty by one that fails."""
+    write_sample(0, 50)
+    assert "there is no folder" in replay("log.jsonl", option, "absent/x", status=1).stderr
+    assert "is a folder" in replay("log.jsonl", option, str(folder), status=1).stderr
+    assert not Path("log.jsonl.scores.jsonl").exists()
+    Path("empty.jsonl").touch()
+    replay("empty.jsonl", option, "x", status=1)
+    assert not Path("x").exists()
+    told = replay("log.jsonl", option, "/dev/full", status=1).stderr
+    assert "events/s" in told  # the table is printed all the same
+
+
+def test_an_empty_name_of_a_folder_is_refused(folder: Path) -> None:
+    """`--checkpoint "$UNSET"` must not run without a checkpoint in silence."""
+    write_sample(0, 50)
+    assert "--checkpoint is empty" in replay("log.jsonl", "--checkpoint", "", status=2).stderr
+
+
 def test_a_partitions_own_folder_is_refused(folder: Path) -> None:
     """Naming the folder below the one that was named before must be told, not start from nothing."""
     log = write_sample(0, 100)
