@@ -16,12 +16,13 @@ PROBLEMS = {
     "401": "The token is missing or another one.",
     "413": "The body or the list of candidates is too large.",
     "415": "The body is not declared as JSON.",
+    "417": "What the client expects is not 100-continue.",
     "421": "The name of the host is not this worker's.",
     "500": "The worker failed.",
     "501": "The configured model cannot rank.",
     "503": "Ask again after Retry-After: the partition is being opened, or questions took their share of time.",
 }
-OF_BODIES = ("400", "401", "413", "415", "421", "500", "501", "503")
+OF_BODIES = ("400", "401", "413", "415", "417", "421", "500", "501", "503")
 OF_READING = ("400", "401", "421", "500", "503")
 OPEN = ("400", "421", "500")
 

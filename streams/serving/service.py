@@ -97,12 +97,12 @@ class Service:
 
     async def answer(self, request: web.BaseRequest) -> Reply:
         """Return the reply to a request: a problem document where it has no other."""
-        target = urlsplit(request.raw_path)
         route: Route | None = None
         try:
             self._refuse_host(request)
-            route, argument = self._route(request.method, target.path)
-            reply = await self._answer(request, route, argument)
+            path, query = parts_of(request.raw_path)
+            route, argument = self._route(request.method, path)
+            reply = await self._answer(request, route, argument, query)
         except ProblemError as problem:
             reply = problem.reply
         except Unusable as unusable:
@@ -113,14 +113,13 @@ class Service:
         self.answered[key] = self.answered.get(key, 0) + 1
         return reply
 
-    async def _answer(self, request: web.BaseRequest, route: Route, argument: str) -> Reply:
+    async def _answer(self, request: web.BaseRequest, route: Route, argument: str, query: str) -> Reply:
         """Return the reply of a route. Raises ProblemError, Unusable or BusyError where it has none."""
         if route.path not in OPEN_PATHS:
             self._refuse_stranger(request)
         body = await self._body(request) if route.method == "POST" else b""
         headers = {name: request.headers[name] for name in ("Authorization", FORWARDED) if name in request.headers}
-        query = query_of(urlsplit(request.raw_path).query)
-        return await route.answer(Asked(request.method, request.raw_path, argument, query, headers, body))
+        return await route.answer(Asked(request.method, request.raw_path, argument, query_of(query), headers, body))
 
     async def _rank(self, asked: Asked) -> Reply:
         """Rank a request's candidates."""
@@ -157,6 +156,9 @@ class Service:
     async def _of_request(self, asked: Asked, *, is_ordered: bool) -> Reply:
         is_logged = flag_of(asked.query, "log")
         request, record = request_of(asked.body, self._configuration, time.time_ns() // 1_000_000)
+        if request.shown is not None and is_ordered and not is_logged:
+            detail = "shown needs ?log=true: a question itself changes nothing, its record shows what it names"
+            raise ProblemError(400, detail, reason=Reason.BAD_OPTION)
         found = await self._owner(asked, request.user)
         if isinstance(found, Reply):
             return found
@@ -216,7 +218,8 @@ class Service:
             raise ProblemError(421, "without http.token_file only the names of this machine itself are answered")
 
     def _refuse_stranger(self, request: web.BaseRequest) -> None:
-        given = request.headers.get("Authorization", "").encode()
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        given = f"{scheme.title()} {token.strip()}".encode(errors="replace")
         if self._authorization and not hmac.compare_digest(given, self._authorization):
             detail = "send the token of http.token_file: Authorization: Bearer TOKEN"
             raise ProblemError(401, detail, headers=(("WWW-Authenticate", "Bearer"),))
@@ -230,6 +233,7 @@ class Service:
         size_max = self._configuration.limits.record_bytes
         body = bytearray()
         if (request.content_length or 0) <= size_max:
+            await self._expected(request)
             async for chunk in request.content.iter_any():
                 body += chunk
                 if len(body) > size_max:
@@ -239,9 +243,30 @@ class Service:
         detail = f"the body has more than {size_max} bytes (limits.record_bytes)"
         raise ProblemError(413, detail, reason=Reason.TOO_LARGE, headers=(("Connection", "close"),))
 
+    async def _expected(self, request: web.BaseRequest) -> None:
+        """Tell a client that waits for it to send its body. Raises ProblemError where it expects something else."""
+        expected = request.headers.get("Expect")
+        if expected is None:
+            return
+        if expected.lower() != "100-continue":
+            raise ProblemError(417, "the only Expect that is known is 100-continue")
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # else the answer is taken for begun
+
+
+def parts_of(target: str) -> tuple[str, str]:
+    """Return path and query of what was asked for. Raises ProblemError where it is no URL."""
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        raise ProblemError(400, "what was asked for is no URL") from None
+    return parts.path, parts.query
+
 
 def argument_of(route: str, path: str) -> str | None:
     """Return the argument of a path, empty where its route has none; None where it is another route's.
+
+    Raises ProblemError where it is not UTF-8.
 
     >>> argument_of("/users/{id}", "/users/a%2Fb"), argument_of("/ui", "/ui"), argument_of("/ui", "/rank")
     ('a/b', '', None)
@@ -250,7 +275,12 @@ def argument_of(route: str, path: str) -> str | None:
         return "" if route == path else None
     prefix = route.removesuffix("{id}")
     rest = path.removeprefix(prefix)
-    return unquote(rest) if path.startswith(prefix) and rest and "/" not in rest else None
+    if not path.startswith(prefix) or not rest or "/" in rest:
+        return None
+    try:
+        return unquote(rest, errors="strict")
+    except UnicodeDecodeError:
+        raise ProblemError(400, "the id in the path is not UTF-8") from None
 
 
 def query_of(text: str) -> dict[str, str]:
