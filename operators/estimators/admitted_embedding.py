@@ -1,12 +1,23 @@
 """`AdmittedEmbedding`: Monolith's embedding table as a River transformer."""
 
+import math
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from river import base
 from thalweg.operators.admission import AdmissionConfiguration, ModeName, admission_parameters, new_admission
-from thalweg.operators.estimators.feature_vector import key_in, label_of, number_of, time_of
+from thalweg.operators.estimators.feature_vector import (
+    SEED_MAX,
+    SEED_MIN,
+    SIZE_MAX,
+    TIME_MAX,
+    key_in,
+    label_of,
+    number_of,
+    time_of,
+    whole_of,
+)
 from thalweg.operators.features import Value, resolve, sweep_feature
 from thalweg.operators.ftrl import Coordinates, Part, descend_vector, new_coordinates, rate
 from thalweg.operators.machine.hashing import Key, uniform
@@ -20,6 +31,7 @@ LOSSES = ("logistic", "squared")
 NOBODY = -1
 
 INITIAL_MAX = 0.1
+ROWS_MAX = 1 << 30
 
 
 class AdmittedEmbedding(base.Transformer):
@@ -104,8 +116,15 @@ class AdmittedEmbedding(base.Transformer):
         """Embed nothing yet; the parameters are the class's."""
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}")
-        if size < 1 or rows_limit < 1 or alpha <= 0.0 or (expire_time is not None and expire_time < 1):
-            raise ValueError("size, rows_limit and expire_time must be at least 1, alpha above 0")
+        whole_of("size", size, 1, SIZE_MAX)
+        whole_of("rows_limit", rows_limit, 1, ROWS_MAX)
+        whole_of("seed", seed, SEED_MIN, SEED_MAX)
+        if expire_time is not None:
+            whole_of("expire_time", expire_time, 1, TIME_MAX)
+        if not 0.0 < alpha < math.inf or not 0.0 <= l2 < math.inf:
+            raise ValueError("alpha must be above 0, l2 at least 0, both finite")
+        if isinstance(cast(object, fields), str):
+            raise ValueError(f"fields must name 1 to 64 features: write ({fields!r},)")
         if not fields or len(fields) > 64 or len(set(fields)) != len(fields):
             raise ValueError("fields must name 1 to 64 features, each once")
         self.fields = fields

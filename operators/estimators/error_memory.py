@@ -21,7 +21,15 @@ from thalweg.operators.error_memory import (
     read_error,
     write_error,
 )
-from thalweg.operators.estimators.feature_vector import FeatureVector, key_in, label_of, time_of
+from thalweg.operators.estimators.feature_vector import (
+    SEED_MAX,
+    SEED_MIN,
+    FeatureVector,
+    key_in,
+    label_of,
+    time_of,
+    whole_of,
+)
 from thalweg.operators.sdim import projections
 
 PROBABILITY_MIN = 1e-6
@@ -113,6 +121,9 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         seed: int = 0,
     ) -> None:
         """Remember nothing yet; the parameters are the class's."""
+        if not hasattr(model, "predict_proba_one"):
+            raise ValueError(f"model must be a classifier that gives probabilities, not {type(model).__name__}")
+        whole_of("seed", seed, SEED_MIN, SEED_MAX)
         self.model = model
         self.user = user
         self.item = item

@@ -11,6 +11,8 @@ from thalweg.operators.machine.hashing import Key, field_seed, key_of
 from thalweg.operators.sdim import projections
 
 DIRECTIONS_LIMIT = 1 << 12
+SIZE_MAX = 1 << 16
+SEED_MIN, SEED_MAX = -(2**31), 2**32 - 1
 
 SALT_BITS = 63
 NORM_MAX = 1_000.0
@@ -121,11 +123,34 @@ def label_of(label: Any) -> bool:
 def key_in(field: str, value: object, seed: int) -> Key:
     """Return the key of a field's value, of the one type that compiled code is made for.
 
-    Raises ValueError for a number that is not finite: what is missing is None, not a category.
+    Raises ValueError for what is no category: a number that is not finite, what data frames have where nothing is, a
+    collection, and an object whose text is its address. What is missing is None.
     """
     if isinstance(value, float | np.floating):
         number_of(field, value)
+    if not isinstance(value, str | int):
+        _refuse_no_category(field, value)
     return cast(Key, np.uint64(key_of(str(value), field_seed(field, seed))))
+
+
+def _refuse_no_category(field: str, value: object) -> None:
+    kind = type(value)
+    try:
+        is_missing = bool(value != value)
+    except (TypeError, ValueError):  # pandas.NA, an array
+        is_missing = True
+    is_nameless = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    if is_missing or is_nameless or isinstance(value, Mapping | list | set | frozenset | np.ndarray):
+        raise ValueError(
+            f"feature {field!r} is {value!r}: a category is a text, a number or the like, and None where there is none"
+        )
+
+
+def whole_of(name: str, value: object, low: int, high: int) -> int:
+    """Return an argument that is a whole number. Raises ValueError where it is none, or not within its bounds."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low:,} to {high:,}, not {value!r}")
+    return int(value)
 
 
 def time_of(x: Mapping[Any, Any], name: str | None, before: int) -> int:
@@ -135,7 +160,7 @@ def time_of(x: Mapping[Any, Any], name: str | None, before: int) -> int:
     of now. Numbers are taken as they are, down to whole ones; moments become milliseconds since 1970, in UTC where they
     have no zone.
 
-    Raises ValueError for other types and for numbers that are not finite.
+    Raises ValueError for other types, for numbers that are not finite, and for times before 0: time would stand still.
 
     >>> moment = datetime.datetime(2024, 3, 31, 2, 30, tzinfo=datetime.UTC)
     >>> time_of({"at": moment}, "at", 0), time_of({"at": np.datetime64("2024-03-31T02:30")}, "at", 0)
@@ -144,7 +169,12 @@ def time_of(x: Mapping[Any, Any], name: str | None, before: int) -> int:
     if name is None:
         return before + 1
     value = x.get(name)
-    return before if value is None else max(before, _time(name, value))
+    if value is None:
+        return before
+    found = _time(name, value)
+    if found < 0:
+        raise ValueError(f"the time {name!r} is {value!r}, before 0 (1970 for dates): count from an earlier moment")
+    return max(before, found)
 
 
 def _time(name: str, value: Any) -> int:
@@ -158,7 +188,7 @@ def _time(name: str, value: Any) -> int:
             value = datetime.datetime(value.year, value.month, value.day)
         moment: datetime.datetime = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
         return (moment - EPOCH) // MILLISECOND
-    if isinstance(value, str | bytes | bool | np.bool_) or not hasattr(value, "__float__"):
+    if isinstance(value, str | bytes | bool | np.bool_ | np.timedelta64) or not hasattr(value, "__float__"):
         raise ValueError(f"the time {name!r} is {value!r}: a time is {TIMES}")
     number = number_of(name, value)
     if abs(number) >= TIME_MAX:

@@ -14,7 +14,15 @@ from thalweg.operators.behaviors import (
     gather_recent,
     new_behaviors,
 )
-from thalweg.operators.estimators.feature_vector import FeatureVector, key_in, label_of
+from thalweg.operators.estimators.feature_vector import (
+    SEED_MAX,
+    SEED_MIN,
+    SIZE_MAX,
+    FeatureVector,
+    key_in,
+    label_of,
+    whole_of,
+)
 from thalweg.operators.machine.hashing import Key
 from thalweg.operators.sdim import (
     LONG_AGO_MS,
@@ -38,6 +46,7 @@ from thalweg.operators.structures.table import (
 )
 
 KIND = 0
+ROWS_MAX = 1 << 30
 
 NEVER = np.full(1, np.iinfo(np.int64).max)
 
@@ -131,8 +140,10 @@ class SequenceInterest(base.Transformer):
         seed: int = 0,
     ) -> None:
         """Start without users; the parameters are the class's."""
-        if min(size, users_limit, items_limit) < 1:
-            raise ValueError("size, users_limit and items_limit must be at least 1")
+        whole_of("size", size, 1, SIZE_MAX)
+        whole_of("users_limit", users_limit, 1, ROWS_MAX)
+        whole_of("items_limit", items_limit, 1, ROWS_MAX)
+        whole_of("seed", seed, SEED_MIN, SEED_MAX)
         self.user = user
         self.item = item
         self.size = size

@@ -328,6 +328,19 @@ def test_times_are_moments_or_numbers(moment: Any) -> None:
     assert model._now == MOMENT_MS
 
 
+@pytest.mark.parametrize(
+    "value", [Decimal("NaN"), np.datetime64("NaT"), math.nan, [1], {}, {"a"}, np.zeros(2), object()], ids=repr
+)
+@pytest.mark.parametrize("fresh", [AdmittedEmbedding, SequenceInterest])
+def test_what_is_no_category_is_refused(fresh: Any, value: Any) -> None:
+    """Whatever stands for nothing, a collection or an object without a text of its own must not become an id."""
+    model = fresh()
+    before = pickle.dumps(model)
+    with pytest.raises(ValueError, match="feature 'item' is"):
+        model.learn_one({"user": "u", "item": value, "a": 1.0}, True)
+    assert pickle.dumps(model) == before
+
+
 def test_a_date_is_its_first_moment() -> None:
     """A date must be midnight in UTC."""
     model = AdmittedEmbedding(time="at", rows_limit=8)
@@ -337,7 +350,10 @@ def test_a_date_is_its_first_moment() -> None:
 
 @pytest.mark.parametrize(
     "moment",
-    ["2024-03-31", True, math.nan, math.inf, np.datetime64("NaT"), 1 << 62, 10**400, [1], timedelta(1)],
+    [
+        *("2024-03-31", True, math.nan, math.inf, np.datetime64("NaT"), 1 << 62, 10**400, [1], timedelta(1)),
+        *(-1, date(1969, 12, 31), np.timedelta64(1, "s")),
+    ],
     ids=repr,
 )
 def test_a_time_that_is_none_is_refused(moment: Any) -> None:
@@ -356,9 +372,17 @@ def test_a_time_that_is_none_is_refused(moment: Any) -> None:
         (lambda: AdmittedEmbedding(("a", "a")), "each once"),
         (lambda: AdmittedEmbedding(loss="hinge"), "loss must be one of"),
         (lambda: AdmittedEmbedding(admission="maybe"), "admission must be one of"),
-        (lambda: AdmittedEmbedding(alpha=0), "alpha above 0"),
+        (lambda: AdmittedEmbedding(alpha=0), "alpha must be above 0"),
+        (lambda: AdmittedEmbedding(alpha=math.nan), "alpha must be above 0"),
+        (lambda: AdmittedEmbedding(l2=-1.0), "l2 at least 0"),
+        (lambda: AdmittedEmbedding("user"), r"write \('user',\)"),  # type: ignore[arg-type]
+        (lambda: AdmittedEmbedding(expire_time=1.5), "expire_time must be a whole number"),  # type: ignore[arg-type]
+        (lambda: AdmittedEmbedding(seed=1 << 70), "seed must be a whole number"),
+        (lambda: SequenceInterest(seed="x"), "seed must be a whole number"),  # type: ignore[arg-type]
+        (lambda: SequenceInterest(size=1 << 30), "size must be a whole number from 1 to 65,536"),
+        (lambda: ErrorMemory(linear_model.LinearRegression()), "gives probabilities, not LinearRegression"),  # type: ignore[arg-type]
         (lambda: AdmittedEmbedding(occurrence_threshold=70_000), "within 0 and 65,535"),
-        (lambda: SequenceInterest(size=0), "at least 1"),
+        (lambda: SequenceInterest(size=0), "size must be a whole number from 1"),
         (lambda: SequenceInterest(groups=32, tau=3), "at most 63"),
         (lambda: ErrorMemory(linear_model.LogisticRegression(), bits=0), "bits must lie"),
         (lambda: ErrorMemory(linear_model.LogisticRegression(), lambda_max=-1), "lambda_max must lie"),
