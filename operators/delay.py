@@ -34,6 +34,7 @@ FORGOTTEN_MS = 345_600  # of the half-life pass by one positive at most: 250 of 
 REFRESH_MS = 60_000
 PRIOR = 10.0  # pseudo-positives that come only at the window's end
 CERTAIN = 0.99  # where so many have come, none is believed to be still on its way
+CERTAIN_OF_SEVERAL = 0.96  # of several objectives each correction is a step of all that they share
 LOG_SHARE = 4  # an elapsed time is believed in once the log is so many times as long
 
 
@@ -124,11 +125,14 @@ def has_come(delays: Delays, elapsed_ms: int, share: float) -> bool:
 
 
 @compiled
-def provisional_label(delays: Delays, probability: float, elapsed_ms: int) -> float:
-    """Return the chance that an impression scored `probability`, without a positive so far, still gets one."""
+def provisional_label(delays: Delays, probability: float, elapsed_ms: int, certain: float) -> float:
+    """Return the chance that an impression scored `probability`, without a positive so far, still gets one.
+
+    It is 0 where a share of `certain` has come.
+    """
     bucket = bucket_of(elapsed_ms) - 1
     come = delays.within[bucket] if bucket >= 0 else 0.0
-    if come >= CERTAIN:
+    if come >= certain:
         return 0.0
     missing = probability * (1.0 - come)
     return missing / (missing + 1.0 - probability)

@@ -170,12 +170,6 @@ def delays_of(heads: Heads, head: int) -> Delays:
 
 
 @compiled
-def learner_of(learner: Learner, heads: Heads, head: int) -> Learner:
-    """Return a head's machine and dense level, over the shared rows."""
-    return Learner(learner.features, rates_of(heads, head), heads.pairs[head], heads.dense[head])
-
-
-@compiled
 def sum_weights(
     heads: Heads, pooled: Pooled, count: int, field: npt.NDArray[np.uint8], row: npt.NDArray[np.int32], head: int
 ) -> float:
@@ -209,22 +203,31 @@ def read_statistics(
     rows: npt.NDArray[np.int32],
     prior: Prior,
     head: int,
+    counts: npt.NDArray[np.float64],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Write a head's statistics of an impression to `out` [statistics], behind its rates; its logit comes later."""
+    """Write a head's statistics of an impression to `out` [statistics], behind its rates; its logit comes later.
+
+    `counts` [4, pairs] is scratch.
+    """
     at = statistics_at(cross_state, heads, head)
     inputs, seen = heads.inputs[slot, head], cross_state.pairs_seen
     for which in range(2):
         row = int64(rows[which])
         out[at + USER_RATE + which] = inputs[2 * which]
         out[at + USER_LABELS + which] = heads.network[row, head, LABELS] if row >= 0 else float32(0.0)
-    for place in range(seen.row.shape[1]):
+    places = seen.row.shape[1]
+    known, acted, pair_rates = counts[0, :places], counts[1, :places], counts[3, :places]
+    for place in range(places):
         pair = int64(seen.row[slot, place])
-        rate = 0.0
+        known[place], acted[place] = cross_statistics.NO_PAIR, 0.0
         if table.is_current(cross_state.pairs, pair, seen.generation[slot, place]):
-            counts = cross_state.of_heads[pair, head]
-            rate = read_rate(float64(counts[KNOWN]), float64(counts[ACTED]), prior)
-        out[at + PAIRS + place] = rate
+            its = cross_state.of_heads[pair, head]
+            known[place], acted[place] = its[KNOWN], its[ACTED]
+    for place in range(places):  # apart, so that a processor works at several pairs at once
+        pair_rates[place] = read_rate(known[place], acted[place], prior)
+    for place in range(places):
+        out[at + PAIRS + place] = pair_rates[place] if known[place] != cross_statistics.NO_PAIR else 0.0
 
 
 @compiled

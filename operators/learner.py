@@ -119,7 +119,8 @@ class Learner(NamedTuple):
     ]
     rates: Annotated[Rates, part()]
     pairs: Annotated[
-        Coordinates, per("fields 5 pairs", "weights of two fields, and of a field and an interest, padded")
+        Coordinates,
+        per("fields 5 pairs", "weights of two fields, and of a field and an interest, padded", apart=True),
     ]
     dense: Annotated[
         Coordinates, per("1 5 dense", "weights of each field's rate and residual, trust in the machine, bias, padded")
@@ -310,8 +311,8 @@ def clear_vector(out: npt.NDArray[np.float32]) -> None:
 
 
 @compiled
-def score_pairs(learner: Learner, pooled: Pooled, weighted: npt.NDArray[np.float32]) -> float:
-    """Return the sum of r_fg <v_f, v_g> over pairs of fields, and of fields with interests.
+def score_pairs(pairs: Coordinates, pooled: Pooled, weighted: npt.NDArray[np.float32]) -> float:
+    """Return the sum of r_fg <v_f, v_g> over pairs of fields, and of fields with interests, by these `pairs`.
 
     That is the sum of <v_f, sum_g r_fg v_g>, so that there is one product a field, not one a pair. `weighted` [d] is
     scratch.
@@ -322,7 +323,7 @@ def score_pairs(learner: Learner, pooled: Pooled, weighted: npt.NDArray[np.float
     total = float32(0.0)
     clear_vector(weighted)
     for a in range(pooled.counts[0]):
-        weights = learner.pairs[present[a], ftrl.Part.WEIGHT]
+        weights = pairs[present[a], ftrl.Part.WEIGHT]
         for chunk in range(0, whole, LANES):
             total += score_pairs_lanes(vectors, size, chunk, present, a, a + 1, end, weights, weighted)
         if whole < size:
@@ -421,15 +422,15 @@ def learn_features(
 
 
 @compiled
-def score_dense(learner: Learner, inputs: npt.NDArray[np.float32]) -> float:
+def score_dense(dense: Coordinates, inputs: npt.NDArray[np.float32]) -> float:
     """Return the dense level's sum: weights times inputs [2 fields + 1], in their order, and the bias."""
-    weights = learner.dense[0, ftrl.Part.WEIGHT]
+    weights = dense[0, ftrl.Part.WEIGHT]
     return dot(weights[: inputs.shape[0]], inputs) + weights[inputs.shape[0]]  # type: ignore[no-any-return]
 
 
 @compiled
 def learn_dense(
-    learner: Learner,
+    dense: Coordinates,
     steps: npt.NDArray[np.float32],
     inputs: npt.NDArray[np.float32],
     error: float,
@@ -442,4 +443,4 @@ def learn_dense(
     for i in range(inputs.shape[0]):
         steps[i] = inputs[i]
     steps[inputs.shape[0]] = 1.0
-    ftrl.descend_vector(learner.dense, 0, 0, steps, error, parameters.dense)
+    ftrl.descend_vector(dense, 0, 0, steps, error, parameters.dense)

@@ -179,13 +179,18 @@ def add_outcome(
 
 
 @compiled
+def overall_mean(overall: npt.NDArray[np.float64]) -> float:
+    """Return the overall rate of all time, of the sums `overall` [1, 5]."""
+    return min((overall[0, Sum.ACTED] + 1.0) / (overall[0, Sum.SHOWN] + 2.0), RATE_MAX)  # type: ignore[no-any-return]
+
+
+@compiled
 def overall_prior(rates: Rates, now_ms: int, parameters: RatesParameters) -> Prior:
     """Return the overall rates as they are now: what is believed of any value beforehand."""
     overall = rates.overall[0]
     factor = lately_factor(rates.overall, rates.overall_at_ms, 0, now_ms, parameters)
-    mean = min((overall[Sum.ACTED] + 1.0) / (overall[Sum.SHOWN] + 2.0), RATE_MAX)
     lately = min((overall[Sum.LATELY_ACTED] * factor + 1.0) / (overall[Sum.LATELY_SHOWN] * factor + 2.0), RATE_MAX)
-    return Prior(parameters.prior, mean, lately)
+    return Prior(parameters.prior, overall_mean(rates.overall), lately)
 
 
 @compiled

@@ -9,13 +9,13 @@ from thalweg.operators.machine.numerics import sigmoid
 
 
 @compiled
-def read_statistics(state: State, parameters: Parameters, slot: int, now_ms: int) -> None:
+def read_statistics(state: State, parameters: Parameters, scratch: Scratch, slot: int, now_ms: int) -> None:
     """Write the statistics of each head, behind its rates and behind those of the first objective."""
     rows = state.features_seen.row[slot]
     out = state.features_seen.inputs[slot][statistics_start(state) :]
     for head in range(heads.count_of(state.heads)):
         prior = rates.overall_prior(heads.rates_of(state.heads, head), now_ms, parameters.learner.rates)
-        heads.read_statistics(state.heads, state.cross, slot, rows, prior, head, out)
+        heads.read_statistics(state.heads, state.cross, slot, rows, prior, head, scratch.cross.counts, out)
 
 
 @compiled
@@ -25,10 +25,10 @@ def score_linear(state: State, scratch: Scratch, slot: int) -> None:
     field, row, count = seen.field[slot], seen.row[slot], int64(seen.counts[slot])
     end = 2 * state.learner.pairs.shape[0]
     for head in range(heads.count_of(own)):
-        model, inputs = heads.learner_of(state.learner, own, head), own.inputs[slot, head]
+        inputs = own.inputs[slot, head]
         machine = heads.sum_weights(own, pooled, count, field, row, head)
-        inputs[end + heads.MACHINE] = machine + learner.score_pairs(model, pooled, scratch.gradients.weighted)
-        inputs[end + heads.LINEAR] = learner.score_dense(model, inputs[: end + 1])
+        inputs[end + heads.MACHINE] = machine + learner.score_pairs(own.pairs[head], pooled, scratch.gradients.weighted)
+        inputs[end + heads.LINEAR] = learner.score_dense(own.dense[head], inputs[: end + 1])
         if cross.is_on(state.cross):
             statistics = state.features_seen.inputs[slot][statistics_start(state) :]
             statistics[heads.statistics_at(state.cross, own, head) + heads.OWN] = inputs[end + heads.LINEAR]

@@ -69,7 +69,7 @@ def count_outcome(state: State, parameters: Parameters, slot: int, shown: float,
             lately = rates.decay(value_rates.sums, value_rates.at_ms, row, now_ms, parameters.learner.rates)
             rates.add_outcome(value_rates.sums, row, shown, acted, expected, lately)
     if cross.is_on(state.cross):
-        mean = rates.overall_prior(value_rates, now_ms, parameters.learner.rates).mean
+        mean = rates.overall_mean(value_rates.overall)
         cross_statistics.count_label(state.cross, slot, state.features_seen.row[slot], shown, acted, mean)
 
 
@@ -136,7 +136,7 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
     inputs = seen.inputs[slot]
     extras = layout.extras_start(model)
     machine = scoring.machine_logit(state, pooled, gradients.weighted, slot, False)
-    mean = rates.overall_prior(model.rates, step.now_ms, parameters.learner.rates).mean
+    mean = rates.overall_mean(model.rates.overall)
     base = log(mean / (1.0 - mean)) - parameters.joiner.log_rate
     linear = scoring.linear_logit(state, slot)
     served = base + linear
@@ -154,7 +154,7 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
     field, row = seen.field[slot], seen.row[slot]
     learner.learn_features(model, pooled, gradients, seen.counts[slot], field, row, error, parameters.learner)
     dense = inputs[: extras + 1]
-    learner.learn_dense(model, gradients.dense, dense, float32(step.weight * dense_error), parameters.learner)
+    learner.learn_dense(model.dense, gradients.dense, dense, float32(step.weight * dense_error), parameters.learner)
     return sigmoid(base + parameters.joiner.log_rate + logit)
 
 

@@ -75,8 +75,9 @@ def take_own_label(
 def provisional_label(state: State, objective: int, probability: float, elapsed_ms: int) -> float:
     """Return the chance that a positive of an objective still comes."""
     if objective == 0:
-        return delay.provisional_label(state.delays, probability, elapsed_ms)
-    return delay.provisional_label(heads.delays_of(state.heads, objective - 1), probability, elapsed_ms)
+        return delay.provisional_label(state.delays, probability, elapsed_ms, delay.CERTAIN_OF_SEVERAL)
+    delays = heads.delays_of(state.heads, objective - 1)
+    return delay.provisional_label(delays, probability, elapsed_ms, delay.CERTAIN_OF_SEVERAL)
 
 
 @compiled
@@ -182,7 +183,7 @@ def count_outcome(
             rates.add_outcome(own.sums, row, shown, acted, expected, 1.0)
             heads.floor_lately(own.sums, row)
     if cross.is_on(state.cross):
-        mean = rates.overall_prior(own, now_ms, p).mean
+        mean = rates.overall_mean(own.overall)
         heads.count_label(state.heads, state.cross, slot, seen.row[slot], head, shown, acted, mean)
 
 
@@ -251,9 +252,9 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
     p.machines[0] = scoring.machine_logit(state, pooled, scratch.gradients.weighted, slot, False)
     for head in range(heads.count_of(state.heads)):
         if p.errors[head + 1] != 0.0:  # no other logit is asked for
-            model = heads.learner_of(state.learner, state.heads, head)
             machine = heads.sum_weights(state.heads, pooled, count, field, row, head)
-            p.machines[head + 1] = machine + learner.score_pairs(model, pooled, scratch.gradients.weighted)
+            pairs = state.heads.pairs[head]
+            p.machines[head + 1] = machine + learner.score_pairs(pairs, pooled, scratch.gradients.weighted)
     if cross.is_on(state.cross):
         score_layers(state, scratch, slot)
     is_first = p.errors[0] != 0.0 and p.learned[0] == joiner.UNLEARNED
@@ -289,16 +290,16 @@ def measure(state: State, parameters: Parameters, scratch: Scratch, slot: int, o
     if objective == 0:
         first = state.features_seen.inputs[slot]
         at = layout.extras_start(state.learner) + Extra.MACHINE
-        mean = rates.overall_prior(state.learner.rates, now_ms, parameters.learner.rates).mean
-        linear = float64(learner.score_dense(state.learner, first[: at + 1]))
+        mean = rates.overall_mean(state.learner.rates.overall)
+        linear = float64(learner.score_dense(state.learner.dense, first[: at + 1]))
         served_machine, trust = float64(first[at]), float64(state.learner.dense[0, ftrl.Part.WEIGHT, end])
     else:
         head = objective - 1
         inputs = state.heads.inputs[slot, head]
-        model = heads.learner_of(state.learner, state.heads, head)
-        mean = rates.overall_prior(model.rates, now_ms, parameters.learner.rates).mean
-        linear = float64(learner.score_dense(model, inputs[: end + 1]))
-        served_machine, trust = float64(inputs[end]), float64(model.dense[0, ftrl.Part.WEIGHT, end])
+        dense = state.heads.dense[head]
+        mean = rates.overall_mean(state.heads.overall[head])
+        linear = float64(learner.score_dense(dense, inputs[: end + 1]))
+        served_machine, trust = float64(inputs[end]), float64(dense[0, ftrl.Part.WEIGHT, end])
     base = log(mean / (1.0 - mean)) - parameters.joiner.log_rate
     moved = trust * (p.machines[objective] - served_machine)
     logit = linear + moved
@@ -347,9 +348,8 @@ def learn_machines(state: State, parameters: Parameters, scratch: Scratch, slot:
         if dense_error == 0.0:
             continue
         if objective == 0:
-            learner.learn_dense(state.learner, gradients.dense, seen.inputs[slot][: end + 1], dense_error, its)
+            learner.learn_dense(state.learner.dense, gradients.dense, seen.inputs[slot][: end + 1], dense_error, its)
         else:
-            model = heads.learner_of(state.learner, state.heads, objective - 1)
-            inputs = state.heads.inputs[slot, objective - 1]
-            learner.learn_dense(model, gradients.dense, inputs[: end + 1], dense_error, its)
+            dense, inputs = state.heads.dense[objective - 1], state.heads.inputs[slot, objective - 1]
+            learner.learn_dense(dense, gradients.dense, inputs[: end + 1], dense_error, its)
     heads.learn_rows(state.heads, state.learner, pooled, gradients.vectors, seen, slot, p.errors, its)

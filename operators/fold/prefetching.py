@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators import behaviors, cross, cross_pairs, error_memory, pairs_ahead
+from thalweg.operators import behaviors, cross, cross_pairs, error_memory, ftrl, pairs_ahead, rates
 from thalweg.operators.derived import DerivedValues
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.state import Scratch, State
@@ -114,11 +114,16 @@ def prefetch_value(state: State, row: int) -> None:
 @compiled
 def prefetch_heads(state: State, row: int) -> None:
     """Ask for what the heads have of a value."""
-    if state.heads.mix.shape[0] > 0:
-        prefetch(state.heads.rates, row)
+    count = state.heads.mix.shape[0]
+    if count > 0:
+        for head in range(count):
+            prefetch(state.heads.rates[row], head)
+        prefetch(state.heads.rates[row, count - 1], rates.SUMS - 1)  # a row begins anywhere in a cache line
         prefetch(state.heads.rates_at_ms, row)
         prefetch(state.heads.weights, row)
+        prefetch(state.heads.weights[row], ftrl.PARTS - 1)
         prefetch(state.heads.network, row)
+        prefetch(state.heads.network[row], count - 1)
 
 
 @compiled

@@ -235,7 +235,7 @@ def replace_item(
         cross_statistics.read_item_statistics(
             state.cross, scratch.cross, slot, rows, of_both, prior, moment, statistics
         )
-        head_scoring.read_statistics(state, parameters, slot, moment.now_ms)
+        head_scoring.read_statistics(state, parameters, scratch, slot, moment.now_ms)
 
 
 @compiled
@@ -273,7 +273,7 @@ def read_features(state: State, parameters: Parameters, scratch: Scratch, slot: 
         of_both = inputs[: 2 * (features.ITEM + 1)]
         statistics = inputs[layout.statistics_start(state.cross, inputs.shape[0]) :]
         cross_statistics.read_statistics(state.cross, scratch.cross, slot, rows, of_both, prior, moment, statistics)
-        head_scoring.read_statistics(state, parameters, slot, moment.now_ms)
+        head_scoring.read_statistics(state, parameters, scratch, slot, moment.now_ms)
 
 
 @compiled

@@ -6,7 +6,7 @@ from thalweg.operators.fold.emitted import Emitted, emit_example, has_room, has_
 from thalweg.operators.fold.fates import Tallied
 from thalweg.operators.fold.state import Parameters, Scratch, State
 from thalweg.operators.joiner import Score, Status
-from thalweg.operators.machine.compiled import compiled, int64
+from thalweg.operators.machine.compiled import compiled, float64, int64
 from thalweg.operators.structures import deadlines, index
 
 
@@ -110,7 +110,8 @@ def learn_due(state: State, parameters: Parameters, scratch: Scratch, emitted: E
             continue
         label = float(waiting.label[slot])
         if label == 0.0:
-            label = delay.provisional_label(state.delays, waiting.scores[slot, Score.MODEL], elapsed_ms)
+            probability = float64(waiting.scores[slot, Score.MODEL])
+            label = delay.provisional_label(state.delays, probability, elapsed_ms, delay.CERTAIN)
         teaching.teach(state, parameters, scratch, emitted, slot, label, teaching.PROVISIONAL)
         learning.take_label(state, parameters, scratch, slot, learning.own_step(state, parameters, slot, label))
 

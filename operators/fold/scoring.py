@@ -34,7 +34,7 @@ def machine_logit(state: State, pooled: Pooled, weighted: npt.NDArray[np.float32
     weights = learner.pool_fields(state.learner, pooled, seen.counts[slot], field, row_of, interests, is_alike)
     if is_alike:
         return weights + learner.score_alike_pairs(state.learner, pooled, weighted)
-    return weights + learner.score_pairs(state.learner, pooled, weighted)
+    return weights + learner.score_pairs(state.learner.pairs, pooled, weighted)
 
 
 @compiled
@@ -69,7 +69,7 @@ def linear_logit(state: State, slot: int) -> float:
     """Return the dense level's part of an impression's logit as it is now, with the inputs as they were served."""
     inputs = state.features_seen.inputs[slot]
     dense = inputs[: layout.extras_start(state.learner) + 1]  # the machine's logit is the last of them
-    return float64(learner.score_dense(state.learner, dense))
+    return float64(learner.score_dense(state.learner.dense, dense))
 
 
 @compiled

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from thalweg.operators.delay import (
     BUCKETS,
+    CERTAIN,
+    CERTAIN_OF_SEVERAL,
     HALF_LIFE_MS,
     PRIOR,
     REFRESH_MS,
@@ -100,6 +102,15 @@ def test_a_sparse_log_forgets_delays_by_positives() -> None:
     assert delays.times_ms[Time.ELAPSED] == 1_536
 
 
+def test_what_a_sparse_log_remembers_is_certain_enough_for_several_objectives() -> None:
+    """Where each of 360 remembered positives came at once, several objectives ask for no correction; one still does."""
+    delays = new_delays()
+    for number in range(1_500):
+        count_delay(delays, 1_100, START_MS + number * int(HALF_LIFE_MS), WINDOW_MS, 0.9)
+    assert provisional_label(delays, 0.02, 2_000, CERTAIN_OF_SEVERAL) == 0.0
+    assert 0.0 < provisional_label(delays, 0.02, 2_000, CERTAIN) < 0.001
+
+
 def test_a_provisional_label_is_the_chance_of_a_positive_that_is_still_to_come() -> None:
     """q = p (1 - F) / (1 - p F) by Bayes' rule; zero where nearly all have come, p where nothing is known."""
     delays = counted(exponential(60_000.0, 20_000), 6.0)
@@ -107,7 +118,7 @@ def test_a_provisional_label_is_the_chance_of_a_positive_that_is_still_to_come()
         come = float(delays.within[bucket_of(elapsed_ms) - 1])
         for p in (0.01, 0.3, 0.9):
             expected = p * (1.0 - come) / (1.0 - p * come)
-            assert provisional_label(delays, p, elapsed_ms) == pytest.approx(expected, rel=1e-12)
-    assert provisional_label(delays, 0.3, WINDOW_MS) == 0.0
-    assert provisional_label(new_delays(), 0.3, 100) == pytest.approx(0.3)
+            assert provisional_label(delays, p, elapsed_ms, CERTAIN) == pytest.approx(expected, rel=1e-12)
+    assert provisional_label(delays, 0.3, WINDOW_MS, CERTAIN) == 0.0
+    assert provisional_label(new_delays(), 0.3, 100, CERTAIN) == pytest.approx(0.3)
     assert delays.within[-1] == pytest.approx(1.0 - PRIOR / (PRIOR + delays.counts.sum()), abs=1e-3)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from thalweg.operators.configuration import Configuration
+from thalweg.operators.delay import Time
 from thalweg.operators.joiner import JoinerConfiguration
 from thalweg.operators.objectives import ObjectiveConfiguration, ObjectivesConfiguration, weights_of
 from thalweg.schemas.outputs import Example, first_probability
@@ -144,6 +145,21 @@ def test_an_action_of_two_objectives_is_a_positive_of_both() -> None:
         act(driver, "purchase", minutes)
         [example] = pass_minutes(driver, 10)
         assert example.labels == {"click": click, "purchase": 1}
+
+
+@pytest.mark.parametrize(("come", "is_certain"), [(0.95, False), (0.97, True)])
+def test_a_label_is_believed_where_nearly_all_positives_have_come(come: float, is_certain: bool) -> None:
+    """Of several objectives none gets a second step where 96% of the positives come within the elapsed time."""
+    driver = Driver(shop(provisional_share=0.9))
+    state = driver.partition.state
+    for within, times_ms in zip(
+        (state.delays.within, *state.heads.delays[:, 1]), (state.delays.times_ms, *state.heads.delays_ms), strict=True
+    ):
+        within[:], times_ms[Time.ELAPSED] = come, 1_024
+    driver.impression("1", user="ann", item="film", ts=START_MS)
+    pass_minutes(driver, 0.1)
+    labels = learned(driver)
+    assert all(label == 0.0 if is_certain else 0.0 < label < 0.05 for label in labels)
 
 
 def test_the_order_makes_the_score_of_all_probabilities() -> None:

@@ -45,10 +45,10 @@ class Delays:
         bucket = bucket_of(elapsed_ms) - 1
         return float(self.within[bucket]) if bucket >= 0 else 0.0
 
-    def provisional(self, p: float, elapsed_ms: int) -> float:
+    def provisional(self, p: float, elapsed_ms: int, certain: float) -> float:
         """The chance that a positive still comes, where none has come so far."""
         come = self.come(elapsed_ms)
-        return 0.0 if come >= 0.99 else float(p * (1 - come) / (p * (1 - come) + 1 - p))
+        return 0.0 if come >= certain else float(p * (1 - come) / (p * (1 - come) + 1 - p))
 
 
 def bucket_of(delay_ms: int) -> int:

@@ -199,7 +199,7 @@ class Plain:
 
     def foresee(self, slot: Slot, elapsed_ms: int) -> None:
         """Learn a provisional label."""
-        label = 1.0 if slot.label else self.delays.provisional(slot.model, elapsed_ms)
+        label = 1.0 if slot.label else self.delays.provisional(slot.model, elapsed_ms, 0.99)
         teach(self, slot, label, "provisional")
         self.take(slot, label, self.now_ms)
 

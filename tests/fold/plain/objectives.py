@@ -136,7 +136,7 @@ class Several(Plain):
         for number, (objective, of) in enumerate(zip(self.objectives, slot.of, strict=True)):
             is_due = not number or objective.delays.come(elapsed_ms) >= self.c.joiner.provisional_share
             if is_due and of.learned is None and objective.window_ms >= self.closing_ms[slot.closings]:
-                labels[number] = 1.0 if of.label else objective.delays.provisional(of.model, elapsed_ms)
+                labels[number] = 1.0 if of.label else objective.delays.provisional(of.model, elapsed_ms, 0.96)
         self.step(slot, labels)
 
     def close(self, slot: Any) -> None:
