@@ -2,12 +2,12 @@
 
 import sys
 
-from thalweg.streams.interrupts import interrupt_quietly
-
 
 def main() -> None:
     """Run the command line."""
     try:
+        from thalweg.streams.interrupts import interrupt_quietly
+
         interrupt_quietly()
         from thalweg.streams.commands import main as command
 
