@@ -233,9 +233,11 @@ class Encoder:
         starts = np.concatenate(([0], rows[:, 3]))[firsts].tolist()
         ends = [*starts[1:], len(text)]
         counts = np.diff(firsts, append=len(rows)).tolist()
+        causes = list(map(Cause, offset[firsts].tolist(), rows[firsts, 1].tolist()))
         outputs = []
-        for at, start, end, count in zip(firsts.tolist(), starts, ends, counts, strict=True):
-            cause, number = Cause(int(rows[at, 0]), int(rows[at, 1])), int(rows[at, 2])
+        for at, cause, number, start, end, count in zip(
+            firsts.tolist(), causes, rows[firsts, 2].tolist(), starts, ends, counts, strict=True
+        ):
             value = encode_batch(self._partition, number, self._layout, cause, names[at], count, text[start:end])
             header = b"%s%d:%d" % (self._prefix_bytes, *cause)
             outputs.append(Output(cause, value, None, (("thalweg.cause", header),)))

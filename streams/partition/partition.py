@@ -146,10 +146,10 @@ class Partition:
             if before is not None:
                 self._complete(before, outputs)
                 self._encode(before, outputs)
+            outputs.lessons.extend(self._encoder.batches(self._taught))
         finally:
             if is_collecting:
                 gc.enable()
-        outputs.lessons.extend(self._encoder.batches(self._taught))
         return outputs
 
     def answer(self, request: bytes, *, is_ordered: bool = True, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:

@@ -40,11 +40,9 @@ _decode = msgspec.json.Decoder(Merge).decode
 def merges_in(records: Iterable[Record]) -> list[Merge]:
     """Return the merges among records."""
     found = []
-    for record in records:
-        value = record.value
-        if value is not None and b'"merge"' in value:
-            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                found.append(_decode(value))
+    for value in [value for record in records if (value := record.value) is not None and b'"merge"' in value]:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            found.append(_decode(value))
     return found
 
 
