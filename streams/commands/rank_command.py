@@ -62,6 +62,8 @@ def command(
     """
     if url is not None and checkpoint is not None:
         raise click.UsageError("--url and --checkpoint exclude each other")
+    if checkpoint == "":
+        raise click.UsageError("--checkpoint is empty: name a folder or a URL")
     body: dict[str, Any] = {"user": user, "candidates": read_candidates(candidates), "context": read_context(context)}
     body |= {"explain": explain, "seen": "drop" if drop_seen else "keep"} | ({} if top is None else {"top": top})
     body |= {} if ts is None else {"ts": ts}
@@ -74,7 +76,7 @@ def command(
 
 
 def read_candidates(path: str) -> list[Any]:
-    """Return the candidates of a file. Raises Refusal where it can't be read."""
+    """Return the candidates of a file. Raises Refusal where it can't be read, or has none."""
     try:
         if path == STANDARD_STREAM:
             raw = sys.stdin.buffer.read(CANDIDATES_BYTES_MAX + 1)
@@ -89,7 +91,10 @@ def read_candidates(path: str) -> list[Any]:
         lines = [line.strip() for line in raw.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise Refusal(f"{printable(path)} is not UTF-8 text (byte {error.start})") from None
-    return [candidate_of(number, line) for number, line in enumerate(lines, 1) if line]
+    found = [candidate_of(number, line) for number, line in enumerate(lines, 1) if line]
+    if not found:
+        raise Refusal(f"{printable(path)} has no candidates: write an item a line")
+    return found
 
 
 def candidate_of(number: int, line: str) -> Any:
@@ -147,8 +152,12 @@ def from_checkpoint(loaded: Loaded, directory: str, body: bytes) -> bytes:
 def print_answer(answer: Answer, *, explain: bool) -> None:
     """Print an answer as a table to stderr, and what was refused below it."""
     parts = sorted({name for item in answer.items for name in item.parts or {}})
-    columns = ["", "item", "score", *(("model", "correction", *parts) if explain else ())]
-    table = Table(*columns, title=Text(f"{printable(answer.user)} as of offset {answer.offset}"))
+    # Without a box all numbers fit 80 columns; only an item that is long is folded.
+    title = Text(f"{printable(answer.user)} as of offset {answer.offset}")
+    table = Table("", title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("item", overflow="fold")
+    for name in ("score", *(("model", "correction", *parts) if explain else ())):
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for place, item in enumerate(answer.items, 1):
         cells = [str(place), printable(item.item), f"{item.score:.6f}"]
         if explain:

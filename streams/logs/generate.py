@@ -88,9 +88,14 @@ class Stream:
         if self.drift not in DRIFTS:
             raise GenerateError(f"drift must be one of {', '.join(DRIFTS)}")
         if not (0 <= self.drift_at <= 1 and 0 < self.drift_length <= 1 and 0 <= self.missing_feedback <= 1):
-            raise GenerateError("drift_at, drift_length and missing_feedback are shares, within 0 and 1")
+            raise GenerateError(
+                "drift at, drift length and missing feedback are shares, within 0 and 1; the drift's length is above 0"
+            )
         if not (0 <= self.zipf <= 4 and 0 <= self.new_items_per_hour <= 1e9 and 0 <= self.feedback_delay_ms <= 1 << 40):
-            raise GenerateError("zipf must lie within 0 and 4, new items and feedback delay not below 0")
+            raise GenerateError(
+                "zipf must lie within 0 and 4, new items an hour within 0 and 1,000,000,000, the feedback's delay within 0 "
+                "and 2^40 ms"
+            )
         if not 0 <= self.candidates <= CANDIDATES_MAX:
             raise GenerateError(f"candidates must lie within 0 and {CANDIDATES_MAX:,}")
         if not 0 <= self.rank <= RANKS_MAX:

@@ -48,7 +48,7 @@ def checkpoints(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
 
 
-def run(checkpoints: Path, *arguments: str, stdin: str = "i1\ni2\n") -> Result:
+def run(checkpoints: Path, *arguments: str, stdin: str = "i1\ni2\n", columns: int = 120) -> Result:
     c = small()
     flags = {
         "table.rows_limit": c.table.rows_limit,
@@ -61,7 +61,7 @@ def run(checkpoints: Path, *arguments: str, stdin: str = "i1\ni2\n") -> Result:
     words = [word for name, value in flags.items() for word in ("--set", f"{name}={value}")]
     own = [] if "--candidates" in arguments else ["--candidates", "-"]
     words += ["--checkpoint", str(checkpoints), *own, *arguments]
-    return CliRunner(env={"COLUMNS": "120"}).invoke(main, ["rank", *words], input=stdin)
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(main, ["rank", *words], input=stdin)
 
 
 @pytest.mark.parametrize("user", ["u1", "u2", "u7", "nobody"])
@@ -94,8 +94,15 @@ def test_the_table_is_for_people(checkpoints: Path) -> None:
     assert "u1 as of offset" in told.stderr
     assert sum(f"i{number}" in told.stderr for number in (1, 2, 3)) == 2
     assert "candidate 3 (id_empty)" in told.stderr
-    explained = run(checkpoints, "--user", "u1", "--explain")
+    explained = run(checkpoints, "--user", "u1", "--explain", columns=80)
     assert all(part in explained.stderr for part in ("overall", "machine", "linear", "cross"))
+    item = decode_answer(run(checkpoints, "--user", "u1", "--explain", "--json").stdout).items[0]
+    assert item.model_score is not None
+    assert item.correction is not None
+    for number in (f"{item.score:.6f}", f"{item.model_score:.6f}", f"{item.correction:+.6f}"):
+        assert number in explained.stderr  # whole, on a terminal of 80 columns
+    long = run(checkpoints, "--user", "u1", "--explain", stdin=f"{'x' * 200}\n", columns=80)
+    assert "…" not in long.stderr
 
 
 @pytest.mark.parametrize(
@@ -107,6 +114,7 @@ def test_the_table_is_for_people(checkpoints: Path) -> None:
         (("--set", "seed=9"), "v\n", "was made with seed = 0, which is 9 now"),
         (("--set", "topics.interactions=other"), "v\n", "there are no checkpoints of other"),
         ((), "v\n" * 1_100, "too_many_candidates"),
+        ((), "\n \n", "- has no candidates: write an item a line"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
