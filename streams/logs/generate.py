@@ -93,8 +93,8 @@ class Stream:
             )
         if not (0 <= self.zipf <= 4 and 0 <= self.new_items_per_hour <= 1e9 and 0 <= self.feedback_delay_ms <= 1 << 40):
             raise GenerateError(
-                "zipf must lie within 0 and 4, new items an hour within 0 and 1,000,000,000, the feedback's delay within 0 "
-                "and 2^40 ms"
+                "zipf must lie within 0 and 4, new items an hour within 0 and 1,000,000,000, "
+                "the feedback's delay within 0 and 2^40 ms"
             )
         if not 0 <= self.candidates <= CANDIDATES_MAX:
             raise GenerateError(f"candidates must lie within 0 and {CANDIDATES_MAX:,}")
