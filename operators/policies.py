@@ -57,6 +57,10 @@ class Policy(IntEnum):
     THOMPSON = 3
 
 
+BY_SCORE = Policy.NONE.name.lower()
+"""What a configuration or a request calls the policy that explores nothing."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankingConfiguration:
     """How the answers to requests explore (`[ranking]`); a request may bring each value but the seed itself.

@@ -25,27 +25,31 @@ from thalweg.schemas.reasons import Reason, Unusable
 from thalweg.schemas.records import Record
 
 KINDS = {
-    Impression: Kind.IMPRESSION,
-    Feedback: Kind.FEEDBACK,
-    Request: Kind.REQUEST,
-    Erase: Kind.ERASE,
-    Item: Kind.ITEM,
-    User: Kind.USER,
-    Merge: Kind.MERGE,
-    type(None): Kind.UNUSABLE,
+    Impression: Kind.IMPRESSION.value,
+    Feedback: Kind.FEEDBACK.value,
+    Request: Kind.REQUEST.value,
+    Erase: Kind.ERASE.value,
+    Item: Kind.ITEM.value,
+    User: Kind.USER.value,
+    Merge: Kind.MERGE.value,
+    type(None): Kind.UNUSABLE.value,
 }
 Read = Callable[[Record], Event | None]
 """From a foreign record to its event, None for one that is ignored; raises Unusable."""
 
 
 class Block(NamedTuple):
-    """A block of records with their events (None where unusable), why they are, their columns, and what is asked."""
+    """A block of records with their events (None where unusable), why they are, their columns, and what is asked.
+
+    `has_impressions`: whether any record is one.
+    """
 
     records: Sequence[Record]
     events: list[Event | None]
     details: dict[int, str]
     columns: Columns
     asked: dict[int, Asked]
+    has_impressions: bool
 
 
 class Columnizer:
@@ -97,7 +101,7 @@ class Columnizer:
             self._fields.add_names(names_of(events, self._limits))
         columns = new_columns(len(records))
         columns.offset[:] = [record.offset for record in records]
-        columns.kind[:] = [KINDS[type(event)].value for event in events]
+        columns.kind[:] = [KINDS[type(event)] for event in events]
         if self._read is not None:
             ignored = [number for number, event in enumerate(events) if event is None and number not in refused]
             columns.kind[ignored] = Kind.IGNORED
@@ -119,7 +123,7 @@ class Columnizer:
         details = {number: unusable.detail for number, unusable in refused.items()}
         if self._partitions > 1:
             self._refuse_wrong_partition(records, events, columns, details)
-        return Block(records, events, details, columns, asked)
+        return Block(records, events, details, columns, asked, Impression in types)
 
     def shown(self, offset: int, impressions: list[Impression]) -> Columns:
         """Return the columns of impressions that the request at an offset takes as shown; its names have places."""

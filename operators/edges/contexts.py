@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -127,8 +127,12 @@ class Fields:
         found = []
         for name, value in context.items():
             if (field := self._fields.get(name)) is not None:
-                values = value if isinstance(value, list) else (value,)
-                found += [(field.place, field.keys[category(field, each)]) for each in values] or [(field.place, 0)]
+                place, keys, edges = field
+                if isinstance(value, list):
+                    found += [(place, keys[category(field, each)]) for each in value] or [(place, 0)]
+                else:
+                    is_category = edges is None and not isinstance(value, float)
+                    found.append((place, keys[cast("str | int", value) if is_category else category(field, value)]))
         return found
 
     def _one_by_one(self, contexts: Sequence[Context]) -> Values:

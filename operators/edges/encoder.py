@@ -17,7 +17,6 @@ from thalweg.operators.fold.emitted import Emitted, Made
 from thalweg.operators.fold.fates import Fate
 from thalweg.operators.fold.layout import layout_of, name_hashes
 from thalweg.operators.joiner import Score
-from thalweg.operators.policies import Policy
 from thalweg.schemas.kept import Outcome, complete_examples, kept_features, kept_users, unpack_record
 from thalweg.schemas.lessons import encode_batch
 from thalweg.schemas.origin import Origin
@@ -81,10 +80,10 @@ def answer_in(
     request: Any = block.events[event]
     starts = block.columns.candidate_start
     entries = slice(int(starts[event]) + 1, int(starts[event + 1]))
-    policy = policies.parameters_of(configuration, request)
     asked = block.asked[event]
-    if policy.policy == Policy.NONE or not is_ordered:
+    if (request.policy or configuration.policy) == policies.BY_SCORE or not is_ordered:
         return answer_of(request, asked, emitted, entries, origin, is_ordered=is_ordered)
+    policy = policies.parameters_of(configuration, request)
     keys = block.columns.key[event], block.columns.candidate_item[entries]
     return explored_answer_of(request, asked, emitted, entries, origin, policy, keys)
 
@@ -203,7 +202,9 @@ class Encoder:
     ) -> list[Output]:
         """Return the answers to the requests among the events `first` to `last`; some are `known` by event."""
         outputs = []
-        for event in (first + np.flatnonzero(emitted.fate[first:last] == Fate.RANKED.value)).tolist():
+        for event in block.asked:
+            if not first <= event < last or emitted.fate[event] != Fate.RANKED.value:
+                continue
             offset = block.records[event].offset
             found = known.get(event) or self.answer(block, emitted, event).ranking
             outputs.append(Output(Cause(offset, 0), encode_ranking(found), found.user.encode()))

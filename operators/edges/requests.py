@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.edges.contexts import Fields
 from thalweg.operators.features import USER
-from thalweg.operators.fold.columns import Columns, Kind
+from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Ranked
 from thalweg.operators.objectives import ObjectivesConfiguration
 from thalweg.schemas.events import Context, Event, Impression, Request, shown_id
@@ -70,7 +70,7 @@ class Requests:
 
         `hours`: place and key of the hour of each request, where the hour is a field.
         """
-        at = np.flatnonzero(columns.kind == Kind.REQUEST.value).tolist()
+        at = [number for number, event in enumerate(events) if type(event) is Request]
         asked: dict[int, Asked] = {}
         found = _Lists([], [0], [1], [], [])
         for number in at:
@@ -83,13 +83,16 @@ class Requests:
             for cap, name in enumerate(request.at_most):
                 field = self._fields.get(name)
                 columns.capped[number, cap] = 0 if field is None else field.place + 1
-            columns.shown[number] = request.shown or 0
-            columns.drops[number] = request.seen == "drop"
-        np.cumsum(columns.candidate_start, out=columns.candidate_start)
+            if request.shown:
+                columns.shown[number] = request.shown
+            if request.seen == "drop":
+                columns.drops[number] = 1
+        if len(events) > 1:
+            np.cumsum(columns.candidate_start, out=columns.candidate_start)
         return (
             columns._replace(
                 candidate_item=item_keys(found.items),
-                candidate_value_start=np.repeat(np.array(found.ends, np.int64), found.repeats),
+                candidate_value_start=starts_of(found.ends, found.repeats),
                 candidate_field=np.array(found.places, np.uint8),
                 candidate_key=np.array(found.keys, np.uint64),
             ),
@@ -98,14 +101,14 @@ class Requests:
 
     def _with_candidates(self, found: _Lists, request: Request, own: list[tuple[int, int]]) -> Asked:
         """Append the candidates of a request whose own values are these, and return what it asks for."""
-        asked = Asked([], [], [], self._objectives, self._is_score)
         limits, longest = self._limits, self._limits.id_bytes // 4
         given = request.candidates
         if len(own) < self._values_limit and are_plain(given, longest):
             found.items.extend(given)  # items alone, and nothing to refuse
             found.ends.append(len(found.keys))
             found.repeats.append(len(given))
-            return asked._replace(items=given)
+            return Asked(given, [], [], self._objectives, self._is_score)
+        asked = Asked([], [], [], self._objectives, self._is_score)
         for position, each in enumerate(given):
             try:
                 candidate = candidate_of(position, each, limits)
@@ -138,6 +141,19 @@ def are_plain(candidates: list[Any], longest: int) -> bool:
     except TypeError:
         return False
     return len(candidates) > 0 and all(candidates) and max(map(len, candidates)) <= longest
+
+
+def starts_of(ends: list[int], repeats: list[int]) -> npt.NDArray[np.int64]:
+    """Return where values begin, and the last ones end: each of `ends`, for so many entries.
+
+    >>> starts_of([0, 3, 3], [1, 1, 4]).tolist(), starts_of([0, 3, 5], [1, 1, 1]).tolist()
+    ([0, 3, 3, 3, 3, 3], [0, 3, 5])
+    """
+    if len(repeats) == 3:  # one request of items alone
+        starts = np.empty(sum(repeats), np.int64)
+        starts[0], starts[1], starts[2:] = ends
+        return starts
+    return np.repeat(np.array(ends, np.int64), repeats)
 
 
 def names_shown(request: Request, limits: LimitsConfiguration) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """A block of events as the fold reads it."""
 
 from enum import IntEnum
-from typing import NamedTuple
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +83,37 @@ class Columns(NamedTuple):
     merge_begins: npt.NDArray[np.uint8]
 
 
+_ALL = itemgetter(*Columns._fields)
+AT_ONCE_MAX = 8
+"""Columns of so many events are made at once."""
+ALIGNMENT = 8
+
+
 def new_columns(events: int) -> Columns:
-    """Return columns of `events` events that say nothing yet."""
+    """Return columns of `events` events that say nothing yet.
+
+    Those of a few events lie in one piece of memory: an array made for itself takes as long as a column is worth.
+    """
+    if events > AT_ONCE_MAX:
+        return _each_apart(events)
+    layout, blank = _blank(events)
+    return Columns._make(_ALL(np.ndarray((), layout, bytearray(blank))))
+
+
+@lru_cache(AT_ONCE_MAX + 1)
+def _blank(events: int) -> tuple[np.dtype[Any], bytes]:
+    """Return where the columns of so few events lie in one piece of memory, and its bytes at first."""
+    columns = _each_apart(events)
+    ends = np.cumsum([-(-each.nbytes // ALIGNMENT) * ALIGNMENT for each in columns])
+    formats = [(each.dtype, each.shape) for each in columns]
+    layout = {"names": Columns._fields, "formats": formats, "offsets": [0, *ends[:-1]], "itemsize": ends[-1]}
+    whole: npt.NDArray[Any] = np.zeros((), np.dtype(cast(Any, layout)))
+    for name, each in zip(Columns._fields, columns, strict=True):
+        whole[name] = cast(Any, each)
+    return whole.dtype, whole.tobytes()
+
+
+def _each_apart(events: int) -> Columns:
     base_score = np.empty(events)
     base_score.fill(np.nan)
     return Columns(

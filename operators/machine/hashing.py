@@ -46,8 +46,7 @@ def hasher(name: str, seed: int) -> Callable[[Sequence[str]], npt.NDArray[np.uin
         else:
             encoded = [text.encode() for text in texts]
             raw, lengths = b"".join(encoded), map(len, encoded)
-        ends = np.fromiter(lengths, np.int64, len(texts)).cumsum()
-        _keys_of_all(np.frombuffer(raw + b"\0", np.uint8), ends, salt, out)
+        _keys_of_all(np.frombuffer(raw + b"\0", np.uint8), np.fromiter(lengths, np.int64, len(texts)), salt, out)
         return out
 
     return keys
@@ -124,13 +123,14 @@ def murmur3(data: npt.NDArray[np.uint8], start: int, end: int, seed: int) -> int
 
 @compiled
 def _keys_of_all(
-    data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], seed: int, out: npt.NDArray[np.uint64]
+    data: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64], seed: int, out: npt.NDArray[np.uint64]
 ) -> None:
     start = 0
-    for i in range(ends.shape[0]):
-        h = murmur3(data, start, ends[i], seed)
+    for i in range(lengths.shape[0]):
+        end = start + lengths[i]
+        h = murmur3(data, start, end, seed)
         out[i] = h if h != uint64(0) else uint64(1)
-        start = ends[i]
+        start = end
 
 
 @wrapping

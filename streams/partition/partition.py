@@ -229,18 +229,19 @@ class Partition:
         while rest:
             block = rest.pop()
             columnised = self._columnizer.columns(block)
-            if self._has_new_names() and len(block) > 1:
-                # An event before the one that brings a context field must not see its name: fold them apart.
-                self._forget_new_names()
-                middle = len(block) // 2
-                rest += [block[middle:], block[:middle]]
-                continue
-            self._learn_names()
+            if self._has_new_names():
+                if len(block) > 1:
+                    # An event before the one that brings a context field must not see its name: fold them apart.
+                    self._forget_new_names()
+                    middle = len(block) // 2
+                    rest += [block[middle:], block[:middle]]
+                    continue
+                self._learn_names()
             self._noticed.note_block(columnised)
             emitted = self._room(len(block), int(columnised.columns.candidate_start[-1]))
             emitted.reason[: len(block)] = 0
             questions = self.questions
-            position = questions.position._replace(names=self._names, parameters=self._parameters)
+            position = Position(questions.position.next_offset, self._names, self._parameters)
             showing = Showing(columnised, self._columnizer, self._encoder)
             yield _Folding(
                 Fold(self._held_state, position.parameters, self._scratch, emitted),
@@ -261,7 +262,8 @@ class Partition:
     def _encode(self, folding: "_Folding", outputs: Outputs) -> None:
         """Turn what a block has emitted since the last time into outputs."""
         block, emitted, first, last = folding.block, folding.emitted, folding.encoded, folding.folded
-        outputs.scores.extend(self._encoder.scores(block, emitted, first, last, folding.names))
+        if block.has_impressions:
+            outputs.scores.extend(self._encoder.scores(block, emitted, first, last, folding.names))
         if letters := self._encoder.dead_letters(block, emitted, first, last):
             outputs.dead_letters.extend(letters)
             self._noticed.note_reasons(emitted.reason[first:last])
@@ -312,9 +314,8 @@ class Partition:
 
     def _learn_names(self) -> None:
         """Take notice of context fields that appeared for the first time."""
-        if self._has_new_names():
-            self._names = field_names(self.state.names)
-            self._parameters = held(parameters_of(self.configuration, self._names, self.partition))
+        self._names = field_names(self.state.names)
+        self._parameters = held(parameters_of(self.configuration, self._names, self.partition))
 
     def _room(self, events: int, candidates: int = 0) -> Emitted:
         """Return room for what a block emits: one of two, since one block is written while the next is folded."""
@@ -390,7 +391,8 @@ class _Folding:
                 self._is_amid = True  # no more room in the middle of an event: nobody may look at the state
                 return
             offset = int(self.block.columns.offset[self.folded - 1]) + 1
-            self._questions.position = self._position._replace(next_offset=offset)
+            _, names, parameters = self._position
+            self._questions.position = Position(offset, names, parameters)
             self._turns.give()
             if is_done:
                 return

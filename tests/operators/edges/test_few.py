@@ -2,12 +2,14 @@
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Block, Columnizer
 from thalweg.operators.edges.few import FEW
 from thalweg.operators.features import FeaturesConfiguration
+from thalweg.operators.fold.columns import AT_ONCE_MAX, _each_apart, new_columns
 from thalweg.operators.structures.names import NAME_BYTES, field_names, write_name
 from thalweg.schemas.events import Erase, Event, Feedback, Impression, Item, Request, User, encode_event
 from thalweg.schemas.limits import LimitsConfiguration
@@ -128,3 +130,18 @@ def test_what_has_or_keeps_too_much_is_refused_alone():
     assert [row for block in pieces for row in rows(block)] == [row for block in whole for row in rows(block)]
     reasons = [int(block.columns.reason[0]) for block in pieces[:4]]
     assert reasons == [Reason.TOO_MANY_VALUES.code, 0, 0, Reason.TOO_LARGE.code]
+
+
+@pytest.mark.parametrize("events", [0, 1, AT_ONCE_MAX])
+def test_columns_made_at_once_are_those_made_apart(events: int) -> None:
+    """Type, shape and bytes are the same, each column is contiguous and aligned, and no two share a byte."""
+    apart, columns = _each_apart(events), new_columns(events)
+    for made, each in zip(columns, apart, strict=True):
+        assert (made.dtype, made.shape, made.tobytes()) == (each.dtype, each.shape, each.tobytes())
+        assert made.flags.c_contiguous
+        assert made.flags.aligned
+        assert made.flags.writeable
+    for number, made in enumerate(columns):
+        made.view(np.uint8)[...] = number
+    assert all((made.view(np.uint8) == number).all() for number, made in enumerate(columns))
+    assert new_columns(events).key.tolist() == [0] * events
