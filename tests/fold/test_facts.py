@@ -18,14 +18,17 @@ from thalweg.operators.machine.compiled import INTERPRETED
 from thalweg.operators.machine.hashing import partition_of
 from thalweg.schemas.records import LogRecord, no_outputs
 from thalweg.streams.driver import START_MS, Driver
+from thalweg.streams.logs.fact_tables import FactColumns, FactTable
 from thalweg.streams.partition.partition import Partition
 
 from tests.fold.configurations import configurations
 from tests.fold.logs import generated
-from tests.streams.logs_for_tests import sample, small
+from tests.streams.logs_for_tests import ROOT, sample, small
 
 EVENTS = 300 if INTERPRETED else 3_000
 FIELDS = ("tab", "author", "tags", "price", "country")
+VIDEOS = ROOT / "examples" / "kuairand" / "videos.csv"
+KNOWN = ("author", "tag", "duration_ms", "music", "upload_day")
 
 
 def configuration(**limits: int) -> Configuration:
@@ -59,20 +62,28 @@ class Log:
         return int(self.driver.partition.state.tallies[which])
 
 
-def with_facts(records: tuple[LogRecord, ...]) -> list[LogRecord]:
-    """Return the log with everything but the tab as facts, each item's right before it is first shown."""
-    known, lines = set(), []
-    for record in records:
-        event = json.loads(record.value or b"")
+def videos(c: Configuration, records: tuple[LogRecord, ...]) -> list[dict[str, Any]]:
+    """Return facts about the videos of KuaiRand's sample, as `thalweg facts` makes them of the data set's table."""
+    shown = {event["item"] for event in map(json.loads, (record.value or b"" for record in records))}
+    fields = {"author": "author_id", "tag": "tag", "duration_ms": "video_duration", "music": "music_id"}
+    fields |= {"upload_day": "upload_dt"}
+    columns = FactColumns(about="item", key="video_id", fields=tuple(fields.items()), split=(("tag", ","),))
+    table = FactTable(VIDEOS, columns, shown, START_MS, c)
+    return [json.loads(line) for block in table.blocks() for line in block.splitlines()]
+
+
+def with_tabs(records: tuple[LogRecord, ...], known: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a log whose impressions bring their tab, and what is known of their item."""
+    events = [json.loads(record.value or b"") for record in records]
+    for event in events:
         if event["type"] == "impression":
-            fields = {name: value for name, value in event["context"].items() if name != "tab"}
-            event["context"] = {"tab": event["context"]["tab"]}
-            if event["item"] not in known:
-                known.add(event["item"])
-                of_item = {"type": "item", "id": f"f{event['item']}", "item": event["item"], "ts": event["ts"]}
-                lines.append(of_item | {"fields": fields})
-        lines.append(event)
-    return [LogRecord(number, json.dumps(line).encode()) for number, line in enumerate(lines)]
+            event["context"] = {"tab": event["context"]["tab"]} | known.get(event["item"], {})
+    return events
+
+
+def log_of(events: list[dict[str, Any]]) -> list[LogRecord]:
+    """Return events as records."""
+    return [LogRecord(number, json.dumps(event).encode()) for number, event in enumerate(events)]
 
 
 def decoded(outputs: list[Any]) -> list[dict[str, Any]]:
@@ -83,13 +94,16 @@ def decoded(outputs: list[Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["shipped", "own scores"])
 def test_facts_give_the_scores_of_the_same_fields_in_the_context(name: str) -> None:
-    """KuaiRand with author, tag and duration as facts of items: every number of scores and examples is the same."""
-    given_fields = configurations()[name].features
-    chosen = replace(given_fields, context=configurations()["shipped"].features.context, crosses=(), emit=True)
-    c = replace(configurations()[name], features=chosen)
+    """KuaiRand with author, tag, duration, music and upload day as facts: all numbers of scores and examples stay."""
+    given_fields, context = configurations()[name].features, ("tab", *KNOWN)
+    c = replace(configurations()[name], features=replace(given_fields, context=context, crosses=(), emit=True))
     records = sample(EVENTS)
+    facts_of = videos(c, records)
+    known = {each["item"]: each["fields"] for each in facts_of}
+    assert all(any(name in fields for fields in known.values()) for name in KNOWN)
     found, expected = Partition(c), Partition(c)
-    outputs, straight = found.process(with_facts(records)), expected.process(records)
+    outputs = found.process(log_of(facts_of + with_tabs(records, {})))
+    straight = expected.process(log_of(with_tabs(records, known)))
     assert decoded(outputs.scores) == decoded(straight.scores)
     assert decoded(outputs.examples + found.close_all().examples) == decoded(
         straight.examples + expected.close_all().examples
