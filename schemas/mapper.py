@@ -338,9 +338,10 @@ def milliseconds_of(path: str, unit: str) -> Callable[[Any], int]:
                 raise Unusable(Reason.WRONG_TYPE, f"ts at {path} is a string that is no number of {unit}") from None
         if type(value) is int:
             return value * 1_000 if unit == "s" else value if unit == "ms" else value // TICKS_PER_MS[unit]
-        if type(value) is float and math.isfinite(value):
+        if type(value) is float:
             in_ms = value * 1_000 if unit == "s" else value if unit == "ms" else value / TICKS_PER_MS[unit]
-            return round(in_ms)
+            if math.isfinite(in_ms):
+                return round(in_ms)
         raise _no_time(path, value)
 
     def read_iso(value: Any) -> int:

@@ -61,6 +61,10 @@ def command(
         raise click.UsageError("--log is read twice, so it is a file, not standard input")
     refuse_both(text, number)
     named = tuple(_named(each) for each in names(fields))
+    if not named:
+        raise click.UsageError("--fields is empty: name the columns that are facts")
+    if twice := [name for name, _ in named if [each for each, _ in named].count(name) > 1]:
+        raise click.UsageError(f"--fields has the name {twice[0]!r} twice")
     known = tuple(column for _, column in named)
     columns = FactColumns(
         about="user" if item is None else "item",

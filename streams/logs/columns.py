@@ -156,7 +156,10 @@ def ids(table: pa.Table, name: str, bytes_max: int, *, keep_null_words: bool) ->
     return column
 
 
-def refuse_repeated(texts: Any, name: str, rows: npt.NDArray[np.int64] | None = None) -> None:
+UNIQUE = "an impression's id is unique; without --id the rows are numbered"
+
+
+def refuse_repeated(texts: Any, name: str, rows: npt.NDArray[np.int64] | None = None, advice: str = UNIQUE) -> None:
     """Raise TableError where two rows have the same id; `rows` are the texts' rows, if not all."""
     coded = texts.dictionary_encode().indices.to_numpy()
     order = np.argsort(coded, kind="stable")
@@ -164,10 +167,7 @@ def refuse_repeated(texts: Any, name: str, rows: npt.NDArray[np.int64] | None = 
     if len(again):
         text = texts[int(order[again[0]])].as_py()
         first, second = (int(each if rows is None else rows[each]) for each in order[again[0] : again[0] + 2])
-        raise TableError(
-            f"column {name!r} has {text!r} in rows {first} and {second}: "
-            "an impression's id is unique; without --id the rows are numbered"
-        )
+        raise TableError(f"column {name!r} has {text!r} in rows {first} and {second}: {advice}")
 
 
 def labels(table: pa.Table, name: str) -> npt.NDArray[np.bool_]:

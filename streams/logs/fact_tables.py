@@ -128,7 +128,7 @@ class FactTable:
         limits, keep = configuration.limits, columns.keep_null_words
         file = read_table(path, list(dict.fromkeys((columns.key, *(column for _, column in columns.fields)))))
         owners = ids(file.table, columns.key, limits.id_bytes, keep_null_words=keep)
-        refuse_repeated(owners, columns.key)
+        refuse_repeated(owners, columns.key, advice=f"a table has one row for each {columns.about}")
         rules = ContextRules(frozenset(columns.text), frozenset(columns.number), dict(columns.split), keep, limits)
         self.notes: list[str] = []
         self._fields: dict[str, Any] = {}

@@ -139,7 +139,7 @@ def _is_csv(path: Path) -> bool:
     name = path.name.lower()
     if name.endswith(LINE_ENDINGS):
         raise TableError(
-            f"{path} is no table but JSON: `thalweg import` takes JSON lines, .jsonl, with a [mapping] "
+            f"{path} is no table but JSON: only `thalweg import` takes JSON lines, .jsonl, with a [mapping] "
             "(`thalweg mapping suggest` prints one)"
         )
     if not name.endswith(ENDINGS):

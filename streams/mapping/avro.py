@@ -19,6 +19,7 @@ MAGIC = 0
 HEAD_BYTES = 5
 TIMEOUT_S = 10.0
 TRIES = 3
+DIGITS_MAX = 300  # before the point of a decimal: a larger one is no float, and no integer that Python prints
 PAUSE_S = 1.0
 USERNAME, PASSWORD = "THALWEG_REGISTRY_USERNAME", "THALWEG_REGISTRY_PASSWORD"
 
@@ -125,6 +126,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if isinstance(value, Decimal):
+        if value.adjusted() > DIGITS_MAX:
+            return str(value)
         near = float(value)
         whole = value == value.to_integral_value()
         return int(value) if whole else near if Decimal(repr(near)) == value else str(value)
@@ -148,7 +151,7 @@ def from_avro(value: bytes | None, registry: Registry, limits: LimitsConfigurati
         found = fastavro.schemaless_reader(stream, schema, None)
     except RecursionError:
         raise Unusable(Reason.TOO_DEEP, "nested deeper than can be read") from None
-    except (EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError):
+    except (EOFError, ValueError, IndexError, KeyError, TypeError, ArithmeticError, MemoryError):
         raise Unusable(Reason.NOT_AVRO, "the record is not of its schema") from None
     if stream.read(1):
         raise Unusable(Reason.NOT_AVRO, "bytes follow the record")

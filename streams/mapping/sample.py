@@ -31,13 +31,13 @@ def sample(path: Path, count: int = RECORDS) -> list[dict[str, Any]]:
     """
     name = path.name.lower()
     with readable(path):
-        if name.endswith(ENDINGS):
-            rows = _csv_rows(path) if not Layout(path).typed else _arrow_rows(path)
-        else:
-            rows = _lines(path)
+        is_table = name.endswith(ENDINGS)
+        rows = (_csv_rows(path) if not Layout(path).typed else _arrow_rows(path)) if is_table else _lines(path)
         found = list(islice(rows, count))
+    if not found and is_table:
+        raise TableError(f"{path} has no rows")
     if not found:
-        raise TableError(f"{path} has no record that is an object")
+        raise TableError(f"{path} has no line that is a JSON object: write one a line, as with jq -c . or jq -c '.[]'")
     return found
 
 

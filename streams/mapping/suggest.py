@@ -4,6 +4,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 from thalweg.schemas.events import EARLIEST_TS_MS, END_TS_MS
@@ -142,6 +143,7 @@ def _best(columns: dict[str, list[Any]], names: Iterable[str], fits: Callable[[l
     return None
 
 
+@cache
 def last_name(path: str) -> str:
     """Return the name that tells most in a path.
 

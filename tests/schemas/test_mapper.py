@@ -139,6 +139,9 @@ def test_times_of_every_unit(value: Any, unit: str, expected: int) -> None:
         (5, "ms", Reason.TIME_OUT_OF_RANGE),
         (T, "s", Reason.TIME_OUT_OF_RANGE),
         (10**400, "s", Reason.TIME_OUT_OF_RANGE),
+        (1e308, "s", Reason.WRONG_TYPE),
+        ("-1e308", "s", Reason.WRONG_TYPE),
+        (1e308, "ns", Reason.TIME_OUT_OF_RANGE),
         ("03/31/2024", "iso", Reason.WRONG_TYPE),
         ("2024-02-30", "iso", Reason.WRONG_TYPE),
         (T, "iso", Reason.WRONG_TYPE),
@@ -292,11 +295,13 @@ JSON = st.recursive(
 @given(
     record=st.dictionaries(st.sampled_from(["who", "what", "at", "event", "x", "of", "id", "for", "k"]), JSON),
     event=st.sampled_from(["view", "buy", "rank", "forget"]),
+    at=st.none() | st.floats() | st.integers() | st.floats().map(str),
+    unit=st.sampled_from(["s", "ms", "us", "ns", "iso"]),
 )
-def test_whatever_is_mapped_our_own_decoder_takes(record: dict[str, Any], event: str) -> None:
+def test_whatever_is_mapped_our_own_decoder_takes(record: dict[str, Any], event: str, at: Any, unit: str) -> None:
     """Any record must be refused or become an event that reads back equal from its bytes on the wire."""
-    whole = RECORD | {"event": event, "id": "1", "of": "2", "items": []} | record
-    keys = SHOWS | {"context": ("x", "*"), "nulls": "category"}
+    whole = RECORD | {"event": event, "id": "1", "of": "2", "items": []} | ({} if at is None else {"at": at}) | record
+    keys = SHOWS | {"context": ("x", "*"), "nulls": "category", "time_unit": unit}
     try:
         found = mapped(whole, **keys)
     except Unusable:

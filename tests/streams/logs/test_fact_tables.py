@@ -84,7 +84,14 @@ def test_without_a_log_every_row_is_a_fact_of_now(tmp_path: Path) -> None:
         (["--item", "item", "--user", "item", "--fields", "brand"], ITEMS, 2, "one of --item and --user"),
         (["--item", "item", "--fields", "brand", "--split", "tags:|"], ITEMS, 2, "'tags' is not among --fields"),
         (["--item", "item", "--fields", "brandt"], ITEMS, 1, "brand"),
-        (["--item", "item", "--fields", "brand"], "item,brand\ni1,a\ni1,b\n", 1, "'i1'"),
+        (
+            ["--item", "item", "--fields", "brand"],
+            "item,brand\ni1,a\ni1,b\n",
+            1,
+            ": a table has one row for each item",
+        ),
+        (["--item", "item", "--fields", ","], ITEMS, 2, "--fields is empty"),
+        (["--item", "item", "--fields", "x=brand,x=item"], ITEMS, 2, "--fields has the name 'x' twice"),
         (["--item", "item", "--fields", "brand"], f"item,brand\ni1,{'x' * 3000}\n", 1, "row 0"),
     ],
 )
@@ -107,6 +114,15 @@ def test_a_log_of_other_events_is_refused(tmp_path: Path) -> None:
     """Facts before foreign records would be foreign to them."""
     result = run(tmp_path, "--item", "item", "--fields", "brand", log=[{"kind": "view", "at": 3}])
     assert result.exit_code == 1
+    assert "thalweg import" in result.output
+
+
+def test_a_log_may_have_lines_that_are_no_text(tmp_path: Path) -> None:
+    """A line that is not UTF-8 is for replay to refuse: it must not end the command with a traceback."""
+    (tmp_path / "bad.jsonl").write_bytes(b'{"ts":1,"user":"\xff"}\n')
+    result = run(tmp_path, "--item", "item", "--fields", "brand", "--log", str(tmp_path / "bad.jsonl"), log=None)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
     assert "thalweg import" in result.output
 
 

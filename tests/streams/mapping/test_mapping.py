@@ -323,6 +323,14 @@ def test_avro_types_that_json_lacks_become_numbers_and_texts(registry: str) -> N
         T,
         {"price": 12.34, "prices": ["1.5", "2", "1234567890123456789012.34"], "kind": "USED", "labels.a.b": "c"},
     )
+    huge = io.BytesIO()  # of more digits than its schema allows, and than Python would print
+    plain = {**PRICED_SCHEMA, "fields": [{"name": "who", "type": "bytes"}, *PRICED_SCHEMA["fields"][1:]]}  # type: ignore[misc]
+    fastavro.schemaless_writer(
+        huge, fastavro.parse_schema(without_logical_types(plain)), record | {"who": b"\x7f" * 9_000}
+    )
+    found = read(LogRecord(0, b"\0" + (10).to_bytes(4, "big") + huge.getvalue()))
+    assert isinstance(found, Impression)
+    assert found.user.endswith("E+21646")
     named = MappingConfiguration(
         codec="avro", registry=registry, user="who", item="sku", time="at", time_unit="us", context=("raw",)
     )
@@ -528,7 +536,16 @@ def test_commands_on_files_that_are_none_are_refused(tmp_path: Path) -> None:
     """A missing or an empty file, and one without objects, must be told in one line."""
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "words.jsonl").write_text("a\n[1]\n")
-    for name, part in (("absent.csv", "no such file"), ("empty.jsonl", "is empty"), ("words.jsonl", "no record")):
+    (tmp_path / "pretty.jsonl").write_text('{\n  "a": 1\n}\n')
+    (tmp_path / "names.csv").write_text("a,b\n")
+    parts = {
+        "absent.csv": "no such file",
+        "empty.jsonl": "is empty",
+        "words.jsonl": "no line that is a JSON object: write one a line",
+        "pretty.jsonl": "no line that is a JSON object: write one a line",
+        "names.csv": "has no rows",
+    }
+    for name, part in parts.items():
         result = run("mapping", "suggest", tmp_path / name)
         assert result.exit_code == 1
         assert part in result.stderr
