@@ -177,6 +177,8 @@ def _mapped(
         if text or number:
             raise click.UsageError("--text and --number belong to tables: JSON itself tells texts from numbers")
         return EventLines(table, configuration, keep_null_words=keep_null_words)
+    if action is not None and actions is None:
+        raise click.UsageError("--action is the action of the rows of --actions: give that table, too")
     options = Options(action, names(text), names(number), keep_null_words)
     return EventTables(table, configuration, actions=actions, options=options)
 

@@ -1,5 +1,8 @@
 """Columns of a table as what events need: ids, labels and scores, every value checked and none changed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -69,12 +72,45 @@ def plain_members(column: Any) -> Any:
     return plain(pc.list_flatten(column))
 
 
+class Row(int):
+    """A row's place in a column, which a message shows as the row that it came from."""
+
+    shown: int
+
+    def __format__(self, form: str) -> str:
+        """Return the row that is shown."""
+        return format(self.shown, form)
+
+
+_ROWS: ContextVar[npt.NDArray[np.int64] | None] = ContextVar("rows", default=None)
+
+
+@contextmanager
+def rows_shown(rows: npt.NDArray[np.int64] | None) -> Iterator[None]:
+    """Let messages name rows by these numbers, one for each place; None: by their places."""
+    token = _ROWS.set(rows)
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
+
+
+def row_at(place: int) -> int:
+    """Return a place in a column as what a message may show."""
+    rows = _ROWS.get()
+    if rows is None or place < 0:
+        return place
+    row = Row(place)
+    row.shown = int(rows[place])
+    return row
+
+
 def first_row(mask: Any) -> int:
     """Return the first row where a mask is true, -1 if there is none; null is not true."""
     if not isinstance(mask, np.ndarray):
         mask = pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
     flags = np.asarray(mask, dtype=bool)
-    return int(np.argmax(flags)) if flags.any() else -1
+    return row_at(int(np.argmax(flags))) if flags.any() else -1
 
 
 def refuse_null(column: Any, name: str) -> None:

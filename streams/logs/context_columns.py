@@ -16,6 +16,7 @@ from thalweg.streams.logs.columns import (
     numbers_of,
     plain_members,
     refuse_imprecise,
+    row_at,
     whole_decimals,
     without_null_words,
 )
@@ -139,7 +140,7 @@ def _numbers_or_texts(texts: Any, name: str, original: Any = None) -> ContextCol
     different = texts.drop_null().unique()
     _, first, counts = np.unique(numbers_of(different).to_numpy(), return_index=True, return_counts=True)
     if (counts > 1).any():
-        row = pc.index(texts, different[int(first[np.argmax(counts > 1)])]).as_py()
+        row = row_at(pc.index(texts, different[int(first[np.argmax(counts > 1)])]).as_py())
         return ContextColumn(original, _note(texts, name, row, "is the same number as another text"))
     return ContextColumn(numbers)
 
@@ -221,7 +222,8 @@ def _refuse_over(column: Any, name: str, limits: LimitsConfiguration) -> None:
     if texts.type == TEXT:
         sizes = pc.binary_length(texts)
         if (place := first_row(pc.greater(sizes, limits.value_bytes))) >= 0:
-            row = place if texts is column else int(np.searchsorted(column.offsets.to_numpy(), place, "right")) - 1
+            lists = None if texts is column else column.offsets.to_numpy()
+            row = place if lists is None else row_at(int(np.searchsorted(lists, int(place), "right")) - 1)
             raise TableError(
                 f"column {name!r} has a text of {sizes[place].as_py()} bytes in row {row}, at most "
                 f"{limits.value_bytes} (limits.value_bytes): shorten it, or raise the limit here and in replay"

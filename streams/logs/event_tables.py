@@ -1,6 +1,7 @@
 """Tables of events as they are, a view, a click or a purchase a row, as a log: `[mapping]` defines the columns."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +10,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from thalweg.operators.configuration import Configuration
-from thalweg.schemas.mapping import REST, MappingConfiguration
+from thalweg.schemas.mapping import CATEGORY, NUMBER, REST, MappingConfiguration
 from thalweg.schemas.paths import Part, parse
-from thalweg.streams.logs.columns import base_scores, column_of, first_row, id_texts, ids, measures, refuse_repeated
+from thalweg.streams.logs.columns import (
+    base_scores,
+    column_of,
+    first_row,
+    id_texts,
+    ids,
+    measures,
+    refuse_repeated,
+    rows_shown,
+)
 from thalweg.streams.logs.context_columns import ContextRules, context_column
 from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT
@@ -93,6 +103,7 @@ class EventTables:
             impression.take,
             action,
             None if values.null_count == len(values) else values,
+            null_category=configuration.mapping.nulls == CATEGORY,
         )
         self._log = OrderedLog(rows, happened, configuration)
         self.imported = self._log.imported
@@ -149,19 +160,20 @@ class _Table:
         self.kind, self.actions = self._kinds()
         if (self.kind == IGNORED).all():
             raise TableError(f"{path} has no event: every row is ignored")
-        used = self._only(self.kind != IGNORED, table)
         keep = options.keep_null_words
-        self.users = ids(used, mapping.user, limits.id_bytes, keep_null_words=keep)
-        self.items = ids(used, mapping.item, limits.id_bytes, keep_null_words=keep)
-        self.ts_ms = self._times(used)
+        with self._only(self.kind != IGNORED, table) as used:
+            self.users = ids(used, mapping.user, limits.id_bytes, keep_null_words=keep)
+            self.items = ids(used, mapping.item, limits.id_bytes, keep_null_words=keep)
+            self.ts_ms = self._times(used)
+            self.ids = self._ids(used)
         self.impressions = self._impressions(table)
-        self.ids = self._ids(used)
         self._refuse_repeated()
         self.values = self._measures(table, mapping.value, FEEDBACK)
         self.context: dict[str, Any] = {}
         self.base_scores: Any | None = None
         if not is_of_actions:
-            self._read_context(self._only(self.kind == IMPRESSION, table))
+            with self._only(self.kind == IMPRESSION, table) as impressions:
+                self._read_context(impressions)
 
     def _read(self) -> TableFile:
         """Read what paths lead to, each under its path; alternatives become one column."""
@@ -184,7 +196,7 @@ class _Table:
             if len(names) == 1:
                 columns[path] = file.table.column(names[0])
             elif names:
-                columns[path] = pc.coalesce(*(id_texts(column_of(file.table, name), path) for name in names))
+                columns[path] = first_of([column_of(file.table, name) for name in names], path)
         return TableFile(pa.table(columns), file.typed)
 
     def _found(self, path: str) -> list[Place]:
@@ -211,11 +223,15 @@ class _Table:
     def _has(self, path: str) -> bool:
         return bool(path) and path in self._file.table.column_names
 
-    def _only(self, wanted: Mask, table: pa.Table) -> pa.Table:
-        """Return a table with a wanted row's values in place of every other row's, so that only those are judged."""
+    @contextmanager
+    def _only(self, wanted: Mask, table: pa.Table) -> Iterator[pa.Table]:
+        """Give a table with a wanted row's values in place of every other row's, so that only those are judged."""
         if wanted.all() or not wanted.any():
-            return table
-        return table.take(np.where(wanted, np.arange(len(wanted)), np.argmax(wanted)))
+            yield table
+            return
+        rows = np.where(wanted, np.arange(len(wanted)), np.argmax(wanted))
+        with rows_shown(rows):
+            yield table.take(rows)
 
     def _kinds(self) -> tuple[npt.NDArray[np.int8], Any]:
         """Return what each row is, and its action."""
@@ -224,7 +240,10 @@ class _Table:
             every = FEEDBACK if self._is_of_actions else IMPRESSION
             action = self._only_action() if self._is_of_actions else ""
             return np.full(self._count, every, np.int8), pa.repeat(pa.scalar(action, TEXT), self._count)
-        coded = id_texts(column_of(self._file.table, mapping.type), mapping.type).dictionary_encode()
+        column = column_of(self._file.table, mapping.type)
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.string()).cast(TEXT)
+        coded = id_texts(column, mapping.type, "a type").dictionary_encode()
         words = [*coded.dictionary.to_pylist(), None]
         kinds = [_kind_of(mapping, word) for word in words]
         codes = pc.fill_null(coded.indices, len(words) - 1).to_numpy()
@@ -290,9 +309,8 @@ class _Table:
         is_named = column.is_valid().to_numpy(zero_copy_only=False) & (self.kind != IGNORED)
         if not is_named.any():
             return none
-        checked = ids(
-            self._only(is_named, table), path, self._limits.id_bytes, keep_null_words=self._options.keep_null_words
-        )
+        with self._only(is_named, table) as named:
+            checked = ids(named, path, self._limits.id_bytes, keep_null_words=self._options.keep_null_words)
         return pc.if_else(pa.array(is_named), checked, pa.scalar(None, TEXT))
 
     def _measures(self, table: pa.Table, path: str, kind: int) -> Any:
@@ -301,9 +319,10 @@ class _Table:
         if not self._has(path) or not wanted.any():
             return none
         keep = self._options.keep_null_words
-        numbers = measures(self._only(wanted, table), path, "a value is a number", keep_null_words=keep)
-        if (row := first_row(pc.is_inf(numbers))) >= 0:
-            raise TableError(f"column {path!r} is infinite in row {row}: a value is finite")
+        with self._only(wanted, table) as feedback:
+            numbers = measures(feedback, path, "a value is a number", keep_null_words=keep)
+            if (row := first_row(pc.is_inf(numbers))) >= 0:
+                raise TableError(f"column {path!r} is infinite in row {row}: a value is finite")
         return pc.if_else(pa.array(wanted), numbers, pa.scalar(None, pa.float64()))
 
     def _read_context(self, table: pa.Table) -> None:
@@ -323,10 +342,32 @@ class _Table:
             if unknown := [path for path in named if path not in paths]:
                 raise TableError(f"{option} names {unknown[0]!r}, which is no path of mapping.context in the table")
         for name, path in fields:
+            if pa.types.is_boolean(table.column(path).type) and mapping.booleans != CATEGORY:
+                if mapping.booleans == NUMBER:
+                    self.context[name] = column_of(table, path).cast(pa.int64())
+                continue
             self.context[name], note = context_column(TableFile(table, self._file.typed), path, rules)
             self.notes += [note] if note else []
         if self._has(mapping.base_score):
             self.base_scores = base_scores(table, mapping.base_score, keep_null_words=options.keep_null_words)
+
+
+def first_of(columns: list[Any], path: str) -> Any:
+    """Return the first value that there is of some columns, row by row: numbers as numbers, else as texts.
+
+    Raises TableError where columns of different types can't be one.
+    """
+    kinds = {column.type for column in columns}
+    if len(kinds) == 1:
+        return pc.coalesce(*columns)
+    is_number = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds)
+    if is_number and any(map(pa.types.is_floating, kinds)):
+        try:
+            return pc.coalesce(*(column.cast(pa.float64()) for column in columns))
+        except pa.ArrowInvalid:
+            told = "are integers beyond 2^53 and fractions: write them as texts"
+            raise TableError(f"the columns of {path!r} {told}") from None
+    return pc.coalesce(*(id_texts(column, path, "what has alternatives") for column in columns))
 
 
 def _kind_of(mapping: MappingConfiguration, word: str | None) -> int | str:

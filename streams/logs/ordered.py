@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
     `users`, `items` large_string; `ids`, `feedback_ids`, `impressions` return the texts of rows; `context` by name,
     int64, float64, large_string or large_list of large_string; `base_scores`, `values` float64; `actions` large_string,
-    or one action for all.
+    or one action for all; `null_category`: whether a value that is missing in the context is the text `null`.
     """
 
     users: Any
@@ -45,6 +45,7 @@ class Rows(NamedTuple):
     impressions: Texts
     actions: Any | str
     values: Any | None = None
+    null_category: bool = False
 
 
 class Happened(NamedTuple):
@@ -105,7 +106,10 @@ class OrderedLog:
 
     def _impressions(self, rows: Any, ts: Any) -> Any:
         names = list(self._context)
-        context = objects(names, [values(self._context[name].take(rows)) for name in names], len(rows))
+        fields = [values(self._context[name].take(rows)) for name in names]
+        if self._rows.null_category:
+            fields = [pc.fill_null(field, pa.scalar('"null"', TEXT)) for field in fields]
+        context = objects(names, fields, len(rows))
         return joined(
             '{"type":"impression","id":',
             quoted(self._rows.ids(rows)),
@@ -142,9 +146,14 @@ class OrderedLog:
         for name in self._context:
             if not 1 <= len(name.encode()) <= limits.name_bytes:
                 raise TableError(f"column {name!r}: a context field's name has 1 to {limits.name_bytes} bytes")
-        counts = {name: _counts(column) for name, column in self._context.items()}
-        none = np.zeros(max(map(len, self._context.values()), default=0), np.int64)
-        fields = sum((~column.is_null().to_numpy(zero_copy_only=False) for column in self._context.values()), none)
+        length = max(map(len, self._context.values()), default=0)
+        none = np.zeros(length, np.int64)
+        is_shown = np.zeros(length, bool)
+        if length:
+            is_shown[self._row[self._kind == IMPRESSION]] = True
+        counts = {name: np.where(is_shown, self._counts(column), 0) for name, column in self._context.items()}
+        there = (self._is_there(column) & is_shown for column in self._context.values())
+        fields = sum(there, none)
         if (fields > limits.context_fields).any():
             row = int(np.argmax(fields > limits.context_fields))
             raise TableError(
@@ -159,6 +168,21 @@ class OrderedLog:
                 "columns, or raise features.values_limit here and in replay"
             )
 
+    def _is_there(self, column: Any) -> npt.NDArray[np.bool_]:
+        """Return which rows have a context field, bool [rows]."""
+        if self._rows.null_category:
+            return np.ones(len(column), bool)
+        found: npt.NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
+        return found
+
+    def _counts(self, column: Any) -> npt.NDArray[np.int64]:
+        """Return how many values a context field has in each row, int64 [rows]."""
+        counts = self._is_there(column).astype(np.int64)
+        if pa.types.is_large_list(column.type):
+            lengths = pc.list_value_length(column)
+            counts = np.where(lengths.is_null(), counts, pc.fill_null(lengths, 0)).astype(np.int64)
+        return counts
+
     def _fields_with_a_place(self) -> list[str]:
         """Return the context columns that the fold will take as features, as it does: the first to appear."""
         features = self._configuration.features
@@ -170,7 +194,7 @@ class OrderedLog:
         rows = self._row[self._kind == IMPRESSION]
         first: list[tuple[int, str]] = []
         for name, column in self._context.items():
-            present = column.is_valid().to_numpy(zero_copy_only=False)[rows]
+            present = self._is_there(column)[rows]
             if name not in taken and name not in known and "\0" not in name and present.any():
                 first.append((int(np.argmax(present)), name))
         first.sort(key=lambda each: each[0])
@@ -193,14 +217,6 @@ class OrderedLog:
                     f"row {self._row[start + place]} makes an event of {sizes[place] - 1} bytes, at most {limit} "
                     "(limits.record_bytes): name fewer columns, or raise the limit here and in replay"
                 )
-
-
-def _counts(column: Any) -> npt.NDArray[np.int64]:
-    """Return how many values each row has, int64 [rows]."""
-    if pa.types.is_large_list(column.type):
-        found: npt.NDArray[np.int64] = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        return found
-    return column.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
 
 
 def _bytes_max(column: Any) -> int:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from thalweg.schemas.events import EARLIEST_TS_MS, END_TS_MS
-from thalweg.streams.logs.columns import NUMBER, column_of, first_row, refuse_null
+from thalweg.streams.logs.columns import NUMBER, column_of, first_row, refuse_null, row_at
 from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT
 
@@ -113,7 +113,7 @@ class Times:
         try:
             return texts.cast(kind).cast(pa.int64()), "ns"
         except pa.ArrowInvalid:
-            row = first_failing(texts, kind)
+            row = row_at(first_failing(texts, kind))
             raise TableError(self._told(row, f"that is no moment from {_YEARS[0]} to {_YEARS[1]}")) from None
 
     def _refuse_mixed(self, forms: dict[str, Any]) -> None:

@@ -291,3 +291,77 @@ def test_tables_and_records_map_alike(
         if event is not None
     )
     assert [again(LogRecord(0, line)) for line in lines] == [events[number] for _, _, number in expected]
+
+
+MIXED = """[mapping]
+type = "event"
+impressions = ["true"]
+feedback = { false = "click" }
+user = "who|cookie"
+item = "product"
+time = "at"
+value = "price"
+base_score = "prior"
+context = ["size = small|large", "fresh", "tags"]
+"""
+ROWS: list[dict[str, Any]] = [
+    {"event": False, "who": None, "cookie": "c", "small": None, "large": 9, "fresh": True, "tags": ["x"], "price": 1.0},
+    {"event": True, "who": 7, "cookie": "c", "small": 1.5, "large": 9, "fresh": True, "tags": ["x"], "price": None},
+    {"event": True, "who": None, "cookie": "d", "small": None, "large": 9, "fresh": False, "tags": None, "price": None},
+    {"event": False, "who": 7, "cookie": None, "small": None, "large": None, "fresh": None, "tags": [], "price": 2.0},
+]
+
+
+def mixed(folder: Path, config: str = MIXED, ending: str = "parquet", **changed: Any) -> Result:
+    """Import rows of several types; `changed` has, by column, the values of its rows."""
+    rows = [
+        {**row, "product": "p", "at": T + number, "prior": 0.5} | {name: each[number] for name, each in changed.items()}
+        for number, row in enumerate(ROWS)
+    ]
+    (folder / "shop.toml").write_text(config)
+    path = folder / f"log.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["import", path, "--config", folder / "shop.toml", "--out", "-"]
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("booleans", ["category", "number", "leave out"])
+@pytest.mark.parametrize("nulls", ["leave out", "category"])
+def test_a_table_has_the_contexts_of_its_json_lines(tmp_path: Path, booleans: str, nulls: str) -> None:
+    """Kinds that are flags, alternatives of two types, nulls and booleans must be what `[mapping]` makes of JSON."""
+    config = f'{MIXED}booleans = "{booleans}"\nnulls = "{nulls}"\n'
+    found = [
+        [
+            (event["user"], {name: float(v) if type(v) is int else v for name, v in event["context"].items()})
+            for event in events_of(mixed(tmp_path, config, ending))
+            if event["type"] == "impression"
+        ]
+        for ending in ("parquet", "jsonl")
+    ]
+    assert found[0] == found[1]
+    assert [user for user, _ in found[0]] == ["7", "d"]
+    assert found[0][0][1]["size"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"price": ["1", "x", "x", "2,5"]}, "column 'price' is '2,5' in row 3"),
+        ({"price": ["x", "x", "x", "2"]}, "column 'price' is 'x' in row 0"),
+        ({"prior": [9.0, 2.0, 0.5, 9.0]}, "column 'prior' is 2.0 in row 1"),
+        ({"prior": [9.0, 0.5, 2.0, 9.0]}, "column 'prior' is 2.0 in row 2"),
+        ({"tags": [["y" * 300], ["x"], ["a", "y" * 300], []]}, "'tags' has a text of 300 bytes in row 2"),
+        ({"small": [2**60 + 1, None, None, None], "large": [1.5] * 4}, "integers beyond 2^53 and fractions"),
+    ],
+)
+def test_the_row_that_is_named_is_the_row_that_is_wrong(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+    """Rows of other kinds, which are not judged, must not shift the number of the row."""
+    assert told in refused(mixed(tmp_path, **changed))
+
+
+def test_an_action_needs_a_table_of_actions(tmp_path: Path) -> None:
+    """`--action` alone would be left unread."""
+    assert "--action is the action of the rows of --actions" in refused(run(tmp_path, "--action", "buy"), 2)
