@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators import sdim
 from thalweg.operators.features import ITEM
-from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, uint64
+from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, numbered, uint64
 from thalweg.operators.machine.declare import Float32, Float64, Int32, Int64, made, per
 from thalweg.operators.machine.hashing import cross, mix
 from thalweg.operators.machine.lanes import LANES
@@ -48,6 +48,7 @@ MEMORIES_REMEMBERED = 16  # lists of memories, not their contents
 VISITS = 2  # how long the user was away, how often shown anything
 
 
+@numbered
 class Keyed(IntEnum):
     """What keys a memory besides the value of a field."""
 
@@ -57,6 +58,7 @@ class Keyed(IntEnum):
     NOTHING = -4
 
 
+@numbered
 class Near(IntEnum):
     """What the scratch has of each memory; the first three are a bucket's sums."""
 

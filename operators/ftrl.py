@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import compiled, float32
+from thalweg.operators.machine.compiled import compiled, float32, numbered
 from thalweg.operators.machine.lanes import LANES, descend_lane, descend_lanes
 from thalweg.operators.machine.reserve import reserve_rows
 
@@ -23,6 +23,7 @@ Coordinates = npt.NDArray[np.float32]
 """float32 [rows, 5, size]: a row's weights, their initial values, z, n and D; weights are derived from the rest."""
 
 
+@numbered
 class Part(IntEnum):
     """The parts of a coordinate."""
 

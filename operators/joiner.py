@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import compiled, float64, int64, uint64
+from thalweg.operators.machine.compiled import compiled, float64, int64, numbered, uint64
 from thalweg.operators.machine.declare import Float64, Int32, Int64, UInt8, UInt64, made, part, per, side_by_side, wiper
 from thalweg.operators.machine.numerics import log
 from thalweg.operators.structures import deadlines, index, ownership, pool, recency, texts
@@ -27,6 +27,7 @@ UNLEARNED = -1.0
 NOT_FOUND, SEEN_BEFORE = -1, -2
 
 
+@numbered
 class Status(IntEnum):
     """How far an impression has come."""
 

@@ -13,13 +13,14 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from thalweg.operators.machine.compiled import compiled
+from thalweg.operators.machine.compiled import compiled, numbered
 from thalweg.operators.machine.declare import Float64, Int64, made, per, side_by_side
 from thalweg.operators.machine.numerics import half_life_factor, log_of_ratio
 
 RATE_MAX = 0.98
 
 
+@numbered
 class Sum(IntEnum):
     """The sums of a value: of all time, then with a half-life."""
 
@@ -30,6 +31,7 @@ class Sum(IntEnum):
     LATELY_EXPECTED = 4
 
 
+@numbered
 class Odds(IntEnum):
     """The numbers of a value that enter the model, as log-odds."""
 

@@ -190,10 +190,8 @@ def project_lanes(
 
 def spread_lanes(out: Floats, start: int, matrix: Floats, at: int, hidden: Floats, ranks: int) -> None:
     """Write the sum over k below `ranks` of matrix[at + 8 k + i] * hidden[k] to out[start + i], for i below 8."""
-    total = np.zeros(LANES, np.float32)
-    for products in _rows(matrix, at, ranks) * hidden[:ranks, np.newaxis]:
-        total += products
-    _eight(out, start)[:] = total
+    products = _rows(matrix, at, ranks) * hidden[:ranks, np.newaxis]
+    _eight(out, start)[:] = np.add.reduce(products, axis=0, initial=np.float32(0.0))  # row by row, from the first on
 
 
 def move_lanes(matrix: Floats, at: int, step: Floats, start: int, hidden: Floats, ranks: int) -> None:

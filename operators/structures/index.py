@@ -13,7 +13,7 @@ An index that most events insert into is better sparse (`make_sparse`).
 from enum import IntEnum
 from typing import Annotated, NamedTuple
 
-from thalweg.operators.machine.compiled import compiled, int64, uint64
+from thalweg.operators.machine.compiled import compiled, int64, numbered, uint64
 from thalweg.operators.machine.declare import Int32, Int64, UInt64, made, per, side_by_side
 from thalweg.operators.machine.prefetch import prefetch
 
@@ -27,6 +27,7 @@ TURNS = 4
 FILLED, FILLED_SPARSE = round(100 * LOAD_FACTOR), round(100 * SPARSE_LOAD_FACTOR)
 
 
+@numbered
 class Size(IntEnum):
     """The numbers of `Index.size`; `FILLED`, in percent, is the load from which on the next bucket is split."""
 

@@ -61,6 +61,7 @@ SLOW = (
     "shows_is_the_request or a_checkpoint or is_not_answered or contradict and not 7 or counts_once or finds_what",
     "erased_user_leaves or restored_snapshot or learner.pairs or crash_is_not_seen",
     "finds_nothing or embeddings_share_no_row or a_copy_goes_on and ErrorMemory or leaves_a_tenth",
+    "any_order_gives or refuses_takes_no_row or dictionary_of_buckets or many_candidates_read",
     "keys_of_a_block or crafted_keys or ten_million or neighbours_of_a_million or AgainstDictionary",
     "65535 or exact_up_to or share_that_has_come or some_users_hours or makes_room",
     "changes_no_estimate or bias_is_made_good or one_believed or next_to_nothing or switches_the_correction_off",

@@ -235,7 +235,7 @@ SUPPRESSING: Sequence[tuple[Mutation, int]] = (
     (never_suppress, 2),
     (suppress_one_too_many, 1),
     (read_the_tail_of_one_topic_only, 8),
-    (take_a_stale_acknowledgement, 8),
+    (take_a_stale_acknowledgement, 23),
     (take_a_stale_checkpoint, 23),
     (go_on_one_record_too_far, 1),
     (pass_a_failed_delivery_over, 3),
@@ -252,7 +252,7 @@ TRANSACTIONAL: Sequence[tuple[Mutation, int]] = (
     (emit_below_the_offset, 0),
     (suppress_one_too_many, 2),
     (take_aborted_outputs_for_written, 0),
-    (set_the_offset_back, 8),
+    (set_the_offset_back, 44),
     (pass_a_failed_delivery_over, 9),
     (go_on_one_record_too_far, 2),
 )

@@ -15,7 +15,7 @@ from tests.soak import sized
 from tests.streams.simulation.planted import SUPPRESSING, TRANSACTIONAL, Mutation, never_suppress
 
 WHOLE = 1_000
-SEEDS = sized(60, WHOLE)
+SEEDS = sized(40, WHOLE)
 CHUNK = min(SEEDS, 100)
 PLANTED: list[tuple[Modes, Mutation, int]] = [
     *(("suppress", *planted) for planted in SUPPRESSING),

@@ -56,7 +56,7 @@ PLANTED: Sequence[tuple[Mode, Mutation]] = (
     ("transactional", suppress_one_too_many),
 )
 SINGLE_RECORDS, PAIRS_WHOLE = 200, 20
-PAIR_RECORDS = sized(6, PAIRS_WHOLE)
+PAIR_RECORDS = sized(4, PAIRS_WHOLE)
 PART = SINGLE_RECORDS // 8
 PARTS = range(0, SINGLE_RECORDS, sized(8, 1) * PART)
 PART_MIN, PAIRS_MIN = PART - 5, PAIR_RECORDS - 2

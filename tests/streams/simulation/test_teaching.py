@@ -34,7 +34,7 @@ from tests.soak import sized
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
 WHOLE = 1_000
-SEEDS = sized(12, WHOLE)
+SEEDS = sized(8, WHOLE)
 SHOWED = (134, 146)
 """Seeds at which a partition was given up while merges were written, which once ended the worker."""
 ADDED = (19, 64, 141, 144)
@@ -250,6 +250,8 @@ PLANTED: dict[str, Mutation] = {
     "begun with what is not kept": name_before_it_is_kept,
     "begun with other numbers": begin_with_other_numbers,
 }
+SOONEST = {"begun twice": 64, "begun with what is not kept": 49, "passed over where it is gone": 90}
+"""A seed that shows a bug which most seeds do not; it is the first one tried."""
 
 
 @pytest.mark.long
@@ -257,7 +259,7 @@ PLANTED: dict[str, Mutation] = {
 def test_a_bug_planted_into_lessons_is_found(name: str, monkeypatch: Patch) -> None:
     """Within a hundred seeds something must go wrong, or the simulator looks past the bug."""
     PLANTED[name](monkeypatch)
-    assert any(simulate_teaching(seed).wrong for seed in range(100, 0, -1))
+    assert any(simulate_teaching(seed).wrong for seed in (SOONEST.get(name, 100), *range(99, 0, -1)))
 
 
 def test_the_command_names_the_seed_of_a_failure_with_lessons(monkeypatch: Patch) -> None:
