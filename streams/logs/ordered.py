@@ -1,6 +1,8 @@
 """Events of a table in their order, as lines; what replay would refuse of them is refused before."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,8 @@ from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.lines import TEXT, data_of, joined, objects, quoted, values
 
 EVENTS_A_BLOCK = 1 << 15
+THREADS = 2
+"""So many blocks are made at once, and one more waits to be written: each takes some tens of MB."""
 ESCAPE_BYTES_MAX = 6  # of one character: \u0001
 IMPRESSION, FEEDBACK = range(2)
 
@@ -88,9 +92,25 @@ class OrderedLog:
         self._refuse_large_records()
 
     def blocks(self) -> Iterator[bytes]:
-        """Give the log, some thousands of lines at a time."""
-        for start in range(0, len(self._row), EVENTS_A_BLOCK):
-            yield data_of(self._lines(slice(start, start + EVENTS_A_BLOCK)))
+        """Give the log, some thousands of lines at a time.
+
+        Blocks are made ahead, in threads: Arrow's kernels hold no lock of Python's.
+        """
+
+        def made(start: int) -> bytes:
+            return data_of(self._lines(slice(start, start + EVENTS_A_BLOCK)))
+
+        ahead: deque[Future[bytes]] = deque()
+        threads = ThreadPoolExecutor(THREADS, thread_name_prefix="import")
+        try:
+            for start in range(0, len(self._row), EVENTS_A_BLOCK):
+                ahead.append(threads.submit(made, start))
+                if len(ahead) > THREADS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
     def _lines(self, block: slice) -> Any:
         """Return some events as lines, large_string [events]."""

@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+import threading
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +21,7 @@ from pyarrow import csv as arrow_csv
 from thalweg.operators.configuration import Configuration
 from thalweg.schemas.records import LogRecord
 from thalweg.streams.commands import main
+from thalweg.streams.logs import ordered
 from thalweg.streams.logs.errors import TableError
 from thalweg.streams.logs.importing import Columns, Events
 from thalweg.streams.partition.partition import Partition
@@ -654,3 +656,25 @@ def test_times_that_are_too_coarse_are_refused(tmp_path: Path, kind: Any) -> Non
     result = run(table_of(tmp_path, time=pa.array([1.0]).cast(kind)))
     assert result.exit_code == 1
     assert "too coarse for times" in result.stderr
+
+
+def test_blocks_made_at_once_come_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut into blocks the log has the same bytes, and who stops half way leaves no thread behind."""
+    count = 50
+    table = table_of(
+        tmp_path,
+        user=[f"u{row % 7}" for row in range(count)],
+        item=[f"i{row % 5}" for row in range(count)],
+        time=[1_700_000_000_000 + 500 * (row // 3) for row in range(count)],
+        click=[row % 2 for row in range(count)],
+    )
+    columns = Columns(user="user", item="item", time="time", label="click")
+    whole = list(Events(table, columns).blocks())
+    monkeypatch.setattr(ordered, "EVENTS_A_BLOCK", 4)
+    parts = list(Events(table, columns).blocks())
+    assert (len(whole), len(parts)) == (1, 19)
+    assert b"".join(parts) == whole[0]
+    begun = Events(table, columns).blocks()
+    assert next(begun) == parts[0]
+    begun.close()  # type: ignore[attr-defined]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("import")]
