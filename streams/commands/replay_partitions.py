@@ -95,7 +95,7 @@ def refuse_options(logs: Sequence[str], merge_every: int | None, wanted: Wanted,
     if STANDARD_STREAM in logs:
         raise click.UsageError("with --merge-every, each log is a file, not standard input")
     if twice := [log for log in logs if logs.count(log) > 1]:
-        raise click.UsageError(f"{twice[0]} is named twice: with --merge-every, each log is a partition of its own")
+        raise click.UsageError(f"{twice[0]} is named twice: with --merge-every, each log is another partition")
     for option, given in others.items():
         if given:
             raise click.UsageError(f"{option} needs one log without --merge-every")

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from thalweg.operators.configuration import Configuration
 from thalweg.operators.edges.columnizer import Block
+from thalweg.operators.features import FeaturesConfiguration
 from thalweg.operators.fold.columns import Kind
 from thalweg.operators.fold.fates import Fate, Tallied
 from thalweg.operators.fold.state import State
+from thalweg.operators.structures.names import field_names
 from thalweg.schemas.reasons import Reason
 
 DEAD_LETTERED_SHARE_MAX = 0.01
@@ -23,6 +25,10 @@ NAMED_MAX = 5
 ACTIONS_MAX = 1_000
 """Actions that are counted by name."""
 OTHER = "others"
+LABELLED_MIN = 100
+"""Impressions with a label from which on it is worth a word that none has feedback."""
+LOOKED_AT = 64
+"""Events of a block whose context fields are looked at."""
 NAME_LENGTH_MAX = 40
 
 
@@ -33,6 +39,21 @@ class Noticed:
         """Start with nothing noticed."""
         self.actions: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.fields: Counter[str] = Counter()
+        """Context fields that have no place, with how many of the events looked at had them."""
+        self._placed: frozenset[str] | None = None
+
+    def note_fields(self, block: Block, names: npt.NDArray[np.uint8], features: FeaturesConfiguration) -> None:
+        """Count the context fields that came when all places were taken; `names` is the state's."""
+        if features.context or not names[-1, 0]:
+            return
+        if self._placed is None:
+            never = (*features.exclude, "user", "item", *map("*".join, features.crosses))
+            self._placed = frozenset((*field_names(names), *never))
+        for event in block.events[:LOOKED_AT]:
+            for name in getattr(event, "context", {}):
+                if name not in self._placed and (name in self.fields or len(self.fields) < ACTIONS_MAX):
+                    self.fields[name] += 1
 
     def note_block(self, block: Block) -> None:
         """Count the actions of feedback that is no positive."""
@@ -63,12 +84,19 @@ def findings(state: State, noticed: Noticed, configuration: Configuration, *, le
         _dead_letters(state, noticed, letters),
         _late_feedback(state, configuration),
         _facts(state, configuration),
+        _fields(noticed, configuration),
     ]
     return [finding for finding in found if finding is not None]
 
 
 def _no_positives(state: State, noticed: Noticed, configuration: Configuration) -> Finding | None:
     tallies = state.tallies.tolist()
+    if not tallies[Tallied.FEEDBACK] and tallies[Tallied.LABELLED] >= LABELLED_MIN:
+        message = (
+            f"{counted(tallies[Tallied.LABELLED])} labelled impressions and no feedback at all, so every label is a "
+            "negative: feedback are events of their own, or rows with a label (`thalweg import --label`)"
+        )
+        return Finding("no_feedback", message)
     if not tallies[Tallied.FEEDBACK] or tallies[Tallied.POSITIVES] or tallies[Tallied.LATE_POSITIVES]:
         return None
     actions = sum(noticed.actions.values())
@@ -127,6 +155,19 @@ def _facts(state: State, configuration: Configuration) -> Finding | None:
             f"({counted(facts.items_limit)}), facts.items_bytes or facts.users_bytes"
         )
     return Finding("dropped_facts", f"facts were dropped; {'; '.join(parts)}") if parts else None
+
+
+def _fields(noticed: Noticed, configuration: Configuration) -> Finding | None:
+    if not noticed.fields:
+        return None
+    names = ", ".join(_printable(name) for name, _ in noticed.fields.most_common(NAMED_MAX))
+    more = f" and {counted(len(noticed.fields) - NAMED_MAX)} more" if len(noticed.fields) > NAMED_MAX else ""
+    message = (
+        f"context fields that are not read, as all {configuration.features.fields_limit} places "
+        f"(features.fields_limit) were taken before them: {names}{more}; name the fields that matter in "
+        "features.context, or raise the limit"
+    )
+    return Finding("fields_without_place", message)
 
 
 def named(counts: Counter[str]) -> str:

@@ -238,6 +238,7 @@ class Partition:
                     continue
                 self._learn_names()
             self._noticed.note_block(columnised)
+            self._noticed.note_fields(columnised, self.state.names, self.configuration.features)
             emitted = self._room(len(block), int(columnised.columns.candidate_start[-1]))
             emitted.reason[: len(block)] = 0
             questions = self.questions

@@ -119,3 +119,35 @@ def test_an_empty_log_is_refused_in_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["replay", str(tmp_path / "log.jsonl"), "--out", str(tmp_path / "s.jsonl")])
     assert result.exit_code == 1
     assert "log.jsonl is empty" in result.stderr.splitlines()[-1]
+
+
+def test_a_log_without_any_feedback_is_reported(tmp_path: Path) -> None:
+    """A log of impressions alone teaches that nobody ever clicks: its owner forgot the feedback, or maps none."""
+    lines = [impression(n) for n in range(150)]
+    result, warnings = replayed(tmp_path, lines, "--until-end-of-windows", "--strict")
+    assert result.exit_code == 1
+    assert len(warnings) == 1
+    assert warnings[0].startswith("150 labelled impressions and no feedback at all, so every label is a negative")
+    assert replayed(tmp_path, lines[:99], "--until-end-of-windows")[1] == []
+
+
+def test_context_fields_without_a_place_are_reported(tmp_path: Path) -> None:
+    """Fields beyond the limit are read by nobody: they must be named, with the settings that let them in."""
+    names = [f"f{number:02}" for number in range(20)]
+    event = json.loads(impression(0))
+    lines = [json.dumps(event | {"id": f"i{n}", "context": dict.fromkeys(names, "x")}) for n in range(3)]
+    result, warnings = replayed(tmp_path, lines)
+    assert result.exit_code == 0
+    assert warnings == [
+        (
+            "context fields that are not read, as all 16 places (features.fields_limit) were taken before them: "
+            "f14, f15, f16, f17, f18 and 1 more; name the fields that matter in features.context, or raise the limit"
+        )
+    ]
+    for flag in (
+        "features.fields_limit=22",
+        'features.context=["f19"]',
+        'features.exclude=["f00","f01","f02","f03","f04","f05"]',
+    ):
+        options = ["--set", flag, "--set", "features.values_limit=64"]
+        assert replayed(tmp_path, lines, *options)[1] == []
