@@ -23,6 +23,7 @@ USER: tuple[str, ...] = (
     "domain_?userid",
 )
 USER += ("user_?pseudo_?id", "anonymous_?id", "visitor", "customer", "uid", "who(_?id)?", "cookie(_?id)?", "device_?id")
+USER += ("(profile|subscriber|buyer|shopper|reader|listener|player|viewer|person)_?id", "email", "session_?id")
 ITEM: tuple[str, ...] = (
     "item_?id",
     "product_?id",
@@ -35,6 +36,8 @@ ITEM: tuple[str, ...] = (
     "asin",
 )
 ITEM += ("track_?id", "post_?id", "item", "product", "article", "video", "movie", "click_article_id", "iid", "pid")
+ITEM += ("(song|news|story|document|doc|offer|goods|game|book|recipe|course|job|ad|campaign)_?id",)
+ITEM += ("(product|item)_?(code|number|no)", "ean|gtin|upc|isbn")
 TIME: tuple[str, ...] = (
     "(event_?)?time_?stamp(_?(ms|us|micros))?",
     "(event_?)?time(_?ms)?",
@@ -43,6 +46,7 @@ TIME: tuple[str, ...] = (
     "derived_tstamp",
 )
 TIME += ("created_?at", "occurred_?at", "date_?time", "date", "sent_?at", ".*tstamp", ".*time.*")
+TIME += ("at", "when", "t", "epoch.*")
 TYPE: tuple[str, ...] = (
     "event_?name",
     "event_?type",

@@ -581,6 +581,36 @@ def test_a_suggestion_knows_other_words_and_names() -> None:
     assert "left out state: it may follow the outcome" in text
 
 
+@pytest.mark.parametrize(
+    ("user", "item", "time"),
+    [
+        ("sessionId", "songId", "at"),
+        ("Profile-ID", "product_code", "when"),
+        ("viewer.id", "ean", "epochMillis"),
+        ("customerId", "news.id", "created_at"),
+    ],
+)
+def test_a_suggestion_knows_the_names_of_many_trades(user: str, item: str, time: str) -> None:
+    """What identifies users, items and moments in shops, players and newsrooms must be found by its name."""
+
+    def placed(path: str, value: Any) -> dict[str, Any]:
+        outer, _, inner = path.rpartition(".")
+        return {outer: {inner: value}} if outer else {inner: value}
+
+    rows = [
+        placed(user, f"u{number % 9}") | placed(item, number % 7) | {time: T + number, "tab": f"t{number % 2}"}
+        for number in range(40)
+    ]
+    mapping = tomllib.loads(suggest(paths_of(rows)))["mapping"]
+    assert [mapping[key] for key in ("user", "item", "time", "time_unit", "context")] == [
+        user,
+        item,
+        time,
+        "ms",
+        ["tab"],
+    ]
+
+
 def test_a_suggestion_says_what_is_a_label_and_what_no_time() -> None:
     """Labels in columns must lead to `import --label`, and times of a form that nobody reads be named as such."""
     rows = [
