@@ -15,6 +15,7 @@ from benchmarks.quality import (
     frozen,
     late,
     monolith,
+    objectives,
     own_model,
     pace,
     partitions,
@@ -42,6 +43,7 @@ PARTS = {
     "table": table.tables,
     "own_model": own_model.tables,
     "river_model": river_model.tables,
+    "objectives": objectives.tables,
     "partitions": partitions.tables,
     "absences": absences.tables,
 }
