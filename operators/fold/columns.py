@@ -92,7 +92,7 @@ ALIGNMENT = 8
 def new_columns(events: int) -> Columns:
     """Return columns of `events` events that say nothing yet.
 
-    Those of a few events lie in one piece of memory: an array made for itself takes as long as a column is worth.
+    Those of a few events are in one piece of memory: an array made for itself takes as long as a column is worth.
     """
     if events > AT_ONCE_MAX:
         return _each_apart(events)
@@ -102,7 +102,7 @@ def new_columns(events: int) -> Columns:
 
 @lru_cache(AT_ONCE_MAX + 1)
 def _blank(events: int) -> tuple[np.dtype[Any], bytes]:
-    """Return where the columns of so few events lie in one piece of memory, and its bytes at first."""
+    """Return where the columns of so few events are in one piece of memory, and its bytes at first."""
     columns = _each_apart(events)
     ends = np.cumsum([-(-each.nbytes // ALIGNMENT) * ALIGNMENT for each in columns])
     formats = [(each.dtype, each.shape) for each in columns]
