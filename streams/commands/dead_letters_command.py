@@ -254,9 +254,19 @@ def show_plan(plan: Any, *, execute: bool) -> None:
 
 
 def wanted(filters: Filters) -> Any:
-    """Return the flags as the reading side takes them."""
+    """Return the flags as the reading side takes them. Raises UsageError where no letter can be meant."""
+    from thalweg.schemas.origin import parse_origin
     from thalweg.streams.kafka.dead_letters import Wanted
 
+    for origin in filters.origins:
+        try:
+            parse_origin(origin)
+        except ValueError:
+            raise click.UsageError(
+                f"{origin!r} is no place of a record: write TOPIC-P-N, as interactions-0-17"
+            ) from None
+    if filters.last_offset is not None and filters.last_offset < filters.first_offset:
+        raise click.UsageError(f"--last-offset {filters.last_offset} is before --first-offset {filters.first_offset}")
     return Wanted(
         frozenset(filters.reasons),
         filters.partition,
