@@ -9,14 +9,24 @@ once, and they are optimised as one program. The fold then compiles in a third o
 Nothing of IEEE arithmetic depends on it: without fastmath no optimisation changes a result.
 """
 
+import gc
 from collections.abc import Iterator
 from typing import Any, cast
 
+from numba.core import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from thalweg.operators.machine.progress import Progress
+
+NOT_NEEDED = {
+    *("InlineClosureLikes", "InlineInlinables", "InlineOverloads", "WithLift", "LiteralUnroll"),
+    *("LiteralPropagationSubPipelinePass", "NopythonRewrites", "AnnotateTypes", "DumpParforDiagnostics"),
+}
+"""numba's passes over what compiled code here never has: closures, overloads, literal loops, expressions of arrays."""
+COLLECTED_AFTER = (200_000, 50, 100)
+"""Python's thresholds for collecting garbage while something is compiled."""
 
 
 class _InnerFunction:
@@ -83,7 +93,16 @@ class _Compiler(CompilerBase):
             name = state.func_id.func_qualname if state.func_id is not None else "function"
             state.library = _Library(state.targetctx.codegen(), name, is_outermost=is_outermost)
             state.library.enable_object_caching()
-        return [DefaultPassBuilder.define_nopython_pipeline(state)]
+        manager = DefaultPassBuilder.define_nopython_pipeline(state)
+        manager.passes = [each for each in manager.passes if each[0].__name__ not in NOT_NEEDED]
+        return [manager]
+
+
+def _plain(kind: Any) -> Any:
+    """Return the type of an argument without what is known of a number's value; True and False stay themselves."""
+    if isinstance(kind, types.IntEnumMember):
+        return kind.dtype
+    return types.unliteral(kind) if isinstance(kind, types.IntegerLiteral) else kind
 
 
 class Dispatcher(CPUDispatcher):
@@ -99,6 +118,14 @@ class Dispatcher(CPUDispatcher):
         """Compile `py_func` when it is first called; the parameters are numba's."""
         super().__init__(py_func, locals, targetoptions, _Compiler)
 
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Return numba's template of a call, which compiles the function where it must be.
+
+        A number that is written in the caller, or that an enum names, is an int64 like any other: numba would compile
+        the function once more for each.
+        """
+        return super().get_call_template(tuple(map(_plain, args)), {name: _plain(kind) for name, kind in kws.items()})
+
     def compile(self, sig: Any) -> Any:
         """Return the way in of the function for a signature, or what stands for it, compiled where it must be."""
         with cast(Any, global_compiler_lock):
@@ -107,9 +134,12 @@ class Dispatcher(CPUDispatcher):
             if Dispatcher.depth == 0 and known is not None and isinstance(known.entry_point, _InnerFunction):
                 del self.overloads[args]
             Dispatcher.depth += 1
+            thresholds = gc.get_threshold()
+            gc.set_threshold(*COLLECTED_AFTER)  # a compiler makes millions of objects, and few that are garbage
             try:
                 return super().compile(sig)
             finally:
+                gc.set_threshold(*thresholds)
                 Dispatcher.depth -= 1
 
     def add_overload(self, cres: Any) -> None:
