@@ -22,6 +22,7 @@ from thalweg.operators.fold.state import Parameters, Scratch, State, new_scratch
 from thalweg.operators.learner import BUILT_IN
 from thalweg.operators.machine.reference import held
 from thalweg.operators.structures.names import field_names
+from thalweg.schemas.events import Request
 from thalweg.schemas.records import Outputs, Record, no_outputs
 from thalweg.streams.mapping.reading import reader
 from thalweg.streams.partition.findings import Finding, Noticed, findings
@@ -152,11 +153,14 @@ class Partition:
                 gc.enable()
         return outputs
 
-    def answer(self, request: bytes, *, is_ordered: bool = True, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
+    def answer(
+        self, request: bytes | Request, *, is_ordered: bool = True, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> bytes:
         """Return the answer to a request between two events, which changes nothing and counts as none.
 
-        Any thread may ask, while another one folds. `offset` in the answer is the input offset whose request would get
-        it. Unless `is_ordered`, the scores of all candidates come in the request's order.
+        `request`: its record, or the event that `request_of` made of that. Any thread may ask, while another one folds.
+        `offset` in the answer is the input offset whose request would get it. Unless `is_ordered`, the scores of all
+        candidates come in the request's order.
 
         Raises Unusable where it is no request that can be answered, BusyError where it can't be now.
         """

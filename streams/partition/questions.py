@@ -32,6 +32,7 @@ from thalweg.streams.partition.turns import BusyError, Turns
 ANSWER_TIMEOUT_S = 5.0
 SELECTING = ("top", "exclude", "seen", "at_most", "policy", "epsilon", "temperature", "deviation", "floor", "shown")
 """The options of a request that choose and order candidates, or take the first of them."""
+NO_RECORD = LogRecord(0, b"")
 _REQUEST = Raw(b'"request"')
 _decode_fields = Decoder(dict[str, Raw]).decode
 
@@ -63,7 +64,9 @@ class Questions:
         # A question is no event: the fate that the fold would count goes nowhere.
         self._state = held(state._replace(fates=np.zeros_like(state.fates)))
 
-    def answer(self, request: bytes, *, is_ordered: bool = True, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
+    def answer(
+        self, request: bytes | Request, *, is_ordered: bool = True, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> bytes:
         """Return the answer to a request; unless `is_ordered`, every candidate's score in the request's order.
 
         Raises Unusable where it is no request that can be answered, BusyError where it can't be now.
@@ -85,14 +88,15 @@ class Questions:
         finally:
             self._one_at_a_time.release()
 
-    def _read(self, request: bytes, *, is_ordered: bool) -> tuple[Block, list[str]]:
+    def _read(self, request: bytes | Request, *, is_ordered: bool) -> tuple[Block, list[str]]:
         """Return a request as a block, and the names that it was read with."""
         names = self.position.names
         if self._columnizer is None or names != self._names:
             known = self._state.names.copy()
             known[len(names) :] = 0
             self._columnizer, self._names = Columnizer(self._configuration, known, 0, 0, self._event), names
-        block = self._columnizer.columns([LogRecord(0, request)])
+        self._asked = request
+        block = self._columnizer.columns([NO_RECORD])
         if block.details:
             raise Unusable(Reason.of_code(int(block.columns.reason[0])), block.details[0])
         given = [name for name in SELECTING if getattr(self._request, name) not in (None, [], {}, "keep")]
@@ -102,7 +106,7 @@ class Questions:
 
     def _event(self, record: Record) -> Request:
         """Return a question's event: it shows nothing here, since that is for its record in the log."""
-        event = self._decode(record.value)
+        event = self._asked if isinstance(self._asked, Request) else self._decode(self._asked)
         if not isinstance(event, Request):
             raise Unusable(Reason.UNKNOWN_TYPE, "only a request can be asked")
         self._request = event

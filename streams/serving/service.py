@@ -164,7 +164,7 @@ class Service:
             return found
         partition = found
         body = await self._at_turn(
-            partition, lambda wait_s: partition.answer(record, is_ordered=is_ordered, timeout_s=wait_s)
+            partition, lambda wait_s: partition.answer(request, is_ordered=is_ordered, timeout_s=wait_s)
         )
         if not is_logged:
             return Reply(200, body)

@@ -172,6 +172,17 @@ def test_a_body_is_a_request_without_type() -> None:
         request_of(b'{"user":x', CONFIGURATION, 1_700_000_000_000)
 
 
+def test_an_event_is_answered_as_its_record_is() -> None:
+    """The event that `request_of` made is asked without being read again; it stays as it was, whatever it shows."""
+    partition = Partition(CONFIGURATION)
+    partition.process(generated(500))
+    for given in (asked(4), msgspec.json.encode(msgspec.json.decode(asked(5)) | {"shown": 2})):
+        event, record = request_of(given, CONFIGURATION, 1_700_000_000_000)
+        before = encode_event(event)
+        assert partition.answer(event) == partition.answer(record)
+        assert encode_event(event) == before
+
+
 def test_questions_have_a_share_of_the_time() -> None:
     """What is asked beyond the share is refused with a time to wait, and taken after it."""
     turns = Turns()
