@@ -61,7 +61,7 @@ MEANINGS = {
     "sdim.tau": "Sign bits of a group (paper: 3).",
     "error_memory.arrays": "K arrays of buckets for each of the three memories.",
     "error_memory.bits": "L: each array has 2**L buckets; 4 arrays of 2**16 take about 16 MiB.",
-    "error_memory.half_life_ms": "Half-life of what is remembered.",
+    "error_memory.half_life_impressions": "So many later impressions halve what is remembered of one.",
     "topics.interactions": "Input topic.",
     "topics.scores": "Output topic of scores.",
     "topics.examples": "Output topic of impressions with their outcome.",

@@ -30,7 +30,7 @@ def read_candidate(
 ) -> float:
     """Return a candidate's score as the memories correct it, from the `logit` of the score that they correct.
 
-    `prior` is `error_memory.prior_at` of the time. It `is_alike` if the one read before differs in the item alone.
+    `prior` is `error_memory.scaled_prior`. It `is_alike` if the one read before differs in the item alone.
     """
     near = scratch.near
     gather_sums(memory, reads, slot, parameters, scratch, is_alike)

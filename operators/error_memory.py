@@ -29,7 +29,7 @@ import numpy.typing as npt
 from thalweg.operators import sdim
 from thalweg.operators.features import ITEM
 from thalweg.operators.machine.compiled import clear, compiled, float32, float64, int64, numbered, uint64
-from thalweg.operators.machine.declare import Float32, Float64, Int32, Int64, made, per
+from thalweg.operators.machine.declare import Float32, Float64, Int32, made, per
 from thalweg.operators.machine.hashing import cross, mix
 from thalweg.operators.machine.lanes import LANES
 from thalweg.operators.machine.numerics import half_life_factor, log_odds, log_of_ratio, rough_sigmoid, sigmoid
@@ -38,6 +38,8 @@ from thalweg.schemas.bounds import FACTOR_MAX, MS_MAX, PSEUDO_COUNT_MAX, RATE_MI
 
 SUMS = 3  # of a bucket
 SCALE_MAX = 1_048_576.0
+SCALE_MIN = 1e-30
+HALF_LIFE_MAX = MS_MAX  # a River face counts milliseconds where its time is a moment
 Base = Literal["model", "base_score"]
 Crossed = Literal["user", "item"]
 CROSSED: tuple[Crossed, ...] = get_args(Crossed)
@@ -82,7 +84,8 @@ class ErrorMemoryConfiguration:
     keyed memories together, 12 bytes each; by default 20 where the base that is corrected stands still
     (`correction.base` is "base_score", or `learner.frozen_from_ms` is set), else 18. `crosses`: which of user and item
     are seen together with every other field, the item also with the items acted on last. `gamma`: 0, the residual form,
-    to 1, the paper's. `half_life_ms`: of what is remembered. `prior`: pseudo-impressions without an error.
+    to 1, the paper's. `half_life_impressions`: so many later impressions halve what is remembered of one, at whatever
+    pace they come. `prior`: pseudo-impressions without an error.
     """
 
     arrays: Annotated[int, within(1, 256)] = 4
@@ -90,7 +93,7 @@ class ErrorMemoryConfiguration:
     keyed_bits: Annotated[int, within(1, 24)] | None = None
     crosses: tuple[Crossed, ...] = CROSSED
     gamma: Annotated[float, within(0.0, 1.0)] = 0.0
-    half_life_ms: Annotated[int, within(1, MS_MAX)] = 172_800_000
+    half_life_impressions: Annotated[int, within(1, HALF_LIFE_MAX)] = 32_000
     prior: Annotated[float, within(SHARE_MIN, PSEUDO_COUNT_MAX)] = 30.0
 
     def __post_init__(self) -> None:
@@ -137,12 +140,11 @@ class Memories(NamedTuple):
 
 
 class ErrorMemory(NamedTuple):
-    """What was got wrong, in units that grow with time instead of decaying in place."""
+    """What was got wrong, in units that grow with each impression instead of decaying in place."""
 
     buckets: Annotated[Float32, per("arrays near 3", "by the representation: count, sum of labels, sum of predictions")]
     keyed: Annotated[Float32, per("cells 3", "the same by key", dense=True)]
     scale: Annotated[Float64, per("1", "what one event weighs now", start=1.0)]
-    scale_at_ms: Annotated[Int64, per("1", "since when it weighs that")]
     trust: Annotated[Float64, per("memories", "lambda of each", start="trust")]
     squares: Annotated[Float64, per("memories", "sum of the squares of its gradients")]
 
@@ -153,7 +155,7 @@ class ErrorMemoryParameters(NamedTuple):
     projection: npt.NDArray[np.float32]
     memories: Memories
     bits: int
-    half_life_ms: float
+    half_life: float
     prior: float
     gamma: float
     corrects_base_score: bool
@@ -259,7 +261,7 @@ def error_memory_parameters(
         projection,
         memories,
         memory.bits,
-        float(memory.half_life_ms),
+        float(memory.half_life_impressions),
         memory.prior,
         memory.gamma,
         correction.base == "base_score",
@@ -376,19 +378,19 @@ def read_error(
     reads: MemoryReads,
     slot: int,
     base: float,
-    now_ms: int,
+    elapsed: float,
     parameters: ErrorMemoryParameters,
     scratch: npt.NDArray[np.float64],
 ) -> float:
-    """Return the base score as the memories correct it at `now_ms`: `read_error_by`."""
-    return read_error_by(memory, reads, slot, base, prior_at(memory, now_ms, parameters), parameters, scratch)
+    """Return the base score as the memories correct it, `elapsed` behind the last error: `read_error_by`."""
+    prior = scaled_prior(memory, parameters) / max(half_life_factor(elapsed, parameters.half_life), SCALE_MIN)
+    return read_error_by(memory, reads, slot, base, prior, parameters, scratch)
 
 
 @compiled
-def prior_at(memory: ErrorMemory, now_ms: int, parameters: ErrorMemoryParameters) -> float:
-    """Return the pseudo-impressions at the scale of the sums as it is at `now_ms`."""
-    decayed = max(half_life_factor(now_ms - memory.scale_at_ms[0], parameters.half_life_ms), 1e-30)
-    return parameters.prior * memory.scale[0] / decayed  # type: ignore[no-any-return]
+def scaled_prior(memory: ErrorMemory, parameters: ErrorMemoryParameters) -> float:
+    """Return the pseudo-impressions at the scale of the sums."""
+    return parameters.prior * memory.scale[0]  # type: ignore[no-any-return]
 
 
 @compiled
@@ -403,7 +405,7 @@ def read_error_by(
 ) -> float:
     """Return the base score as the memories correct it, and keep what each foresaw with the impression.
 
-    `prior` is `prior_at` of the time; `scratch` is `ErrorMemoryScratch.near`. Loops over the memories are apart, so
+    `prior` is `scaled_prior`; `scratch` is `ErrorMemoryScratch.near`. Loops over the memories are apart, so
     that a processor works at several at once.
     """
     logit = log_odds(base)
@@ -474,10 +476,14 @@ def estimate(count: float, labels: float, promised: float, positive: float, nega
 
 @compiled
 def write_error(
-    memory: ErrorMemory, reads: MemoryReads, slot: int, label: float, now_ms: int, parameters: ErrorMemoryParameters
+    memory: ErrorMemory, reads: MemoryReads, slot: int, label: float, elapsed: float, parameters: ErrorMemoryParameters
 ) -> None:
-    """Remember a label and what was predicted for it: `write_moved_error` where the base has not learned since."""
-    write_moved_error(memory, reads, slot, label, 0.0, now_ms, parameters, 1.0)
+    """Remember a label and what was predicted for it, `elapsed` behind the last one, in the unit of the half-life.
+
+    The base has not learned since.
+    """
+    _grow_scale(memory, elapsed, parameters)
+    _write(memory, reads, slot, label, 0.0, 1.0, parameters)
 
 
 @compiled
@@ -487,16 +493,29 @@ def write_moved_error(
     slot: int,
     label: float,
     moved: float,
-    now_ms: int,
     parameters: ErrorMemoryParameters,
     impressions: float,
 ) -> None:
-    """Remember a label and what is predicted for it now, `moved` above what was, and learn how far to trust.
+    """Remember a label and what is predicted for it now, `moved` above what was, as of so many `impressions`."""
+    _grow_scale(memory, impressions, parameters)
+    _write(memory, reads, slot, label, moved, impressions, parameters)
+
+
+@compiled
+def _write(
+    memory: ErrorMemory,
+    reads: MemoryReads,
+    slot: int,
+    label: float,
+    moved: float,
+    impressions: float,
+    parameters: ErrorMemoryParameters,
+) -> None:
+    """Remember a label, and learn how far to trust.
 
     That is learned from the error behind each memory as it was served: delayed gradients, which cost no logarithm.
-    It counts as so many `impressions`.
     """
-    weight = float32(impressions * _grow_scale(memory, now_ms, parameters))
+    weight = float32(impressions * memory.scale[0])
     _add(memory, reads, slot, weight, weight * float32(label), weight, float32(moved), parameters)
     for which in range(reads.keyed.shape[1]):
         foreseen = float64(reads.estimate[slot, which])
@@ -511,12 +530,11 @@ def amend_label(
     reads: MemoryReads,
     slot: int,
     difference: float,
-    now_ms: int,
     parameters: ErrorMemoryParameters,
     impressions: float,
 ) -> None:
     """Add `difference` to the label of an impression that is remembered already, and stands for so many."""
-    labels = float32(_grow_scale(memory, now_ms, parameters)) * float32(impressions * difference)
+    labels = float32(memory.scale[0]) * float32(impressions * difference)
     _add(memory, reads, slot, float32(0.0), labels, float32(0.0), float32(0.0), parameters)
     for which in range(reads.keyed.shape[1]):
         foreseen = float64(reads.estimate[slot, which])
@@ -526,15 +544,10 @@ def amend_label(
 
 @compiled
 def amend_weight(
-    memory: ErrorMemory,
-    reads: MemoryReads,
-    slot: int,
-    difference: float,
-    now_ms: int,
-    parameters: ErrorMemoryParameters,
+    memory: ErrorMemory, reads: MemoryReads, slot: int, difference: float, parameters: ErrorMemoryParameters
 ) -> None:
     """Let an impression that is remembered already stand for so many more."""
-    weight = float32(_grow_scale(memory, now_ms, parameters)) * float32(difference)
+    weight = float32(memory.scale[0]) * float32(difference)
     _add(memory, reads, slot, weight, float32(0.0), weight, float32(0.0), parameters)
 
 
@@ -571,25 +584,15 @@ def _add_to(bucket: npt.NDArray[np.float32], count: float, labels: float, predic
 
 
 @compiled
-def _grow_scale(memory: ErrorMemory, now_ms: int, parameters: ErrorMemoryParameters) -> float:
-    """Let one event weigh more as time goes by, which is what decay means; bring all back to 1 before it overflows.
-
-    Return what one of this time weighs: less, where a lesson of a partition that is ahead has come before it.
-    """
-    if memory.scale_at_ms[0] == 0:
-        memory.scale_at_ms[0] = now_ms
-    elapsed_ms = now_ms - memory.scale_at_ms[0]
-    if elapsed_ms < 0:
-        return memory.scale[0] * half_life_factor(-elapsed_ms, parameters.half_life_ms)  # type: ignore[no-any-return]
-    memory.scale[0] /= max(half_life_factor(elapsed_ms, parameters.half_life_ms), 1e-30)
-    memory.scale_at_ms[0] = now_ms
+def _grow_scale(memory: ErrorMemory, elapsed: float, parameters: ErrorMemoryParameters) -> None:
+    """Let one impression weigh more than those before, which is what decay means; back to 1 before it overflows."""
+    memory.scale[0] /= max(half_life_factor(elapsed, parameters.half_life), SCALE_MIN)
     if memory.scale[0] > SCALE_MAX:
         factor = float32(1.0 / memory.scale[0])
         for flat in (memory.buckets.reshape(memory.buckets.size), memory.keyed.reshape(memory.keyed.size)):
             for i in range(flat.shape[0]):
                 flat[i] *= factor
         memory.scale[0] = 1.0
-    return memory.scale[0]  # type: ignore[no-any-return]
 
 
 @compiled

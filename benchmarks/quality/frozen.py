@@ -22,7 +22,7 @@ SETTINGS: list[tuple[str, list[str]]] = [
     ("the same, gamma 1, as the paper", ["error_memory.gamma=1"]),
     ("the same, no crosses with user or item", ["error_memory.crosses=[]"]),
     ("the same, item crosses only", ['error_memory.crosses=["item"]']),
-    ("the same, half-life of 6 hours", ["error_memory.half_life_ms=21600000"]),
+    ("the same, half-life of 8 000 impressions", ["error_memory.half_life_impressions=8000"]),
 ]
 
 

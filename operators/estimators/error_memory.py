@@ -135,7 +135,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         self.lambda_max = lambda_max
         self.learn = learn
         self.seed = seed
-        memory = ErrorMemoryConfiguration(arrays=arrays, bits=bits, half_life_ms=half_life, prior=prior)
+        memory = ErrorMemoryConfiguration(arrays=arrays, bits=bits, half_life_impressions=half_life, prior=prior)
         correction = CorrectionConfiguration(lambda_max=lambda_max)
         projection = projections(2 * HALF, arrays * bits, seed)
         memories = memories_of(2, 0, (), stands_still=False)
@@ -180,9 +180,10 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         vector = self._representation.read(x)
         probability = self._model_probability(x)
         reads = self._locate(x, vector, probability)
+        elapsed = self._since(now)
         self._now = now
-        self._read(reads, probability, self._now)
-        write_error(self._memory, reads, 0, float(label), self._now, self._parameters)
+        self._read(reads, probability, elapsed)
+        write_error(self._memory, reads, 0, float(label), elapsed, self._parameters)
         if self.learn:
             self.model.learn_one(x, y, **kwargs)
 
@@ -204,7 +205,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         now = time_of(x, self.time, self._now) if self.time else self._now
         vector = self._representation.read(x)
         probability = self._model_probability(x, **kwargs)
-        corrected = self._read(self._locate(x, vector, probability), probability, now)
+        corrected = self._read(self._locate(x, vector, probability), probability, self._since(now))
         corrected = min(max(corrected, SHARE_MIN * probability), 1.0 - SHARE_MIN * (1.0 - probability))
         corrected = min(max(corrected, PROBABILITY_MIN), 1.0 - PROBABILITY_MIN)
         return {False: 1.0 - corrected, True: corrected}
@@ -230,7 +231,11 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         locate(self._memory, reads, 0, self._parameters, halves, np.array(keys, np.uint64), probability, sums)
         return reads
 
-    def _read(self, reads: MemoryReads, probability: float, now: int) -> float:
-        """Return the probability as the memories correct it."""
+    def _since(self, now: int) -> float:
+        """Return the time since the last example learned; nothing was remembered before the first."""
+        return float(max(now - self._now, 0)) if self._now else 0.0
+
+    def _read(self, reads: MemoryReads, probability: float, elapsed: float) -> float:
+        """Return the probability as the memories correct it, `elapsed` behind the last example learned."""
         scratch = np.zeros((SCRATCH, reads.keyed.shape[1]))
-        return read_error(self._memory, reads, 0, probability, now, self._parameters, scratch)
+        return read_error(self._memory, reads, 0, probability, elapsed, self._parameters, scratch)

@@ -1,6 +1,6 @@
 """An impression arrives: it is scored, emitted, and waits for its outcome."""
 
-from thalweg.operators import clock, cross, cross_statistics, derived, joiner
+from thalweg.operators import clock, cross, cross_statistics, derived, error_memory, joiner
 from thalweg.operators.facts import Filling, Size
 from thalweg.operators.fold import fates, feedback, objectives, reading, room, scoring, teaching, users
 from thalweg.operators.fold.columns import Columns
@@ -85,7 +85,7 @@ def complete_impression(
 ) -> None:
     """Correct an impression's score and emit it, and keep it."""
     waiting = state.waiting
-    scoring.correct_slot(state, parameters, scratch, slot, scoring.memory_prior(state, parameters))
+    scoring.correct_slot(state, parameters, scratch, slot, error_memory.scaled_prior(state.memory, parameters.memory))
     copy_row(waiting.scores[slot], emitted.scores[event])
     for head in range(emitted.heads.shape[1]):
         emitted.heads[event, head] = state.heads.scores[slot, head, SCORE]

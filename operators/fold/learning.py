@@ -192,12 +192,10 @@ def remember_error(state: State, parameters: Parameters, slot: int, step: Step, 
     if learned == joiner.UNLEARNED:
         if parameters.memory.corrects_base_score and not np.isnan(state.waiting.scores[slot, Score.BASE]):
             moved = 0.0
-        error_memory.write_moved_error(
-            memory, reads, slot, step.label, moved, step.now_ms, parameters.memory, step.weight
-        )
+        error_memory.write_moved_error(memory, reads, slot, step.label, moved, parameters.memory, step.weight)
     else:
         difference = step.label - learned
-        error_memory.amend_label(memory, reads, slot, difference, step.now_ms, parameters.memory, step.weight)
+        error_memory.amend_label(memory, reads, slot, difference, parameters.memory, step.weight)
 
 
 @compiled

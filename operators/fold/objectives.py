@@ -231,9 +231,9 @@ def remember(state: State, parameters: Parameters, scratch: Scratch, slot: int, 
         else:
             memory, reads = state.memory, state.memory_reads
             difference = weight * label - p.before[0] * p.learned[0]
-            error_memory.amend_label(memory, reads, slot, difference, now_ms, parameters.memory, 1.0)
+            error_memory.amend_label(memory, reads, slot, difference, parameters.memory, 1.0)
             if shown != 0.0:
-                error_memory.amend_weight(memory, reads, slot, shown, now_ms, parameters.memory)
+                error_memory.amend_weight(memory, reads, slot, shown, parameters.memory)
         state.waiting.learned[slot] = label
     else:
         state.heads.learned[slot, objective - 1] = label

@@ -6,7 +6,7 @@ that is not known, and the rows that new values would get (`reading.FORESEEN`).
 """
 
 import numpy as np
-from thalweg.operators import facts, features, pages, rates, seen
+from thalweg.operators import error_memory, facts, features, pages, rates, seen
 from thalweg.operators.fold import fates, head_scoring, layout, prefetching, reading, scoring, users
 from thalweg.operators.fold.columns import Columns
 from thalweg.operators.fold.emitted import Emitted, Ranked, dead_letter, set_fate
@@ -39,7 +39,7 @@ def on_request(
     end = columns.candidate_start[event + 1]
     reading.gather_history(state, parameters, scratch, user, moment)
     prior = rates.overall_prior(state.learner.rates, moment.now_ms, parameters.learner.rates)
-    decayed = scoring.memory_prior(state, parameters)
+    decayed = error_memory.scaled_prior(state.memory, parameters.memory)
     was_alike = is_alike = False  # the candidate has the values of the one before, but for the item
     for candidate in range(own + 1, end):
         prefetching.prefetch_candidates(state, columns, candidate, end)

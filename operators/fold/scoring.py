@@ -100,17 +100,11 @@ def score_replaced(state: State, parameters: Parameters, slot: int, probability:
 
 
 @compiled
-def memory_prior(state: State, parameters: Parameters) -> float:
-    """Return the error memory's pseudo-impressions at the scale of its sums as they are now."""
-    return error_memory.prior_at(state.memory, state.clock.stream_time_ms[0], parameters.memory)
-
-
-@compiled
 def correct_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int, prior: float) -> None:
     """Correct the model's score by the error memory, and keep both with the impression.
 
-    `prior` is `memory_prior`. The representation is `scratch.pooled`, as `score_slot` wrote it, and `scratch.keys`, as
-    `resolve_values` did.
+    `prior` is `error_memory.scaled_prior`. The representation is `scratch.pooled`, as `score_slot` wrote it, and
+    `scratch.keys`, as `resolve_values` did.
     """
     scores = state.waiting.scores[slot]
     scores[Score.MODEL] = sigmoid(scores[Score.LOGIT])

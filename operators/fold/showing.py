@@ -5,7 +5,7 @@ rows of the page, so that the answer has the scores which are learned from. The 
 the order: policies, caps and what is left out. `show` takes the first of them.
 """
 
-from thalweg.operators import joiner, pages
+from thalweg.operators import error_memory, joiner, pages
 from thalweg.operators.fold import impressions, scoring
 from thalweg.operators.fold.columns import Columns, Kind
 from thalweg.operators.fold.emitted import Emitted, has_room
@@ -57,7 +57,8 @@ def show(state: State, parameters: Parameters, scratch: Scratch, columns: Column
         if slot < 0:
             pass_over(state, columns, row)
             continue
-        scoring.correct_slot(state, parameters, scratch, slot, scoring.memory_prior(state, parameters))
+        prior = error_memory.scaled_prior(state.memory, parameters.memory)
+        scoring.correct_slot(state, parameters, scratch, slot, prior)
         impressions.keep_impression(state, parameters, columns, emitted, row, slot)
         state.tallies[Tallied.SHOWN] += 1
     return count  # type: ignore[no-any-return]

@@ -173,8 +173,8 @@ def arc_cosine(x: float) -> float:
 
 
 @compiled
-def half_life_factor(elapsed_ms: int, half_life_ms: float) -> float:
+def half_life_factor(elapsed: float, half_life: float) -> float:
     """Return 2 ** -(elapsed / half life): what is left of a decayed sum."""
-    if elapsed_ms <= 0:
+    if elapsed <= 0:
         return 1.0
-    return exp(-(LN2_HIGH + LN2_LOW) * (elapsed_ms / half_life_ms))
+    return exp(-(LN2_HIGH + LN2_LOW) * (elapsed / half_life))

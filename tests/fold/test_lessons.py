@@ -148,7 +148,7 @@ def test_a_merge_teaches_items_and_context_and_no_user() -> None:
     assert not np.isin(state.features.list_of[state.features.key != 0], private).any()
     assert not state.cross.owners.owner.any()
     assert state.cross.learned[0] > 0
-    assert state.memory.scale_at_ms[0] > 0
+    assert state.memory.scale[0] > 1
     assert state.clock.stream_time_ms[0] == 0
     assert state.clock.arrivals[0] == 0
     spare = state.features.pool.freed.shape[0]

@@ -33,8 +33,7 @@ from thalweg.operators.error_memory import (
 from thalweg.operators.machine.hashing import cross, mix
 from thalweg.operators.sdim import projections
 
-HALF_LIFE_MS = 1_000_000
-START_MS = 1_700_000_000_000
+HALF_LIFE = 1_000_000
 ARRAYS, BITS, KEYED_BITS, SIZE = 3, 4, 10, 6
 MEMORIES = memories_of(3, 1, ("item",), stands_still=True)
 COUNT = len(MEMORIES.first)
@@ -45,7 +44,7 @@ SCRATCH = np.zeros((len(Near), COUNT))
 
 def configuration(gamma: float = 0.0) -> ErrorMemoryConfiguration:
     return ErrorMemoryConfiguration(
-        arrays=ARRAYS, bits=BITS, keyed_bits=KEYED_BITS, half_life_ms=HALF_LIFE_MS, prior=2.0, gamma=gamma
+        arrays=ARRAYS, bits=BITS, keyed_bits=KEYED_BITS, half_life_impressions=HALF_LIFE, prior=2.0, gamma=gamma
     )
 
 
@@ -84,17 +83,17 @@ class Dictionary:
         elif reads.keyed[slot, which]:
             yield which, 0, int(reads.keyed[slot, which])
 
-    def write(self, reads: MemoryReads, slot: int, count: float, label: float, now_ms: int) -> None:
+    def write(self, reads: MemoryReads, slot: int, count: float, label: float, now: int) -> None:
         for which in range(COUNT):
             before = float(reads.before[slot, which])
             for place in self.places(reads, slot, which):
-                self.events.setdefault(place, []).append((now_ms, count, label, count * before))
+                self.events.setdefault(place, []).append((now, count, label, count * before))
 
-    def estimate(self, reads: MemoryReads, slot: int, which: int, base: float, now_ms: int) -> float:
+    def estimate(self, reads: MemoryReads, slot: int, which: int, base: float, now: int) -> float:
         """Log-odds of labels less those of predictions, each with pseudo-impressions of the base's probability."""
         places = list(self.places(reads, slot, which))
         known = [event for place in places for event in self.events.get(place, [])]
-        weights = np.array([2.0 ** (-(now_ms - at_ms) / HALF_LIFE_MS) for at_ms, *_ in known])
+        weights = np.array([2.0 ** (-(now - at) / HALF_LIFE) for at, *_ in known])
         count, labels, predictions = (
             float(weights @ np.array([event[part] for event in known])) if known else 0.0 for part in (1, 2, 3)
         )
@@ -113,7 +112,7 @@ events = st.lists(
         st.integers(0, 3),
         st.floats(0.02, 0.98),
         st.booleans(),
-        st.sampled_from([0, 1, 1_000, 300_000, 5 * HALF_LIFE_MS]),
+        st.sampled_from([0, 1, 1_000, 300_000, 5 * HALF_LIFE]),
     ),
     min_size=1,
     max_size=40,
@@ -126,20 +125,20 @@ def test_estimates_equal_a_dictionary_of_buckets(steps: list[tuple[int, float, b
     """Residual form (gamma 0), the paper's (1) and between: each memory behind the others, all events decayed."""
     memory, reads, parameters = made(4, gamma, lambda_max=0.2, lambda_initial=0.1)
     scatter(reads, 1, 3)
-    model, now_ms = Dictionary(gamma), START_MS
-    for slot, base, label, elapsed_ms in steps:
-        now_ms += elapsed_ms
-        score = read_error(memory, reads, slot, base, now_ms, parameters, SCRATCH)
+    model, now = Dictionary(gamma), 0
+    for slot, base, label, elapsed in steps:
+        now += elapsed
+        score = read_error(memory, reads, slot, base, float(elapsed), parameters, SCRATCH)
         logit = math.log(base / (1.0 - base))
         for which in range(COUNT):
             before = 1.0 / (1.0 + math.exp(-logit))
             assert reads.before[slot, which] == pytest.approx(before, rel=1e-4)
-            expected = model.estimate(reads, slot, which, base, now_ms)
+            expected = model.estimate(reads, slot, which, base, now)
             assert reads.estimate[slot, which] == pytest.approx(expected, rel=2e-3, abs=2e-4)
             logit += memory.trust[which] * float(reads.estimate[slot, which])
         assert score == pytest.approx(1.0 / (1.0 + math.exp(-logit)), rel=1e-8)
-        write_error(memory, reads, slot, float(label), now_ms, parameters)
-        model.write(reads, slot, 1.0, float(label), now_ms)
+        write_error(memory, reads, slot, float(label), float(elapsed), parameters)
+        model.write(reads, slot, 1.0, float(label), now)
         assert ((memory.trust >= 0.0) & (memory.trust <= 0.2)).all()
 
 
@@ -147,16 +146,16 @@ def read_once() -> tuple[ErrorMemory, MemoryReads, ErrorMemoryParameters]:
     """Return a memory that one impression was read from; each call gives the same."""
     memory, reads, parameters = made(1)
     scatter(reads, 2, 3)
-    read_error(memory, reads, 0, 0.3, START_MS, parameters, SCRATCH)
+    read_error(memory, reads, 0, 0.3, 0.0, parameters, SCRATCH)
     return memory, reads, parameters
 
 
 def test_a_label_that_is_amended_is_the_label() -> None:
     """A provisional label and what it was wrong by leave the sums that the label alone leaves."""
     (once, reads, parameters), (twice, again, _) = read_once(), read_once()
-    write_error(once, reads, 0, 1.0, START_MS, parameters)
-    write_error(twice, again, 0, 0.25, START_MS, parameters)
-    amend_label(twice, again, 0, 0.75, START_MS, parameters, 1.0)
+    write_moved_error(once, reads, 0, 1.0, 0.0, parameters, 1.0)
+    write_moved_error(twice, again, 0, 0.25, 0.0, parameters, 1.0)
+    amend_label(twice, again, 0, 0.75, parameters, 1.0)
     np.testing.assert_array_equal(once.keyed, twice.keyed)
     np.testing.assert_array_equal(once.buckets, twice.buckets)
 
@@ -164,12 +163,23 @@ def test_a_label_that_is_amended_is_the_label() -> None:
 def test_an_impression_that_comes_to_stand_for_more_is_so_many() -> None:
     """A positive that weighs 3 in the end leaves the sums of one that weighed 3 from the beginning."""
     (once, reads, parameters), (later, again, _) = read_once(), read_once()
-    write_moved_error(once, reads, 0, 1.0, 0.0, START_MS, parameters, 3.0)
-    write_error(later, again, 0, 1.0, START_MS, parameters)
-    amend_label(later, again, 0, 2.0, START_MS, parameters, 1.0)
-    amend_weight(later, again, 0, 2.0, START_MS, parameters)
-    np.testing.assert_allclose(later.keyed, once.keyed, rtol=1e-6)
-    np.testing.assert_allclose(later.buckets, once.buckets, rtol=1e-6)
+    write_moved_error(once, reads, 0, 1.0, 0.0, parameters, 3.0)
+    write_moved_error(later, again, 0, 1.0, 0.0, parameters, 1.0)
+    amend_label(later, again, 0, 2.0, parameters, 1.0)
+    amend_weight(later, again, 0, 2.0, parameters)
+    np.testing.assert_allclose(later.keyed, once.keyed, rtol=1e-5)
+    np.testing.assert_allclose(later.buckets, once.buckets, rtol=1e-5)
+
+
+def test_each_impression_lets_those_before_be_forgotten_as_often_as_it_stands_for() -> None:
+    """A later one weighs more by what it takes of a half-life; an amended label or weight lets nothing be forgotten."""
+    memory, reads, parameters = read_once()
+    write_moved_error(memory, reads, 0, 1.0, 0.0, parameters, HALF_LIFE / 4.0)
+    assert memory.scale[0] == pytest.approx(2**0.25)
+    write_moved_error(memory, reads, 0, 0.0, 0.0, parameters, 1.0)
+    amend_label(memory, reads, 0, 1.0, parameters, 1.0)
+    amend_weight(memory, reads, 0, 2.0, parameters)
+    assert memory.scale[0] == pytest.approx(2 ** (0.25 + 1 / HALF_LIFE), rel=1e-12)
 
 
 def test_rescaling_changes_no_estimate() -> None:
@@ -177,34 +187,35 @@ def test_rescaling_changes_no_estimate() -> None:
     memory, reads, parameters = made(16)
     scatter(reads, 3, 6)
     rng = np.random.default_rng(2)
-    model, now_ms, rescaled = Dictionary(0.0), START_MS, 0
+    model, now, rescaled = Dictionary(0.0), 0, 0
     for _ in range(1_500):
-        now_ms += int(rng.integers(0, HALF_LIFE_MS // 12))
+        elapsed = int(rng.integers(0, HALF_LIFE // 12))
+        now += elapsed
         slot, label = int(rng.integers(0, 16)), float(rng.integers(0, 2))
-        read_error(memory, reads, slot, 0.4, now_ms, parameters, SCRATCH)
+        read_error(memory, reads, slot, 0.4, float(elapsed), parameters, SCRATCH)
         before = float(memory.scale[0])
-        write_error(memory, reads, slot, label, now_ms, parameters)
-        model.write(reads, slot, 1.0, label, now_ms)
+        write_error(memory, reads, slot, label, float(elapsed), parameters)
+        model.write(reads, slot, 1.0, label, now)
         assert 1.0 <= memory.scale[0] <= SCALE_MAX
         if memory.scale[0] < before:
             rescaled += 1
-            read_error(memory, reads, slot, 0.4, now_ms, parameters, SCRATCH)
-            expected = model.estimate(reads, slot, 0, 0.4, now_ms)
+            read_error(memory, reads, slot, 0.4, 0.0, parameters, SCRATCH)
+            expected = model.estimate(reads, slot, 0, 0.4, now)
             assert reads.estimate[slot, 0] == pytest.approx(expected, rel=1e-3, abs=1e-4)
     assert rescaled >= 2
 
 
 def test_a_pause_of_any_length_leaves_finite_numbers() -> None:
-    """After a hundred years without an event what was remembered is gone, and the next event counts in full."""
+    """After a pause of a million half-lives what was remembered is gone, and the next event counts in full."""
     memory, reads, parameters = made(1)
     scatter(reads, 4, 1)
-    read_error(memory, reads, 0, 0.5, START_MS, parameters, SCRATCH)
-    write_error(memory, reads, 0, 1.0, START_MS, parameters)
-    later_ms = START_MS + 100 * 365 * 86_400_000
-    read_error(memory, reads, 0, 0.5, later_ms, parameters, SCRATCH)
+    read_error(memory, reads, 0, 0.5, 0.0, parameters, SCRATCH)
+    write_error(memory, reads, 0, 1.0, 0.0, parameters)
+    pause = 1e6 * HALF_LIFE
+    read_error(memory, reads, 0, 0.5, pause, parameters, SCRATCH)
     assert np.abs(reads.estimate).max() < 1e-9
-    write_error(memory, reads, 0, 0.0, later_ms, parameters)
-    read_error(memory, reads, 0, 0.5, later_ms, parameters, SCRATCH)
+    write_error(memory, reads, 0, 0.0, pause, parameters)
+    read_error(memory, reads, 0, 0.5, 0.0, parameters, SCRATCH)
     assert reads.estimate[0, 0] == pytest.approx(math.log(1.0 / 2.0), rel=1e-5)  # labels 0 of 1 with a prior of 2
     assert np.isfinite(memory.keyed).all()
     assert np.isfinite(memory.buckets).all()
@@ -213,7 +224,7 @@ def test_a_pause_of_any_length_leaves_finite_numbers() -> None:
 def test_what_was_never_seen_is_no_error() -> None:
     """Empty buckets leave the score as it was, to a rounding."""
     memory, reads, parameters = made(1)
-    assert read_error(memory, reads, 0, 0.37, START_MS, parameters, SCRATCH) == pytest.approx(0.37, rel=1e-15)
+    assert read_error(memory, reads, 0, 0.37, 0.0, parameters, SCRATCH) == pytest.approx(0.37, rel=1e-15)
     assert not reads.estimate.any()
 
 
@@ -253,10 +264,9 @@ def simulate(
         user, prediction = int(rng.integers(0, len(error_of))), float(rng.uniform(0.3, 0.5))
         reads.keyed[user, memories["user"]] = 1 + user
         reads.keyed[user, memories["item"]] = 500 + int(rng.integers(0, 20))
-        now_ms = START_MS + number * 1_000
-        score = read_error(memory, reads, user, prediction, now_ms, parameters, SCRATCH)
+        score = read_error(memory, reads, user, prediction, 1_000.0, parameters, SCRATCH)
         truth = prediction + float(error_of[user])
-        write_error(memory, reads, user, float(rng.random() < truth), now_ms, parameters)
+        write_error(memory, reads, user, float(rng.random() < truth), 1_000.0, parameters)
         if number > events // 2:
             plain.append((prediction - truth) ** 2)
             corrected.append((score - truth) ** 2)
@@ -316,7 +326,7 @@ def test_the_default_memory_holds_at_most_16_mib() -> None:
         {"gamma": -0.1},
         {"gamma": 1.1},
         {"prior": 0.0},
-        {"half_life_ms": 0},
+        {"half_life_impressions": 0},
     ],
 )
 def test_memories_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:

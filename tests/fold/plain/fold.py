@@ -410,7 +410,7 @@ class Plain:
         base = base_score if corrects else slot.model
         v, _ = self.learner.vectors(slot.present, slot.interests)
         buckets = self.memory.locate(keys, base, v[USER], v[ITEM])
-        score, slot.recalled = self.memory.read(buckets, base, self.now_ms)
+        score, slot.recalled = self.memory.read(buckets, base)
         self.scored.append((slot.model, score))
 
     def there_at(self, at_ms: int) -> Any:
@@ -463,7 +463,7 @@ class Plain:
                 dense_error = sigmoid(served) - label
                 error = sigmoid(served + trust * (machine - slot.numbers[-1])) - label
             self.learner.learn(slot.present, slot.interests, slot.numbers, weight * error, weight * dense_error)
-        self.memory.write(slot.recalled, label, slot.learned, moved, now_ms, weight)
+        self.memory.write(slot.recalled, label, slot.learned, moved, weight)
         for _, value in slot.present:
             if value is not None:
                 value.updated_ms = max(now_ms, self.now_ms)

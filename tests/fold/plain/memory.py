@@ -33,7 +33,7 @@ def memories_of(configuration: Configuration) -> list[tuple[Place, Place | None]
 
 
 class Memory:
-    """`sums` of (array, bucket): count, labels, predictions, in units that grow with time instead of decaying."""
+    """`sums` of (array, bucket): count, labels, predictions, in units that grow by impression instead of decaying."""
 
     def __init__(self, configuration: Configuration) -> None:
         c, correction = configuration.error_memory, configuration.correction
@@ -43,14 +43,9 @@ class Memory:
         size = configuration.learner.latent_size
         self.projection = projections(2 * size, c.arrays * c.bits, configuration.seed + 0xE44).astype(np.float64)
         self.sums: dict[tuple[int, int], Vector] = defaultdict(lambda: np.zeros(3))
-        self.began_ms = 0
+        self.weight = 1.0  # of one impression now, beside the first
         self.trust = [min(correction.lambda_initial, correction.lambda_max)] * len(self.memories)
         self.squares = [0.0] * len(self.memories)
-
-    def weight(self, now_ms: int) -> float:
-        """What one event weighs now, beside the first: twice as much each half-life."""
-        self.began_ms = self.began_ms or now_ms
-        return float(2.0 ** ((now_ms - self.began_ms) / self.c.half_life_ms))
 
     def locate(self, keys: dict[int, int], base: float, user: Vector, item: Vector) -> list[list[tuple[int, int]]]:
         """Of each memory the buckets of an impression: none without a value, K by the representation, else one."""
@@ -66,15 +61,14 @@ class Memory:
             found.append([(-1, mix(key, which) % self.cells)] if key else near if first == "representation" else [])
         return found
 
-    def read(self, buckets: list[list[tuple[int, int]]], base: float, now_ms: int) -> tuple[float, Recalled]:
+    def read(self, buckets: list[list[tuple[int, int]]], base: float) -> tuple[float, Recalled]:
         """The corrected probability, and what led to it."""
         logit = log_odds(base)
         before, estimates = [sigmoid(logit)], []
-        prior = self.c.prior * self.weight(now_ms) if self.began_ms else self.c.prior
         for which, places in enumerate(buckets):
             n, y, q = sum((self.sums[place] for place in places), np.zeros(3))
             q += self.c.gamma * (n * before[-1] - q)
-            m = prior * (len(places) or 1)
+            m = self.c.prior * self.weight * (len(places) or 1)
             estimate = odds(n, y, m, before[0]) - odds(n, q, m, before[0])
             logit += self.trust[which] * estimate
             estimates.append(estimate)
@@ -82,21 +76,20 @@ class Memory:
         score = min(max(sigmoid(logit), 0.1 * base, 1e-6), 1 - 0.1 * (1 - base), 1 - 1e-6)
         return score, (buckets, before, estimates)
 
-    def amend(self, recalled: Recalled, difference: float, shown: float, now_ms: int) -> None:
+    def amend(self, recalled: Recalled, difference: float, shown: float) -> None:
         """A label changed, and perhaps how many impressions it stands for."""
         buckets, before, _ = recalled
-        self.write(recalled, difference, 0.0, 0.0, now_ms)
+        self.write(recalled, difference, 0.0, 0.0)
         for which, places in enumerate(buckets):
             for place in places:
-                self.sums[place] += (
-                    self.weight(now_ms) * shown * np.array([1.0, 0.0, min(max(before[which], 0.0), 1.0)])
-                )
+                self.sums[place] += self.weight * shown * np.array([1.0, 0.0, min(max(before[which], 0.0), 1.0)])
 
     def write(
-        self, recalled: Recalled, label: float, learned: float | None, moved: float, now_ms: int, impressions: float = 1
+        self, recalled: Recalled, label: float, learned: float | None, moved: float, impressions: float = 1
     ) -> None:
         """Remember a label and what is predicted, `moved` since, or how a label changed, and learn whom to believe."""
-        weight = impressions * self.weight(now_ms)
+        self.weight *= 2 ** (impressions / self.c.half_life_impressions) if learned is None else 1
+        weight = impressions * self.weight
         change = label if learned is None else label - learned
         buckets, before, estimates = recalled
         for which, (places, estimate) in enumerate(zip(buckets, estimates, strict=True)):

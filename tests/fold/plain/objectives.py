@@ -257,11 +257,9 @@ class Several(Plain):
         for number, label in changed.items():
             of, weight = slot.of[number], weights[number]
             if number == 0 and of.learned is None:
-                self.memory.write(slot.recalled, label, None, moved, self.now_ms, weight)
+                self.memory.write(slot.recalled, label, None, moved, weight)
             elif number == 0:
-                self.memory.amend(
-                    slot.recalled, weight * label - of.weight * of.learned, weight - of.weight, self.now_ms
-                )
+                self.memory.amend(slot.recalled, weight * label - of.weight * of.learned, weight - of.weight)
             of.learned, of.weight = label, weight
         for _, value in slot.present:
             if value is not None:
