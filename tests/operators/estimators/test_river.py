@@ -329,7 +329,9 @@ def test_times_are_moments_or_numbers(moment: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [Decimal("NaN"), np.datetime64("NaT"), math.nan, [1], {}, {"a"}, np.zeros(2), object()], ids=repr
+    "value",
+    [Decimal("NaN"), np.datetime64("NaT"), math.nan, [1], {}, {"a"}, np.zeros(2), object()],
+    ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("fresh", [AdmittedEmbedding, SequenceInterest])
 def test_what_is_no_category_is_refused(fresh: Any, value: Any) -> None:
