@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
+from thalweg.operators.learner import BUILT_IN
 from thalweg.schemas.records import Outputs
 from thalweg.streams.checkpoints.disk import Disk, LocalDisk
 from thalweg.streams.configuration.loading import Loaded
@@ -20,6 +21,8 @@ from thalweg.streams.partition.partition import Partition
 OPEN_TRANSACTION_MS = 1_000
 AT_ONCE_RECORDS = 256
 """A fold of so many takes 6 ms; a thread would first have to get Python's lock from the event loop, again and again."""
+OTHER_MODEL_AT_ONCE_RECORDS = 64
+"""The same where a River classifier is the model, which takes several times as long."""
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
@@ -191,12 +194,13 @@ def transactional(loaded: Loaded) -> TransactionalDelivery:
 def ports_of(loaded: Loaded) -> Ports:
     """Return the real world, as a configuration names it."""
     reached = (loaded.kafka, loaded.topics)
+    is_built_in = loaded.configuration.learner.model == BUILT_IN
     return Ports(
         brokers=KafkaBrokers(loaded),
         delivery=transactional(loaded) if loaded.delivery.mode == "transactional" else Delivery(*reached),
         disk=LocalDisk(),
         clock=time,
         in_thread=asyncio.to_thread,
-        at_once_records=AT_ONCE_RECORDS,
+        at_once_records=AT_ONCE_RECORDS if is_built_in else OTHER_MODEL_AT_ONCE_RECORDS,
         lessons=KafkaLessons(*reached),
     )
