@@ -157,10 +157,15 @@ def new_scratch(count: int, policy: int) -> Scratch:
     )
 
 
+def name_of(configuration: RankingConfiguration, request: Request) -> str:
+    """Return the name of a request's policy: its own goes before the configuration."""
+    return request.policy or configuration.policy
+
+
 def parameters_of(configuration: RankingConfiguration, request: Request) -> Parameters:
     """Return the policy of one request: what it brings itself goes before the configuration."""
     c = configuration
-    policy = Policy[(request.policy or c.policy).upper()]
+    policy = Policy[name_of(c, request).upper()]
     explores = policy != Policy.NONE
     epsilon = c.epsilon if request.epsilon is None else request.epsilon
     floor = c.floor if request.floor is None else request.floor

@@ -94,7 +94,7 @@ def encode_name(name: str) -> bytes:
     return _ENCODE(name)
 
 
-def complete_examples(kept: Sequence[bytes], numbers: Sequence[bytes], outcomes: Sequence["Outcome"]) -> list[bytes]:
+def complete_examples(kept: Sequence[bytes], numbers: Sequence[bytes], outcomes: Sequence[Outcome]) -> list[bytes]:
     """Return examples: of each what was kept, more members of its features, and what follows them.
 
     >>> outcome = Outcome(score=0.1, label=1, origin="interactions-0-4", cause="interactions-0-9:2")
@@ -102,9 +102,13 @@ def complete_examples(kept: Sequence[bytes], numbers: Sequence[bytes], outcomes:
     [b'{"id":"7","features":{"tab":2,"machine_logit":0.5},"score":0.1,"label":1,"origin":"interactions-0-4",\
 "cause":"interactions-0-9:2"}']
     """
-    separators = [b"" if each.endswith(b"{") else b"," for each in kept]
     endings = _ENCODE_LINES(outcomes)[1:-1].split(b"\n{")
-    return list(map(b"".join, zip(kept, separators, numbers, repeat(b"},"), endings, strict=False)))
+    return list(map(b"".join, zip(kept, map(_separator, kept), numbers, repeat(b"},"), endings, strict=False)))
+
+
+def _separator(kept: bytes) -> bytes:
+    """Return what stands between the features that were kept and more of them."""
+    return b"" if kept.endswith(b"{") else b","
 
 
 def decode_kept(kept: bytes) -> Kept:
@@ -118,8 +122,7 @@ def kept_features(kept: bytes, numbers: bytes) -> msgspec.Raw:
     >>> bytes(kept_features(b'{"id":"7","user":"u1","item":"v9","ts":1700000000000,"features":{"tab":2', b'"rate":0.5'))
     b'{"tab":2,"rate":0.5}'
     """
-    of_its_own = bytes(_DECODE_FEATURES(kept + _CLOSING).features)
-    return msgspec.Raw(b"".join((of_its_own[:-1], b"" if of_its_own == b"{}" else b",", numbers, b"}")))
+    return _DECODE_FEATURES(b"".join((kept, _separator(kept), numbers, _CLOSING))).features
 
 
 def kept_users(kept: Sequence[bytes]) -> list[str]:

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -127,12 +127,11 @@ class Fields:
         found = []
         for name, value in context.items():
             if (field := self._fields.get(name)) is not None:
-                place, keys, edges = field
+                place, keys, _ = field
                 if isinstance(value, list):
                     found += [(place, keys[category(field, each)]) for each in value] or [(place, 0)]
                 else:
-                    is_category = edges is None and not isinstance(value, float)
-                    found.append((place, keys[cast("str | int", value) if is_category else category(field, value)]))
+                    found.append((place, keys[category(field, value)]))
         return found
 
     def _one_by_one(self, contexts: Sequence[Context]) -> Values:

@@ -81,7 +81,7 @@ def answer_in(
     starts = block.columns.candidate_start
     entries = slice(int(starts[event]) + 1, int(starts[event + 1]))
     asked = block.asked[event]
-    if (request.policy or configuration.policy) == policies.BY_SCORE or not is_ordered:
+    if policies.name_of(configuration, request) == policies.BY_SCORE or not is_ordered:
         return answer_of(request, asked, emitted, entries, origin, is_ordered=is_ordered)
     policy = policies.parameters_of(configuration, request)
     keys = block.columns.key[event], block.columns.candidate_item[entries]

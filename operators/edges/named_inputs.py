@@ -91,7 +91,7 @@ class NamedInputs:
         """Return what there is among `count` inputs: [rate, residual] of each field, the rest, the interests."""
         places = [*range(len(names)), *range(self._places, self._places + len(DERIVED))]
         found = [
-            Named(f"rates.{name}", (slice(2 * place, 2 * place + 2),))
+            Named(f"rates.{name}", (_from(2 * place, 2),))
             for name, place in zip((*names, *DERIVED), places, strict=True)
         ]
         at = count - self._statistics - len(self._interests) * self._size

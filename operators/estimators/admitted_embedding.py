@@ -12,11 +12,11 @@ from thalweg.operators.estimators.feature_vector import (
     SEED_MIN,
     SIZE_MAX,
     TIME_MAX,
+    check_whole,
     key_in,
     label_of,
     number_of,
     time_of,
-    whole_of,
 )
 from thalweg.operators.features import Value, resolve, sweep_feature
 from thalweg.operators.ftrl import Coordinates, Part, descend_vector, new_coordinates, rate
@@ -25,13 +25,13 @@ from thalweg.operators.machine.numerics import sigmoid
 from thalweg.operators.pages import Moment
 from thalweg.operators.structures.ownership import new_owned
 from thalweg.operators.structures.table import NONE, find_row, new_table, update_row
+from thalweg.schemas.bounds import ROWS_MAX
 
 LOSSES = ("logistic", "squared")
 
 NOBODY = -1
 
 INITIAL_MAX = 0.1
-ROWS_MAX = 1 << 30
 
 
 class AdmittedEmbedding(base.Transformer):
@@ -116,11 +116,11 @@ class AdmittedEmbedding(base.Transformer):
         """Embed nothing yet; the parameters are the class's."""
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}")
-        whole_of("size", size, 1, SIZE_MAX)
-        whole_of("rows_limit", rows_limit, 1, ROWS_MAX)
-        whole_of("seed", seed, SEED_MIN, SEED_MAX)
+        check_whole("size", size, 1, SIZE_MAX)
+        check_whole("rows_limit", rows_limit, 1, ROWS_MAX)
+        check_whole("seed", seed, SEED_MIN, SEED_MAX)
         if expire_time is not None:
-            whole_of("expire_time", expire_time, 1, TIME_MAX)
+            check_whole("expire_time", expire_time, 1, TIME_MAX)
         if not 0.0 < alpha < math.inf or not 0.0 <= l2 < math.inf:
             raise ValueError("alpha must be above 0, l2 at least 0, both finite")
         if isinstance(cast(object, fields), str):

@@ -25,10 +25,10 @@ from thalweg.operators.estimators.feature_vector import (
     SEED_MAX,
     SEED_MIN,
     FeatureVector,
+    check_whole,
     key_in,
     label_of,
     time_of,
-    whole_of,
 )
 from thalweg.operators.sdim import projections
 
@@ -123,7 +123,7 @@ class ErrorMemory(base.Wrapper[base.Classifier], base.Classifier):
         """Remember nothing yet; the parameters are the class's."""
         if not hasattr(model, "predict_proba_one"):
             raise ValueError(f"model must be a classifier that gives probabilities, not {type(model).__name__}")
-        whole_of("seed", seed, SEED_MIN, SEED_MAX)
+        check_whole("seed", seed, SEED_MIN, SEED_MAX)
         self.model = model
         self.user = user
         self.item = item

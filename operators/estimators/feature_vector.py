@@ -146,11 +146,10 @@ def _refuse_no_category(field: str, value: object) -> None:
         )
 
 
-def whole_of(name: str, value: object, low: int, high: int) -> int:
-    """Return an argument that is a whole number. Raises ValueError where it is none, or not within its bounds."""
+def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """Raise ValueError unless an argument is a whole number within its bounds."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"{name} must be a whole number from {low:,} to {high:,}, not {value!r}")
-    return int(value)
 
 
 def time_of(x: Mapping[Any, Any], name: str | None, before: int) -> int:

@@ -19,9 +19,9 @@ from thalweg.operators.estimators.feature_vector import (
     SEED_MIN,
     SIZE_MAX,
     FeatureVector,
+    check_whole,
     key_in,
     label_of,
-    whole_of,
 )
 from thalweg.operators.machine.hashing import Key
 from thalweg.operators.sdim import (
@@ -44,9 +44,9 @@ from thalweg.operators.structures.table import (
     release_row,
     update_row,
 )
+from thalweg.schemas.bounds import ROWS_MAX
 
 KIND = 0
-ROWS_MAX = 1 << 30
 
 NEVER = np.full(1, np.iinfo(np.int64).max)
 
@@ -140,10 +140,10 @@ class SequenceInterest(base.Transformer):
         seed: int = 0,
     ) -> None:
         """Start without users; the parameters are the class's."""
-        whole_of("size", size, 1, SIZE_MAX)
-        whole_of("users_limit", users_limit, 1, ROWS_MAX)
-        whole_of("items_limit", items_limit, 1, ROWS_MAX)
-        whole_of("seed", seed, SEED_MIN, SEED_MAX)
+        check_whole("size", size, 1, SIZE_MAX)
+        check_whole("users_limit", users_limit, 1, ROWS_MAX)
+        check_whole("items_limit", items_limit, 1, ROWS_MAX)
+        check_whole("seed", seed, SEED_MIN, SEED_MAX)
         self.user = user
         self.item = item
         self.size = size

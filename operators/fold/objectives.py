@@ -210,7 +210,7 @@ def learn_labels(state: State, parameters: Parameters, scratch: Scratch, slot: i
     if not is_any:
         return
     if is_learned:
-        learn_slot(state, parameters, scratch, slot, now_ms)
+        learn_slot(state, parameters, scratch, slot)
     for objective in range(p.takes.shape[0]):
         if p.takes[objective] != 0:
             moved = p.now[objective] - model_score_of(state, slot, objective)
@@ -242,7 +242,7 @@ def remember(state: State, parameters: Parameters, scratch: Scratch, slot: int, 
 
 
 @compiled
-def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int, now_ms: int) -> None:
+def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int) -> None:
     """Take one step of the objectives whose `errors` are not 0: the formulas of `learning.learn_slot` for each.
 
     `now` gets the probability that the model gave just before.
@@ -261,7 +261,7 @@ def learn_slot(state: State, parameters: Parameters, scratch: Scratch, slot: int
     for objective in range(p.takes.shape[0]):
         p.cross_errors[objective], p.dense_errors[objective] = float32(0.0), float32(0.0)
         if p.errors[objective] != 0.0:
-            p.errors[objective] = measure(state, parameters, scratch, slot, objective, now_ms)
+            p.errors[objective] = measure(state, parameters, scratch, slot, objective)
     if cross.is_on(state.cross):
         if is_first:
             statistics = seen.inputs[slot][head_scoring.statistics_start(state) :]
@@ -284,7 +284,7 @@ def score_layers(state: State, scratch: Scratch, slot: int) -> None:
 
 
 @compiled
-def measure(state: State, parameters: Parameters, scratch: Scratch, slot: int, objective: int, now_ms: int) -> float:
+def measure(state: State, parameters: Parameters, scratch: Scratch, slot: int, objective: int) -> float:
     """Return the error that an objective's machine steps against, and write those of its other parts; step its mix."""
     p, end = scratch.heads, 2 * state.learner.pairs.shape[0]
     if objective == 0:

@@ -31,8 +31,8 @@ def header_of(path: Path) -> list[str]:
 
     Raises TableError where it has none, or where something else than commas separates them.
     """
-    with csv_rows(path) as rows:
-        header = next(filter(None, rows), [])
+    with csv_lines(path) as lines:
+        header = next(filter(None, csv.reader(lines)), [])
     if not header:
         raise TableError(f"{path} is empty: a table has a line of column names and rows below it")
     if len(header) == 1:
@@ -45,18 +45,11 @@ def header_of(path: Path) -> list[str]:
 
 
 @contextmanager
-def csv_rows(path: Path) -> Iterator[Iterator[list[str]]]:
-    """Give an iterator over a CSV file's rows, the line of names first, and empty lines as empty rows.
-
-    Raises TableError where the text is not UTF-8, or a row is longer than `ROW_BYTES_MAX`.
-    """
-    with csv_lines(path) as lines:
-        yield csv.reader(lines)
-
-
-@contextmanager
 def csv_lines(path: Path) -> Iterator[Iterator[str]]:
-    """Give an iterator over a CSV file's lines, for `csv.reader` or `csv.DictReader`; what it raises is `csv_rows`'."""
+    """Give an iterator over a CSV file's lines, for `csv.reader` or `csv.DictReader`.
+
+    Raises TableError where the text is not UTF-8, or a value is longer than `ROW_BYTES_MAX`.
+    """
     before = csv.field_size_limit(ROW_BYTES_MAX)
     try:
         with path.open("rb") as file:
